@@ -1,0 +1,203 @@
+//! Turns every Rust block of the book, as rendered, into a test: see `tests/skeptic.rs`.
+//!
+//! mdBook itself expands the includes. Each block then gets a file of its own for skeptic to read, named so that
+//! the test is called after the page and the line of the block: `src_introduction_line_12`.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mdbook_driver::MDBook;
+use mdbook_driver::book::BookItem;
+use mdbook_driver::config::Config;
+use mdbook_html::HtmlHandlebars;
+use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
+    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("blocks");
+    if out.exists() {
+        fs::remove_dir_all(&out)?;
+    }
+    for watched in ["book.toml", "src"] {
+        println!("cargo:rerun-if-changed={}", root.join(watched).display());
+    }
+
+    let mut config = Config::from_disk(root.join("book.toml"))?;
+    config.build.create_missing = false;
+    let book = MDBook::load_with_config(&root, config)?;
+    let (rendered, _) = book.preprocess_book(&HtmlHandlebars::new())?;
+    let mut files = Vec::new();
+    for item in rendered.iter() {
+        let BookItem::Chapter(chapter) = item else {
+            continue;
+        };
+        let Some(path) = &chapter.source_path else {
+            continue;
+        };
+        let page = Path::new("src").join(path);
+        let source = fs::read_to_string(root.join(&page))?;
+        let written = rust_blocks(&source);
+        let expanded = rust_blocks(&chapter.content);
+        if written.len() != expanded.len() {
+            return Err(format!(
+                "{}: an include must not bring Rust fences of its own",
+                page.display()
+            )
+            .into());
+        }
+        for (written, expanded) in written.iter().zip(&expanded) {
+            files.push(write_block(&root, &out, &page, written, expanded)?);
+        }
+    }
+    if files.is_empty() {
+        return Err("the book has no Rust block: nothing would be tested".into());
+    }
+    skeptic::generate_doc_tests(&files);
+
+    // The tests go through `tests/skeptic.rs`, which chooses the compiler.
+    let generated = PathBuf::from(std::env::var("OUT_DIR")?).join("skeptic-tests.rs");
+    let tests = fs::read_to_string(&generated)?;
+    let tests = tests
+        .replace("extern crate skeptic;\n", "")
+        .replace("skeptic::rt::", "crate::block::");
+    fs::write(generated.with_file_name("blocks.rs"), tests)?;
+    Ok(())
+}
+
+/// A fenced block of Rust: the words after the fence, the code, and the line of the fence, from 1.
+struct Block {
+    info: String,
+    code: String,
+    line: usize,
+}
+
+fn rust_blocks(markdown: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for (event, range) in Parser::new(markdown).into_offset_iter() {
+        match event {
+            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info)))
+                if info
+                    .split(',')
+                    .next()
+                    .is_some_and(|language| language.trim() == "rust") =>
+            {
+                let line = markdown[..range.start].matches('\n').count() + 1;
+                open = Some(Block {
+                    info: info.to_string(),
+                    code: String::new(),
+                    line,
+                });
+            }
+            Event::Text(text) => {
+                if let Some(block) = &mut open {
+                    block.code.push_str(&text);
+                }
+            }
+            Event::End(TagEnd::CodeBlock) => blocks.extend(open.take()),
+            _ => {}
+        }
+    }
+    blocks
+}
+
+/// Writes the block where skeptic names its test after the page and line. The first line tells the compiler's
+/// wrapper, `tests/skeptic/rustc.rs`, which file and line a person would edit.
+fn write_block(
+    root: &Path,
+    out: &Path,
+    page: &Path,
+    written: &Block,
+    expanded: &Block,
+) -> Result<PathBuf, Box<dyn Error>> {
+    let (origin, line) = match included(root, page, &written.code)? {
+        Some(place) => place,
+        None => (page.to_owned(), written.line + 1),
+    };
+    let name: String = page
+        .with_extension("")
+        .to_string_lossy()
+        .replace(['/', '\\', '-', '.'], "_");
+    let folder = out.join(format!("{name}_{}", written.line));
+    fs::create_dir_all(&folder)?;
+    let file = folder.join(format!("{name}.md"));
+    // The fence must be the longest run of backticks, and the text must begin on the line that the test is named after.
+    let padding = "\n".repeat(written.line - 1);
+    let code = complete(&expanded.code);
+    let text = format!(
+        "{padding}````{}\n//@ {} {line}\n{code}\n````\n",
+        expanded.info,
+        origin.display()
+    );
+    fs::write(&file, text)?;
+    Ok(file)
+}
+
+/// The file and line that a block of one `{{#include}}` shows, relative to the root.
+fn included(
+    root: &Path,
+    page: &Path,
+    code: &str,
+) -> Result<Option<(PathBuf, usize)>, Box<dyn Error>> {
+    let include = code
+        .trim()
+        .strip_prefix("{{#include")
+        .or_else(|| code.trim().strip_prefix("{{#rustdoc_include"));
+    let Some(target) = include.and_then(|rest| rest.strip_suffix("}}")) else {
+        return Ok(None);
+    };
+    let (path, anchor) = target.trim().split_once(':').unwrap_or((target.trim(), ""));
+    let folder = page.parent().unwrap_or(page);
+    let file = root
+        .join(folder)
+        .join(path)
+        .canonicalize()
+        .map_err(|error| format!("{}: {path}: {error}", page.display()))?;
+    println!("cargo:rerun-if-changed={}", file.display());
+    let source = fs::read_to_string(&file)?;
+    let mark = format!("ANCHOR: {anchor}");
+    let line = match anchor {
+        "" => 1,
+        _ => source
+            .lines()
+            .position(|line| line.trim_end().ends_with(&mark))
+            .map_or(1, |index| index + 2),
+    };
+    Ok(Some((
+        file.strip_prefix(root.canonicalize()?)?.to_owned(),
+        line,
+    )))
+}
+
+/// A listing may be a module of a crate. What it takes from the other modules (`crate::NAME`) comes from the crate
+/// that the book teaches; and a program needs a `main`.
+fn complete(code: &str) -> String {
+    let mut code = code.trim_end().to_owned();
+    let mut modules: Vec<String> = code
+        .match_indices("crate::")
+        .map(|(at, prefix)| {
+            code[at + prefix.len()..]
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect()
+        })
+        .collect();
+    // `use crate::{logs, settings};`
+    for (at, prefix) in code.match_indices("use crate::{") {
+        let list = code[at + prefix.len()..]
+            .split('}')
+            .next()
+            .unwrap_or_default();
+        modules.extend(list.split(',').map(|name| name.trim().to_owned()));
+    }
+    modules.sort();
+    modules.dedup();
+    for module in modules.iter().filter(|name| !name.is_empty()) {
+        code.push_str(&format!("\nuse distributed_tracing::{module};"));
+    }
+    if !code.contains("fn main(") {
+        code.push_str("\nfn main() {}");
+    }
+    code
+}

@@ -1,0 +1,33 @@
+//! Builds the book with mdBook as a library, so that a reader needs no mdBook to read it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use mdbook_driver::MDBook;
+use mdbook_driver::config::Config;
+use mdbook_html::HtmlHandlebars;
+
+/// The folder of `book.toml`: the one this crate was built in.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Two folders up: this is <root>/crates/lab.
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+/// Builds the HTML of the book below `root` in the folder `to`, and returns where its pages are. Other renderers
+/// of `book.toml` are left out: they are checks.
+///
+/// # Errors
+/// When the book cannot be read or built.
+pub fn build(root: &Path, to: &Path) -> anyhow::Result<PathBuf> {
+    html(root, to).with_context(|| format!("the book at {} does not build", root.display()))
+}
+
+fn html(root: &Path, to: &Path) -> anyhow::Result<PathBuf> {
+    let mut config = Config::from_disk(root.join("book.toml"))?;
+    config.build.build_dir = to.to_owned();
+    config.build.create_missing = false;
+    let book = MDBook::load_with_config(root, config)?;
+    book.execute_build_process(&HtmlHandlebars::new())?;
+    Ok(book.build_dir_for("html"))
+}

@@ -1,0 +1,273 @@
+//! Starts the three services of examples/distributed_tracing as processes of their own, and stops them in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::task::Poll;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinHandle;
+
+use crate::book;
+
+/// A service finishes its requests and flushes its spans within this time, or is killed.
+const STOP_DEADLINE: Duration = Duration::from_secs(25);
+
+/// How soon a service exports its spans. The standard variable `OTEL_BSP_SCHEDULE_DELAY` overrides it.
+const EXPORT_DELAY_MS: &str = "200";
+
+/// Compiles the three services with the cargo that runs us, and returns the folder of the binaries.
+///
+/// # Errors
+/// When they do not compile; cargo has then printed why.
+pub async fn build(release: bool) -> anyhow::Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // All default members at once, as `cargo run` does: with the same features, so that nothing is compiled twice.
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "--quiet", "--bins"])
+        .current_dir(book::root());
+    if release {
+        command.arg("--release");
+    }
+    let status = command.status().await.context("cargo cannot be started")?;
+    ensure!(status.success(), "the services do not compile: see above");
+
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| book::root().join("target"), PathBuf::from);
+    Ok(target.join(if release { "release" } else { "debug" }))
+}
+
+/// What to start: the name of a service, its binary, and its environment.
+pub struct Plan {
+    pub name: &'static str,
+    pub program: PathBuf,
+    pub environment: Vec<(String, String)>,
+}
+
+/// A running service, killed when dropped.
+pub struct Service {
+    pub name: &'static str,
+    pub address: SocketAddr,
+    child: Child,
+    log: JoinHandle<String>,
+}
+
+impl Service {
+    /// Starts a service and waits until it listens. Every line that it logs is handed to `log`.
+    ///
+    /// # Errors
+    /// When it ends before it listens; the message is its own last line.
+    pub async fn start(
+        plan: Plan,
+        log: impl Fn(&'static str, &str) + Send + 'static,
+    ) -> anyhow::Result<Service> {
+        let Plan {
+            name,
+            program,
+            environment,
+        } = plan;
+        let mut command = Command::new(&program);
+        command
+            .envs(environment)
+            .env("NO_PROXY", "127.0.0.1,localhost")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        // Of its own group, so that Ctrl-C reaches us alone and we can stop the services in order.
+        #[cfg(unix)]
+        command.process_group(0);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("{} cannot be started", program.display()))?;
+
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            bail!("{name} has no output to read");
+        };
+        let log = tokio::spawn(forward(stderr, move |line| log(name, line)));
+        let mut output = BufReader::new(stdout).lines();
+        match listening(&mut output).await {
+            Some(address) => {
+                tokio::spawn(async move { while let Ok(Some(_)) = output.next_line().await {} });
+                Ok(Service {
+                    name,
+                    address,
+                    child,
+                    log,
+                })
+            }
+            None => {
+                let reason = log.await.unwrap_or_default();
+                bail!(
+                    "{name} did not start: {}",
+                    reason.trim_start_matches("Error: ")
+                )
+            }
+        }
+    }
+
+    /// Asks the service to finish its requests and flush its spans, and waits until it has ended and its last log
+    /// line was handed on. Kills it when it takes too long.
+    pub async fn stop(mut self) {
+        self.terminate();
+        if tokio::time::timeout(STOP_DEADLINE, self.child.wait())
+            .await
+            .is_err()
+        {
+            // An error means that it has ended by now.
+            let _ = self.child.kill().await;
+        }
+        let _ = self.log.await;
+    }
+
+    /// SIGTERM; where there is no such signal, the end.
+    pub fn terminate(&mut self) {
+        #[cfg(unix)]
+        if let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()) {
+            use nix::sys::signal::{Signal, kill};
+            // An error means that the process has ended by itself.
+            let _ = kill(nix::unistd::Pid::from_raw(id), Signal::SIGTERM);
+        }
+        #[cfg(not(unix))]
+        let _ = self.child.start_kill();
+    }
+}
+
+/// The address in the line `NAME listening on http://ADDRESS`; nothing when the output ends without one.
+async fn listening(output: &mut Lines<BufReader<ChildStdout>>) -> Option<SocketAddr> {
+    while let Ok(Some(line)) = output.next_line().await {
+        if let Some((_, address)) = line.split_once(" listening on http://") {
+            return address.parse().ok();
+        }
+    }
+    None
+}
+
+/// Hands on every line; returns the last one.
+async fn forward(stderr: impl AsyncRead + Unpin, log: impl Fn(&str)) -> String {
+    let mut lines = BufReader::new(stderr).lines();
+    let mut last = String::new();
+    while let Ok(Some(line)) = lines.next_line().await {
+        log(&line);
+        last = line;
+    }
+    last
+}
+
+/// Shows a line on standard error behind the name of its service. A service that does not start says why through us.
+fn show(name: &'static str, line: &str) {
+    if !line.starts_with("Error: ") {
+        eprintln!("{name:>12} | {line}");
+    }
+}
+
+/// The three services, with addresses to listen on and the address of the OTLP receiver.
+pub struct System {
+    pub gateway: SocketAddr,
+    pub user_service: SocketAddr,
+    pub llm_service: SocketAddr,
+    pub otlp: SocketAddr,
+}
+
+/// The running services: the gateway first, as it is stopped first.
+#[derive(Default)]
+pub struct Running(Vec<Service>);
+
+impl System {
+    /// Starts the services, the leaf first, so that each is told where the next one really listens. Those that
+    /// start are added to `running`, also when a later one does not. Returns the address of the gateway.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub async fn start(
+        &self,
+        binaries: PathBuf,
+        running: &mut Running,
+    ) -> anyhow::Result<SocketAddr> {
+        let chain = [
+            (
+                "llm-service",
+                "llm_service",
+                "LLM_SERVICE_ADDR",
+                self.llm_service,
+                None,
+            ),
+            (
+                "user-service",
+                "user_service",
+                "USER_SERVICE_ADDR",
+                self.user_service,
+                Some("LLM_SERVICE_URL"),
+            ),
+            (
+                "api-gateway",
+                "api_gateway",
+                "API_GATEWAY_ADDR",
+                self.gateway,
+                Some("USER_SERVICE_URL"),
+            ),
+        ];
+        let export_delay =
+            std::env::var("OTEL_BSP_SCHEDULE_DELAY").unwrap_or_else(|_| EXPORT_DELAY_MS.to_owned());
+        let mut next = None;
+        for (name, binary, address_variable, address, next_variable) in chain {
+            let mut environment = vec![
+                ("OTEL_BSP_SCHEDULE_DELAY", export_delay.clone()),
+                (address_variable, address.to_string()),
+                (
+                    "OTEL_EXPORTER_OTLP_ENDPOINT",
+                    format!("http://{}", self.otlp),
+                ),
+            ];
+            if let (Some(variable), Some(next)) = (next_variable, next) {
+                environment.push((variable, format!("http://{next}")));
+            }
+            let program = binaries.join(format!("{binary}{}", std::env::consts::EXE_SUFFIX));
+            let environment = environment
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect();
+            let service = Service::start(
+                Plan {
+                    name,
+                    program,
+                    environment,
+                },
+                show,
+            )
+            .await?;
+            next = Some(service.address);
+            running.0.insert(0, service);
+        }
+        next.context("there is no service to start")
+    }
+}
+
+impl Running {
+    /// Waits until one of the services ends by itself, which it should not, and says which.
+    pub async fn first_to_end(&mut self) -> String {
+        std::future::poll_fn(|context| {
+            for Service { name, child, .. } in &mut self.0 {
+                let ended = std::pin::pin!(child.wait());
+                if let Poll::Ready(status) = ended.poll(context) {
+                    let status =
+                        status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                    return Poll::Ready(format!("{name} ended by itself ({status})"));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Stops the services, callers before those they call, so that no request in flight is cut off.
+    pub async fn stop(self) {
+        for service in self.0 {
+            service.stop().await;
+        }
+    }
+}

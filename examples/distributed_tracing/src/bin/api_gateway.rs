@@ -1,0 +1,51 @@
+//! api-gateway: the door. A request without a `traceparent` starts its trace here.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::routing::post;
+use axum::{Json, Router};
+use distributed_tracing::error::{ApiError, Failure};
+use distributed_tracing::outgoing::Upstream;
+use distributed_tracing::{server, settings, telemetry};
+use serde::{Deserialize, Serialize};
+
+#[derive(Deserialize, Serialize)]
+struct Query {
+    user_id: String,
+    query: String,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Answer {
+    response: String,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let telemetry = telemetry::init("api-gateway")?;
+    let address = settings::read("API_GATEWAY_ADDR", "127.0.0.1:5000")?;
+    let user_service = Upstream::from_env(
+        "USER_SERVICE",
+        "http://127.0.0.1:5001",
+        Duration::from_secs(10),
+    )?;
+    let served = server::serve("api-gateway", routes(user_service), address).await;
+    telemetry.shutdown();
+    Ok(served?)
+}
+
+pub fn routes(user_service: Upstream) -> Router {
+    Router::new()
+        .route("/api/query", post(query))
+        .with_state(user_service)
+}
+
+async fn query(
+    State(user_service): State<Upstream>,
+    body: Result<Json<Query>, JsonRejection>,
+) -> Result<Json<Answer>, ApiError> {
+    let Json(query) = body?;
+    Ok(Json(user_service.post("/process", &query).await?))
+}

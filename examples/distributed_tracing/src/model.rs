@@ -1,0 +1,239 @@
+//! The language model: offline and deterministic by default, or any server that speaks OpenAI's protocol.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use opentelemetry::global::BoxedSpan;
+use opentelemetry::trace::{FutureExt as _, SpanKind, TraceContextExt as _, Tracer as _};
+use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
+use opentelemetry_semantic_conventions::attribute::{SERVER_ADDRESS, SERVER_PORT};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Url};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::error::CallError;
+use crate::settings;
+use crate::telemetry::{record_error, tracer};
+
+/// How long a remote model may take, unless `LLM_TIMEOUT_MS` says otherwise.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// A model to chat with, and whether its prompts and answers may be recorded on spans.
+pub struct Model {
+    backend: Backend,
+    name: String,
+    record_content: bool,
+}
+
+enum Backend {
+    /// Answers in this process, always the same, and needs no account.
+    Offline,
+    /// Calls `{base}/chat/completions`.
+    Remote {
+        client: Client,
+        url: Url,
+        key: Option<String>,
+    },
+}
+
+/// What a model gave back.
+struct Completion {
+    answer: String,
+    model: String,
+    finish_reason: String,
+    input_tokens: i64,
+    output_tokens: i64,
+}
+
+impl Model {
+    /// Offline, unless `LLM_BASE_URL` names a server; then `LLM_MODEL` and `LLM_API_KEY` apply too.
+    /// Prompts and answers are recorded only where `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true`.
+    ///
+    /// # Errors
+    /// When one of the variables cannot be used.
+    pub fn from_env() -> anyhow::Result<Self> {
+        let capture = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
+        let record_content = settings::read(capture, false)?;
+        let Some(base) = settings::optional("LLM_BASE_URL") else {
+            return Ok(Model {
+                backend: Backend::Offline,
+                name: "offline".to_owned(),
+                record_content,
+            });
+        };
+        let url = format!("{}/chat/completions", base.trim_end_matches('/'))
+            .parse()
+            .context("LLM_BASE_URL cannot be used")?;
+        let name = settings::optional("LLM_MODEL").context("LLM_BASE_URL needs LLM_MODEL too")?;
+        let client = Client::builder()
+            .timeout(settings::deadline("LLM_TIMEOUT_MS", DEADLINE)?)
+            .redirect(Policy::none())
+            .build()?;
+        let key = settings::optional("LLM_API_KEY");
+        Ok(Model {
+            backend: Backend::Remote { client, url, key },
+            name,
+            record_content,
+        })
+    }
+
+    // ANCHOR: chat
+    /// Answers `prompt` under a span that follows OpenTelemetry's conventions for generative AI.
+    ///
+    /// # Errors
+    /// When a remote model does not answer; the offline one always does.
+    pub async fn chat(&self, prompt: &str) -> Result<String, CallError> {
+        let cx = Context::current_with_span(self.span());
+        let result = self.complete(prompt).with_context(cx.clone()).await;
+        let span = cx.span();
+        match &result {
+            Ok(completion) => span.set_attributes(completion.attributes()),
+            Err(error) => record_error(&span, error.error_type(), error.to_string()),
+        }
+        if self.record_content {
+            span.set_attribute(message("gen_ai.input.messages", "user", prompt));
+            if let Ok(completion) = &result {
+                span.set_attribute(message(
+                    "gen_ai.output.messages",
+                    "assistant",
+                    &completion.answer,
+                ));
+            }
+        }
+        span.end();
+        result.map(|completion| completion.answer)
+    }
+
+    /// CLIENT where the model is a server of its own, INTERNAL where it runs in this process.
+    fn span(&self) -> BoxedSpan {
+        let mut attributes = vec![
+            KeyValue::new("honeyhive_event_type", "model"),
+            KeyValue::new("gen_ai.operation.name", "chat"),
+            KeyValue::new("gen_ai.request.model", self.name.clone()),
+        ];
+        let kind = match &self.backend {
+            Backend::Offline => {
+                attributes.push(KeyValue::new("gen_ai.provider.name", "offline"));
+                SpanKind::Internal
+            }
+            Backend::Remote { url, .. } => {
+                let host = url.host_str().unwrap_or_default().to_owned();
+                let port = i64::from(url.port_or_known_default().unwrap_or_default());
+                attributes.push(KeyValue::new("gen_ai.provider.name", "openai"));
+                attributes.push(KeyValue::new(SERVER_ADDRESS, host));
+                attributes.push(KeyValue::new(SERVER_PORT, port));
+                SpanKind::Client
+            }
+        };
+        let tracer = tracer();
+        tracer
+            .span_builder(format!("chat {}", self.name))
+            .with_kind(kind)
+            .with_attributes(attributes)
+            .start(&tracer)
+    }
+    // ANCHOR_END: chat
+
+    async fn complete(&self, prompt: &str) -> Result<Completion, CallError> {
+        let Backend::Remote { client, url, key } = &self.backend else {
+            return Ok(Completion::offline(prompt));
+        };
+        // No context is injected: a model's provider is a stranger, and our baggage is not for it.
+        let mut request = client.post(url.clone()).json(&json!({
+            "model": self.name,
+            "messages": [{ "role": "user", "content": prompt }],
+        }));
+        if let Some(key) = key {
+            request = request.bearer_auth(key);
+        }
+        let response = request.send().await?;
+        if !response.status().is_success() {
+            return Err(CallError::Status(response.status()));
+        }
+        response.json::<ChatResponse>().await?.try_into()
+    }
+}
+
+impl Completion {
+    /// The same answer for the same prompt. Words stand in for tokens.
+    fn offline(prompt: &str) -> Self {
+        let answer = format!("This is the offline model. You asked: {prompt}");
+        Completion {
+            input_tokens: words(prompt),
+            output_tokens: words(&answer),
+            answer,
+            model: "offline".to_owned(),
+            finish_reason: "stop".to_owned(),
+        }
+    }
+
+    fn attributes(&self) -> [KeyValue; 4] {
+        let finish_reasons = Array::String(vec![StringValue::from(self.finish_reason.clone())]);
+        [
+            KeyValue::new("gen_ai.response.model", self.model.clone()),
+            KeyValue::new(
+                "gen_ai.response.finish_reasons",
+                Value::Array(finish_reasons),
+            ),
+            KeyValue::new("gen_ai.usage.input_tokens", self.input_tokens),
+            KeyValue::new("gen_ai.usage.output_tokens", self.output_tokens),
+        ]
+    }
+}
+
+fn words(text: &str) -> i64 {
+    text.split_whitespace().count() as i64
+}
+
+/// One message in the JSON form of the conventions.
+fn message(key: &'static str, role: &str, content: &str) -> KeyValue {
+    let messages = json!([{ "role": role, "parts": [{ "type": "text", "content": content }] }]);
+    KeyValue::new(key, messages.to_string())
+}
+
+/// The part of OpenAI's answer that we use.
+#[derive(Deserialize)]
+struct ChatResponse {
+    model: String,
+    choices: Vec<Choice>,
+    #[serde(default)]
+    usage: Usage,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    message: Message,
+    #[serde(default)]
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    content: String,
+}
+
+#[derive(Deserialize, Default)]
+struct Usage {
+    prompt_tokens: i64,
+    completion_tokens: i64,
+}
+
+impl TryFrom<ChatResponse> for Completion {
+    type Error = CallError;
+
+    fn try_from(response: ChatResponse) -> Result<Self, CallError> {
+        let choice = response
+            .choices
+            .into_iter()
+            .next()
+            .ok_or(CallError::InvalidAnswer)?;
+        Ok(Completion {
+            answer: choice.message.content,
+            model: response.model,
+            finish_reason: choice.finish_reason.unwrap_or_else(|| "unknown".to_owned()),
+            input_tokens: response.usage.prompt_tokens,
+            output_tokens: response.usage.completion_tokens,
+        })
+    }
+}

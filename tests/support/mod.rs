@@ -1,0 +1,298 @@
+//! The three services as real processes on free ports, exporting to the lab's receiver in this process.
+#![allow(dead_code)] // each test file uses a part of it
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use lab::receiver;
+use lab::services::{self, Plan, Service};
+use lab::span::{Span, TraceId};
+use lab::store::{Limits, Store};
+use lab::tree::Tree;
+use reqwest::{Client, Response};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
+
+/// Any free port of the loopback interface.
+pub const FREE: &str = "127.0.0.1:0";
+
+/// The folder of the services' binaries, compiled once per test program.
+pub async fn binaries() -> PathBuf {
+    static BINARIES: OnceCell<PathBuf> = OnceCell::const_new();
+    BINARIES
+        .get_or_init(async || services::build(false).await.expect("the services compile"))
+        .await
+        .clone()
+}
+
+/// Serves `routes` on a free port until the test ends.
+pub async fn serve(routes: Router) -> SocketAddr {
+    let listener = TcpListener::bind(FREE).await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    address
+}
+
+/// A server that accepts connections and never answers.
+pub async fn hung() -> SocketAddr {
+    let listener = TcpListener::bind(FREE).await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let mut connections = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            connections.push(connection);
+        }
+    });
+    address
+}
+
+/// An address that refuses connections: nobody has listened there since it was taken and given back.
+pub async fn refused() -> SocketAddr {
+    let listener = TcpListener::bind(FREE).await.expect("a free port");
+    listener.local_addr().expect("an address")
+}
+
+/// How to start the services: environment variables by service.
+#[derive(Default)]
+pub struct Setup {
+    variables: Vec<(&'static str, String, String)>,
+    backend: Option<SocketAddr>,
+}
+
+/// The running services, their log lines, and what they have exported.
+pub struct System {
+    pub gateway: Service,
+    pub user: Service,
+    pub llm: Service,
+    pub store: Store,
+    pub log: Log,
+}
+
+/// Log lines as `SERVICE | LINE`.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub fn sink(&self) -> impl Fn(&'static str, &str) + Send + 'static {
+        let lines = Arc::clone(&self.0);
+        move |name, line| {
+            lines
+                .lock()
+                .expect("not poisoned")
+                .push(format!("{name} | {line}"))
+        }
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().expect("not poisoned").clone()
+    }
+
+    /// The lines of `service` that contain `text`.
+    pub fn find(&self, service: &str, text: &str) -> Vec<String> {
+        let prefix = format!("{service} | ");
+        self.lines()
+            .into_iter()
+            .filter(|line| line.starts_with(&prefix) && line.contains(text))
+            .collect()
+    }
+}
+
+/// What is left when the services have stopped.
+pub struct Stopped {
+    pub store: Store,
+    pub log: Log,
+}
+
+impl Setup {
+    /// Sets a variable of one service, or of all three where `service` is `all`.
+    pub fn with(mut self, service: &'static str, key: &str, value: impl ToString) -> Self {
+        self.variables
+            .push((service, key.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Exports to `address` instead of the lab's receiver.
+    pub fn with_backend(mut self, address: SocketAddr) -> Self {
+        self.backend = Some(address);
+        self
+    }
+
+    pub async fn start(self) -> System {
+        let store = Store::new(Limits::default());
+        let backend = match self.backend {
+            Some(address) => address,
+            None => serve(receiver::routes(store.clone())).await,
+        };
+        let log = Log::default();
+        let next = |variable: &str, service: &Service| {
+            (variable.to_owned(), format!("http://{}", service.address))
+        };
+        let llm = self.service("llm-service", backend, None, &log).await;
+        let user = self
+            .service(
+                "user-service",
+                backend,
+                Some(next("LLM_SERVICE_URL", &llm)),
+                &log,
+            )
+            .await;
+        let gateway = self
+            .service(
+                "api-gateway",
+                backend,
+                Some(next("USER_SERVICE_URL", &user)),
+                &log,
+            )
+            .await;
+        System {
+            gateway,
+            user,
+            llm,
+            store,
+            log,
+        }
+    }
+
+    async fn service(
+        &self,
+        name: &'static str,
+        backend: SocketAddr,
+        next: Option<(String, String)>,
+        log: &Log,
+    ) -> Service {
+        let variable = name.replace('-', "_").to_uppercase();
+        let mut environment = vec![
+            (format!("{variable}_ADDR"), FREE.to_owned()),
+            (
+                "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(),
+                format!("http://{backend}"),
+            ),
+        ];
+        environment.extend(next);
+        let own = self
+            .variables
+            .iter()
+            .filter(|(service, ..)| [name, "all"].contains(service));
+        environment.extend(own.map(|(_, key, value)| (key.clone(), value.clone())));
+        let program = binaries().await.join(name.replace('-', "_"));
+        Service::start(
+            Plan {
+                name,
+                program,
+                environment,
+            },
+            log.sink(),
+        )
+        .await
+        .expect("the service starts")
+    }
+}
+
+impl System {
+    pub async fn start() -> System {
+        Setup::default().start().await
+    }
+
+    /// Asks the gateway as `user_id`.
+    pub async fn ask(&self, user_id: &str) -> Response {
+        let query = json!({ "user_id": user_id, "query": "What is a trace?" });
+        let url = format!("http://{}/api/query", self.gateway.address);
+        client()
+            .post(url)
+            .json(&query)
+            .send()
+            .await
+            .expect("the gateway answers")
+    }
+
+    /// Stops the services in order; each has then flushed its spans, so there is nothing to wait for.
+    pub async fn stop(self) -> Stopped {
+        self.gateway.stop().await;
+        self.user.stop().await;
+        self.llm.stop().await;
+        Stopped {
+            store: self.store,
+            log: self.log,
+        }
+    }
+}
+
+impl Stopped {
+    pub fn trees(&self) -> Vec<Tree> {
+        self.store
+            .traces()
+            .iter()
+            .filter_map(|spans| Tree::new(spans))
+            .collect()
+    }
+
+    /// The tree of the only trace there is.
+    pub fn only_tree(&self) -> Tree {
+        let trees = self.trees();
+        let shapes: Vec<String> = trees.iter().map(shape).collect();
+        assert_eq!(
+            trees.len(),
+            1,
+            "there must be one trace; there are:\n{}",
+            shapes.join("\n")
+        );
+        trees.into_iter().next().expect("one")
+    }
+
+    /// The tree of one trace among several.
+    pub fn tree(&self, id: &str) -> Tree {
+        let id = TraceId::parse(id).expect("a trace id");
+        Tree::new(&self.store.trace(id).expect("the trace arrived")).expect("a tree")
+    }
+}
+
+/// A client that keeps its requests on this machine.
+pub fn client() -> Client {
+    Client::builder().no_proxy().build().expect("a client")
+}
+
+/// A status and a body that must be JSON.
+pub async fn json_of(response: Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    (status, response.json().await.expect("a JSON body"))
+}
+
+/// A tree in words, a line a span: `NAME KIND SERVICE [http STATUS] [error TYPE]`, indented by depth.
+pub fn shape(tree: &Tree) -> String {
+    let mut shape = String::new();
+    for row in &tree.rows {
+        let span = &row.span;
+        shape.push_str(&"  ".repeat(row.last.len()));
+        shape.push_str(&format!(
+            "{} {} {}",
+            span.name(),
+            span.kind(),
+            span.service()
+        ));
+        if let Some(status) = span.attribute("http.response.status_code") {
+            shape.push_str(&format!(" http {status}"));
+        }
+        if span.is_error() {
+            shape.push_str(&format!(
+                " error {}",
+                span.attribute("error.type").unwrap_or_default()
+            ));
+        }
+        shape.push('\n');
+    }
+    shape
+}
+
+/// The first span of that name.
+pub fn span<'a>(tree: &'a Tree, name: &str, kind: &str) -> &'a Span {
+    let found = tree
+        .rows
+        .iter()
+        .find(|row| row.span.name() == name && row.span.kind() == kind);
+    &found
+        .unwrap_or_else(|| panic!("no span {name} {kind} in:\n{}", shape(tree)))
+        .span
+}

@@ -1,0 +1,771 @@
+//! The three services, as processes over HTTP: what a client sees, and what the trace shows.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use support::{Setup, System, client, hung, json_of, refused, serve, shape, span};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+const WHOLE: &str = "\
+POST /api/query SERVER api-gateway http 200
+  POST /process CLIENT api-gateway http 200
+    POST /process SERVER user-service http 200
+      validate_user INTERNAL user-service
+      POST /generate CLIENT user-service http 200
+        POST /generate SERVER llm-service http 200
+          chat offline INTERNAL llm-service
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_valid_request_gives_one_trace_through_three_services() {
+    let system = System::start().await;
+    let (status, body) = json_of(system.ask("user_1").await).await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        body,
+        json!({ "response": "This is the offline model. You asked: What is a trace?" })
+    );
+
+    let tree = system.stop().await.only_tree();
+    assert_eq!(shape(&tree), WHOLE);
+    assert!(tree.is_whole());
+
+    let server = span(&tree, "POST /api/query", "SERVER");
+    assert_eq!(
+        server.attribute("http.request.method").as_deref(),
+        Some("POST")
+    );
+    assert_eq!(
+        server.attribute("http.route").as_deref(),
+        Some("/api/query")
+    );
+    assert_eq!(server.attribute("url.path").as_deref(), Some("/api/query"));
+    assert_eq!(server.attribute("url.scheme").as_deref(), Some("http"));
+    let call = span(&tree, "POST /process", "CLIENT");
+    assert_eq!(
+        call.attribute("server.address").as_deref(),
+        Some("127.0.0.1")
+    );
+    assert!(
+        call.attribute("url.full")
+            .expect("url.full")
+            .ends_with("/process")
+    );
+    assert!(call.attribute("server.port").is_some());
+    let check = span(&tree, "validate_user", "INTERNAL");
+    assert_eq!(
+        check.attribute("honeyhive_event_type").as_deref(),
+        Some("tool")
+    );
+    assert_eq!(
+        check.attribute("honeyhive_metadata.user.valid").as_deref(),
+        Some("true")
+    );
+    let chat = span(&tree, "chat offline", "INTERNAL");
+    assert_eq!(
+        chat.attribute("honeyhive_event_type").as_deref(),
+        Some("model")
+    );
+    assert_eq!(
+        chat.attribute("gen_ai.operation.name").as_deref(),
+        Some("chat")
+    );
+    assert_eq!(
+        chat.attribute("gen_ai.request.model").as_deref(),
+        Some("offline")
+    );
+    assert_eq!(
+        chat.attribute("gen_ai.usage.input_tokens").as_deref(),
+        Some("4")
+    );
+    assert_eq!(
+        chat.attribute("gen_ai.usage.output_tokens").as_deref(),
+        Some("11")
+    );
+    assert_eq!(
+        chat.attribute("gen_ai.response.finish_reasons").as_deref(),
+        Some("[stop]")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_process_has_an_instance_of_its_own_and_all_have_one_namespace() {
+    let system = System::start().await;
+    system.ask("user_1").await;
+    let tree = system.stop().await.only_tree();
+    let values = |key: &str| -> BTreeSet<String> {
+        let resources = tree.rows.iter().map(|row| &row.span.resource.attributes);
+        let found = resources.flatten().filter(|attribute| attribute.key == key);
+        found
+            .map(|attribute| lab::span::any_text(&attribute.value))
+            .collect()
+    };
+    assert_eq!(
+        values("service.namespace"),
+        BTreeSet::from(["one-trace".to_owned()])
+    );
+    assert_eq!(values("service.name").len(), 3);
+    assert_eq!(values("service.instance.id").len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_standard_variables_name_the_service() {
+    let setup = Setup::default()
+        .with("api-gateway", "OTEL_SERVICE_NAME", "front-door")
+        .with(
+            "llm-service",
+            "OTEL_RESOURCE_ATTRIBUTES",
+            "service.name=oracle,deployment.environment.name=test",
+        );
+    let system = setup.start().await;
+    system.ask("user_1").await;
+    assert_eq!(
+        system.stop().await.only_tree().services(),
+        ["front-door", "user-service", "oracle"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_service_says_that_it_is_healthy_and_does_not_trace_it() {
+    let system = System::start().await;
+    for service in [&system.gateway, &system.user, &system.llm] {
+        let response = client()
+            .get(format!("http://{}/health", service.address))
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(response.status(), 200, "{}", service.name);
+    }
+    assert_eq!(system.stop().await.trees().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_user_is_refused_and_the_refusal_is_on_the_trace() {
+    let system = System::start().await;
+    let (status, body) = json_of(system.ask("stranger").await).await;
+    assert_eq!((status, body), (403, json!({ "error": "Invalid user" })));
+
+    let tree = system.stop().await.only_tree();
+    assert_eq!(
+        shape(&tree),
+        "\
+POST /api/query SERVER api-gateway http 403
+  POST /process CLIENT api-gateway http 403 error 403
+    POST /process SERVER user-service http 403
+      validate_user INTERNAL user-service error user_service::InvalidUser
+"
+    );
+    assert_eq!(
+        span(&tree, "validate_user", "INTERNAL").status_message(),
+        "Invalid user"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_llm_service_is_a_502_and_every_span_above_is_an_error() {
+    let refused = refused().await;
+    let setup = Setup::default().with(
+        "user-service",
+        "LLM_SERVICE_URL",
+        format!("http://{refused}"),
+    );
+    let system = setup.start().await;
+    let (status, body) = json_of(system.ask("user_1").await).await;
+    assert_eq!(
+        (status, body),
+        (502, json!({ "error": "A service behind this one failed" }))
+    );
+
+    let tree = system.stop().await.only_tree();
+    assert_eq!(
+        shape(&tree),
+        "\
+POST /api/query SERVER api-gateway http 502 error 502
+  POST /process CLIENT api-gateway http 502 error 502
+    POST /process SERVER user-service http 502 error 502
+      validate_user INTERNAL user-service
+      POST /generate CLIENT user-service error unreachable
+"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_model_is_a_504_and_every_span_above_is_an_error() {
+    let model = hung().await;
+    let setup = Setup::default()
+        .with("llm-service", "LLM_BASE_URL", format!("http://{model}/v1"))
+        .with("llm-service", "LLM_MODEL", "slow")
+        .with("llm-service", "LLM_TIMEOUT_MS", 100);
+    let system = setup.start().await;
+    let (status, body) = json_of(system.ask("user_1").await).await;
+    assert_eq!(
+        (status, body),
+        (
+            504,
+            json!({ "error": "A service behind this one did not answer in time" })
+        )
+    );
+
+    let tree = system.stop().await.only_tree();
+    assert_eq!(
+        shape(&tree),
+        "\
+POST /api/query SERVER api-gateway http 504 error 504
+  POST /process CLIENT api-gateway http 504 error 504
+    POST /process SERVER user-service http 504 error 504
+      validate_user INTERNAL user-service
+      POST /generate CLIENT user-service http 504 error 504
+        POST /generate SERVER llm-service http 504 error 504
+          chat slow CLIENT llm-service error timeout
+"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_llm_service_is_a_504_at_the_deadline_of_its_caller() {
+    let llm_service = hung().await;
+    let setup = Setup::default()
+        .with(
+            "user-service",
+            "LLM_SERVICE_URL",
+            format!("http://{llm_service}"),
+        )
+        .with("user-service", "LLM_SERVICE_TIMEOUT_MS", 100);
+    let system = setup.start().await;
+    let (status, _) = json_of(system.ask("user_1").await).await;
+    assert_eq!(status, 504);
+
+    let tree = system.stop().await.only_tree();
+    assert_eq!(
+        shape(&tree),
+        "\
+POST /api/query SERVER api-gateway http 504 error 504
+  POST /process CLIENT api-gateway http 504 error 504
+    POST /process SERVER user-service http 504 error 504
+      validate_user INTERNAL user-service
+      POST /generate CLIENT user-service error timeout
+"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_request_is_answered_in_json_and_has_a_server_span() {
+    let valid = json!({ "user_id": "user_1", "query": "?" }).to_string();
+    let large = json!({ "user_id": "user_1", "query": "x".repeat(65 * 1024) }).to_string();
+    let cases = [
+        ("malformed JSON", "application/json", "{".to_owned(), 400),
+        (
+            "a field is missing",
+            "application/json",
+            "{}".to_owned(),
+            422,
+        ),
+        ("not JSON", "text/plain", valid, 415),
+        ("too large", "application/json", large, 413),
+    ];
+    let system = System::start().await;
+    for (what, content_type, body, expected) in cases {
+        let url = format!("http://{}/api/query", system.gateway.address);
+        let request = client()
+            .post(url)
+            .header("content-type", content_type)
+            .body(body);
+        let (status, body) = json_of(request.send().await.expect("an answer")).await;
+        assert_eq!(status, expected, "{what}");
+        assert!(
+            body["error"]
+                .as_str()
+                .is_some_and(|error| !error.is_empty()),
+            "{what}: {body}"
+        );
+    }
+    let mut shapes: Vec<String> = system.stop().await.trees().iter().map(shape).collect();
+    shapes.sort();
+    let expected = [400, 413, 415, 422]
+        .map(|status| format!("POST /api/query SERVER api-gateway http {status}\n"));
+    assert_eq!(shapes, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_path_or_method_does_not_become_a_span_name() {
+    let system = System::start().await;
+    let base = format!("http://{}", system.gateway.address);
+    client()
+        .get(format!("{base}/users/8f3b"))
+        .send()
+        .await
+        .expect("an answer");
+    let odd = reqwest::Method::from_bytes(b"BREW").expect("a method");
+    client()
+        .request(odd, format!("{base}/api/query"))
+        .send()
+        .await
+        .expect("an answer");
+    let mut shapes: Vec<String> = system.stop().await.trees().iter().map(shape).collect();
+    shapes.sort();
+    assert_eq!(
+        shapes,
+        [
+            "GET SERVER api-gateway http 404\n",
+            "HTTP SERVER api-gateway http 405\n"
+        ]
+    );
+}
+
+/// The answers must be those of a healthy backend, and the loss must be counted: 2, 3 and 2 spans.
+async fn a_bad_backend_changes_nothing(backend: SocketAddr) {
+    let setup =
+        Setup::default()
+            .with_backend(backend)
+            .with("all", "OTEL_EXPORTER_OTLP_TIMEOUT", 200);
+    let system = setup.start().await;
+    let (status, body) = json_of(system.ask("user_1").await).await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        body,
+        json!({ "response": "This is the offline model. You asked: What is a trace?" })
+    );
+
+    let stopped = system.stop().await;
+    for (service, lost) in [("api-gateway", 2), ("user-service", 3), ("llm-service", 2)] {
+        let report = stopped.log.find(
+            service,
+            &format!("spans were lost: the trace backend did not take them lost={lost}"),
+        );
+        assert_eq!(
+            report.len(),
+            1,
+            "{service} must report {lost} lost spans:\n{}",
+            stopped.log.lines().join("\n")
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_refuses_connections_costs_spans_and_nothing_else() {
+    a_bad_backend_changes_nothing(refused().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_hangs_costs_spans_and_nothing_else() {
+    a_bad_backend_changes_nothing(hung().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_answers_500_costs_spans_and_nothing_else() {
+    let broken = Router::new().fallback(async || StatusCode::INTERNAL_SERVER_ERROR);
+    a_bad_backend_changes_nothing(serve(broken).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healthy_backend_loses_nothing() {
+    let system = System::start().await;
+    system.ask("user_1").await;
+    let stopped = system.stop().await;
+    assert_eq!(stopped.store.usage().spans, 7);
+    let lost: Vec<String> = stopped
+        .log
+        .lines()
+        .into_iter()
+        .filter(|line| line.contains("lost"))
+        .collect();
+    assert_eq!(lost, Vec::<String>::new());
+}
+
+/// A model that holds every request until it is told to answer.
+#[derive(Clone, Default)]
+struct HeldModel {
+    asked: Arc<Notify>,
+    answer: Arc<Notify>,
+}
+
+impl HeldModel {
+    async fn serve(&self) -> SocketAddr {
+        let complete = async |State(model): State<HeldModel>| {
+            model.asked.notify_one();
+            model.answer.notified().await;
+            Json(json!({ "model": "held", "choices": [{ "message": { "content": "at last" } }] }))
+        };
+        serve(
+            Router::new()
+                .route("/v1/chat/completions", post(complete))
+                .with_state(self.clone()),
+        )
+        .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_lets_requests_in_flight_finish_and_flushes_every_span() {
+    let model = HeldModel::default();
+    let base = format!("http://{}/v1", model.serve().await);
+    // A delay so long that only the flush at the end can have exported the spans.
+    let setup = Setup::default()
+        .with("llm-service", "LLM_BASE_URL", base)
+        .with("llm-service", "LLM_MODEL", "held")
+        .with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000);
+    let mut system = setup.start().await;
+
+    let query = json!({ "user_id": "user_1", "query": "?" });
+    let url = format!("http://{}/api/query", system.gateway.address);
+    let request = tokio::spawn(client().post(url).json(&query).send());
+    model.asked.notified().await;
+    for service in [&mut system.gateway, &mut system.user, &mut system.llm] {
+        service.terminate();
+    }
+    // The gateway has taken the signal once it refuses new connections; the request is still in flight then.
+    while TcpStream::connect(system.gateway.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(system.store.usage().spans, 0);
+    model.answer.notify_one();
+
+    let (status, body) = json_of(request.await.expect("no panic").expect("an answer")).await;
+    assert_eq!((status, body), (200, json!({ "response": "at last" })));
+    let tree = system.stop().await.only_tree();
+    assert_eq!(
+        shape(&tree),
+        WHOLE.replace("chat offline INTERNAL", "chat held CLIENT")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_requests_at_once_give_two_hundred_traces_and_none_is_mixed() {
+    let system = Arc::new(System::start().await);
+    let mut requests = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let system = Arc::clone(&system);
+        requests.spawn(async move { json_of(system.ask(&format!("user_{number}")).await).await.0 });
+    }
+    assert_eq!(requests.join_all().await, [200; 200]);
+
+    let system = Arc::into_inner(system).expect("all requests are done");
+    let trees = system.stop().await.trees();
+    assert_eq!(trees.len(), 200);
+    for tree in &trees {
+        assert_eq!(shape(tree), WHOLE);
+    }
+}
+
+/// Stands at the end of the chain and keeps the headers that reach it.
+#[derive(Clone, Default)]
+struct Capture(Arc<Mutex<Vec<HeaderMap>>>);
+
+impl Capture {
+    async fn serve(&self) -> SocketAddr {
+        let generate = async |State(capture): State<Capture>, headers: HeaderMap| {
+            capture.0.lock().expect("not poisoned").push(headers);
+            Json(json!({ "response": "captured" }))
+        };
+        serve(
+            Router::new()
+                .route("/generate", post(generate))
+                .with_state(self.clone()),
+        )
+        .await
+    }
+
+    fn header(&self, name: &str) -> String {
+        let captured = self.0.lock().expect("not poisoned");
+        let value = captured
+            .first()
+            .and_then(|headers| headers.get(name))
+            .expect(name);
+        value.to_str().expect("text").to_owned()
+    }
+}
+
+const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const PARENT_ID: &str = "00f067aa0ba902b7";
+
+/// Sends a request over a bare socket, so that the headers go out letter by letter as they stand here.
+async fn raw_request(gateway: SocketAddr, headers: &str) -> String {
+    let body = r#"{"user_id": "user_1", "query": "?"}"#;
+    let length = body.len();
+    let request = format!(
+        "POST /api/query HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n{headers}\r\n\r\n{body}"
+    );
+    let mut stream = TcpStream::connect(gateway)
+        .await
+        .expect("the gateway listens");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trace_and_baggage_of_a_foreign_caller_are_continued() {
+    let capture = Capture::default();
+    let end = capture.serve().await;
+    let system = Setup::default()
+        .with("user-service", "LLM_SERVICE_URL", format!("http://{end}"))
+        .start()
+        .await;
+    // As a Python service with honeyhive's SDK sends them: any case, unknown flags, baggage of its own.
+    let headers = format!(
+        "TraceParent: 00-{TRACE_ID}-{PARENT_ID}-03\r\n\
+         Baggage: session_id=5a1f,honeyhive_tracer_id=t%201,project=demo,source=python"
+    );
+    let answer = raw_request(system.gateway.address, &headers).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    let tree = system.stop().await.only_tree();
+    assert_eq!(tree.trace_id.to_string(), TRACE_ID);
+    let server = span(&tree, "POST /api/query", "SERVER");
+    assert_eq!(
+        server.parent.map(|id| id.to_string()).as_deref(),
+        Some(PARENT_ID)
+    );
+    let call = span(&tree, "POST /generate", "CLIENT");
+    assert_eq!(
+        capture.header("traceparent"),
+        format!("00-{TRACE_ID}-{}-01", call.id)
+    );
+    let mut baggage: Vec<String> = capture
+        .header("baggage")
+        .split(',')
+        .map(str::to_owned)
+        .collect();
+    baggage.sort();
+    assert_eq!(
+        baggage,
+        [
+            "honeyhive_tracer_id=t%201",
+            "project=demo",
+            "session_id=5a1f",
+            "source=python"
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unsampled_caller_is_followed_and_nothing_is_recorded() {
+    let capture = Capture::default();
+    let end = capture.serve().await;
+    let system = Setup::default()
+        .with("user-service", "LLM_SERVICE_URL", format!("http://{end}"))
+        .start()
+        .await;
+    raw_request(
+        system.gateway.address,
+        &format!("traceparent: 00-{TRACE_ID}-{PARENT_ID}-00"),
+    )
+    .await;
+    let sent = capture.header("traceparent");
+    assert!(
+        sent.starts_with(&format!("00-{TRACE_ID}-")) && sent.ends_with("-00"),
+        "{sent}"
+    );
+    assert_eq!(system.stop().await.trees().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_traceparent_starts_a_new_trace() {
+    let system = System::start().await;
+    raw_request(
+        system.gateway.address,
+        &format!("traceparent: 00-{TRACE_ID}-xyz-01"),
+    )
+    .await;
+    let tree = system.stop().await.only_tree();
+    assert_ne!(tree.trace_id.to_string(), TRACE_ID);
+    assert_eq!(shape(&tree), WHOLE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disabled_sdk_records_nothing_and_still_passes_the_context_on() {
+    let capture = Capture::default();
+    let end = capture.serve().await;
+    let system = Setup::default()
+        .with("user-service", "LLM_SERVICE_URL", format!("http://{end}"))
+        .with("all", "OTEL_SDK_DISABLED", "true")
+        .start()
+        .await;
+    let traceparent = format!("00-{TRACE_ID}-{PARENT_ID}-01");
+    raw_request(
+        system.gateway.address,
+        &format!("traceparent: {traceparent}"),
+    )
+    .await;
+    assert_eq!(capture.header("traceparent"), traceparent);
+    assert_eq!(system.stop().await.trees().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_lines_carry_the_trace_id() {
+    let system = System::start().await;
+    system.ask("user_1").await;
+    let stopped = system.stop().await;
+    let trace_id = stopped.only_tree().trace_id;
+    for service in ["api-gateway", "user-service", "llm-service"] {
+        let lines = stopped.log.find(service, &format!("trace_id={trace_id}"));
+        assert_eq!(
+            lines.len(),
+            1,
+            "{service}:\n{}",
+            stopped.log.lines().join("\n")
+        );
+    }
+}
+
+const KEY: &str = "sk-do-not-tell";
+
+/// An OpenAI-compatible server that wants the key, and answers with token counts.
+async fn openai() -> SocketAddr {
+    let complete = async |headers: HeaderMap, Json(body): Json<Value>| {
+        assert_eq!(headers["authorization"], format!("Bearer {KEY}"));
+        assert!(!headers.contains_key("traceparent") && !headers.contains_key("baggage"));
+        Json(json!({
+            "model": format!("{}-0125", body["model"].as_str().expect("a model")),
+            "choices": [{ "message": { "role": "assistant", "content": "A path." }, "finish_reason": "stop" }],
+            "usage": { "prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12 },
+        }))
+    };
+    serve(Router::new().route("/v1/chat/completions", post(complete))).await
+}
+
+async fn with_openai(setup: Setup) -> (String, support::Stopped) {
+    let base = format!("http://{}/v1/", openai().await);
+    let setup = setup
+        .with("llm-service", "LLM_BASE_URL", base)
+        .with("llm-service", "LLM_MODEL", "gpt-test")
+        .with("llm-service", "LLM_API_KEY", KEY)
+        .with("all", "RUST_LOG", "debug");
+    let system = setup.start().await;
+    let (status, body) = json_of(system.ask("user_1").await).await;
+    assert_eq!((status, body), (200, json!({ "response": "A path." })));
+    let stopped = system.stop().await;
+    (format!("{:?}", stopped.only_tree()), stopped)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_openai_compatible_server_answers_and_nothing_secret_is_recorded() {
+    let (recorded, stopped) = with_openai(Setup::default()).await;
+    let tree = stopped.only_tree();
+    let chat = span(&tree, "chat gpt-test", "CLIENT");
+    assert_eq!(
+        chat.attribute("gen_ai.provider.name").as_deref(),
+        Some("openai")
+    );
+    assert_eq!(
+        chat.attribute("gen_ai.response.model").as_deref(),
+        Some("gpt-test-0125")
+    );
+    assert_eq!(
+        chat.attribute("gen_ai.usage.input_tokens").as_deref(),
+        Some("9")
+    );
+    assert_eq!(
+        chat.attribute("gen_ai.usage.output_tokens").as_deref(),
+        Some("3")
+    );
+    assert_eq!(
+        chat.attribute("server.address").as_deref(),
+        Some("127.0.0.1")
+    );
+    let logged = stopped.log.lines().join("\n");
+    for secret in [KEY, "What is a trace?", "A path."] {
+        assert!(!recorded.contains(secret), "{secret} is on a span");
+        assert!(!logged.contains(secret), "{secret} is in a log");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prompts_and_answers_are_recorded_where_that_was_asked_for() {
+    let variable = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
+    let (_, stopped) = with_openai(Setup::default().with("llm-service", variable, "true")).await;
+    let tree = stopped.only_tree();
+    let chat = span(&tree, "chat gpt-test", "CLIENT");
+    let message = |role: &str, text: &str| {
+        json!([{ "role": role, "parts": [{ "type": "text", "content": text }] }]).to_string()
+    };
+    assert_eq!(
+        chat.attribute("gen_ai.input.messages"),
+        Some(message("user", "What is a trace?"))
+    );
+    assert_eq!(
+        chat.attribute("gen_ai.output.messages"),
+        Some(message("assistant", "A path."))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_cannot_be_used_is_one_line_that_names_it() {
+    let holder = tokio::net::TcpListener::bind(support::FREE)
+        .await
+        .expect("a free port");
+    let taken = holder.local_addr().expect("an address").to_string();
+    let cases = [
+        (
+            "user_service",
+            "LLM_SERVICE_URL",
+            "not a url",
+            "LLM_SERVICE_URL=\"not a url\" cannot be used",
+        ),
+        (
+            "user_service",
+            "LLM_SERVICE_URL",
+            "ftp://x",
+            "LLM_SERVICE_URL cannot be used: the URL must start with",
+        ),
+        (
+            "user_service",
+            "LLM_SERVICE_URL",
+            "http://u:p@x",
+            "the URL must not hold a password",
+        ),
+        (
+            "user_service",
+            "LLM_SERVICE_TIMEOUT_MS",
+            "soon",
+            "LLM_SERVICE_TIMEOUT_MS=\"soon\" cannot be used",
+        ),
+        (
+            "user_service",
+            "LLM_SERVICE_TIMEOUT_MS",
+            "0",
+            "LLM_SERVICE_TIMEOUT_MS=0 leaves no time",
+        ),
+        (
+            "llm_service",
+            "LLM_BASE_URL",
+            "http://localhost",
+            "LLM_BASE_URL needs LLM_MODEL too",
+        ),
+        (
+            "api_gateway",
+            "API_GATEWAY_ADDR",
+            "nowhere",
+            "API_GATEWAY_ADDR=\"nowhere\" cannot be used",
+        ),
+        (
+            "api_gateway",
+            "API_GATEWAY_ADDR",
+            &taken,
+            "api-gateway cannot listen on",
+        ),
+    ];
+    for (program, key, value, expected) in cases {
+        let mut command = std::process::Command::new(support::binaries().await.join(program));
+        let output = command.env(key, value).output().expect("the service runs");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{key}={value}: {stderr}");
+        assert!(
+            stderr.starts_with("Error: ") && stderr.contains(expected),
+            "{key}={value}: {stderr}"
+        );
+        assert_eq!(stderr.lines().count(), 1, "{key}={value}: {stderr}");
+    }
+}
