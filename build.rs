@@ -124,7 +124,11 @@ fn write_block(
     let file = folder.join(format!("{name}.md"));
     // The fence must be the longest run of backticks, and the text must begin on the line that the test is named after.
     let padding = "\n".repeat(written.line - 1);
-    let code = complete(&expanded.code);
+    let mut code = complete(&expanded.code);
+    if let Some(folder) = root.join(&origin).parent() {
+        // `#[path]` counts from the folder of the file that the listing shows.
+        code = code.replace("#[path = \"", &format!("#[path = \"{}/", folder.display()));
+    }
     let text = format!(
         "{padding}````{}\n//@ {} {line}\n{code}\n````\n",
         expanded.info,

@@ -3,15 +3,18 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response as Answer;
 use lab::receiver;
 use lab::services::{self, Plan, Service};
 use lab::span::{Span, TraceId};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
-use reqwest::{Client, Response};
+use reqwest::{Client, Response, Url};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
@@ -55,11 +58,41 @@ pub async fn refused() -> SocketAddr {
     listener.local_addr().expect("an address")
 }
 
+/// A proxy that passes everything on to `target` but the `traceparent` header.
+async fn without_traceparent(target: SocketAddr) -> SocketAddr {
+    let forward = async |State(target): State<SocketAddr>, mut request: Request| {
+        request.headers_mut().remove("traceparent");
+        request.headers_mut().remove("host");
+        let path = request.uri().path().to_owned();
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX)
+            .await
+            .expect("a body");
+        let url: Url = format!("http://{target}{path}").parse().expect("a URL");
+        let sent = client()
+            .request(parts.method, url)
+            .headers(parts.headers)
+            .body(body)
+            .send()
+            .await;
+        let answer = sent.expect("an answer");
+        let mut response = Answer::builder().status(answer.status());
+        if let Some(content_type) = answer.headers().get("content-type") {
+            response = response.header("content-type", content_type);
+        }
+        response
+            .body(Body::from(answer.bytes().await.expect("a body")))
+            .expect("a response")
+    };
+    serve(Router::new().fallback(forward).with_state(target)).await
+}
+
 /// How to start the services: environment variables by service.
 #[derive(Default)]
 pub struct Setup {
     variables: Vec<(&'static str, String, String)>,
     backend: Option<SocketAddr>,
+    drop_traceparent: bool,
 }
 
 /// The running services, their log lines, and what they have exported.
@@ -120,6 +153,12 @@ impl Setup {
         self
     }
 
+    /// Puts a proxy on both hops between the services that drops the `traceparent` header.
+    pub fn without_traceparent(mut self) -> Self {
+        self.drop_traceparent = true;
+        self
+    }
+
     pub async fn start(self) -> System {
         let store = Store::new(Limits::default());
         let backend = match self.backend {
@@ -127,26 +166,13 @@ impl Setup {
             None => serve(receiver::routes(store.clone())).await,
         };
         let log = Log::default();
-        let next = |variable: &str, service: &Service| {
-            (variable.to_owned(), format!("http://{}", service.address))
-        };
         let llm = self.service("llm-service", backend, None, &log).await;
+        let next = ("LLM_SERVICE_URL", self.hop(&llm).await);
         let user = self
-            .service(
-                "user-service",
-                backend,
-                Some(next("LLM_SERVICE_URL", &llm)),
-                &log,
-            )
+            .service("user-service", backend, Some(next), &log)
             .await;
-        let gateway = self
-            .service(
-                "api-gateway",
-                backend,
-                Some(next("USER_SERVICE_URL", &user)),
-                &log,
-            )
-            .await;
+        let next = ("USER_SERVICE_URL", self.hop(&user).await);
+        let gateway = self.service("api-gateway", backend, Some(next), &log).await;
         System {
             gateway,
             user,
@@ -156,11 +182,20 @@ impl Setup {
         }
     }
 
+    /// Where the caller of `service` is sent.
+    async fn hop(&self, service: &Service) -> String {
+        let address = match self.drop_traceparent {
+            true => without_traceparent(service.address).await,
+            false => service.address,
+        };
+        format!("http://{address}")
+    }
+
     async fn service(
         &self,
         name: &'static str,
         backend: SocketAddr,
-        next: Option<(String, String)>,
+        next: Option<(&str, String)>,
         log: &Log,
     ) -> Service {
         let variable = name.replace('-', "_").to_uppercase();
@@ -171,7 +206,7 @@ impl Setup {
                 format!("http://{backend}"),
             ),
         ];
-        environment.extend(next);
+        environment.extend(next.map(|(key, value)| (key.to_owned(), value)));
         let own = self
             .variables
             .iter()
@@ -250,8 +285,10 @@ impl Stopped {
 }
 
 /// A client that keeps its requests on this machine.
-pub fn client() -> Client {
-    Client::builder().no_proxy().build().expect("a client")
+pub fn client() -> &'static Client {
+    static CLIENT: LazyLock<Client> =
+        LazyLock::new(|| Client::builder().no_proxy().build().expect("a client"));
+    &CLIENT
 }
 
 /// A status and a body that must be JSON.

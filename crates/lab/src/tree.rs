@@ -168,15 +168,17 @@ impl Row {
         let status_code = span.attribute("http.response.status_code");
         let mut notes: Vec<String> = status_code.iter().cloned().collect();
         if span.is_error() {
-            let error_type = span
+            let mut note = "error".to_owned();
+            if let Some(error_type) = span
                 .attribute("error.type")
-                .filter(|error| Some(error) != status_code.as_ref());
-            let message = Some(span.status_message()).filter(|message| !message.is_empty());
-            notes.push(match (message, error_type) {
-                (Some(message), _) => format!("error: {message}"),
-                (None, Some(error)) => format!("error: {error}"),
-                (None, None) => "error".to_owned(),
-            });
+                .filter(|it| Some(it) != status_code.as_ref())
+            {
+                note = format!("{note} {error_type}");
+            }
+            if !span.status_message().is_empty() {
+                note = format!("{note}: {}", span.status_message());
+            }
+            notes.push(note);
         }
         if let Some(parent) = span.parent.filter(|_| self.orphan) {
             notes.push(format!("orphan: parent {parent} is not here"));

@@ -43,11 +43,14 @@ async fn list(State(store): State<Store>) -> Html<String> {
     page("Traces", list_page(&trees, store.usage()))
 }
 
-async fn trace(State(store): State<Store>, Path(id): Path<String>) -> Response {
-    match TraceId::parse(&id)
+/// The page of one trace; with `.txt` behind the id, its tree as text.
+async fn trace(State(store): State<Store>, Path(name): Path<String>) -> Response {
+    let id = name.strip_suffix(".txt").unwrap_or(&name);
+    match TraceId::parse(id)
         .and_then(|id| store.trace(id))
         .and_then(|spans| Tree::new(&spans))
     {
+        Some(tree) if name.ends_with(".txt") => tree.to_text().into_response(),
         Some(tree) => page(&format!("Trace {}", tree.trace_id), trace_page(&tree)).into_response(),
         None => {
             let body = html! {

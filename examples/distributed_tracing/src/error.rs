@@ -32,6 +32,14 @@ impl CallError {
             CallError::InvalidAnswer => "invalid_answer".into(),
         }
     }
+
+    /// The description of a span's error status: empty where the status code says it all.
+    pub fn description(&self) -> String {
+        match self {
+            CallError::Status(_) => String::new(),
+            _ => self.to_string(),
+        }
+    }
 }
 
 impl From<reqwest::Error> for CallError {

@@ -4,13 +4,13 @@
 pub mod delivery;
 pub mod error;
 pub mod logs;
-pub mod server;
 pub mod settings;
 pub mod telemetry;
 // ANCHOR_END: setup
 // ANCHOR: step1
 pub mod incoming;
 pub mod model;
+pub mod server;
 // ANCHOR_END: step1
 // ANCHOR: step2
 pub mod outgoing;

@@ -89,7 +89,7 @@ impl Model {
         let span = cx.span();
         match &result {
             Ok(completion) => span.set_attributes(completion.attributes()),
-            Err(error) => record_error(&span, error.error_type(), error.to_string()),
+            Err(error) => record_error(&span, error.error_type(), error.description()),
         }
         if self.record_content {
             span.set_attribute(message("gen_ai.input.messages", "user", prompt));

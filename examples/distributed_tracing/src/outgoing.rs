@@ -80,7 +80,7 @@ impl Upstream {
         let cx = Context::current_with_span(client_span(path, &url));
         let result = self.send(url, body).with_context(cx.clone()).await;
         if let Err(error) = &result {
-            record_error(&cx.span(), error.error_type(), error.to_string());
+            record_error(&cx.span(), error.error_type(), error.description());
         }
         cx.span().end();
         result

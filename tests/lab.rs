@@ -1,0 +1,303 @@
+//! The lab as a process: what `cargo run` does and prints, and how it ends when something is wrong.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+use support::{FREE, binaries, client};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// A running lab, killed when dropped.
+struct Lab {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Lab {
+    async fn start(arguments: &[&str]) -> Lab {
+        let mut child = command(arguments).await.spawn().expect("the lab starts");
+        let output = BufReader::new(child.stdout.take().expect("an output"));
+        Lab { child, output }
+    }
+
+    /// Reads what the lab prints up to the line that starts with `start`, that line included.
+    async fn read_to(&mut self, start: &str) -> String {
+        let mut text = String::new();
+        loop {
+            let mut line = String::new();
+            if self.output.read_line(&mut line).await.expect("text") == 0 {
+                let mut errors = String::new();
+                let mut stderr = self.child.stderr.take().expect("an error output");
+                stderr.read_to_string(&mut errors).await.expect("text");
+                panic!("the lab ended before it printed {start:?}:\n{text}{errors}");
+            }
+            text.push_str(&line);
+            if line.starts_with(start) {
+                return text;
+            }
+        }
+    }
+
+    /// Sends a signal, and returns the exit code.
+    async fn signal(mut self, signal: &str) -> Option<i32> {
+        let id = self.child.id().expect("it runs").to_string();
+        let sent = Command::new("kill")
+            .args([signal, &id])
+            .status()
+            .await
+            .expect("kill runs");
+        assert!(sent.success());
+        self.child.wait().await.expect("it ends").code()
+    }
+}
+
+async fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binaries().await.join("lab"));
+    for flag in [
+        "--site",
+        "--otlp",
+        "--gateway",
+        "--user-service",
+        "--llm-service",
+    ] {
+        if !arguments.contains(&flag) {
+            command.args([flag, FREE]);
+        }
+    }
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs the lab to its end, which must be a failure told in one line.
+async fn failure(arguments: &[&str]) -> String {
+    let output = command(arguments)
+        .await
+        .output()
+        .await
+        .expect("the lab runs");
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let errors: Vec<&str> = stderr
+        .lines()
+        .filter(|line| line.starts_with("Error: "))
+        .collect();
+    assert_eq!(errors.len(), 1, "{stderr}");
+    errors[0].to_owned()
+}
+
+/// The address behind `label` in what the lab printed.
+fn address(printed: &str, label: &str) -> String {
+    let line = printed
+        .lines()
+        .find(|line| line.starts_with(label))
+        .unwrap_or_else(|| panic!("{label}: {printed}"));
+    line.trim_start_matches(label).trim().to_owned()
+}
+
+async fn text(url: &str) -> (u16, String) {
+    let response = client().get(url).send().await.expect("an answer");
+    (
+        response.status().as_u16(),
+        response.text().await.expect("text"),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cargo_run_traces_one_request_and_serves_the_book_and_the_traces() {
+    let mut lab = Lab::start(&[]).await;
+    let printed = lab.read_to("Ctrl-C").await;
+    let (status, page) = text(&address(&printed, "The book")).await;
+    assert_eq!(status, 200);
+    assert!(page.contains("The 200 that lied"), "{page}");
+
+    let trace = address(&printed, "This trace");
+    let (status, page) = text(&trace).await;
+    assert_eq!(status, 200);
+    for expected in [
+        "api-gateway",
+        "user-service",
+        "llm-service",
+        "validate_user",
+        "table class=\"waterfall\"",
+    ] {
+        assert!(
+            page.contains(expected),
+            "{expected} is not on the page: {page}"
+        );
+    }
+    assert!(
+        !page.contains("<script"),
+        "the page must work without JavaScript"
+    );
+    let (_, list) = text(&address(&printed, "All traces")).await;
+    assert!(
+        list.contains(trace.rsplit('/').next().expect("an id")),
+        "{list}"
+    );
+
+    // The same tree in the terminal, as text, and in Jaeger's JSON.
+    let (_, tree) = text(&format!("{trace}.txt")).await;
+    assert!(printed.contains(&tree), "{printed}\n{tree}");
+    let (_, json) = text(&trace.replace("/traces/", "/api/traces/")).await;
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(
+        json["data"][0]["spans"].as_array().map(Vec::len),
+        Some(7),
+        "{json}"
+    );
+    let (_, services) = text(&format!("{}api/services", address(&printed, "The book"))).await;
+    assert!(
+        services.contains(r#"["api-gateway","llm-service","user-service"]"#),
+        "{services}"
+    );
+    assert_eq!(lab.signal("-INT").await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_curl_that_the_lab_prints_works_as_it_stands() {
+    let mut lab = Lab::start(&[]).await;
+    let printed = lab.read_to("Ctrl-C").await;
+    let line = printed
+        .lines()
+        .find(|line| line.starts_with("curl "))
+        .expect("a curl");
+    match Command::new("sh")
+        .args(["-c", line])
+        .env("NO_PROXY", "*")
+        .output()
+        .await
+    {
+        Ok(output) if output.status.code() != Some(127) => {
+            let answer = String::from_utf8_lossy(&output.stdout);
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        missing => {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "curl is missing: {missing:?}"
+            );
+            eprintln!("skipped: curl is missing; install the package `curl`");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_ends_the_lab_ends_the_services() {
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let mut lab = Lab::start(&[]).await;
+        let printed = lab.read_to("Ctrl-C").await;
+        let curl = printed
+            .lines()
+            .find(|line| line.starts_with("curl "))
+            .expect("a curl");
+        let (_, rest) = curl.split_once("http://").expect("a URL");
+        let gateway: SocketAddr = rest
+            .split('/')
+            .next()
+            .expect("an address")
+            .parse()
+            .expect("an address");
+        assert_eq!(lab.signal(signal).await, Some(0), "{signal}");
+        assert!(
+            std::net::TcpStream::connect(gateway).is_err(),
+            "{signal}: the gateway still listens"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn view_serves_without_services_and_takes_the_spans_of_others() {
+    let mut lab = Lab::start(&["view"]).await;
+    let printed = lab.read_to("Send spans here").await;
+    let traces = address(&printed, "Traces");
+    let (_, empty) = text(&traces).await;
+    assert!(empty.contains("No trace yet"), "{empty}");
+
+    let backend = address(&printed, "OTLP")
+        .trim_start_matches("http://")
+        .parse()
+        .expect("an address");
+    let system = support::Setup::default()
+        .with_backend(backend)
+        .start()
+        .await;
+    system.ask("user_1").await;
+    system.stop().await;
+    let (_, list) = text(&traces).await;
+    assert!(
+        list.contains("api-gateway, user-service, llm-service"),
+        "{list}"
+    );
+    assert_eq!(lab.signal("-TERM").await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_is_one_line_that_names_it() {
+    let holder = tokio::net::TcpListener::bind(FREE)
+        .await
+        .expect("a free port");
+    let taken = holder.local_addr().expect("an address").to_string();
+    for flag in [
+        "--site",
+        "--otlp",
+        "--gateway",
+        "--user-service",
+        "--llm-service",
+    ] {
+        let error = failure(&[flag, &taken]).await;
+        assert!(
+            error.contains(&taken) && error.contains("in use"),
+            "{flag}: {error}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_book_that_does_not_build_is_one_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let error = failure(&["--book", folder.path().to_str().expect("text")]).await;
+    assert!(error.contains("does not build"), "{error}");
+
+    write(folder.path(), "book.toml", "[book]\ntitle = \"x\"\n");
+    std::fs::create_dir(folder.path().join("src")).expect("a folder");
+    write(folder.path(), "src/SUMMARY.md", "- [Missing](missing.md)\n");
+    let error = failure(&["--book", folder.path().to_str().expect("text")]).await;
+    assert!(error.contains("missing.md"), "{error}");
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    std::fs::write(folder.join(name), text).expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_dies_ends_the_lab_with_its_name() {
+    let mut lab = Lab::start(&[]).await;
+    lab.read_to("Ctrl-C").await;
+    // The lab's own child: the one process of that name whose parent is the lab.
+    let parent = lab.child.id().expect("it runs").to_string();
+    let killed = Command::new("pkill")
+        .args(["-KILL", "-P", &parent, "user_service"])
+        .status()
+        .await;
+    if killed.is_err() {
+        assert!(std::env::var_os("CI").is_none(), "pkill is missing");
+        eprintln!("skipped: pkill is missing; install the package `procps`");
+        return;
+    }
+    let output = lab.child.wait_with_output().await.expect("it ends");
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("Error: user-service ended by itself"),
+        "{stderr}"
+    );
+}
