@@ -3,6 +3,7 @@
 //! mdBook itself expands the includes. Each block then gets a file of its own for skeptic to read, named so that
 //! the test is called after the page and the line of the block: `src_introduction_line_12`.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -174,34 +175,26 @@ fn included(
     )))
 }
 
-/// A listing may be a module of a crate. What it takes from the other modules (`crate::NAME`) comes from the crate
-/// that the book teaches; and a program needs a `main`.
+/// A listing may be a module of a crate. Then it is compiled as one; what it takes from other modules (`crate::NAME`)
+/// comes from the crate that the book teaches. And a program needs a `main`.
 fn complete(code: &str) -> String {
-    let mut code = code.trim_end().to_owned();
-    let mut modules: Vec<String> = code
-        .match_indices("crate::")
-        .map(|(at, prefix)| {
-            code[at + prefix.len()..]
-                .chars()
-                .take_while(|c| c.is_alphanumeric() || *c == '_')
-                .collect()
-        })
+    let code = code.trim_end();
+    if code.contains("fn main(") {
+        return code.to_owned();
+    }
+    let is_name = |c: &char| c.is_alphanumeric() || *c == '_';
+    let mut modules = BTreeSet::new();
+    for (at, prefix) in code.match_indices("crate::") {
+        let rest = &code[at + prefix.len()..];
+        match rest.strip_prefix('{').and_then(|list| list.split_once('}')) {
+            Some((list, _)) => modules.extend(list.split(',').map(|name| name.trim().to_owned())),
+            None => drop(modules.insert(rest.chars().take_while(is_name).collect())),
+        }
+    }
+    let imports: String = modules
+        .iter()
+        .map(|name| format!("use distributed_tracing::{name};\n"))
         .collect();
-    // `use crate::{logs, settings};`
-    for (at, prefix) in code.match_indices("use crate::{") {
-        let list = code[at + prefix.len()..]
-            .split('}')
-            .next()
-            .unwrap_or_default();
-        modules.extend(list.split(',').map(|name| name.trim().to_owned()));
-    }
-    modules.sort();
-    modules.dedup();
-    for module in modules.iter().filter(|name| !name.is_empty()) {
-        code.push_str(&format!("\nuse distributed_tracing::{module};"));
-    }
-    if !code.contains("fn main(") {
-        code.push_str("\nfn main() {}");
-    }
-    code
+    // On the line of the code's first line, so that the compiler counts lines as the file does.
+    format!("mod listing {{ {code}\n}}\n{imports}fn main() {{}}")
 }

@@ -301,3 +301,56 @@ async fn a_service_that_dies_ends_the_lab_with_its_name() {
         "{stderr}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shell_test_passes_on_a_whole_trace_and_fails_on_a_broken_one() {
+    if std::process::Command::new("curl")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        assert!(std::env::var_os("CI").is_none(), "curl is missing");
+        eprintln!("skipped: curl is missing; install the package `curl`");
+        return;
+    }
+    let mut lab = Lab::start(&["view"]).await;
+    let printed = lab.read_to("Send spans here").await;
+    let site = address(&printed, "Book");
+    let backend = address(&printed, "OTLP")
+        .trim_start_matches("http://")
+        .parse()
+        .expect("an address");
+    let script = lab::book::root().join("examples/distributed_tracing/test_distributed_trace.sh");
+    let whole = support::Setup::default();
+    let broken = support::Setup::default().without_traceparent();
+    for (setup, patience, code, expected) in [
+        (whole, "20", 0, "all checks passed"),
+        (broken, "1", 1, "FAILED  the request is one trace"),
+    ] {
+        let setup = setup
+            .with_backend(backend)
+            .with("all", "OTEL_BSP_SCHEDULE_DELAY", 50);
+        let system = setup.start().await;
+        let output = Command::new("bash")
+            .arg(&script)
+            .env("PATIENCE", patience)
+            .env("LAB_URL", site.trim_end_matches('/'))
+            .env(
+                "API_GATEWAY_URL",
+                format!("http://{}", system.gateway.address),
+            )
+            .env(
+                "USER_SERVICE_URL",
+                format!("http://{}", system.user.address),
+            )
+            .env("LLM_SERVICE_URL", format!("http://{}", system.llm.address))
+            .output()
+            .await
+            .expect("bash runs");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{printed}");
+        assert!(printed.contains(expected), "{printed}");
+        assert_eq!(printed.matches("ok      http").count(), 3, "{printed}");
+        system.stop().await;
+    }
+}

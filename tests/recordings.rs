@@ -191,6 +191,19 @@ async fn record() -> Option<Recordings> {
     Some(recordings)
 }
 
+/// What the README shows of a recording, between the fences behind `<!-- recorded: NAME -->`.
+#[test]
+fn the_readme_shows_the_recorded_trace() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("a README");
+    let (_, rest) = readme
+        .split_once("<!-- recorded: whole.txt -->\n```text\n")
+        .expect("the mark");
+    let (shown, _) = rest.split_once("```").expect("the end of the block");
+    let recorded =
+        fs::read_to_string(root().join("src/recordings/whole.txt")).expect("a recording");
+    assert_eq!(redact(shown), redact(&recorded));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_recordings_of_the_book_are_what_the_services_give_today() {
     if let Some(recordings) = record().await {

@@ -166,13 +166,35 @@ impl Setup {
             None => serve(receiver::routes(store.clone())).await,
         };
         let log = Log::default();
-        let llm = self.service("llm-service", backend, None, &log).await;
-        let next = ("LLM_SERVICE_URL", self.hop(&llm).await);
-        let user = self
-            .service("user-service", backend, Some(next), &log)
-            .await;
-        let next = ("USER_SERVICE_URL", self.hop(&user).await);
-        let gateway = self.service("api-gateway", backend, Some(next), &log).await;
+        let binaries = binaries().await;
+        let free: SocketAddr = FREE.parse().expect("an address");
+        let start = async |plan: Plan, name: &'static str| {
+            let own = self
+                .variables
+                .iter()
+                .filter(|(service, ..)| [name, "all"].contains(service));
+            let plan = own.fold(plan, |plan, (_, key, value)| plan.with(key, value));
+            Service::start(plan, log.sink())
+                .await
+                .expect("the service starts")
+        };
+        let llm = start(
+            Plan::new(&binaries, "llm-service", free, backend),
+            "llm-service",
+        )
+        .await;
+        let plan = Plan::new(&binaries, "user-service", free, backend);
+        let user = start(
+            plan.calling("llm-service", self.hop(&llm).await),
+            "user-service",
+        )
+        .await;
+        let plan = Plan::new(&binaries, "api-gateway", free, backend);
+        let gateway = start(
+            plan.calling("user-service", self.hop(&user).await),
+            "api-gateway",
+        )
+        .await;
         System {
             gateway,
             user,
@@ -183,46 +205,11 @@ impl Setup {
     }
 
     /// Where the caller of `service` is sent.
-    async fn hop(&self, service: &Service) -> String {
-        let address = match self.drop_traceparent {
+    async fn hop(&self, service: &Service) -> SocketAddr {
+        match self.drop_traceparent {
             true => without_traceparent(service.address).await,
             false => service.address,
-        };
-        format!("http://{address}")
-    }
-
-    async fn service(
-        &self,
-        name: &'static str,
-        backend: SocketAddr,
-        next: Option<(&str, String)>,
-        log: &Log,
-    ) -> Service {
-        let variable = name.replace('-', "_").to_uppercase();
-        let mut environment = vec![
-            (format!("{variable}_ADDR"), FREE.to_owned()),
-            (
-                "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(),
-                format!("http://{backend}"),
-            ),
-        ];
-        environment.extend(next.map(|(key, value)| (key.to_owned(), value)));
-        let own = self
-            .variables
-            .iter()
-            .filter(|(service, ..)| [name, "all"].contains(service));
-        environment.extend(own.map(|(_, key, value)| (key.clone(), value.clone())));
-        let program = binaries().await.join(name.replace('-', "_"));
-        Service::start(
-            Plan {
-                name,
-                program,
-                environment,
-            },
-            log.sink(),
-        )
-        .await
-        .expect("the service starts")
+        }
     }
 }
 

@@ -116,7 +116,9 @@ async fn start(
                 llm_service: options.llm_service,
                 otlp: otlp_address,
             };
-            let gateway = system.start(services::build(false).await?, running).await?;
+            let gateway = system
+                .start(&services::build(false).await?, running)
+                .await?;
             let tree = tokio::time::timeout(FIRST_TRACE_DEADLINE, first_trace(&store, gateway))
                 .await
                 .with_context(|| {

@@ -1,7 +1,7 @@
 //! Starts the three services of examples/distributed_tracing as processes of their own, and stops them in order.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::task::Poll;
 use std::time::Duration;
@@ -41,11 +41,45 @@ pub async fn build(release: bool) -> anyhow::Result<PathBuf> {
     Ok(target.join(if release { "release" } else { "debug" }))
 }
 
+/// The three services, the leaf first.
+pub const CHAIN: [&str; 3] = ["llm-service", "user-service", "api-gateway"];
+
 /// What to start: the name of a service, its binary, and its environment.
 pub struct Plan {
-    pub name: &'static str,
-    pub program: PathBuf,
-    pub environment: Vec<(String, String)>,
+    name: &'static str,
+    program: PathBuf,
+    environment: Vec<(String, String)>,
+}
+
+impl Plan {
+    /// The service `name`, which listens on `address` and exports its spans to the receiver at `otlp`.
+    pub fn new(binaries: &Path, name: &'static str, address: SocketAddr, otlp: SocketAddr) -> Self {
+        let file = name.replace('-', "_") + std::env::consts::EXE_SUFFIX;
+        let plan = Plan {
+            name,
+            program: binaries.join(file),
+            environment: Vec::new(),
+        };
+        plan.with(&variable(name, "ADDR"), address)
+            .with("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{otlp}"))
+            .with("NO_PROXY", "127.0.0.1,localhost")
+    }
+
+    /// Tells the service where to find the one that it calls.
+    pub fn calling(self, next: &str, address: SocketAddr) -> Self {
+        self.with(&variable(next, "URL"), format!("http://{address}"))
+    }
+
+    /// Sets a variable of the service's environment.
+    pub fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.environment.push((key.to_owned(), value.to_string()));
+        self
+    }
+}
+
+/// `LLM_SERVICE_ADDR` for `llm-service` and `ADDR`.
+fn variable(name: &str, suffix: &str) -> String {
+    format!("{}_{suffix}", name.replace('-', "_").to_uppercase())
 }
 
 /// A running service, killed when dropped.
@@ -73,7 +107,6 @@ impl Service {
         let mut command = Command::new(&program);
         command
             .envs(environment)
-            .env("NO_PROXY", "127.0.0.1,localhost")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -165,7 +198,7 @@ fn show(name: &'static str, line: &str) {
     }
 }
 
-/// The three services, with addresses to listen on and the address of the OTLP receiver.
+/// Where the three services are to listen, and where the OTLP receiver is.
 pub struct System {
     pub gateway: SocketAddr,
     pub user_service: SocketAddr,
@@ -185,65 +218,28 @@ impl System {
     /// When one does not start.
     pub async fn start(
         &self,
-        binaries: PathBuf,
+        binaries: &Path,
         running: &mut Running,
     ) -> anyhow::Result<SocketAddr> {
-        let chain = [
-            (
-                "llm-service",
-                "llm_service",
-                "LLM_SERVICE_ADDR",
-                self.llm_service,
-                None,
-            ),
-            (
-                "user-service",
-                "user_service",
-                "USER_SERVICE_ADDR",
-                self.user_service,
-                Some("LLM_SERVICE_URL"),
-            ),
-            (
-                "api-gateway",
-                "api_gateway",
-                "API_GATEWAY_ADDR",
-                self.gateway,
-                Some("USER_SERVICE_URL"),
-            ),
-        ];
         let export_delay =
             std::env::var("OTEL_BSP_SCHEDULE_DELAY").unwrap_or_else(|_| EXPORT_DELAY_MS.to_owned());
-        let mut next = None;
-        for (name, binary, address_variable, address, next_variable) in chain {
-            let mut environment = vec![
-                ("OTEL_BSP_SCHEDULE_DELAY", export_delay.clone()),
-                (address_variable, address.to_string()),
-                (
-                    "OTEL_EXPORTER_OTLP_ENDPOINT",
-                    format!("http://{}", self.otlp),
-                ),
-            ];
-            if let (Some(variable), Some(next)) = (next_variable, next) {
-                environment.push((variable, format!("http://{next}")));
+        let addresses = [self.llm_service, self.user_service, self.gateway];
+        let mut next: Option<(&str, SocketAddr)> = None;
+        for (name, address) in CHAIN.into_iter().zip(addresses) {
+            let mut plan = Plan::new(binaries, name, address, self.otlp)
+                .with("OTEL_BSP_SCHEDULE_DELAY", &export_delay);
+            if let Some((next, address)) = next {
+                plan = plan.calling(next, address);
             }
-            let program = binaries.join(format!("{binary}{}", std::env::consts::EXE_SUFFIX));
-            let environment = environment
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value))
-                .collect();
-            let service = Service::start(
-                Plan {
-                    name,
-                    program,
-                    environment,
-                },
-                show,
-            )
-            .await?;
-            next = Some(service.address);
+            let flag = name.trim_start_matches("api-");
+            let service = Service::start(plan, show).await.with_context(|| {
+                format!("starting {name} at {address} (--{flag} chooses another address)")
+            })?;
+            next = Some((name, service.address));
             running.0.insert(0, service);
         }
-        next.context("there is no service to start")
+        next.map(|(_, address)| address)
+            .context("there is no service to start")
     }
 }
 

@@ -1,6 +1,6 @@
+// ANCHOR: setup
 //! What the three services share: telemetry, the two halves of propagation, and a small HTTP server around them.
 
-// ANCHOR: setup
 pub mod delivery;
 pub mod error;
 pub mod logs;

@@ -1,0 +1,330 @@
+//! What tracing costs: the three services under load, with tracing off, at 10 % and at 100 %, in one run.
+//!
+//! `cargo bench --bench overhead`. Load generator, services and receiver share the machine's cores, so read the
+//! ratios and not the rates. Modes take turns, round by round, so that a machine that slows down slows all of them.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::routing::post;
+use lab::services::{self, CHAIN, Plan, Service};
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep_until, timeout_at};
+
+const ROUNDS: usize = 5;
+const CONNECTIONS: usize = 32;
+const WARM_UP: Duration = Duration::from_secs(1);
+const MEASURED: Duration = Duration::from_secs(4);
+const SPANS_PER_REQUEST: u64 = 7;
+
+/// A name, the environment that makes it so, and the share of requests that is traced.
+const MODES: [(&str, &[(&str, &str)]); 3] = [
+    ("off", &[("OTEL_SDK_DISABLED", "true")]),
+    (
+        "10 %",
+        &[
+            ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+            ("OTEL_TRACES_SAMPLER_ARG", "0.1"),
+        ],
+    ),
+    ("100 %", &[]),
+];
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let binaries = services::build(true).await?;
+    let mut results: [Vec<Measured>; 3] = Default::default();
+    let mut half = None;
+    for round in 1..=ROUNDS {
+        for (mode, (name, environment)) in MODES.iter().enumerate() {
+            let measured = measure(&binaries, environment, half).await?;
+            // Half of what the first untraced run could do, for every later run.
+            half = half.or(Some(measured.saturated.rate / 2.0));
+            eprintln!(
+                "round {round}, {name}: {:.0} requests/s",
+                measured.saturated.rate
+            );
+            results[mode].push(measured);
+        }
+    }
+    report(&results, half.unwrap_or_default());
+    Ok(())
+}
+
+/// The outcome of one mode in one round.
+struct Measured {
+    saturated: Load,
+    half: Load,
+    arrived: u64,
+    lost: u64,
+    lost_at_half: u64,
+}
+
+/// What a load gave: answers per second, and latencies in microseconds, sorted.
+struct Load {
+    rate: f64,
+    latencies: Vec<u64>,
+}
+
+impl Load {
+    fn percentile(&self, percent: usize) -> f64 {
+        let index =
+            (self.latencies.len() * percent / 100).min(self.latencies.len().saturating_sub(1));
+        self.latencies.get(index).copied().unwrap_or_default() as f64 / 1000.0
+    }
+}
+
+async fn measure(
+    binaries: &Path,
+    environment: &[(&str, &str)],
+    half: Option<f64>,
+) -> anyhow::Result<Measured> {
+    let (saturated, arrived, lost) = run(binaries, environment, None).await?;
+    let rate = half.unwrap_or(saturated.rate / 2.0);
+    let (half, arrived_at_half, lost_at_half) = run(binaries, environment, Some(rate)).await?;
+    Ok(Measured {
+        saturated,
+        half,
+        arrived: arrived + arrived_at_half,
+        lost: lost + lost_at_half,
+        lost_at_half,
+    })
+}
+
+/// Starts the system, loads it, stops it; returns the load, the spans that arrived, and those that did not.
+async fn run(
+    binaries: &Path,
+    environment: &[(&str, &str)],
+    rate: Option<f64>,
+) -> anyhow::Result<(Load, u64, u64)> {
+    let arrived = Arc::new(AtomicU64::new(0));
+    let otlp = receiver(Arc::clone(&arrived)).await?;
+    let log: Arc<Mutex<Vec<String>>> = Arc::default();
+    let mut chain: Vec<Service> = Vec::new();
+    for name in CHAIN {
+        let mut plan =
+            Plan::new(binaries, name, "127.0.0.1:0".parse()?, otlp).with("RUST_LOG", "warn");
+        plan = environment
+            .iter()
+            .fold(plan, |plan, (key, value)| plan.with(key, value));
+        if let Some(next) = chain.first() {
+            plan = plan.calling(next.name, next.address);
+        }
+        let lines = Arc::clone(&log);
+        let sink = move |_: &'static str, line: &str| {
+            lines
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(line.to_owned());
+        };
+        chain.insert(0, Service::start(plan, sink).await?);
+    }
+    let gateway = chain.first().context("there is a gateway")?.address;
+    let (load, answered) = load(gateway, rate).await?;
+    for service in chain {
+        service.stop().await;
+    }
+    let lines = log.lock().unwrap_or_else(PoisonError::into_inner);
+    let lost: u64 = lines
+        .iter()
+        .filter_map(|line| {
+            line.split_once(" lost=")?
+                .1
+                .split(' ')
+                .next()?
+                .parse::<u64>()
+                .ok()
+        })
+        .sum();
+    let arrived = arrived.load(Relaxed);
+    let sampled = environment.is_empty();
+    let expected = answered * SPANS_PER_REQUEST;
+    ensure!(
+        !sampled || arrived + lost == expected,
+        "{arrived} spans arrived and {lost} were lost of {expected}"
+    );
+    Ok((load, arrived, lost))
+}
+
+/// Loads the gateway: as fast as it answers, or at `rate` requests a second, each latency counted from the moment
+/// at which the request was due. Also returns how many requests were answered in all.
+async fn load(gateway: SocketAddr, rate: Option<f64>) -> anyhow::Result<(Load, u64)> {
+    let begin = Instant::now() + WARM_UP;
+    let end = begin + MEASURED;
+    let interval = rate.map(|rate| Duration::from_secs_f64(CONNECTIONS as f64 / rate));
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..CONNECTIONS {
+        tasks.spawn(async move {
+            let mut connection = Connection::open(gateway).await?;
+            let (mut latencies, mut answered) = (Vec::new(), 0);
+            // Connections take turns within an interval.
+            let offset = interval
+                .unwrap_or_default()
+                .mul_f64(number as f64 / CONNECTIONS as f64);
+            let mut due = begin - WARM_UP + offset;
+            while Instant::now() < end && due < end {
+                if let Some(interval) = interval {
+                    sleep_until(due.into()).await;
+                    due += interval;
+                } else {
+                    due = Instant::now();
+                }
+                let counted_from = interval.map_or(due, |interval| due - interval);
+                connection.ask().await?;
+                answered += 1;
+                if counted_from >= begin {
+                    latencies.push(counted_from.elapsed().as_micros() as u64);
+                }
+            }
+            anyhow::Ok((latencies, answered))
+        });
+    }
+    let (mut latencies, mut answered) = (Vec::new(), 0);
+    while let Some(task) = tasks.join_next().await {
+        let (some, count) = task??;
+        latencies.extend(some);
+        answered += count;
+    }
+    latencies.sort_unstable();
+    let rate = latencies.len() as f64 / MEASURED.as_secs_f64();
+    Ok((Load { rate, latencies }, answered))
+}
+
+/// A connection that sends the same request again and again: a client that costs next to nothing.
+struct Connection {
+    stream: TcpStream,
+    request: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(gateway: SocketAddr) -> anyhow::Result<Self> {
+        let body = r#"{"user_id": "user_1", "query": "What is a trace?"}"#;
+        let request = format!(
+            "POST /api/query HTTP/1.1\r\nHost: {gateway}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let stream = TcpStream::connect(gateway).await?;
+        stream.set_nodelay(true)?;
+        Ok(Connection {
+            stream,
+            request: request.into_bytes(),
+            buffer: vec![0; 4096],
+        })
+    }
+
+    async fn ask(&mut self) -> anyhow::Result<()> {
+        self.stream.write_all(&self.request).await?;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
+        let mut length = 0;
+        loop {
+            let read = timeout_at(deadline, self.stream.read(&mut self.buffer[length..])).await??;
+            ensure!(read > 0, "the gateway closed the connection");
+            length += read;
+            // The answer is one small JSON object: it ends the response.
+            if self.buffer[..length].ends_with(b"}") {
+                ensure!(
+                    self.buffer.starts_with(b"HTTP/1.1 200"),
+                    "{}",
+                    String::from_utf8_lossy(&self.buffer[..length])
+                );
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// An OTLP request of which only the number of spans matters.
+mod counted {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Request {
+        #[prost(message, repeated, tag = "1")]
+        pub resource_spans: Vec<ResourceSpans>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct ResourceSpans {
+        #[prost(message, repeated, tag = "2")]
+        pub scope_spans: Vec<ScopeSpans>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct ScopeSpans {
+        #[prost(bytes = "bytes", repeated, tag = "2")]
+        pub spans: Vec<axum::body::Bytes>,
+    }
+}
+
+/// Counts the spans it receives and keeps none, so that the receiver's own cost stays out of the picture.
+async fn receiver(arrived: Arc<AtomicU64>) -> anyhow::Result<SocketAddr> {
+    let count = async |State(arrived): State<Arc<AtomicU64>>, body: Bytes| {
+        let request = counted::Request::decode(body).unwrap_or_default();
+        let scopes = request
+            .resource_spans
+            .iter()
+            .flat_map(|resource| &resource.scope_spans);
+        arrived.fetch_add(scopes.map(|scope| scope.spans.len() as u64).sum(), Relaxed);
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let routes = Router::new()
+        .route("/v1/traces", post(count))
+        .layer(axum::extract::DefaultBodyLimit::disable());
+    tokio::spawn(async move { axum::serve(listener, routes.with_state(arrived)).await });
+    Ok(address)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// Medians over the rounds; ratios are medians of each round's own ratio to the untraced run beside it.
+fn report(results: &[Vec<Measured>; 3], half: f64) {
+    println!(
+        "\n{CONNECTIONS} connections; half of saturation: {half:.0} requests/s; medians of {ROUNDS} rounds\n"
+    );
+    println!(
+        "| tracing | requests/s | of untraced | p50 ms | p99 ms | p50 ms at half | p99 ms at half | of untraced p99 | spans arrived | lost at half |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    for ((name, _), measured) in MODES.iter().zip(results) {
+        let of = |value: &dyn Fn(&Measured) -> f64| median(measured.iter().map(value).collect());
+        let ratio = |value: &dyn Fn(&Measured) -> f64| {
+            median(
+                measured
+                    .iter()
+                    .zip(&results[0])
+                    .map(|(own, off)| value(own) / value(off))
+                    .collect(),
+            )
+        };
+        let arrived: u64 = measured.iter().map(|round| round.arrived).sum();
+        let lost: u64 = measured.iter().map(|round| round.lost).sum();
+        let lost_at_half: u64 = measured.iter().map(|round| round.lost_at_half).sum();
+        let share = match arrived + lost {
+            0 => "-".to_owned(),
+            all => format!("{:.2} %", 100.0 * arrived as f64 / all as f64),
+        };
+        println!(
+            "| {name} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {share} | {lost_at_half} |",
+            of(&|it| it.saturated.rate),
+            ratio(&|it| it.saturated.rate),
+            of(&|it| it.saturated.percentile(50)),
+            of(&|it| it.saturated.percentile(99)),
+            of(&|it| it.half.percentile(50)),
+            of(&|it| it.half.percentile(99)),
+            ratio(&|it| it.half.percentile(99)),
+        );
+    }
+}
