@@ -14,8 +14,9 @@ mod block {
         unsafe { std::env::set_var("RUSTC", env!("CARGO_BIN_EXE_rustc_for_blocks")) };
         // skeptic panics with the whole command line of the compiler, which would bury the compiler's own message.
         std::panic::set_hook(Box::new(|panic| {
-            let message = panic.payload_as_str().unwrap_or_default();
-            eprintln!("{}", message.lines().next().unwrap_or_default());
+            let message = panic.payload().downcast_ref::<String>();
+            let first_line = message.and_then(|text| text.lines().next());
+            eprintln!("{}", first_line.unwrap_or("the block failed"));
         }));
     });
 

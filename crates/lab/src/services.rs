@@ -157,6 +157,11 @@ impl Service {
         let _ = self.log.await;
     }
 
+    /// The id of the process, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// SIGTERM; where there is no such signal, the end.
     pub fn terminate(&mut self) {
         #[cfg(unix)]
