@@ -187,7 +187,9 @@ async fn what_cannot_be_read_is_refused_with_a_reason_and_the_store_is_untouched
     let one_bad = |bad| protobuf(vec![span(1, 1, 0, "good"), bad]);
     let valid = protobuf(vec![span(1, 1, 0, "good")]);
     let bomb = gzip(&vec![0; receiver::UNPACKED_LIMIT + 1]);
-    let cases: [(&str, &[(&str, &str)], Vec<u8>, u16, &str); 10] = [
+    // What it is, the headers, the body, and the status and reason expected.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Vec<u8>, u16, &'a str);
+    let cases: [Case; 10] = [
         ("no type", &[], valid.clone(), 415, "Content-Type must be"),
         (
             "a form",
