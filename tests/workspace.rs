@@ -168,3 +168,29 @@ fn every_block_of_the_book_says_what_it_is_and_no_rust_is_exempt() {
         );
     }
 }
+
+#[test]
+fn a_line_of_a_listing_fits_on_the_page() {
+    let mut folders = vec![root().join("examples")];
+    let mut long = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("text");
+                let lines = text
+                    .lines()
+                    .enumerate()
+                    .filter(|(_, line)| line.chars().count() > 85);
+                long.extend(lines.map(|(index, _)| format!("{}:{}", path.display(), index + 1)));
+            }
+        }
+    }
+    assert!(
+        long.is_empty(),
+        "longer than 85 characters:\n{}",
+        long.join("\n")
+    );
+}

@@ -1,7 +1,5 @@
 //! The trace list and the waterfall, as HTML that needs no JavaScript. The book's pictures come from here too.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -158,14 +156,6 @@ pub fn caption(tree: &Tree) -> String {
 
 /// The trace as one table: a row a span, indented by depth, with a bar for its place in time.
 pub fn waterfall(tree: &Tree, caption: &str) -> Markup {
-    let services = tree.services();
-    let look = |span: &Span| {
-        services
-            .iter()
-            .position(|name| *name == span.service())
-            .unwrap_or_default()
-            % LOOKS
-    };
     html! {
         div.wide {
             table.waterfall {
@@ -185,16 +175,24 @@ pub fn waterfall(tree: &Tree, caption: &str) -> Markup {
                         tr.error[row.span.is_error()] {
                             th scope="row" { span.branch aria-hidden="true" { (row.branch()) } (row.span.name()) }
                             td.kind { (row.span.kind()) }
-                            td { span class={ "swatch look" (look(&row.span)) } aria-hidden="true" {} (row.span.service()) }
+                            td { span class={ "swatch look" (look(row.span.service())) } aria-hidden="true" {} (row.span.service()) }
                             td { (row.notes().join(", ")) }
                             td.number { (milliseconds(row.span.duration())) }
-                            td.time { (bar(tree, &row.span, look(&row.span))) }
+                            td.time { (bar(tree, &row.span, look(row.span.service()))) }
                         }
                     }
                 }
             }
         }
     }
+}
+
+/// The look of a service, the same in every trace.
+fn look(service: &str) -> usize {
+    let hash = service.bytes().fold(0u32, |hash, byte| {
+        hash.wrapping_mul(33).wrapping_add(byte.into())
+    });
+    hash as usize % LOOKS
 }
 
 /// Where the span lies within the trace, in percent; too short a span is drawn as a hairline by the style sheet.
@@ -242,9 +240,4 @@ pub fn svg(tree: &Tree, width: usize) -> String {
         }
     }
     .into_string()
-}
-
-/// The waterfall as a fragment of HTML, for a page of the book.
-pub fn figure(spans: &[Arc<Span>], caption: &str) -> Option<String> {
-    Some(waterfall(&Tree::new(spans)?, caption).into_string())
 }

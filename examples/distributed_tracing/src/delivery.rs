@@ -17,7 +17,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Logs the number of spans that never reached the backend, whatever the reason. Silent when there are none.
+    /// Logs the number of spans that never reached the backend, whatever the reason.
+    /// Silent when there are none.
     pub fn report(&self) {
         let ended = self.ended.load(Relaxed);
         let lost = ended.saturating_sub(self.delivered.load(Relaxed));
@@ -78,7 +79,10 @@ impl<T: SpanExporter> SpanExporter for Counted<T> {
             Ok(()) => {
                 self.delivery.delivered.fetch_add(spans, Relaxed);
             }
-            Err(_) => tracing::warn!(spans, "spans were dropped: the export of a batch failed"),
+            Err(_) => tracing::warn!(
+                spans,
+                "spans were dropped: the export of a batch failed"
+            ),
         }
         result
     }

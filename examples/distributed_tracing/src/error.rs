@@ -9,7 +9,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// Why a call to another server gave no answer. Holds no URL, so it is safe to put on a span.
+/// Why a call to another server gave no answer. Holds no URL, so it is safe to put
+/// on a span.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     #[error("no answer before the deadline")]
@@ -23,7 +24,8 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The value of `error.type`: the status code of an HTTP error, else a word of low cardinality.
+    /// The value of `error.type`: the status code of an HTTP error, else a word of
+    /// low cardinality.
     pub fn error_type(&self) -> Cow<'static, str> {
         match self {
             CallError::Timeout => "timeout".into(),
@@ -33,7 +35,8 @@ impl CallError {
         }
     }
 
-    /// The description of a span's error status: empty where the status code says it all.
+    /// The description of a span's error status: empty where the status code says it
+    /// all.
     pub fn description(&self) -> String {
         match self {
             CallError::Status(_) => String::new(),
@@ -54,7 +57,8 @@ impl From<reqwest::Error> for CallError {
     }
 }
 
-/// What a client is told when its request fails. Never the cause: that is on the trace.
+/// What a client is told when its request fails. Never the cause: that is on the
+/// trace.
 #[derive(Debug)]
 pub enum ApiError {
     InvalidUser,
@@ -66,8 +70,12 @@ pub enum ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, message) = match self {
-            ApiError::InvalidUser => (StatusCode::FORBIDDEN, "Invalid user".to_owned()),
-            ApiError::InvalidRequest(rejection) => (rejection.status(), rejection.body_text()),
+            ApiError::InvalidUser => {
+                (StatusCode::FORBIDDEN, "Invalid user".to_owned())
+            }
+            ApiError::InvalidRequest(rejection) => {
+                (rejection.status(), rejection.body_text())
+            }
             ApiError::UpstreamFailed => (
                 StatusCode::BAD_GATEWAY,
                 "A service behind this one failed".to_owned(),
@@ -99,7 +107,8 @@ impl From<CallError> for ApiError {
     }
 }
 
-/// The error that `main` returns: Rust prints it with `Debug`, which here is one line with every cause.
+/// The error that `main` returns: Rust prints it with `Debug`, which here is one
+/// line with every cause.
 pub struct Failure(anyhow::Error);
 
 impl fmt::Debug for Failure {

@@ -1,5 +1,6 @@
 // ANCHOR: setup
-//! What the three services share: telemetry, the two halves of propagation, and a small HTTP server around them.
+//! What the three services share: telemetry, the two halves of propagation, and a
+//! small HTTP server around them.
 
 pub mod delivery;
 pub mod error;

@@ -12,13 +12,14 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::registry::LookupSpan;
 
-/// What is logged unless `RUST_LOG` says otherwise: OpenTelemetry's own lines only when something is wrong.
+/// What is logged unless `RUST_LOG` says otherwise: OpenTelemetry's own lines only
+/// when something is wrong.
 const DEFAULT_FILTER: &str = "info,opentelemetry=warn";
 
 /// Writes log lines to standard error.
 pub fn init() {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -27,7 +28,8 @@ pub fn init() {
         .init();
 }
 
-/// `TIME LEVEL [trace_id=… span_id=…] message fields`: the ids come from the current OpenTelemetry context.
+/// `TIME LEVEL [trace_id=… span_id=…] message fields`: the ids come from the current
+/// OpenTelemetry context.
 struct WithTraceId;
 
 impl<S, N> FormatEvent<S, N> for WithTraceId

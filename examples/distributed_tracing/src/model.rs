@@ -1,10 +1,13 @@
-//! The language model: offline and deterministic by default, or any server that speaks OpenAI's protocol.
+//! The language model: offline and deterministic by default, or any server that
+//! speaks OpenAI's protocol.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use opentelemetry::global::BoxedSpan;
-use opentelemetry::trace::{FutureExt as _, SpanKind, TraceContextExt as _, Tracer as _};
+use opentelemetry::trace::{
+    FutureExt as _, SpanKind, TraceContextExt as _, Tracer as _,
+};
 use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
 use opentelemetry_semantic_conventions::attribute::{SERVER_ADDRESS, SERVER_PORT};
 use reqwest::redirect::Policy;
@@ -19,7 +22,8 @@ use crate::telemetry::{record_error, tracer};
 /// How long a remote model may take, unless `LLM_TIMEOUT_MS` says otherwise.
 const DEADLINE: Duration = Duration::from_secs(8);
 
-/// A model to chat with, and whether its prompts and answers may be recorded on spans.
+/// A model to chat with, and whether its prompts and answers may be recorded on
+/// spans.
 pub struct Model {
     backend: Backend,
     name: String,
@@ -47,8 +51,9 @@ struct Completion {
 }
 
 impl Model {
-    /// Offline, unless `LLM_BASE_URL` names a server; then `LLM_MODEL` and `LLM_API_KEY` apply too.
-    /// Prompts and answers are recorded only where `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true`.
+    /// Offline, unless `LLM_BASE_URL` names a server; then `LLM_MODEL` and
+    /// `LLM_API_KEY` apply too. Prompts and answers are recorded only where
+    /// `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true`.
     ///
     /// # Errors
     /// When one of the variables cannot be used.
@@ -65,7 +70,8 @@ impl Model {
         let url = format!("{}/chat/completions", base.trim_end_matches('/'))
             .parse()
             .context("LLM_BASE_URL cannot be used")?;
-        let name = settings::optional("LLM_MODEL").context("LLM_BASE_URL needs LLM_MODEL too")?;
+        let name = settings::optional("LLM_MODEL")
+            .context("LLM_BASE_URL needs LLM_MODEL too")?;
         let client = Client::builder()
             .timeout(settings::deadline("LLM_TIMEOUT_MS", DEADLINE)?)
             .redirect(Policy::none())
@@ -78,8 +84,8 @@ impl Model {
         })
     }
 
-    // ANCHOR: chat
-    /// Answers `prompt` under a span that follows OpenTelemetry's conventions for generative AI.
+    /// Answers `prompt` under a span that follows OpenTelemetry's conventions for
+    /// generative AI.
     ///
     /// # Errors
     /// When a remote model does not answer; the offline one always does.
@@ -89,7 +95,9 @@ impl Model {
         let span = cx.span();
         match &result {
             Ok(completion) => span.set_attributes(completion.attributes()),
-            Err(error) => record_error(&span, error.error_type(), error.description()),
+            Err(error) => {
+                record_error(&span, error.error_type(), error.description())
+            }
         }
         if self.record_content {
             span.set_attribute(message("gen_ai.input.messages", "user", prompt));
@@ -105,7 +113,8 @@ impl Model {
         result.map(|completion| completion.answer)
     }
 
-    /// CLIENT where the model is a server of its own, INTERNAL where it runs in this process.
+    /// CLIENT where the model is a server of its own, INTERNAL where it runs in this
+    /// process.
     fn span(&self) -> BoxedSpan {
         let mut attributes = vec![
             KeyValue::new("honeyhive_event_type", "model"),
@@ -119,7 +128,8 @@ impl Model {
             }
             Backend::Remote { url, .. } => {
                 let host = url.host_str().unwrap_or_default().to_owned();
-                let port = i64::from(url.port_or_known_default().unwrap_or_default());
+                let port =
+                    i64::from(url.port_or_known_default().unwrap_or_default());
                 attributes.push(KeyValue::new("gen_ai.provider.name", "openai"));
                 attributes.push(KeyValue::new(SERVER_ADDRESS, host));
                 attributes.push(KeyValue::new(SERVER_PORT, port));
@@ -133,13 +143,13 @@ impl Model {
             .with_attributes(attributes)
             .start(&tracer)
     }
-    // ANCHOR_END: chat
 
     async fn complete(&self, prompt: &str) -> Result<Completion, CallError> {
         let Backend::Remote { client, url, key } = &self.backend else {
             return Ok(Completion::offline(prompt));
         };
-        // No context is injected: a model's provider is a stranger, and our baggage is not for it.
+        // No context is injected: a model's provider is a stranger, and our baggage
+        // is not for it.
         let mut request = client.post(url.clone()).json(&json!({
             "model": self.name,
             "messages": [{ "role": "user", "content": prompt }],
@@ -169,7 +179,8 @@ impl Completion {
     }
 
     fn attributes(&self) -> [KeyValue; 4] {
-        let finish_reasons = Array::String(vec![StringValue::from(self.finish_reason.clone())]);
+        let finish_reasons =
+            Array::String(vec![StringValue::from(self.finish_reason.clone())]);
         [
             KeyValue::new("gen_ai.response.model", self.model.clone()),
             KeyValue::new(
@@ -188,7 +199,8 @@ fn words(text: &str) -> i64 {
 
 /// One message in the JSON form of the conventions.
 fn message(key: &'static str, role: &str, content: &str) -> KeyValue {
-    let messages = json!([{ "role": role, "parts": [{ "type": "text", "content": content }] }]);
+    let messages =
+        json!([{ "role": role, "parts": [{ "type": "text", "content": content }] }]);
     KeyValue::new(key, messages.to_string())
 }
 
@@ -231,7 +243,9 @@ impl TryFrom<ChatResponse> for Completion {
         Ok(Completion {
             answer: choice.message.content,
             model: response.model,
-            finish_reason: choice.finish_reason.unwrap_or_else(|| "unknown".to_owned()),
+            finish_reason: choice
+                .finish_reason
+                .unwrap_or_else(|| "unknown".to_owned()),
             input_tokens: response.usage.prompt_tokens,
             output_tokens: response.usage.completion_tokens,
         })

@@ -1,15 +1,19 @@
-//! The outgoing half of propagation: the current context becomes the headers of a request.
+//! The outgoing half of propagation: the current context becomes the headers of a
+//! request.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use axum::http::HeaderMap;
 use opentelemetry::global::{self, BoxedSpan};
-use opentelemetry::trace::{FutureExt as _, SpanKind, TraceContextExt as _, Tracer as _};
+use opentelemetry::trace::{
+    FutureExt as _, SpanKind, TraceContextExt as _, Tracer as _,
+};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::HeaderInjector;
 use opentelemetry_semantic_conventions::attribute::{
-    HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE, SERVER_ADDRESS, SERVER_PORT, URL_FULL,
+    HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE, SERVER_ADDRESS, SERVER_PORT,
+    URL_FULL,
 };
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
@@ -20,14 +24,13 @@ use crate::error::CallError;
 use crate::settings;
 use crate::telemetry::{record_error, tracer};
 
-// ANCHOR: inject
-/// Writes the current context into `headers`: `traceparent`, `tracestate` and `baggage`.
+/// Writes the current context into `headers`: `traceparent`, `tracestate` and
+/// `baggage`.
 pub fn inject_context_into_carrier(headers: &mut HeaderMap) {
     global::get_text_map_propagator(|propagator| {
         propagator.inject_context(&Context::current(), &mut HeaderInjector(headers));
     });
 }
-// ANCHOR_END: inject
 
 /// A service that this one calls: where it is, and how long it may take to answer.
 #[derive(Clone)]
@@ -41,16 +44,22 @@ impl Upstream {
     ///
     /// # Errors
     /// When one of the two variables cannot be used.
-    pub fn from_env(name: &str, url: &str, deadline: Duration) -> anyhow::Result<Self> {
+    pub fn from_env(
+        name: &str,
+        url: &str,
+        deadline: Duration,
+    ) -> anyhow::Result<Self> {
         let base = settings::read(&format!("{name}_URL"), url)?;
         let deadline = settings::deadline(&format!("{name}_TIMEOUT_MS"), deadline)?;
         Upstream::new(base, deadline).context(format!("{name}_URL cannot be used"))
     }
 
-    /// A client for the service at `base`. `deadline` covers the whole call, from connecting to the last byte.
+    /// A client for the service at `base`. `deadline` covers the whole call, from
+    /// connecting to the last byte.
     ///
     /// # Errors
-    /// When `base` is not an HTTP URL, or holds a password, which would end up on every span.
+    /// When `base` is not an HTTP URL, or holds a password, which would end up on
+    /// every span.
     pub fn new(base: Url, deadline: Duration) -> anyhow::Result<Self> {
         ensure!(
             matches!(base.scheme(), "http" | "https"),
@@ -67,12 +76,17 @@ impl Upstream {
         Ok(Upstream { client, base })
     }
 
-    // ANCHOR: post
-    /// POSTs `body` as JSON to `path` under a CLIENT span of its own, and reads the JSON answer.
+    /// POSTs `body` as JSON to `path` under a CLIENT span of its own, and reads the
+    /// JSON answer.
     ///
     /// # Errors
-    /// When the deadline passes, the service cannot be reached, or its answer is anything but 2xx and JSON.
-    pub async fn post<Answer>(&self, path: &str, body: &impl Serialize) -> Result<Answer, CallError>
+    /// When the deadline passes, the service cannot be reached, or its answer is
+    /// anything but 2xx and JSON.
+    pub async fn post<Answer>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Answer, CallError>
     where
         Answer: DeserializeOwned,
     {
@@ -87,7 +101,11 @@ impl Upstream {
     }
 
     /// Runs in the context of the CLIENT span: that span is what the headers carry.
-    async fn send<Answer>(&self, url: Url, body: &impl Serialize) -> Result<Answer, CallError>
+    async fn send<Answer>(
+        &self,
+        url: Url,
+        body: &impl Serialize,
+    ) -> Result<Answer, CallError>
     where
         Answer: DeserializeOwned,
     {
@@ -112,7 +130,6 @@ impl Upstream {
         }
         Ok(response.json().await?)
     }
-    // ANCHOR_END: post
 
     /// `path` below the base URL, which may have a path of its own.
     fn url(&self, path: &str) -> Url {

@@ -1,4 +1,5 @@
-//! Serves the routes of one service: limits on every request, a health check, and an orderly stop.
+//! Serves the routes of one service: limits on every request, a health check, and an
+//! orderly stop.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use crate::incoming::continue_trace;
 /// The largest body that a service reads; a larger one is answered 413.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// The longest that a request may take, a body that trickles in included; then it is answered 408.
+/// The longest that a request may take, a body that trickles in included; then it is
+/// answered 408.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long requests in flight may take to finish once the service was told to stop.
@@ -34,28 +36,36 @@ pub fn traced(routes: Router) -> Router {
             REQUEST_DEADLINE,
         ))
         .layer(from_fn(continue_trace))
-        // Added last, so that health checks are not traced: a probe a second would drown real requests.
+        // Added last, so that health checks are not traced: a probe a second would
+        // drown real requests.
         .route("/health", get(async || "ok"))
 }
 
-/// Serves `routes` at `address` until Ctrl-C or SIGTERM, then lets the requests in flight finish.
+/// Serves `routes` at `address` until Ctrl-C or SIGTERM, then lets the requests in
+/// flight finish.
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub async fn serve(name: &str, routes: Router, address: SocketAddr) -> anyhow::Result<()> {
+pub async fn serve(
+    name: &str,
+    routes: Router,
+    address: SocketAddr,
+) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("{name} cannot listen on {address}"))?;
     println!("{name} listening on http://{}", listener.local_addr()?);
 
     let (stopping, stopped) = oneshot::channel();
-    let server = axum::serve(listener, traced(routes)).with_graceful_shutdown(async {
-        stop_signal().await;
-        info!("stopping: no new requests");
-        let _ = stopping.send(());
-    });
+    let server =
+        axum::serve(listener, traced(routes)).with_graceful_shutdown(async {
+            stop_signal().await;
+            info!("stopping: no new requests");
+            let _ = stopping.send(());
+        });
     let overtime = async {
-        // An error means that the server ended by itself: then there is nothing to wait for.
+        // An error means that the server ended by itself: then there is nothing to
+        // wait for.
         if stopped.await.is_ok() {
             tokio::time::sleep(DRAIN_DEADLINE).await;
         }
@@ -69,7 +79,8 @@ pub async fn serve(name: &str, routes: Router, address: SocketAddr) -> anyhow::R
     }
 }
 
-/// Waits for Ctrl-C or, on Unix, SIGTERM, which is how Kubernetes and Docker stop a process.
+/// Waits for Ctrl-C or, on Unix, SIGTERM, which is how Kubernetes and Docker stop a
+/// process.
 async fn stop_signal() {
     let ctrl_c = async {
         if let Err(error) = tokio::signal::ctrl_c().await {

@@ -1,4 +1,5 @@
-//! Reads settings from the environment, and says which variable is wrong when one is.
+//! Reads settings from the environment, and says which variable is wrong when one
+//! is.
 
 use std::env;
 use std::error::Error;
@@ -8,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-/// The value of the environment variable `name`, or `default` where it is unset or empty.
+/// The value of the environment variable `name`, or `default` where it is unset or
+/// empty.
 ///
 /// # Errors
 /// When the value does not parse as a `T`; the message names the variable.

@@ -1,4 +1,5 @@
-//! Spans of our own: a name and a kind of work around any future, and details added from inside it.
+//! Spans of our own: a name and a kind of work around any future, and details added
+//! from inside it.
 
 use std::any::type_name;
 use std::borrow::Cow;
@@ -40,7 +41,8 @@ impl EventType {
     }
 }
 
-/// Runs `work` inside an INTERNAL span. When `work` fails, so does the span, with the error's type and text.
+/// Runs `work` inside an INTERNAL span. When `work` fails, so does the span, with
+/// the error's type and text.
 ///
 /// # Errors
 /// Whatever `work` returns.
@@ -68,7 +70,10 @@ pub fn enrich_span(details: impl IntoIterator<Item = KeyValue>) {
     Context::map_current(|cx| {
         let span = cx.span();
         for KeyValue { key, value, .. } in details {
-            span.set_attribute(KeyValue::new(format!("honeyhive_metadata.{key}"), value));
+            span.set_attribute(KeyValue::new(
+                format!("honeyhive_metadata.{key}"),
+                value,
+            ));
         }
     });
 }

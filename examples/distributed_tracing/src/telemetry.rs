@@ -25,17 +25,20 @@ use crate::{logs, settings};
 /// How long the last spans may take to reach the backend when the service stops.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The running telemetry of one service. Call [`Telemetry::shutdown`] before `main` returns.
+/// The running telemetry of one service. Call [`Telemetry::shutdown`] before `main`
+/// returns.
 pub struct Telemetry {
     provider: SdkTracerProvider,
     delivery: Arc<Delivery>,
 }
 
-/// Starts logs and tracing for `service`. The standard `OTEL_*` variables apply; spans go to
-/// `http://localhost:4318` over OTLP/HTTP unless `OTEL_EXPORTER_OTLP_ENDPOINT` says otherwise.
+/// Starts logs and tracing for `service`. The standard `OTEL_*` variables apply;
+/// spans go to `http://localhost:4318` over OTLP/HTTP unless
+/// `OTEL_EXPORTER_OTLP_ENDPOINT` says otherwise.
 ///
 /// # Errors
-/// When an `OTEL_EXPORTER_OTLP_*` variable cannot be used. A backend that is down is not an error.
+/// When an `OTEL_EXPORTER_OTLP_*` variable cannot be used. A backend that is down is
+/// not an error.
 pub fn init(service: &'static str) -> anyhow::Result<Telemetry> {
     logs::init();
     set_propagator();
@@ -47,7 +50,8 @@ pub fn init(service: &'static str) -> anyhow::Result<Telemetry> {
             .with_http()
             .build()
             .context("the OTEL_EXPORTER_OTLP_* variables cannot be used")?;
-        let batches = BatchSpanProcessor::builder(Counted::new(exporter, &delivery)).build();
+        let batches =
+            BatchSpanProcessor::builder(Counted::new(exporter, &delivery)).build();
         provider = provider.with_span_processor(Counted::new(batches, &delivery));
     }
     let provider = provider.build();
@@ -58,7 +62,8 @@ pub fn init(service: &'static str) -> anyhow::Result<Telemetry> {
 }
 
 impl Telemetry {
-    /// Sends the spans that are still queued, waits at most five seconds, and logs what was lost.
+    /// Sends the spans that are still queued, waits at most five seconds, and logs
+    /// what was lost.
     pub fn shutdown(self) {
         if let Err(error) = self.provider.shutdown_with_timeout(FLUSH_TIMEOUT) {
             tracing::warn!(%error, "the last spans were not flushed");
@@ -67,7 +72,8 @@ impl Telemetry {
     }
 }
 
-/// W3C trace context and baggage. Without this call the propagator is one that does nothing, silently.
+/// W3C trace context and baggage. Without this call the propagator is one that does
+/// nothing, silently.
 pub fn set_propagator() {
     global::set_text_map_propagator(TextMapCompositePropagator::new(vec![
         Box::new(TraceContextPropagator::new()),
@@ -80,8 +86,13 @@ pub fn tracer() -> BoxedTracer {
     global::tracer("distributed_tracing")
 }
 
-/// Marks a span as failed. `error_type` has few values, so that errors can be counted by it.
-pub fn record_error(span: &SpanRef<'_>, error_type: impl Into<Value>, message: String) {
+/// Marks a span as failed. `error_type` has few values, so that errors can be
+/// counted by it.
+pub fn record_error(
+    span: &SpanRef<'_>,
+    error_type: impl Into<Value>,
+    message: String,
+) {
     span.set_attribute(KeyValue::new(ERROR_TYPE, error_type));
     span.set_status(Status::error(message));
 }
@@ -105,5 +116,6 @@ fn resource(service: &'static str) -> Resource {
 
 /// `OTEL_SDK_DISABLED=true` keeps propagation and turns spans off.
 fn disabled() -> bool {
-    settings::optional("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    settings::optional("OTEL_SDK_DISABLED")
+        .is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }

@@ -1,4 +1,5 @@
-//! One request through all three services must give one trace. Runs them in this process, on free ports.
+//! One request through all three services must give one trace. Runs them in this
+//! process, on free ports.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! llm-service: answers a prompt. The leaf of the system: it continues a trace and passes nothing on.
+//! llm-service: answers a prompt. The leaf of the system: it continues a trace and
+//! passes nothing on.
 
 use std::sync::Arc;
 
