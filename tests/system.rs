@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -419,7 +420,9 @@ async fn sigterm_lets_requests_in_flight_finish_and_flushes_every_span() {
     let query = json!({ "user_id": "user_1", "query": "?" });
     let url = format!("http://{}/api/query", system.gateway.address);
     let request = tokio::spawn(client().post(url).json(&query).send());
-    model.asked.notified().await;
+    // The end of a deadline is a failure, and never what the test waits for.
+    let asked = tokio::time::timeout(Duration::from_secs(30), model.asked.notified());
+    asked.await.expect("the request reaches the model");
     for service in [&mut system.gateway, &mut system.user, &mut system.llm] {
         service.terminate();
     }
@@ -610,7 +613,7 @@ async fn log_lines_carry_the_trace_id() {
     let stopped = system.stop().await;
     let trace_id = stopped.only_tree().trace_id;
     for service in ["api-gateway", "user-service", "llm-service"] {
-        let lines = stopped.log.find(service, &format!("trace_id={trace_id}"));
+        let lines = stopped.log.find(service, &format!(" trace_id={trace_id} "));
         assert_eq!(
             lines.len(),
             1,
