@@ -443,6 +443,59 @@ async fn sigterm_lets_requests_in_flight_finish_and_flushes_every_span() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_never_ends_does_not_hold_up_the_stop() {
+    let model = HeldModel::default();
+    let setup = Setup::default()
+        .with(
+            "llm-service",
+            "LLM_BASE_URL",
+            format!("http://{}/v1", model.serve().await),
+        )
+        .with("llm-service", "LLM_MODEL", "held")
+        .with("all", "SHUTDOWN_TIMEOUT_MS", 100);
+    let system = setup.start().await;
+    let query = json!({ "user_id": "user_1", "query": "?" });
+    let url = format!("http://{}/api/query", system.gateway.address);
+    let request = tokio::spawn(client().post(url).json(&query).send());
+    let asked = tokio::time::timeout(Duration::from_secs(30), model.asked.notified());
+    asked.await.expect("the request reaches the model");
+    let log = system.stop().await.log;
+    let gave_up = "stopping with requests unanswered after 100ms";
+    assert_eq!(
+        log.find("api-gateway", gave_up).len(),
+        1,
+        "{}",
+        log.lines().join("\n")
+    );
+    assert!(
+        request.await.expect("no panic").is_err(),
+        "nobody was left to answer"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_arrive_is_answered_408_at_the_deadline() {
+    let system = Setup::default()
+        .with("api-gateway", "REQUEST_TIMEOUT_MS", 100)
+        .start()
+        .await;
+    let mut stream = TcpStream::connect(system.gateway.address)
+        .await
+        .expect("the gateway listens");
+    let request = "POST /api/query HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\
+                   Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    let tree = system.stop().await.only_tree();
+    assert_eq!(
+        shape(&tree),
+        "POST /api/query SERVER api-gateway http 408\n"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_requests_at_once_give_two_hundred_traces_and_none_is_mixed() {
     let system = Arc::new(System::start().await);
     let mut requests = tokio::task::JoinSet::new();
@@ -740,6 +793,12 @@ async fn a_setting_that_cannot_be_used_is_one_line_that_names_it() {
             "LLM_SERVICE_TIMEOUT_MS",
             "0",
             "LLM_SERVICE_TIMEOUT_MS=0 leaves no time",
+        ),
+        (
+            "llm_service",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "nowhere",
+            "the OTEL_EXPORTER_OTLP_* variables cannot be used",
         ),
         (
             "llm_service",

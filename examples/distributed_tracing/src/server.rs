@@ -16,24 +16,27 @@ use tower_http::timeout::TimeoutLayer;
 use tracing::{info, warn};
 
 use crate::incoming::continue_trace;
+use crate::settings;
 
 /// The largest body that a service reads; a larger one is answered 413.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// The longest that a request may take, a body that trickles in included; then it is
-/// answered 408.
+/// The longest that a request may take, a body that trickles in included, unless
+/// `REQUEST_TIMEOUT_MS` says otherwise.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long requests in flight may take to finish once the service was told to stop.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(15);
+/// How long requests in flight may take to finish once the service was told to stop,
+/// unless `SHUTDOWN_TIMEOUT_MS` says otherwise.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
 
-/// `routes` with the limits, and one SERVER span around each request.
-pub fn traced(routes: Router) -> Router {
+/// `routes` with the limits, and one SERVER span around each request. A request that
+/// is not done at the `deadline` is answered 408.
+pub fn traced(routes: Router, deadline: Duration) -> Router {
     routes
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::REQUEST_TIMEOUT,
-            REQUEST_DEADLINE,
+            deadline,
         ))
         .layer(from_fn(continue_trace))
         // Added last, so that health checks are not traced: a probe a second would
@@ -45,20 +48,22 @@ pub fn traced(routes: Router) -> Router {
 /// flight finish.
 ///
 /// # Errors
-/// When the address cannot be listened on.
+/// When the address cannot be listened on, or a deadline cannot be used.
 pub async fn serve(
     name: &str,
     routes: Router,
     address: SocketAddr,
 ) -> anyhow::Result<()> {
+    let deadline = settings::deadline("REQUEST_TIMEOUT_MS", REQUEST_DEADLINE)?;
+    let patience = settings::deadline("SHUTDOWN_TIMEOUT_MS", SHUTDOWN_DEADLINE)?;
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("{name} cannot listen on {address}"))?;
     println!("{name} listening on http://{}", listener.local_addr()?);
 
     let (stopping, stopped) = oneshot::channel();
-    let server =
-        axum::serve(listener, traced(routes)).with_graceful_shutdown(async {
+    let server = axum::serve(listener, traced(routes, deadline))
+        .with_graceful_shutdown(async {
             stop_signal().await;
             info!("stopping: no new requests");
             let _ = stopping.send(());
@@ -67,13 +72,13 @@ pub async fn serve(
         // An error means that the server ended by itself: then there is nothing to
         // wait for.
         if stopped.await.is_ok() {
-            tokio::time::sleep(DRAIN_DEADLINE).await;
+            tokio::time::sleep(patience).await;
         }
     };
     tokio::select! {
         result = server => result.context("the server failed"),
         () = overtime => {
-            warn!("stopping with requests unanswered after {DRAIN_DEADLINE:?}");
+            warn!("stopping with requests unanswered after {patience:?}");
             Ok(())
         }
     }

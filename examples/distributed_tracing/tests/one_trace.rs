@@ -25,6 +25,8 @@ mod llm_service;
 #[path = "../src/bin/user_service.rs"]
 mod user_service;
 
+const DEADLINE: Duration = Duration::from_secs(5);
+
 #[tokio::test]
 async fn one_request_gives_one_trace() -> anyhow::Result<()> {
     let exporter = InMemorySpanExporter::default();
@@ -88,10 +90,12 @@ fn with_parents(spans: &[SpanData]) -> Vec<String> {
 async fn start(routes: Router) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    tokio::spawn(async move { axum::serve(listener, server::traced(routes)).await });
+    tokio::spawn(async move {
+        axum::serve(listener, server::traced(routes, DEADLINE)).await
+    });
     Ok(address)
 }
 
 fn upstream(address: SocketAddr) -> anyhow::Result<Upstream> {
-    Upstream::new(format!("http://{address}").parse()?, Duration::from_secs(5))
+    Upstream::new(format!("http://{address}").parse()?, DEADLINE)
 }
