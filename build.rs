@@ -56,6 +56,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     skeptic::generate_doc_tests(&files);
 
+    println!("cargo:rustc-env=BLOCK_TARGET={}", std::env::var("TARGET")?);
+
     // The tests go through `tests/skeptic.rs`, which chooses the compiler.
     let generated = PathBuf::from(std::env::var("OUT_DIR")?).join("skeptic-tests.rs");
     let tests = fs::read_to_string(&generated)?;

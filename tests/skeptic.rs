@@ -30,3 +30,50 @@ mod block {
         skeptic::rt::run_test(root, out, target, text);
     }
 }
+
+/// The harness itself: what it must let pass, and what it must not.
+mod harness {
+    use super::block;
+
+    fn compile(code: &str) {
+        let text = format!("\n//@ src/page.md 7\n{code}");
+        block::compile_test(
+            env!("CARGO_MANIFEST_DIR"),
+            env!("OUT_DIR"),
+            env!("BLOCK_TARGET"),
+            &text,
+        );
+    }
+
+    /// `Future` is in the prelude since edition 2024.
+    #[test]
+    fn a_block_is_compiled_in_the_edition_of_its_readers() {
+        compile(
+            "fn ready() -> impl Future<Output = ()> { async {} }\nfn main() { drop(ready()); }",
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "Command failed")]
+    fn a_block_that_does_not_compile_fails() {
+        compile("fn main() { let number: u32 = \"one\"; drop(number); }");
+    }
+
+    #[test]
+    #[should_panic(expected = "Command failed")]
+    fn a_block_with_a_warning_fails() {
+        compile("fn main() { let unused = 1; }");
+    }
+
+    #[test]
+    #[should_panic(expected = "Command failed")]
+    fn a_block_that_panics_fails() {
+        let text = "\n//@ src/page.md 7\nfn main() { panic!(\"on purpose\"); }";
+        block::run_test(
+            env!("CARGO_MANIFEST_DIR"),
+            env!("OUT_DIR"),
+            env!("BLOCK_TARGET"),
+            text,
+        );
+    }
+}
