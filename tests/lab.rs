@@ -2,16 +2,16 @@
 
 mod support;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::{FREE, binaries, client};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
-/// A running lab, killed when dropped.
+/// A running lab, stopped when dropped.
 struct Lab {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -42,17 +42,47 @@ impl Lab {
         }
     }
 
-    /// Sends a signal, and returns the exit code.
-    async fn signal(mut self, signal: &str) -> Option<i32> {
+    /// The processes that the lab has started.
+    fn children(&self) -> Vec<String> {
         let id = self.child.id().expect("it runs").to_string();
-        let sent = Command::new("kill")
-            .args([signal, &id])
-            .status()
-            .await
-            .expect("kill runs");
-        assert!(sent.success());
+        let output = std::process::Command::new("pgrep")
+            .args(["-P", &id])
+            .output();
+        let output = output.expect("pgrep runs; install the package `procps`");
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Sends a signal, and returns the exit code.
+    async fn signal(&mut self, signal: &str) -> Option<i32> {
+        kill(signal, &self.child.id().expect("it runs").to_string());
         self.child.wait().await.expect("it ends").code()
     }
+}
+
+/// A test that fails half-way must leave nothing running either: so the lab is asked to stop, not killed.
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let Some(id) = self.child.id() else { return };
+        kill("-TERM", &id.to_string());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while let Ok(None) = self.child.try_wait()
+            && Instant::now() < deadline
+        {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Sends `signal` to a process; says whether there was one.
+fn kill(signal: &str, id: &str) -> bool {
+    let status = std::process::Command::new("kill")
+        .args([signal, id])
+        .stderr(Stdio::null())
+        .status();
+    status.expect("kill runs").success()
 }
 
 async fn command(arguments: &[&str]) -> Command {
@@ -72,8 +102,7 @@ async fn command(arguments: &[&str]) -> Command {
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+        .stderr(Stdio::piped());
     command
 }
 
@@ -194,23 +223,12 @@ async fn the_curl_that_the_lab_prints_works_as_it_stands() {
 async fn whatever_ends_the_lab_ends_the_services() {
     for signal in ["-INT", "-TERM", "-HUP"] {
         let mut lab = Lab::start(&[]).await;
-        let printed = lab.read_to("Ctrl-C").await;
-        let curl = printed
-            .lines()
-            .find(|line| line.starts_with("curl "))
-            .expect("a curl");
-        let (_, rest) = curl.split_once("http://").expect("a URL");
-        let gateway: SocketAddr = rest
-            .split('/')
-            .next()
-            .expect("an address")
-            .parse()
-            .expect("an address");
+        lab.read_to("Ctrl-C").await;
+        let services = lab.children();
+        assert_eq!(services.len(), 3, "{services:?}");
         assert_eq!(lab.signal(signal).await, Some(0), "{signal}");
-        assert!(
-            std::net::TcpStream::connect(gateway).is_err(),
-            "{signal}: the gateway still listens"
-        );
+        let left: Vec<_> = services.iter().filter(|id| kill("-0", id)).collect();
+        assert!(left.is_empty(), "{signal}: still running: {left:?}");
     }
 }
 
@@ -282,24 +300,28 @@ fn write(folder: &Path, name: &str, text: &str) {
 async fn a_service_that_dies_ends_the_lab_with_its_name() {
     let mut lab = Lab::start(&[]).await;
     lab.read_to("Ctrl-C").await;
-    // The lab's own child: the one process of that name whose parent is the lab.
-    let parent = lab.child.id().expect("it runs").to_string();
-    let killed = Command::new("pkill")
-        .args(["-KILL", "-P", &parent, "user_service"])
-        .status()
-        .await;
-    if killed.is_err() {
-        assert!(std::env::var_os("CI").is_none(), "pkill is missing");
-        eprintln!("skipped: pkill is missing; install the package `procps`");
-        return;
-    }
-    let output = lab.child.wait_with_output().await.expect("it ends");
-    let stderr = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(
-        stderr.contains("Error: user-service ended by itself"),
+    let services = lab.children();
+    // Children are listed by age, and the leaf is started first.
+    assert!(kill("-KILL", services.first().expect("a service")));
+    let mut stderr = String::new();
+    lab.child
+        .stderr
+        .take()
+        .expect("an error output")
+        .read_to_string(&mut stderr)
+        .await
+        .expect("text");
+    assert_eq!(
+        lab.child.wait().await.expect("it ends").code(),
+        Some(1),
         "{stderr}"
     );
+    assert!(
+        stderr.contains("Error: llm-service ended by itself"),
+        "{stderr}"
+    );
+    let left: Vec<_> = services.iter().filter(|id| kill("-0", id)).collect();
+    assert!(left.is_empty(), "still running: {left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Every link, image and `#fragment` of the built book leads somewhere, and the book builds without a warning.
+//! Every link, image and `#fragment` of the built book leads somewhere, and every include is found.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -130,6 +130,18 @@ impl TokenSink for Collector {
     }
 }
 
+/// Where mdBook does not find what a page includes, it leaves the include as it is, and only logs it.
+fn unexpanded(folder: &Path, pages: &Site) -> Vec<String> {
+    let html = pages.0.keys().filter(|name| name.ends_with(".html"));
+    html.filter(|name| {
+        fs::read_to_string(folder.join(name))
+            .expect("text")
+            .contains("{{#")
+    })
+    .cloned()
+    .collect()
+}
+
 fn build(root: &Path) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let pages = lab::book::build(root, folder.path()).expect("the book builds");
@@ -147,6 +159,11 @@ fn every_link_image_and_fragment_of_the_book_leads_somewhere() {
     );
     let problems = site.problems();
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+    assert_eq!(
+        unexpanded(&pages, &site),
+        Vec::<String>::new(),
+        "pages with an include that was not found"
+    );
 }
 
 #[test]
@@ -157,10 +174,12 @@ fn a_broken_link_image_or_fragment_is_found() {
     write("book.toml", "[book]\ntitle = \"x\"\n");
     write("src/SUMMARY.md", "- [One](one.md)\n");
     let page = "# One\n\n[good](#one) [good](one.md) [web](https://example.com/)\n\n\
-                [bad](two.md) [bad](one.md#nowhere) <a href=\"three.html\">bad</a> ![bad](four.png)\n\n<img src=\"one.html\">\n";
+                [bad](two.md) [bad](one.md#nowhere) <a href=\"three.html\">bad</a> ![bad](four.png)\n\n<img src=\"one.html\">\n\n{{#include five.md}}\n";
     write("src/one.md", page);
     let (_folder, pages) = build(root.path());
-    let problems = Site::read(&pages).problems().join("\n");
+    let site = Site::read(&pages);
+    assert!(unexpanded(&pages, &site).contains(&"one.html".to_owned()));
+    let problems = site.problems().join("\n");
     for expected in [
         "there is no two",
         "one.html has no #nowhere",

@@ -326,6 +326,32 @@ async fn the_oldest_trace_makes_room_by_spans_and_by_bytes() {
 }
 
 #[tokio::test]
+async fn a_resource_counts_as_bytes_too() {
+    let lab = Lab::with(Limits {
+        bytes: 10_000,
+        ..Limits::default()
+    })
+    .await;
+    let mut body = json_body();
+    let attribute = json!({ "key": "fat", "value": { "stringValue": "x".repeat(20_000) } });
+    body["resourceSpans"][0]["resource"]["attributes"] = json!([attribute]);
+    assert_eq!(
+        lab.export(&[("content-type", JSON)], body.to_string())
+            .await
+            .0,
+        200
+    );
+    assert_eq!(
+        lab.store.usage(),
+        Usage {
+            traces: 0,
+            spans: 0,
+            evicted: 1
+        }
+    );
+}
+
+#[tokio::test]
 async fn a_trace_larger_than_the_store_does_not_fill_it() {
     let lab = Lab::with(Limits {
         spans: 10,

@@ -37,8 +37,7 @@ impl Recordings {
     }
 
     /// Writes them, or compares them with what is there, ids and times aside.
-    fn check(&self, folder: &Path) {
-        let overwrite = std::env::var("SNAPSHOTS").is_ok_and(|mode| mode == "overwrite");
+    fn check(&self, folder: &Path, overwrite: bool) {
         let mut stale = Vec::new();
         for (name, content) in &self.0 {
             let path = folder.join(name);
@@ -87,41 +86,36 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What `curl` prints; `None` where there is no curl, which is a failure in CI.
-fn curl(arguments: &[&str]) -> Option<String> {
-    match Command::new("curl")
-        .args(["--silent", "--noproxy", "*"])
-        .args(arguments)
+/// Runs the `curl` that stands on `page` before the answer `name`, against `address`, and returns what it prints;
+/// `None` where there is no curl, which is a failure in CI.
+fn ask_as_on(page: &str, name: &str, address: SocketAddr) -> Option<String> {
+    let text = fs::read_to_string(root().join("src/tutorial").join(page)).expect("the page");
+    let include = format!("{{{{#include ../recordings/{name}-answer.txt}}}}");
+    let (before, _) = text
+        .split_once(&include)
+        .unwrap_or_else(|| panic!("{page} shows {name}-answer.txt"));
+    let (_, block) = before.rsplit_once("```sh\n").expect("a command before it");
+    let (command, _) = block.split_once("```").expect("the end of the block");
+    assert!(command.starts_with("curl "), "{page}: {command}");
+    let port = Regex::new(r"127\.0\.0\.1:\d+").expect("a pattern");
+    let command = port.replace(command, address.to_string());
+    let output = Command::new("sh")
+        .args(["-c", &command])
+        .env("NO_PROXY", "*")
         .output()
-    {
-        Ok(output) => Some(
-            String::from_utf8(output.stdout)
-                .expect("text")
-                .replace('\r', ""),
-        ),
-        Err(error) => {
-            assert!(std::env::var_os("CI").is_none(), "curl is missing: {error}");
-            eprintln!("skipped: curl is missing ({error}); install the package `curl`");
-            None
-        }
+        .expect("a shell");
+    if output.status.code() == Some(127) {
+        assert!(std::env::var_os("CI").is_none(), "curl is missing");
+        eprintln!("skipped: curl is missing; install the package `curl`");
+        return None;
     }
+    Some(
+        String::from_utf8(output.stdout)
+            .expect("text")
+            .replace('\r', "")
+            + "\n",
+    )
 }
-
-/// `curl` as the tutorial has it: a JSON body, and further arguments.
-fn post(address: SocketAddr, path: &str, body: &str, more: &[&str]) -> Option<String> {
-    let url = format!("http://{address}{path}");
-    let mut arguments = vec![
-        url.as_str(),
-        "-H",
-        "content-type: application/json",
-        "-d",
-        body,
-    ];
-    arguments.extend(more);
-    curl(&arguments).map(|output| output + "\n")
-}
-
-const QUERY: &str = r#"{"user_id": "user_1", "query": "What is a trace?"}"#;
 
 /// Exports nothing before the flush at the end.
 fn setup() -> Setup {
@@ -132,37 +126,31 @@ async fn record() -> Option<Recordings> {
     let mut recordings = Recordings::default();
 
     let system = setup().start().await;
-    let traceparent = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let body = r#"{"prompt": "What is a trace?"}"#;
     recordings.add(
         "step-1-answer.txt",
-        post(system.llm.address, "/generate", body, &["-H", traceparent])?,
+        ask_as_on("llm-service.md", "step-1", system.llm.address)?,
     );
     recordings.add_traces("step-1", &system.stop().await);
 
     let system = setup().start().await;
-    let traceparent = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     recordings.add(
         "step-2-answer.txt",
-        post(system.user.address, "/process", QUERY, &["-H", traceparent])?,
+        ask_as_on("user-service.md", "step-2", system.user.address)?,
     );
     recordings.add_traces("step-2", &system.stop().await);
 
     let system = setup().start().await;
     recordings.add(
         "whole-answer.txt",
-        post(system.gateway.address, "/api/query", QUERY, &[])?,
+        ask_as_on("api-gateway.md", "whole", system.gateway.address)?,
     );
     let stopped = system.stop().await;
     recordings.add_traces("whole", &stopped);
     recordings.add("whole.svg", viewer::svg(&stopped.only_tree(), 900) + "\n");
 
     let system = setup().start().await;
-    let query = QUERY.replace("user_1", "stranger");
-    recordings.add(
-        "unknown-user-answer.txt",
-        post(system.gateway.address, "/api/query", &query, &["-i"])?,
-    );
+    let answer = ask_as_on("break-it.md", "unknown-user", system.gateway.address)?;
+    recordings.add("unknown-user-answer.txt", answer);
     recordings.add_traces("unknown-user", &system.stop().await);
 
     let System {
@@ -175,38 +163,45 @@ async fn record() -> Option<Recordings> {
     llm.stop().await;
     recordings.add(
         "llm-down-answer.txt",
-        post(gateway.address, "/api/query", QUERY, &["-i"])?,
+        ask_as_on("break-it.md", "llm-down", gateway.address)?,
     );
     gateway.stop().await;
     user.stop().await;
     recordings.add_traces("llm-down", &Stopped { store, log });
 
     let system = setup().without_traceparent().start().await;
-    recordings.add(
-        "fallen-apart-answer.txt",
-        post(system.gateway.address, "/api/query", QUERY, &["-i"])?,
-    );
+    let answer = ask_as_on("break-it.md", "fallen-apart", system.gateway.address)?;
+    recordings.add("fallen-apart-answer.txt", answer);
     recordings.add_traces("fallen-apart", &system.stop().await);
 
     Some(recordings)
 }
 
-/// What the README shows of a recording, between the fences behind `<!-- recorded: NAME -->`.
-#[test]
-fn the_readme_shows_the_recorded_trace() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("a README");
-    let (_, rest) = readme
-        .split_once("<!-- recorded: whole.txt -->\n```text\n")
-        .expect("the mark");
-    let (shown, _) = rest.split_once("```").expect("the end of the block");
-    let recorded =
-        fs::read_to_string(root().join("src/recordings/whole.txt")).expect("a recording");
-    assert_eq!(redact(shown), redact(&recorded));
+/// The README shows a recording between the fences behind `<!-- recorded: whole.txt -->`.
+fn check_readme(recordings: &Path, overwrite: bool) {
+    let path = root().join("README.md");
+    let readme = fs::read_to_string(&path).expect("a README");
+    let mark = "<!-- recorded: whole.txt -->\n```text\n";
+    let (before, rest) = readme.split_once(mark).expect("the mark");
+    let (shown, after) = rest.split_once("```").expect("the end of the block");
+    let recorded = fs::read_to_string(recordings.join("whole.txt")).expect("a recording");
+    if overwrite {
+        fs::write(&path, format!("{before}{mark}{recorded}```{after}"))
+            .expect("the README can be written");
+    } else {
+        assert_eq!(
+            shown, recorded,
+            "the README does not show the recorded trace"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_recordings_of_the_book_are_what_the_services_give_today() {
+    let folder = root().join("src/recordings");
+    let overwrite = std::env::var("SNAPSHOTS").is_ok_and(|mode| mode == "overwrite");
     if let Some(recordings) = record().await {
-        recordings.check(&root().join("src/recordings"));
+        recordings.check(&folder, overwrite);
     }
+    check_readme(&folder, overwrite);
 }

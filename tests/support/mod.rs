@@ -3,7 +3,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -16,8 +17,8 @@ use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use reqwest::{Client, Response, Url};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::sync::OnceCell;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Notify, OnceCell, watch};
 
 /// Any free port of the loopback interface.
 pub const FREE: &str = "127.0.0.1:0";
@@ -39,23 +40,29 @@ pub async fn serve(routes: Router) -> SocketAddr {
     address
 }
 
-/// A server that accepts connections and never answers.
-pub async fn hung() -> SocketAddr {
+/// A server that accepts connections and never answers. Says when one has come.
+pub async fn hung() -> (SocketAddr, Arc<Notify>) {
     let listener = TcpListener::bind(FREE).await.expect("a free port");
     let address = listener.local_addr().expect("an address");
+    let notify = Arc::new(Notify::new());
+    let connected = Arc::clone(&notify);
     tokio::spawn(async move {
         let mut connections = Vec::new();
         while let Ok((connection, _)) = listener.accept().await {
             connections.push(connection);
+            connected.notify_one();
         }
     });
-    address
+    (address, notify)
 }
 
-/// An address that refuses connections: nobody has listened there since it was taken and given back.
-pub async fn refused() -> SocketAddr {
-    let listener = TcpListener::bind(FREE).await.expect("a free port");
-    listener.local_addr().expect("an address")
+/// An address that refuses connections for as long as the socket is kept: it is taken, and nobody listens on it.
+pub fn refused() -> (SocketAddr, TcpSocket) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket
+        .bind(FREE.parse().expect("an address"))
+        .expect("a free port");
+    (socket.local_addr().expect("an address"), socket)
 }
 
 /// A proxy that passes everything on to `target` but the `traceparent` header.
@@ -106,31 +113,38 @@ pub struct System {
 
 /// Log lines as `SERVICE | LINE`.
 #[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<String>>>);
+pub struct Log(Arc<watch::Sender<Vec<String>>>);
 
 impl Log {
     pub fn sink(&self) -> impl Fn(&'static str, &str) + Send + 'static {
         let lines = Arc::clone(&self.0);
-        move |name, line| {
-            lines
-                .lock()
-                .expect("not poisoned")
-                .push(format!("{name} | {line}"))
-        }
+        move |name, line| lines.send_modify(|lines| lines.push(format!("{name} | {line}")))
     }
 
     pub fn lines(&self) -> Vec<String> {
-        self.0.lock().expect("not poisoned").clone()
+        self.0.borrow().clone()
     }
 
     /// The lines of `service` that contain `text`.
     pub fn find(&self, service: &str, text: &str) -> Vec<String> {
         let prefix = format!("{service} | ");
-        self.lines()
-            .into_iter()
-            .filter(|line| line.starts_with(&prefix) && line.contains(text))
-            .collect()
+        let wanted = |line: &String| line.starts_with(&prefix) && line.contains(text);
+        self.lines().into_iter().filter(wanted).collect()
     }
+
+    /// Waits until `service` has logged `text`.
+    pub async fn wait_for(&self, service: &str, text: &str) {
+        let mut lines = self.0.subscribe();
+        let logged = lines.wait_for(|_| !self.find(service, text).is_empty());
+        within_reason(logged).await.expect("the log goes on");
+    }
+}
+
+/// Waits for something that surely comes: the end of the deadline is a failure, and never what a test waits for.
+pub async fn within_reason<F: Future>(event: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(30), event)
+        .await
+        .expect("it happens in time")
 }
 
 /// What is left when the services have stopped.

@@ -19,26 +19,46 @@ const STOP_DEADLINE: Duration = Duration::from_secs(25);
 /// How soon a service exports its spans. The standard variable `OTEL_BSP_SCHEDULE_DELAY` overrides it.
 const EXPORT_DELAY_MS: &str = "200";
 
-/// Compiles the three services with the cargo that runs us, and returns the folder of the binaries.
+/// Compiles the services, and the lab itself, with the cargo that runs us; returns the folder of the binaries.
 ///
 /// # Errors
 /// When they do not compile; cargo has then printed why.
 pub async fn build(release: bool) -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // All default members at once, as `cargo run` does: with the same features, so that nothing is compiled twice.
     let mut command = Command::new(cargo);
-    command
-        .args(["build", "--quiet", "--bins"])
-        .current_dir(book::root());
+    command.args(["build", "--message-format=json-render-diagnostics"]);
+    // No package is named, as in `cargo run`: so the features are the same, and nothing is compiled twice.
+    for name in CHAIN.iter().chain(&["lab"]) {
+        command.args(["--bin", &name.replace('-', "_")]);
+    }
     if release {
         command.arg("--release");
     }
-    let status = command.status().await.context("cargo cannot be started")?;
-    ensure!(status.success(), "the services do not compile: see above");
+    command
+        .current_dir(book::root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    let child = command.spawn().context("cargo cannot be started")?;
+    let output = child
+        .wait_with_output()
+        .await
+        .context("cargo cannot be followed")?;
+    ensure!(
+        output.status.success(),
+        "the services do not compile: see above"
+    );
 
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| book::root().join("target"), PathBuf::from);
-    Ok(target.join(if release { "release" } else { "debug" }))
+    // Cargo knows where it put them; a setting may have moved the target folder.
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let mut executables = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    let folder = executables
+        .next_back()
+        .and_then(|path| path.parent().map(Path::to_owned));
+    folder.context("cargo built no service")
 }
 
 /// The three services, the leaf first.
@@ -82,6 +102,13 @@ fn variable(name: &str, suffix: &str) -> String {
     format!("{}_{suffix}", name.replace('-', "_").to_uppercase())
 }
 
+/// Whether a variable of the environment changes what a service does.
+fn is_setting(key: &str) -> bool {
+    let prefixes = ["OTEL_", "LLM_", "USER_SERVICE_", "API_GATEWAY_"];
+    let others = ["RUST_LOG", "BODY_TIMEOUT_MS", "SHUTDOWN_TIMEOUT_MS"];
+    prefixes.iter().any(|prefix| key.starts_with(prefix)) || others.contains(&key)
+}
+
 /// A running service, killed when dropped.
 pub struct Service {
     pub name: &'static str,
@@ -91,7 +118,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts a service and waits until it listens. Every line that it logs is handed to `log`.
+    /// Starts a service and waits until it listens. Every line that it logs is handed to `log`. Its settings are
+    /// those of the plan alone: what happens to be set where we run must not change a test, nor a recording.
     ///
     /// # Errors
     /// When it ends before it listens; the message is its own last line.
@@ -105,6 +133,9 @@ impl Service {
             environment,
         } = plan;
         let mut command = Command::new(&program);
+        for (key, _) in std::env::vars_os().filter(|(key, _)| is_setting(&key.to_string_lossy())) {
+            command.env_remove(key);
+        }
         command
             .envs(environment)
             .stdin(Stdio::null())
@@ -226,13 +257,23 @@ impl System {
         binaries: &Path,
         running: &mut Running,
     ) -> anyhow::Result<SocketAddr> {
-        let export_delay =
-            std::env::var("OTEL_BSP_SCHEDULE_DELAY").unwrap_or_else(|_| EXPORT_DELAY_MS.to_owned());
+        // What the reader sets is passed on, but for where the services are and where their spans go.
+        let ours = |key: &str| {
+            key.starts_with("OTEL_EXPORTER_")
+                || key.ends_with("SERVICE_URL")
+                || key.ends_with("_ADDR")
+        };
+        let inherited: Vec<(String, String)> = std::env::vars()
+            .filter(|(key, _)| is_setting(key) && !ours(key))
+            .collect();
         let addresses = [self.llm_service, self.user_service, self.gateway];
         let mut next: Option<(&str, SocketAddr)> = None;
         for (name, address) in CHAIN.into_iter().zip(addresses) {
             let mut plan = Plan::new(binaries, name, address, self.otlp)
-                .with("OTEL_BSP_SCHEDULE_DELAY", &export_delay);
+                .with("OTEL_BSP_SCHEDULE_DELAY", EXPORT_DELAY_MS);
+            plan = inherited
+                .iter()
+                .fold(plan, |plan, (key, value)| plan.with(key, value));
             if let Some((next, address)) = next {
                 plan = plan.calling(next, address);
             }
@@ -249,20 +290,25 @@ impl System {
 }
 
 impl Running {
-    /// Waits until one of the services ends by itself, which it should not, and says which.
+    /// Waits until one of the services ends by itself, which it should not; says which, and its last words.
     pub async fn first_to_end(&mut self) -> String {
-        std::future::poll_fn(|context| {
-            for Service { name, child, .. } in &mut self.0 {
-                let ended = std::pin::pin!(child.wait());
+        let (index, status) = std::future::poll_fn(|context| {
+            for (index, service) in self.0.iter_mut().enumerate() {
+                let ended = std::pin::pin!(service.child.wait());
                 if let Poll::Ready(status) = ended.poll(context) {
-                    let status =
-                        status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                    return Poll::Ready(format!("{name} ended by itself ({status})"));
+                    return Poll::Ready((index, status));
                 }
             }
             Poll::Pending
         })
-        .await
+        .await;
+        let Service { name, log, .. } = self.0.remove(index);
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let last_words = log.await.unwrap_or_default();
+        format!(
+            "{name} ended by itself ({status}): {}",
+            last_words.trim_start_matches("Error: ")
+        )
     }
 
     /// Stops the services, callers before those they call, so that no request in flight is cut off.

@@ -12,7 +12,7 @@ use crate::span::{Span, SpanId, TraceId};
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub spans: usize,
-    /// Encoded size of all spans.
+    /// Encoded size of all spans, each with its resource.
     pub bytes: usize,
 }
 
@@ -123,7 +123,8 @@ impl Inner {
             Trace::default()
         });
         if trace.seen.insert(span.id) {
-            let bytes = span.proto.encoded_len();
+            // A resource that spans share is counted with each of them: the safe side.
+            let bytes = span.proto.encoded_len() + span.resource.encoded_len() + span.scope.len();
             trace.bytes += bytes;
             self.bytes += bytes;
             self.spans += 1;

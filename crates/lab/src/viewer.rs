@@ -20,6 +20,9 @@ const VIEWER_CSS: &str = include_str!("viewer.css");
 /// How many looks a service can have before they repeat. The label tells services apart in any case.
 const LOOKS: usize = 6;
 
+/// How many traces the list shows; the others are found by their id.
+const LISTED: usize = 200;
+
 /// `/traces`, `/traces/{id}` and the style sheet.
 pub fn routes(store: Store) -> Router {
     let style = || async {
@@ -37,7 +40,8 @@ pub fn routes(store: Store) -> Router {
 
 async fn list(State(store): State<Store>) -> Html<String> {
     let traces = store.traces();
-    let trees: Vec<Tree> = traces.iter().filter_map(|spans| Tree::new(spans)).collect();
+    let newest = traces.iter().take(LISTED);
+    let trees: Vec<Tree> = newest.filter_map(|spans| Tree::new(spans)).collect();
     page("Traces", list_page(&trees, store.usage()))
 }
 
@@ -91,6 +95,7 @@ fn list_page(trees: &[Tree], usage: Usage) -> Markup {
                 table.traces {
                     caption {
                         (count(usage.traces, "trace")) ", " (count(usage.spans, "span")) ", newest first"
+                        @if usage.traces > LISTED { "; the newest " (LISTED) " are shown" }
                         @if usage.evicted > 0 { "; " (count(usage.evicted, "older trace")) " made room" }
                     }
                     thead {

@@ -1,4 +1,5 @@
-//! Counts the spans that end and those that arrive, so that a loss is never silent.
+//! Counts the spans that end and those that are exported, so that no span is dropped
+//! in silence.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,8 +18,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Logs the number of spans that never reached the backend, whatever the reason.
-    /// Silent when there are none.
+    /// Logs how many spans were not exported: the queue was full, the export failed,
+    /// or there was no time left. Silent when there are none.
     pub fn report(&self) {
         let ended = self.ended.load(Relaxed);
         let lost = ended.saturating_sub(self.delivered.load(Relaxed));

@@ -98,7 +98,6 @@ impl From<JsonRejection> for ApiError {
 impl From<CallError> for ApiError {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Status(StatusCode::FORBIDDEN) => ApiError::InvalidUser,
             CallError::Status(StatusCode::GATEWAY_TIMEOUT) | CallError::Timeout => {
                 ApiError::UpstreamTimedOut
             }

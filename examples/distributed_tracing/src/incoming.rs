@@ -57,14 +57,14 @@ pub async fn continue_trace(request: Request, next: Next) -> Response {
 /// span name of their own.
 fn server_span(request: &Request, parent: &Context) -> BoxedSpan {
     let method = known_method(request.method());
+    let verb = if method == OTHER { "HTTP" } else { method };
     let route = request
         .extensions()
         .get::<MatchedPath>()
         .map(MatchedPath::as_str);
-    let name = match (method, route) {
-        ("_OTHER", _) => "HTTP".to_owned(),
-        (_, Some(route)) => format!("{method} {route}"),
-        (_, None) => method.to_owned(),
+    let name = match route {
+        Some(route) => format!("{verb} {route}"),
+        None => verb.to_owned(),
     };
     let mut attributes = vec![
         KeyValue::new(HTTP_REQUEST_METHOD, method),
@@ -96,8 +96,10 @@ fn end_server_span(cx: &Context, response: &Response) {
     info!(status = status.as_u16(), "answered");
 }
 
-/// A method that HTTP does not know is `_OTHER`: a stranger must not choose our
-/// attribute values.
+/// What the conventions call a method that HTTP does not know.
+const OTHER: &str = "_OTHER";
+
+/// A stranger must not choose our attribute values: an unknown method is `_OTHER`.
 fn known_method(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
@@ -109,6 +111,6 @@ fn known_method(method: &Method) -> &'static str {
         "OPTIONS" => "OPTIONS",
         "TRACE" => "TRACE",
         "PATCH" => "PATCH",
-        _ => "_OTHER",
+        _ => OTHER,
     }
 }

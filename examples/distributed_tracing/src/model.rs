@@ -46,8 +46,8 @@ struct Completion {
     answer: String,
     model: String,
     finish_reason: String,
-    input_tokens: i64,
-    output_tokens: i64,
+    /// `None` where the server does not count.
+    usage: Option<Usage>,
 }
 
 impl Model {
@@ -60,16 +60,15 @@ impl Model {
     pub fn from_env() -> anyhow::Result<Self> {
         let capture = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
         let record_content = settings::read(capture, false)?;
-        let Some(base) = settings::optional("LLM_BASE_URL") else {
+        if settings::optional("LLM_BASE_URL").is_none() {
             return Ok(Model {
-                backend: Backend::Offline,
-                name: "offline".to_owned(),
                 record_content,
+                ..Model::offline()
             });
-        };
-        let url = format!("{}/chat/completions", base.trim_end_matches('/'))
-            .parse()
-            .context("LLM_BASE_URL cannot be used")?;
+        }
+        let mut url = settings::server_url("LLM_BASE_URL", "")?;
+        let base = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{base}/chat/completions"));
         let name = settings::optional("LLM_MODEL")
             .context("LLM_BASE_URL needs LLM_MODEL too")?;
         let client = Client::builder()
@@ -77,11 +76,21 @@ impl Model {
             .redirect(Policy::none())
             .build()?;
         let key = settings::optional("LLM_API_KEY");
+        let backend = Backend::Remote { client, url, key };
         Ok(Model {
-            backend: Backend::Remote { client, url, key },
+            backend,
             name,
             record_content,
         })
+    }
+
+    /// The offline model, which records neither prompts nor answers.
+    pub fn offline() -> Self {
+        Model {
+            backend: Backend::Offline,
+            name: "offline".to_owned(),
+            record_content: false,
+        }
     }
 
     /// Answers `prompt` under a span that follows OpenTelemetry's conventions for
@@ -170,26 +179,29 @@ impl Completion {
     fn offline(prompt: &str) -> Self {
         let answer = format!("This is the offline model. You asked: {prompt}");
         Completion {
-            input_tokens: words(prompt),
-            output_tokens: words(&answer),
+            usage: Some(Usage {
+                prompt_tokens: words(prompt),
+                completion_tokens: words(&answer),
+            }),
             answer,
             model: "offline".to_owned(),
             finish_reason: "stop".to_owned(),
         }
     }
 
-    fn attributes(&self) -> [KeyValue; 4] {
-        let finish_reasons =
-            Array::String(vec![StringValue::from(self.finish_reason.clone())]);
-        [
+    fn attributes(&self) -> Vec<KeyValue> {
+        let reason = StringValue::from(self.finish_reason.clone());
+        let reasons = Value::Array(Array::String(vec![reason]));
+        let mut attributes = vec![
             KeyValue::new("gen_ai.response.model", self.model.clone()),
-            KeyValue::new(
-                "gen_ai.response.finish_reasons",
-                Value::Array(finish_reasons),
-            ),
-            KeyValue::new("gen_ai.usage.input_tokens", self.input_tokens),
-            KeyValue::new("gen_ai.usage.output_tokens", self.output_tokens),
-        ]
+            KeyValue::new("gen_ai.response.finish_reasons", reasons),
+        ];
+        if let Some(usage) = &self.usage {
+            let (input, output) = (usage.prompt_tokens, usage.completion_tokens);
+            attributes.push(KeyValue::new("gen_ai.usage.input_tokens", input));
+            attributes.push(KeyValue::new("gen_ai.usage.output_tokens", output));
+        }
+        attributes
     }
 }
 
@@ -209,14 +221,12 @@ fn message(key: &'static str, role: &str, content: &str) -> KeyValue {
 struct ChatResponse {
     model: String,
     choices: Vec<Choice>,
-    #[serde(default)]
-    usage: Usage,
+    usage: Option<Usage>,
 }
 
 #[derive(Deserialize)]
 struct Choice {
     message: Message,
-    #[serde(default)]
     finish_reason: Option<String>,
 }
 
@@ -225,7 +235,7 @@ struct Message {
     content: String,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 struct Usage {
     prompt_tokens: i64,
     completion_tokens: i64,
@@ -246,8 +256,7 @@ impl TryFrom<ChatResponse> for Completion {
             finish_reason: choice
                 .finish_reason
                 .unwrap_or_else(|| "unknown".to_owned()),
-            input_tokens: response.usage.prompt_tokens,
-            output_tokens: response.usage.completion_tokens,
+            usage: response.usage,
         })
     }
 }

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
 use axum::http::HeaderMap;
 use opentelemetry::global::{self, BoxedSpan};
 use opentelemetry::trace::{
@@ -49,26 +48,17 @@ impl Upstream {
         url: &str,
         deadline: Duration,
     ) -> anyhow::Result<Self> {
-        let base = settings::read(&format!("{name}_URL"), url)?;
+        let base = settings::server_url(&format!("{name}_URL"), url)?;
         let deadline = settings::deadline(&format!("{name}_TIMEOUT_MS"), deadline)?;
-        Upstream::new(base, deadline).context(format!("{name}_URL cannot be used"))
+        Ok(Upstream::new(base, deadline)?)
     }
 
     /// A client for the service at `base`. `deadline` covers the whole call, from
     /// connecting to the last byte.
     ///
     /// # Errors
-    /// When `base` is not an HTTP URL, or holds a password, which would end up on
-    /// every span.
-    pub fn new(base: Url, deadline: Duration) -> anyhow::Result<Self> {
-        ensure!(
-            matches!(base.scheme(), "http" | "https"),
-            "the URL must start with http:// or https://"
-        );
-        ensure!(
-            base.username().is_empty() && base.password().is_none(),
-            "the URL must not hold a password"
-        );
+    /// When TLS cannot be set up.
+    pub fn new(base: Url, deadline: Duration) -> reqwest::Result<Self> {
         let client = Client::builder()
             .timeout(deadline)
             .redirect(Policy::none())

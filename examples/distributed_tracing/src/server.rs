@@ -4,15 +4,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use axum::Router;
+use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
 use axum::middleware::from_fn;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tower_http::timeout::TimeoutLayer;
+use tower_http::map_request_body::MapRequestBodyLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use tracing::{info, warn};
 
 use crate::incoming::continue_trace;
@@ -21,22 +22,22 @@ use crate::settings;
 /// The largest body that a service reads; a larger one is answered 413.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// The longest that a request may take, a body that trickles in included, unless
-/// `REQUEST_TIMEOUT_MS` says otherwise.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+/// The longest pause in the body of a request, unless `BODY_TIMEOUT_MS` says
+/// otherwise. The work itself is bounded by the deadlines of the calls it makes.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long requests in flight may take to finish once the service was told to stop,
 /// unless `SHUTDOWN_TIMEOUT_MS` says otherwise.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
 
-/// `routes` with the limits, and one SERVER span around each request. A request that
-/// is not done at the `deadline` is answered 408.
-pub fn traced(routes: Router, deadline: Duration) -> Router {
+/// `routes` with the limits, and one SERVER span around each request. A body that
+/// stops coming for as long as `pause` is answered 400.
+pub fn traced(routes: Router, pause: Duration) -> Router {
     routes
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::REQUEST_TIMEOUT,
-            deadline,
+        .layer((
+            RequestBodyTimeoutLayer::new(pause),
+            MapRequestBodyLayer::new(Body::new),
         ))
         .layer(from_fn(continue_trace))
         // Added last, so that health checks are not traced: a probe a second would
@@ -48,13 +49,14 @@ pub fn traced(routes: Router, deadline: Duration) -> Router {
 /// flight finish.
 ///
 /// # Errors
-/// When the address cannot be listened on, or a deadline cannot be used.
+/// When the address cannot be listened on, a deadline cannot be used, or requests
+/// were still unanswered at the end.
 pub async fn serve(
     name: &str,
     routes: Router,
     address: SocketAddr,
 ) -> anyhow::Result<()> {
-    let deadline = settings::deadline("REQUEST_TIMEOUT_MS", REQUEST_DEADLINE)?;
+    let pause = settings::deadline("BODY_TIMEOUT_MS", BODY_DEADLINE)?;
     let patience = settings::deadline("SHUTDOWN_TIMEOUT_MS", SHUTDOWN_DEADLINE)?;
     let listener = TcpListener::bind(address)
         .await
@@ -62,7 +64,7 @@ pub async fn serve(
     println!("{name} listening on http://{}", listener.local_addr()?);
 
     let (stopping, stopped) = oneshot::channel();
-    let server = axum::serve(listener, traced(routes, deadline))
+    let server = axum::serve(listener, traced(routes, pause))
         .with_graceful_shutdown(async {
             stop_signal().await;
             info!("stopping: no new requests");
@@ -78,8 +80,7 @@ pub async fn serve(
     tokio::select! {
         result = server => result.context("the server failed"),
         () = overtime => {
-            warn!("stopping with requests unanswered after {patience:?}");
-            Ok(())
+            bail!("{name} stopped with requests unanswered after {patience:?}")
         }
     }
 }

@@ -7,7 +7,8 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use reqwest::Url;
 
 /// The value of the environment variable `name`, or `default` where it is unset or
 /// empty.
@@ -19,9 +20,10 @@ where
     T: FromStr<Err: Error + Send + Sync + 'static>,
 {
     let value = optional(name).unwrap_or_else(|| default.to_string());
+    // The value is left out of the message: it may hold a password.
     value
         .parse()
-        .with_context(|| format!("{name}={value:?} cannot be used"))
+        .with_context(|| format!("{name} cannot be used"))
 }
 
 /// The value of `name`, or nothing where it is unset or empty.
@@ -35,6 +37,20 @@ pub fn optional(name: &str) -> Option<String> {
 /// When the value is not a whole number above zero.
 pub fn deadline(name: &str, default: Duration) -> anyhow::Result<Duration> {
     let milliseconds: u64 = read(name, default.as_millis())?;
-    anyhow::ensure!(milliseconds > 0, "{name}=0 leaves no time to answer");
+    ensure!(milliseconds > 0, "{name}=0 leaves no time to answer");
     Ok(Duration::from_millis(milliseconds))
+}
+
+/// The URL of a server in `name`, or `default`.
+///
+/// # Errors
+/// When it is not an HTTP URL, or holds a password, which would end up on every
+/// span.
+pub fn server_url(name: &str, default: &str) -> anyhow::Result<Url> {
+    let url: Url = read(name, default)?;
+    let http = matches!(url.scheme(), "http" | "https");
+    ensure!(http, "{name} must start with http:// or https://");
+    let open = url.username().is_empty() && url.password().is_none();
+    ensure!(open, "{name} must not hold a password");
+    Ok(url)
 }

@@ -36,7 +36,7 @@ async fn one_request_gives_one_trace() -> anyhow::Result<()> {
     global::set_tracer_provider(provider);
     telemetry::set_propagator();
 
-    let llm_service = start(llm_service::routes(Model::from_env()?)).await?;
+    let llm_service = start(llm_service::routes(Model::offline())).await?;
     let user_service = start(user_service::routes(upstream(llm_service)?)).await?;
     let api_gateway = start(api_gateway::routes(upstream(user_service)?)).await?;
     let response = reqwest::Client::new()
@@ -97,5 +97,8 @@ async fn start(routes: Router) -> anyhow::Result<SocketAddr> {
 }
 
 fn upstream(address: SocketAddr) -> anyhow::Result<Upstream> {
-    Upstream::new(format!("http://{address}").parse()?, DEADLINE)
+    Ok(Upstream::new(
+        format!("http://{address}").parse()?,
+        DEADLINE,
+    )?)
 }

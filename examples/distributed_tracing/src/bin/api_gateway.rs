@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
-use distributed_tracing::error::{ApiError, Failure};
+use distributed_tracing::error::{ApiError, CallError, Failure};
 use distributed_tracing::outgoing::Upstream;
 use distributed_tracing::{server, settings, telemetry};
 use serde::{Deserialize, Serialize};
@@ -47,5 +48,10 @@ async fn query(
     body: Result<Json<Query>, JsonRejection>,
 ) -> Result<Json<Answer>, ApiError> {
     let Json(query) = body?;
-    Ok(Json(user_service.post("/process", &query).await?))
+    match user_service.post("/process", &query).await {
+        Ok(answer) => Ok(Json(answer)),
+        // Only user-service knows who is valid: from any other, a 403 is a failure.
+        Err(CallError::Status(StatusCode::FORBIDDEN)) => Err(ApiError::InvalidUser),
+        Err(error) => Err(error.into()),
+    }
 }
