@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use lab::services::is_setting;
 use serde_json::Value;
 use support::{FREE, binaries, client};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
@@ -87,6 +88,10 @@ fn kill(signal: &str, id: &str) -> bool {
 
 async fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(binaries().await.join("lab"));
+    // The lab passes on what its user sets; a test is not that user.
+    for (key, _) in std::env::vars().filter(|(key, _)| is_setting(key)) {
+        command.env_remove(key);
+    }
     for flag in [
         "--site",
         "--otlp",

@@ -4,12 +4,14 @@ use distributed_tracing::incoming::with_distributed_trace_context;
 use distributed_tracing::spans::{EventType, trace};
 use distributed_tracing::telemetry;
 use opentelemetry::global;
-use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider};
 
 #[tokio::test]
 async fn work_in_a_callers_context_joins_the_callers_trace() {
     let exporter = InMemorySpanExporter::default();
+    // A sampler of its own: the one that OTEL_TRACES_SAMPLER names must not decide a test.
     let provider = SdkTracerProvider::builder()
+        .with_sampler(Sampler::AlwaysOn)
         .with_simple_exporter(exporter.clone())
         .build();
     global::set_tracer_provider(provider);

@@ -886,8 +886,14 @@ async fn a_setting_that_cannot_be_used_is_one_line_that_names_it() {
         ),
     ];
     for (program, key, value, expected) in cases {
-        let mut command = std::process::Command::new(support::binaries().await.join(program));
-        let output = command.env(key, value).output().expect("the service runs");
+        let mut command = tokio::process::Command::new(support::binaries().await.join(program));
+        // Nothing but the wrong setting: what is set where the test runs must not mend it.
+        let output = command
+            .env_clear()
+            .env(key, value)
+            .kill_on_drop(true)
+            .output();
+        let output = within_reason(output).await.expect("the service runs");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{key}={value}: {stderr}");
         assert!(!stderr.contains("u:p"), "a password is shown: {stderr}");

@@ -103,7 +103,7 @@ fn variable(name: &str, suffix: &str) -> String {
 }
 
 /// Whether a variable of the environment changes what a service does.
-fn is_setting(key: &str) -> bool {
+pub fn is_setting(key: &str) -> bool {
     let prefixes = ["OTEL_", "LLM_", "USER_SERVICE_", "API_GATEWAY_"];
     let others = ["RUST_LOG", "BODY_TIMEOUT_MS", "SHUTDOWN_TIMEOUT_MS"];
     prefixes.iter().any(|prefix| key.starts_with(prefix)) || others.contains(&key)

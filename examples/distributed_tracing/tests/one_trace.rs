@@ -10,7 +10,9 @@ use distributed_tracing::model::Model;
 use distributed_tracing::outgoing::Upstream;
 use distributed_tracing::{server, telemetry};
 use opentelemetry::global;
-use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+use opentelemetry_sdk::trace::{
+    InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData,
+};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -31,6 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 async fn one_request_gives_one_trace() -> anyhow::Result<()> {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
+        .with_sampler(Sampler::AlwaysOn)
         .with_simple_exporter(exporter.clone())
         .build();
     global::set_tracer_provider(provider);
