@@ -12,6 +12,15 @@ use support::{FREE, binaries, client};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
+/// The flags that say where the lab and its services listen.
+const ADDRESSES: [&str; 5] = [
+    "--site",
+    "--otlp",
+    "--gateway",
+    "--user-service",
+    "--llm-service",
+];
+
 /// A running lab, stopped when dropped.
 struct Lab {
     child: Child,
@@ -92,13 +101,7 @@ async fn command(arguments: &[&str]) -> Command {
     for (key, _) in std::env::vars().filter(|(key, _)| is_setting(key)) {
         command.env_remove(key);
     }
-    for flag in [
-        "--site",
-        "--otlp",
-        "--gateway",
-        "--user-service",
-        "--llm-service",
-    ] {
+    for flag in ADDRESSES {
         if !arguments.contains(&flag) {
             command.args([flag, FREE]);
         }
@@ -269,13 +272,7 @@ async fn a_taken_port_is_one_line_that_names_it() {
         .await
         .expect("a free port");
     let taken = holder.local_addr().expect("an address").to_string();
-    for flag in [
-        "--site",
-        "--otlp",
-        "--gateway",
-        "--user-service",
-        "--llm-service",
-    ] {
+    for flag in ADDRESSES {
         let error = failure(&[flag, &taken]).await;
         assert!(
             error.contains(&taken) && error.contains("in use"),

@@ -27,7 +27,19 @@ mod block {
 
     pub fn run_test(root: &str, out: &str, target: &str, text: &str) {
         LazyLock::force(&COMPILER);
-        skeptic::rt::run_test(root, out, target, text);
+        // While another thread starts a process, that process holds for a moment what this one has just written, and
+        // the kernel refuses to run it ("Text file busy"). That says nothing about the block: try again.
+        for _ in 0..10 {
+            let run = || skeptic::rt::run_test(root, out, target, text);
+            let Err(panic) = std::panic::catch_unwind(run) else {
+                return;
+            };
+            let message = panic.downcast_ref::<String>().map_or("", String::as_str);
+            if !message.contains("Text file busy") {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        panic!("the block could not be started: the file stays busy");
     }
 }
 

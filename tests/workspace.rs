@@ -16,12 +16,12 @@ fn read(path: impl AsRef<Path>) -> String {
         .unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
 }
 
-/// The packages of the lock file, as cargo sees them.
-fn packages() -> Vec<Value> {
+/// Runs cargo in `folder`, and returns what it prints.
+fn cargo(folder: &Path, arguments: &[&str]) -> Vec<u8> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version=1", "--locked"])
-        .current_dir(root())
+        .args(arguments)
+        .current_dir(folder)
         .output()
         .expect("cargo runs");
     assert!(
@@ -29,7 +29,13 @@ fn packages() -> Vec<Value> {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    output.stdout
+}
+
+/// The packages of the lock file, as cargo sees them.
+fn packages() -> Vec<Value> {
+    let printed = cargo(&root(), &["metadata", "--format-version=1", "--locked"]);
+    let metadata: Value = serde_json::from_slice(&printed).expect("JSON");
     metadata["packages"].as_array().expect("a list").clone()
 }
 
@@ -94,16 +100,9 @@ fn the_rust_version_is_what_the_dependencies_need() {
 #[test]
 fn the_edition_of_the_blocks_is_the_one_that_readers_get() {
     let folder = tempfile::tempdir().expect("a folder");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["new", "--quiet", "--vcs", "none", "reader"])
-        .current_dir(folder.path())
-        .output()
-        .expect("cargo runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
+    cargo(
+        folder.path(),
+        &["new", "--quiet", "--vcs", "none", "reader"],
     );
     let manifest = fs::read_to_string(folder.path().join("reader/Cargo.toml")).expect("a manifest");
     let edition = manifest
