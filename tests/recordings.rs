@@ -1,18 +1,16 @@
-//! The outputs and pictures of the book are recorded from the real services, and still what the services give.
+//! The figures outside of the tutorial are recorded from the real services, and still what the services give. Those of
+//! the tutorial are recorded where it is followed: `tests/follow_the_book`.
 //!
 //! `SNAPSHOTS=overwrite cargo test --test recordings` records them anew.
 
 mod support;
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use lab::tree::Tree;
 use lab::viewer;
 use regex::Regex;
-use support::{Setup, Stopped, System};
+use support::{Setup, Stopped, hung, refused};
 
 /// Every file below src/recordings, with what it should hold now.
 #[derive(Default)]
@@ -23,16 +21,14 @@ impl Recordings {
         self.0.push((name.to_owned(), content));
     }
 
-    /// The traces as text and as a picture, the earliest first.
+    /// The traces as figures, the earliest first.
     fn add_traces(&mut self, name: &str, stopped: &Stopped) {
         let mut trees = stopped.trees();
         trees.sort_by_key(|tree| tree.start);
-        let text: Vec<String> = trees.iter().map(Tree::to_text).collect();
         let figures: Vec<String> = trees
             .iter()
             .map(|tree| viewer::waterfall(tree, &viewer::caption(tree)).into_string())
             .collect();
-        self.add(&format!("{name}.txt"), text.join("\n"));
         self.add(&format!("{name}.html"), figures.join("\n") + "\n");
     }
 
@@ -49,13 +45,6 @@ impl Recordings {
                 stale.push(format!("{name}: recorded\n{recorded}\nbut now\n{content}"));
             }
         }
-        let mut unknown: Vec<String> = fs::read_dir(folder)
-            .expect("the folder of the recordings")
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|file| !self.0.iter().any(|(name, _)| name == file))
-            .collect();
-        unknown.sort();
-        assert_eq!(unknown, Vec::<String>::new(), "files that no test records");
         assert!(
             stale.is_empty(),
             "stale (SNAPSHOTS=overwrite records anew):\n{}",
@@ -71,8 +60,7 @@ fn redact(text: &str) -> String {
         (r"margin-left:[\d.]+%;width:[\d.]+%", "<place>"),
         (r"\b[0-9a-f]{32}\b", "<trace id>"),
         (r"\b[0-9a-f]{16}\b", "<span id>"),
-        (r"date: .*", "date: <now>"),
-        (r"127\.0\.0\.1:\d+", "<address>"),
+        (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
     ];
     rules.iter().fold(text.to_owned(), |text, (pattern, word)| {
         Regex::new(pattern)
@@ -86,95 +74,53 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs the `curl` that stands on `page` before the answer `name`, against `address`, and returns what it prints;
-/// `None` where there is no curl, which is a failure in CI.
-fn ask_as_on(page: &str, name: &str, address: SocketAddr) -> Option<String> {
-    let text = fs::read_to_string(root().join("src/tutorial").join(page)).expect("the page");
-    let include = format!("{{{{#include ../recordings/{name}-answer.txt}}}}");
-    let (before, _) = text
-        .split_once(&include)
-        .unwrap_or_else(|| panic!("{page} shows {name}-answer.txt"));
-    let (_, block) = before.rsplit_once("```sh\n").expect("a command before it");
-    let (command, _) = block.split_once("```").expect("the end of the block");
-    assert!(command.starts_with("curl "), "{page}: {command}");
-    let port = Regex::new(r"127\.0\.0\.1:\d+").expect("a pattern");
-    let command = port.replace(command, address.to_string());
-    let output = Command::new("sh")
-        .args(["-c", &command])
-        .env("NO_PROXY", "*")
-        .output()
-        .expect("a shell");
-    if output.status.code() == Some(127) {
-        assert!(std::env::var_os("CI").is_none(), "curl is missing");
-        eprintln!("skipped: curl is missing; install the package `curl`");
-        return None;
-    }
-    Some(
-        String::from_utf8(output.stdout)
-            .expect("text")
-            .replace('\r', "")
-            + "\n",
-    )
-}
-
 /// Exports nothing before the flush at the end.
 fn setup() -> Setup {
     Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
 }
 
-async fn record() -> Option<Recordings> {
+/// One request to the services that `setup` gives; they must answer it with `status`.
+async fn ask(setup: Setup, status: u16) -> Stopped {
+    let system = setup.start().await;
+    assert_eq!(system.ask("user_1").await.status(), status);
+    system.stop().await
+}
+
+async fn record() -> Recordings {
     let mut recordings = Recordings::default();
 
-    let system = setup().start().await;
-    recordings.add(
-        "step-1-answer.txt",
-        ask_as_on("llm-service.md", "step-1", system.llm.address)?,
-    );
-    recordings.add_traces("step-1", &system.stop().await);
-
-    let system = setup().start().await;
-    recordings.add(
-        "step-2-answer.txt",
-        ask_as_on("user-service.md", "step-2", system.user.address)?,
-    );
-    recordings.add_traces("step-2", &system.stop().await);
-
-    let system = setup().start().await;
-    recordings.add(
-        "whole-answer.txt",
-        ask_as_on("api-gateway.md", "whole", system.gateway.address)?,
-    );
-    let stopped = system.stop().await;
+    let stopped = ask(setup(), 200).await;
     recordings.add_traces("whole", &stopped);
+    recordings.add("whole.txt", stopped.only_tree().to_text());
     recordings.add("whole.svg", viewer::svg(&stopped.only_tree(), 900) + "\n");
 
-    let system = setup().start().await;
-    let answer = ask_as_on("break-it.md", "unknown-user", system.gateway.address)?;
-    recordings.add("unknown-user-answer.txt", answer);
-    recordings.add_traces("unknown-user", &system.stop().await);
+    let stopped = ask(setup().without_traceparent(), 200).await;
+    recordings.add_traces("fallen-apart", &stopped);
 
-    let System {
-        gateway,
-        user,
-        llm,
-        store,
-        log,
-    } = setup().start().await;
-    llm.stop().await;
-    recordings.add(
-        "llm-down-answer.txt",
-        ask_as_on("break-it.md", "llm-down", gateway.address)?,
+    let (nobody, _kept) = refused();
+    let elsewhere = setup().with(
+        "user-service",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        format!("http://{nobody}"),
     );
-    gateway.stop().await;
-    user.stop().await;
-    recordings.add_traces("llm-down", &Stopped { store, log });
+    let stopped = ask(elsewhere, 200).await;
+    recordings.add_traces("missing-service", &stopped);
+    let lines = stopped.log.find("user-service", "WARN");
+    let last = lines.last().expect("a line about the loss");
+    let (_, line) = last.split_once(" | ").expect("behind the name");
+    recordings.add("lost-spans.txt", redact(line) + "\n");
 
-    let system = setup().without_traceparent().start().await;
-    let answer = ask_as_on("break-it.md", "fallen-apart", system.gateway.address)?;
-    recordings.add("fallen-apart-answer.txt", answer);
-    recordings.add_traces("fallen-apart", &system.stop().await);
+    let (silent, _) = hung().await;
+    let slow = setup()
+        .with(
+            "user-service",
+            "LLM_SERVICE_URL",
+            format!("http://{silent}"),
+        )
+        .with("user-service", "LLM_SERVICE_TIMEOUT_MS", 100);
+    recordings.add_traces("slow", &ask(slow, 504).await);
 
-    Some(recordings)
+    recordings
 }
 
 /// The README shows a recording between the fences behind `<!-- recorded: whole.txt -->`.
@@ -200,8 +146,25 @@ fn check_readme(recordings: &Path, overwrite: bool) {
 async fn the_recordings_of_the_book_are_what_the_services_give_today() {
     let folder = root().join("src/recordings");
     let overwrite = std::env::var("SNAPSHOTS").is_ok_and(|mode| mode == "overwrite");
-    if let Some(recordings) = record().await {
-        recordings.check(&folder, overwrite);
-    }
+    record().await.check(&folder, overwrite);
     check_readme(&folder, overwrite);
+}
+
+/// A recording that is shown nowhere is compared by nobody.
+#[test]
+fn every_recording_is_shown() {
+    let mut shown = fs::read_to_string(root().join("README.md")).expect("a README");
+    for page in lab::book::pages(&root()).expect("the book can be read") {
+        shown.push_str(&page.source);
+    }
+    let unused: Vec<PathBuf> = fs::read_dir(root().join("src/recordings"))
+        .expect("the folder of the recordings")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| {
+            let name = path.file_name().expect("a name").to_string_lossy();
+            !shown.contains(&format!("recordings/{name}"))
+                && !shown.contains(&format!("recorded: {name}"))
+        })
+        .collect();
+    assert!(unused.is_empty(), "{unused:?}");
 }

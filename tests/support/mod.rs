@@ -258,11 +258,7 @@ impl System {
 
 impl Stopped {
     pub fn trees(&self) -> Vec<Tree> {
-        self.store
-            .traces()
-            .iter()
-            .filter_map(|spans| Tree::new(spans))
-            .collect()
+        Tree::all(&self.store)
     }
 
     /// The tree of the only trace there is.

@@ -23,6 +23,37 @@ pub fn build(root: &Path, to: &Path) -> anyhow::Result<PathBuf> {
     html(root, to).with_context(|| format!("the book at {} does not build", root.display()))
 }
 
+/// A page of the book, in Markdown.
+pub struct Page {
+    /// Relative to the folder of `book.toml`.
+    pub path: PathBuf,
+    pub source: String,
+    /// The source with every include in its place.
+    pub expanded: String,
+}
+
+/// The pages of the book below `root`, in its order.
+///
+/// # Errors
+/// When the book cannot be read.
+pub fn pages(root: &Path) -> anyhow::Result<Vec<Page>> {
+    let mut config = Config::from_disk(root.join("book.toml"))?;
+    config.build.create_missing = false;
+    let book = MDBook::load_with_config(root, config)?;
+    let (expanded, _) = book.preprocess_book(&HtmlHandlebars::new())?;
+    let pages = book.book.chapters().zip(expanded.chapters());
+    let pages = pages.filter_map(|(chapter, expanded)| {
+        let path = book.config.book.src.join(chapter.source_path.as_ref()?);
+        let (source, expanded) = (chapter.content.clone(), expanded.content.clone());
+        Some(Page {
+            path,
+            source,
+            expanded,
+        })
+    });
+    Ok(pages.collect())
+}
+
 fn html(root: &Path, to: &Path) -> anyhow::Result<PathBuf> {
     let mut config = Config::from_disk(root.join("book.toml"))?;
     config.build.build_dir = to.to_owned();

@@ -3,6 +3,7 @@
 //! Data flows one way: [`receiver`] -> [`store`] -> [`jaeger`] (JSON) and [`viewer`] (HTML), both by way of [`tree`].
 
 pub mod book;
+pub mod check;
 pub mod jaeger;
 pub mod otlp;
 pub mod receiver;

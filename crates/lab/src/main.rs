@@ -3,17 +3,18 @@
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use axum::Router;
 use clap::{Args, Parser, Subcommand};
+use lab::check::Step;
 use lab::services::{self, Running, System};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
-use lab::{book, receiver, site};
+use lab::{book, check, receiver, site};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -34,24 +35,56 @@ struct Cli {
 enum Command {
     /// The book and the viewer without the services: for those who bring their own, as the tutorial does.
     View,
+    /// Asks whether a step of the tutorial has left the trace that it should, and what is missing.
+    Check {
+        step: Step,
+        /// The folder of the reader's own project, which step 5 tests.
+        #[arg(long, env = "LAB_PROJECT", default_value = "../distributed_tracing")]
+        project: PathBuf,
+    },
 }
 
 #[derive(Args, Clone)]
 struct Options {
     /// Where to serve the book and the traces. Port 0 takes a free one.
-    #[arg(long, global = true, default_value = "127.0.0.1:3000")]
+    #[arg(
+        long,
+        global = true,
+        env = "LAB_SITE",
+        default_value = "127.0.0.1:3000"
+    )]
     site: SocketAddr,
     /// Where to receive spans over OTLP/HTTP.
-    #[arg(long, global = true, default_value = "127.0.0.1:4318")]
+    #[arg(
+        long,
+        global = true,
+        env = "LAB_OTLP",
+        default_value = "127.0.0.1:4318"
+    )]
     otlp: SocketAddr,
     /// Where api-gateway listens.
-    #[arg(long, global = true, default_value = "127.0.0.1:5000")]
+    #[arg(
+        long,
+        global = true,
+        env = "API_GATEWAY_ADDR",
+        default_value = "127.0.0.1:5000"
+    )]
     gateway: SocketAddr,
     /// Where user-service listens.
-    #[arg(long, global = true, default_value = "127.0.0.1:5001")]
+    #[arg(
+        long,
+        global = true,
+        env = "USER_SERVICE_ADDR",
+        default_value = "127.0.0.1:5001"
+    )]
     user_service: SocketAddr,
     /// Where llm-service listens.
-    #[arg(long, global = true, default_value = "127.0.0.1:5002")]
+    #[arg(
+        long,
+        global = true,
+        env = "LLM_SERVICE_ADDR",
+        default_value = "127.0.0.1:5002"
+    )]
     llm_service: SocketAddr,
     /// The number of spans to keep; past it the oldest trace goes.
     #[arg(long, global = true, default_value_t = Limits::default().spans)]
@@ -67,7 +100,12 @@ struct Options {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Cli { command, options } = Cli::parse();
-    match lab(options, command).await {
+    let outcome = match command {
+        Some(Command::Check { step, project }) => check(&options, step, &project).await,
+        Some(Command::View) => lab(options, false).await,
+        None => lab(options, true).await,
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("Error: {error:#}");
@@ -76,12 +114,20 @@ async fn main() -> ExitCode {
     }
 }
 
+async fn check(options: &Options, step: Step, project: &Path) -> anyhow::Result<()> {
+    print(&match step {
+        Step::KeepItWhole => check::project(project).await?,
+        _ => check::ask(options.site, step).await?,
+    });
+    Ok(())
+}
+
 /// Runs until a signal or a fault; either way, whatever was started is stopped in order before this returns.
-async fn lab(options: Options, command: Option<Command>) -> anyhow::Result<()> {
+async fn lab(options: Options, services: bool) -> anyhow::Result<()> {
     let stopped = stop_signal()?;
     let mut running = Running::default();
     let outcome = tokio::select! {
-        fault = start(options, command, &mut running) => fault.map(|never| match never {}),
+        fault = start(options, services, &mut running) => fault.map(|never| match never {}),
         () = stopped => Ok(()),
     };
     running.stop().await;
@@ -91,7 +137,7 @@ async fn lab(options: Options, command: Option<Command>) -> anyhow::Result<()> {
 /// Starts everything, says where it is, and returns only when something goes wrong.
 async fn start(
     options: Options,
-    command: Option<Command>,
+    services: bool,
     running: &mut Running,
 ) -> anyhow::Result<Infallible> {
     let store = Store::new(Limits {
@@ -106,10 +152,13 @@ async fn start(
     let built = tokio::task::spawn_blocking(move || book::build(&root, &to));
     let pages = built.await.context("building the book was cut short")??;
 
-    let site = serve(site_listener, site::routes(store.clone(), &pages));
+    let site = serve(
+        site_listener,
+        site::routes(store.clone(), &pages, otlp_address),
+    );
     let otlp = serve(otlp_listener, receiver::routes(store.clone()));
     let work = async {
-        let Some(Command::View) = command else {
+        if services {
             let system = System {
                 gateway: options.gateway,
                 user_service: options.user_service,
@@ -126,7 +175,7 @@ async fn start(
                 })??;
             print(&welcome(&tree, site_address, otlp_address, gateway));
             anyhow::bail!(running.first_to_end().await)
-        };
+        }
         print(&format!(
             "Book     http://{site_address}/\n\
              Traces   http://{site_address}/traces\n\
@@ -172,15 +221,8 @@ async fn first_trace(store: &Store, gateway: SocketAddr) -> anyhow::Result<Tree>
 
     let mut changes = store.changes();
     loop {
-        let trees: Vec<Tree> = store
-            .traces()
-            .iter()
-            .filter_map(|spans| Tree::new(spans))
-            .collect();
-        if let Some(tree) = trees
-            .into_iter()
-            .find(|tree| tree.is_whole() && tree.services().len() == 3)
-        {
+        let mut trees = Tree::all(store).into_iter();
+        if let Some(tree) = trees.find(|tree| tree.is_whole() && tree.services().len() == 3) {
             return Ok(tree);
         }
         changes.changed().await?;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::span::{Span, SpanId, TraceId};
+use crate::store::Store;
 
 /// Deeper spans are drawn at this level: nobody can read further, and a chain of a million must not fill the memory.
 const MAX_DEPTH: usize = 100;
@@ -31,6 +32,12 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// Every trace of `store`, the newest first.
+    pub fn all(store: &Store) -> Vec<Tree> {
+        let traces = store.traces();
+        traces.iter().filter_map(|spans| Tree::new(spans)).collect()
+    }
+
     /// Builds the tree of one trace; nothing where there are no spans.
     pub fn new(spans: &[Arc<Span>]) -> Option<Tree> {
         let trace_id = spans.first()?.trace_id;

@@ -1,0 +1,411 @@
+//! `check STEP`: has a step of the tutorial left the trace that it should, and if not, what is missing?
+//!
+//! The lab answers for the steps that leave traces. The last step is a test of the reader's own: [`project`] runs it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use axum::Router;
+use axum::extract::{Path as Segment, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use clap::ValueEnum;
+use tokio::process::Command;
+use tokio::time::{Instant, timeout_at};
+
+use crate::span::Span;
+use crate::store::Store;
+use crate::tree::{Row, Tree};
+
+/// How long a check waits for spans: a service exports every five seconds unless told otherwise.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// The step that a reader has finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Step {
+    SetUp,
+    #[value(name = "1")]
+    LlmService,
+    #[value(name = "2")]
+    UserService,
+    #[value(name = "3")]
+    ApiGateway,
+    #[value(name = "4")]
+    BreakIt,
+    #[value(name = "5")]
+    KeepItWhole,
+}
+
+/// A span that must be there, and what must be below it. `chat` stands for `chat MODEL`.
+struct Expected {
+    name: &'static str,
+    /// One kind, or several with ` or ` between them.
+    kind: &'static str,
+    service: &'static str,
+    below: &'static [Expected],
+}
+
+static LLM_SERVICE: Expected = Expected {
+    name: "POST /generate",
+    kind: "SERVER",
+    service: "llm-service",
+    below: &[Expected {
+        name: "chat",
+        kind: "INTERNAL or CLIENT",
+        service: "llm-service",
+        below: &[],
+    }],
+};
+
+static USER_SERVICE: Expected = Expected {
+    name: "POST /process",
+    kind: "SERVER",
+    service: "user-service",
+    below: &[
+        Expected {
+            name: "validate_user",
+            kind: "INTERNAL",
+            service: "user-service",
+            below: &[],
+        },
+        Expected {
+            name: "POST /generate",
+            kind: "CLIENT",
+            service: "user-service",
+            below: std::slice::from_ref(&LLM_SERVICE),
+        },
+    ],
+};
+
+static API_GATEWAY: Expected = Expected {
+    name: "POST /api/query",
+    kind: "SERVER",
+    service: "api-gateway",
+    below: &[Expected {
+        name: "POST /process",
+        kind: "CLIENT",
+        service: "api-gateway",
+        below: std::slice::from_ref(&USER_SERVICE),
+    }],
+};
+
+impl Expected {
+    fn is(&self, span: &Span) -> bool {
+        let name = span.name();
+        let named = name == self.name || (self.name == "chat" && name.starts_with("chat "));
+        named
+            && span.service() == self.service
+            && self.kind.split(" or ").any(|kind| kind == span.kind())
+    }
+
+    fn words(&self) -> String {
+        let Expected {
+            name,
+            kind,
+            service,
+            ..
+        } = self;
+        format!("`{name}` ({kind}, {service})")
+    }
+
+    /// What is wrong with the answer of `row`, or with what is below it.
+    fn problem(&self, row: &Row, tree: &Tree, all: &[Tree]) -> Option<String> {
+        let status = row.span.attribute("http.response.status_code");
+        if let Some(status) = status.filter(|status| status != "200") {
+            return Some(format!("{} was answered {status}", self.words()));
+        }
+        self.below.iter().find_map(|expected| {
+            let child = tree
+                .rows
+                .iter()
+                .find(|below| below.span.parent == Some(row.span.id) && expected.is(&below.span));
+            match child {
+                Some(child) => expected.problem(child, tree, all),
+                None => Some(format!(
+                    "below {} there is no {}: {}",
+                    self.words(),
+                    expected.words(),
+                    expected.whereabouts(tree, all)
+                )),
+            }
+        })
+    }
+
+    /// Where the span is, if it is anywhere but where it should be.
+    fn whereabouts(&self, tree: &Tree, all: &[Tree]) -> String {
+        if tree.rows.iter().any(|row| self.is(&row.span)) {
+            return "it is in this trace, below another span".to_owned();
+        }
+        let elsewhere = all
+            .iter()
+            .find(|other| other.rows.iter().any(|row| self.is(&row.span)));
+        match elsewhere {
+            Some(other) => format!(
+                "the newest one is in another trace, {}. Does src/outgoing.rs inject the context?",
+                other.trace_id
+            ),
+            None => format!(
+                "none has arrived. Does {} run, with its spans going here?",
+                self.service
+            ),
+        }
+    }
+
+    /// The newest trace with this span in it, and what is wrong there; the newest that is right, if any is.
+    fn search<'a>(&self, all: &'a [Tree], root: bool) -> Result<&'a Tree, String> {
+        let mut first_problem = None;
+        for tree in all {
+            let Some(row) = tree.rows.iter().find(|row| self.is(&row.span)) else {
+                continue;
+            };
+            let misplaced = match (root, row.span.parent.is_none()) {
+                (true, false) => Some(format!(
+                    "{} has a parent: send the request without a `traceparent`",
+                    self.words()
+                )),
+                (false, true) => Some(format!(
+                    "{} has no parent: no `traceparent` arrived that could be read. Send the request with its \
+                     `traceparent`",
+                    self.words()
+                )),
+                _ => None,
+            };
+            match misplaced.or_else(|| self.problem(row, tree, all)) {
+                None => return Ok(tree),
+                Some(problem) => {
+                    first_problem.get_or_insert(format!("in trace {}, {problem}", tree.trace_id))
+                }
+            };
+        }
+        Err(first_problem.unwrap_or_else(|| {
+            format!(
+                "no {} has arrived. Does {} run, and did you send the request of this step?",
+                self.words(),
+                self.service
+            )
+        }))
+    }
+}
+
+/// What the lab says of `step`, given all traces, the newest first.
+///
+/// # Errors
+/// What is missing, a line each.
+fn verdict(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, String> {
+    match step {
+        Step::SetUp => Ok(format!("the lab runs, and takes spans at http://{otlp}")),
+        Step::LlmService => {
+            let tree = LLM_SERVICE.search(all, false)?;
+            Ok(format!("llm-service joined the trace {}", tree.trace_id))
+        }
+        Step::UserService => USER_SERVICE.search(all, false).map(counted),
+        Step::ApiGateway => API_GATEWAY.search(all, true).map(counted),
+        Step::BreakIt => broken_and_repaired(all),
+        Step::KeepItWhole => {
+            Err("this step leaves no trace: it is checked in its folder".to_owned())
+        }
+    }
+}
+
+fn counted(tree: &Tree) -> String {
+    let (spans, services) = (tree.rows.len(), tree.services().len());
+    format!(
+        "{spans} spans from {services} services are one trace, {}",
+        tree.trace_id
+    )
+}
+
+/// Three broken requests, and a whole one after them.
+fn broken_and_repaired(all: &[Tree]) -> Result<String, String> {
+    let row = |tree: &Tree, service: &str, kind: &str, attribute: &str, value: &str| {
+        tree.rows.iter().any(|row| {
+            row.span.service() == service
+                && row.span.kind() == kind
+                && row.span.attribute(attribute).as_deref() == Some(value)
+        })
+    };
+    let status = "http.response.status_code";
+    let unreachable =
+        |tree: &Tree| row(tree, "user-service", "CLIENT", "error.type", "unreachable");
+    let refused = |tree: &Tree| row(tree, "api-gateway", "SERVER", status, "403");
+    // The call came back with 200, and the other end of it is not here.
+    let apart = |tree: &Tree| {
+        row(tree, "api-gateway", "CLIENT", status, "200") && tree.services().len() == 1
+    };
+
+    let mut missing = Vec::new();
+    if !all.iter().any(unreachable) {
+        missing.push("no request met a stopped llm-service".to_owned());
+    }
+    if !all.iter().any(refused) {
+        missing.push("no request came from an unknown user".to_owned());
+    }
+    if !all.iter().any(apart) {
+        missing.push("no request has fallen apart into several traces".to_owned());
+    }
+    let newest = all
+        .iter()
+        .position(|tree| tree.rows.iter().any(|row| API_GATEWAY.is(&row.span)));
+    match newest.map(|index| API_GATEWAY.search(&all[index..=index], true)) {
+        Some(Ok(_)) => {}
+        Some(Err(problem)) => missing.push(format!("the newest request is not whole: {problem}")),
+        None => missing.push("no request has come through api-gateway".to_owned()),
+    }
+    match missing.is_empty() {
+        true => Ok(
+            "you have seen a dead service, a refusal and a request in pieces, and the newest \
+                    request is whole"
+                .to_owned(),
+        ),
+        false => Err(missing.join("\n")),
+    }
+}
+
+/// `/check/{step}`: 200 and `passed: …`, or 409 and what is missing, a line each.
+pub fn routes(store: Store, otlp: SocketAddr) -> Router {
+    Router::new()
+        .route("/check/{step}", get(answer))
+        .with_state((store, otlp))
+}
+
+async fn answer(
+    State((store, otlp)): State<(Store, SocketAddr)>,
+    Segment(step): Segment<String>,
+) -> Response {
+    let Ok(step) = Step::from_str(&step, false) else {
+        return (StatusCode::NOT_FOUND, "there is no such step\n").into_response();
+    };
+    let mut changes = store.changes();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let missing = match verdict(step, &Tree::all(&store), otlp) {
+            Ok(passed) => return format!("passed: {passed}\n").into_response(),
+            Err(missing) => missing,
+        };
+        if timeout_at(deadline, changes.changed()).await.is_err() {
+            let lines: String = missing
+                .lines()
+                .map(|line| format!("not yet: {line}\n"))
+                .collect();
+            return (StatusCode::CONFLICT, lines).into_response();
+        }
+    }
+}
+
+/// Asks the lab at `site` whether `step` is done. The text ends with a newline.
+///
+/// # Errors
+/// When the lab does not answer, or says what is missing.
+pub async fn ask(site: SocketAddr, step: Step) -> anyhow::Result<String> {
+    let name = step.to_possible_value().context("every step has a name")?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let url = format!("http://{site}/check/{}", name.get_name());
+    let response = client.get(url).send().await.with_context(|| {
+        format!("no lab answers at {site}: start it with `cargo run -- view` in another terminal")
+    })?;
+    let status = response.status();
+    let text = response.text().await?;
+    match status {
+        StatusCode::OK => Ok(text),
+        StatusCode::CONFLICT => bail!("{}", text.trim_end()),
+        _ => bail!("what answers at {site} is not the lab: {status}"),
+    }
+}
+
+/// The line of the reader's project that step 5 is about.
+const INJECT: &str = "inject_context_into_carrier(&mut headers);";
+
+/// Runs the test of the project in `folder`, which must pass, and once more in a copy without the line that injects
+/// the context, where it must fail.
+///
+/// # Errors
+/// What is missing, or why it cannot be found out.
+pub async fn project(folder: &Path) -> anyhow::Result<String> {
+    let outgoing = folder.join("src/outgoing.rs");
+    let source = std::fs::read_to_string(&outgoing).with_context(|| {
+        format!(
+            "{} cannot be read (--project names the folder of your project)",
+            outgoing.display()
+        )
+    })?;
+    let whole = |line: &&str| line.trim() != INJECT;
+    ensure!(
+        source.lines().any(|line| !whole(&line)),
+        "not yet: {} has no line `{INJECT}`",
+        outgoing.display()
+    );
+    let (passed, output) = test(folder, None).await?;
+    ensure!(passed, "{output}\nnot yet: the test fails");
+
+    let target = target_directory(folder).await?;
+    // Below the project, where cargo finds the same settings; always the same, so that cargo need not begin anew.
+    let copy = folder.join("target/check");
+    let _ = std::fs::remove_dir_all(&copy);
+    std::fs::create_dir_all(&copy).context("there is no place to copy the project to")?;
+    for part in ["Cargo.toml", "Cargo.lock", "src", "tests"] {
+        copy_all(&folder.join(part), &copy.join(part))
+            .with_context(|| format!("{part} cannot be copied"))?;
+    }
+    let broken: Vec<&str> = source.lines().filter(whole).collect();
+    std::fs::write(copy.join("src/outgoing.rs"), broken.join("\n"))?;
+    let (passed, output) = test(&copy, Some(&target)).await?;
+    ensure!(
+        !passed,
+        "not yet: the test passes without the line `{INJECT}`"
+    );
+    ensure!(
+        output.contains("test result: FAILED"),
+        "{output}\nnot yet: without the line `{INJECT}` the project does not compile"
+    );
+    Ok("passed: your test succeeds, and fails without the line that injects\n".to_owned())
+}
+
+/// Runs the test of step 5 in `folder`; says whether it passed, and what it printed.
+async fn test(folder: &Path, target: Option<&Path>) -> anyhow::Result<(bool, String)> {
+    let mut command = cargo(folder);
+    command.args(["test", "--test", "one_trace"]);
+    if let Some(target) = target {
+        command.arg("--target-dir").arg(target);
+    }
+    let output = command.output().await.context("cargo cannot be started")?;
+    let printed = [output.stdout, output.stderr].concat();
+    Ok((
+        output.status.success(),
+        String::from_utf8_lossy(&printed).into_owned(),
+    ))
+}
+
+/// Where cargo builds the project: compiled dependencies are there already.
+async fn target_directory(folder: &Path) -> anyhow::Result<PathBuf> {
+    let mut command = cargo(folder);
+    command.args(["metadata", "--no-deps", "--format-version=1"]);
+    let output = command.output().await.context("cargo cannot be started")?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let target = metadata["target_directory"].as_str();
+    Ok(target.context("cargo does not say where it builds")?.into())
+}
+
+fn cargo(folder: &Path) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .current_dir(folder)
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
+    if !from.is_dir() {
+        return std::fs::copy(from, to).map(drop);
+    }
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        copy_all(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
+}

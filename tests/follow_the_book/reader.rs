@@ -1,0 +1,592 @@
+//! Someone who does what the pages say, and looks at what they show.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use lab::book::Page;
+use regex::Regex;
+use serde_json::Value;
+
+use crate::page::{Action, Folder, Part, Step, Writing, steps};
+use crate::terminal::Terminal;
+
+/// Compiling from scratch takes the longest, on a slow machine.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(1800);
+/// How long a trace may take to arrive, and a line to be logged.
+const ARRIVAL_DEADLINE: Duration = Duration::from_secs(20);
+/// When recording anew, nobody knows what is to come: a trace is complete when nothing has been added for so long.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// The ports that the pages name.
+const PORTS: [u16; 5] = [3000, 4318, 5000, 5001, 5002];
+
+pub struct Reader {
+    clone: PathBuf,
+    /// The folder that would hold the clone and holds the project.
+    parent: PathBuf,
+    terminals: BTreeMap<u8, Terminal>,
+    last: u8,
+    /// For each port of the pages, the free one that takes its place.
+    ports: Vec<(u16, u16)>,
+    /// The ids that the reader types: all others vary.
+    typed: HashSet<String>,
+    /// The traces that there were before the last command.
+    known: HashSet<String>,
+    /// What the browser shows.
+    shown: String,
+    warned: bool,
+    record: bool,
+    /// How long the reader waited on each page for anything but a compiler.
+    waited: Duration,
+}
+
+impl Reader {
+    /// Before the first page. `pages` are all that will be followed.
+    pub fn new<'a>(pages: impl Iterator<Item = &'a str>) -> Reader {
+        let clone = lab::book::root();
+        // Always the same folder, so that cargo need not compile it anew; and one for each clone.
+        let mut hasher = DefaultHasher::new();
+        clone.hash(&mut hasher);
+        let parent = std::env::temp_dir().join(format!("one-trace-{:x}", hasher.finish()));
+        let _ = fs::remove_dir_all(&parent);
+        fs::create_dir_all(parent.join(".cargo")).expect("a folder");
+        // The reader's crates are those of our lock file, compiled next to ours: what is the same is shared.
+        let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let target = temporary.parent().expect("the target folder");
+        let settings = format!(
+            "[build]\ntarget-dir = {:?}\nbuild-dir = {target:?}\n\n[net]\noffline = true\n\n[term]\ncolor = \"never\"\n",
+            temporary.join("reader"),
+        );
+        fs::write(parent.join(".cargo/config.toml"), settings).expect("written");
+        // In a terminal curl shows no progress.
+        fs::write(parent.join(".curlrc"), "no-progress-meter\n").expect("written");
+
+        let ids = Regex::new(r"\b([0-9a-f]{32}|[0-9a-f]{16})\b").expect("a pattern");
+        let typed = pages
+            .flat_map(|page| {
+                ids.find_iter(page)
+                    .map(|id| id.as_str().to_owned())
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        Reader {
+            clone,
+            parent,
+            terminals: BTreeMap::new(),
+            last: 0,
+            ports: free_ports(),
+            typed,
+            known: HashSet::new(),
+            shown: String::new(),
+            warned: false,
+            record: std::env::var("SNAPSHOTS").is_ok_and(|mode| mode == "overwrite"),
+            waited: Duration::ZERO,
+        }
+    }
+
+    pub fn project(&self) -> PathBuf {
+        self.parent.join("distributed_tracing")
+    }
+
+    /// Does all that `page` says.
+    pub async fn follow(&mut self, page: &Page) {
+        let place = |step: &Step| format!("{}:{}", page.path.display(), step.line);
+        let (written, expanded) = (steps(&page.source), steps(&page.expanded));
+        let written = written.unwrap_or_else(|error| panic!("{}: {error}", page.path.display()));
+        let expanded = expanded.unwrap_or_else(|error| panic!("{}: {error}", page.path.display()));
+        assert_eq!(
+            written.len(),
+            expanded.len(),
+            "{}: an include brings steps",
+            page.path.display()
+        );
+        self.waited = Duration::ZERO;
+        for (index, (written, step)) in written.iter().zip(&expanded).enumerate() {
+            let ready = matches!(
+                expanded[index + 1..]
+                    .iter()
+                    .map(|step| &step.action)
+                    .find(|action| **action != Action::Warns),
+                Some(Action::See {
+                    part: Part::Ready,
+                    ..
+                })
+            );
+            if let Err(problem) = self.act(&step.action, &written.action, ready, page).await {
+                panic!("{}: {problem}", place(written));
+            }
+        }
+        println!(
+            "{}: {:.1} s of waiting",
+            page.path.display(),
+            self.waited.as_secs_f64()
+        );
+    }
+
+    async fn act(
+        &mut self,
+        action: &Action,
+        written: &Action,
+        goes_on: bool,
+        page: &Page,
+    ) -> Result<(), String> {
+        match (action, written) {
+            (Action::Write { path, how, content }, _) => self.write(path, *how, content),
+            (Action::Edit { path, diff }, _) => self.edit(path, diff),
+            (
+                Action::Run {
+                    terminal,
+                    folder,
+                    command,
+                },
+                _,
+            ) => self.run(*terminal, folder, command, goes_on).await,
+            (
+                Action::See {
+                    terminals,
+                    part,
+                    output,
+                },
+                Action::See { output: source, .. },
+            ) => {
+                let last = [self.last];
+                let terminals = if terminals.is_empty() {
+                    &last[..]
+                } else {
+                    terminals
+                };
+                for terminal in terminals {
+                    self.see(*terminal, *part, output, recording(page, source))
+                        .await?;
+                }
+                Ok(())
+            }
+            (Action::Interrupt { terminals }, _) => self.interrupt(terminals).await,
+            (Action::Open { url }, _) => self.open(url).await,
+            (Action::Says { text }, _) if self.shown.contains(text.as_str()) => Ok(()),
+            (Action::Says { text }, _) => Err(format!(
+                "the page does not say {text:?}, but:\n{}",
+                self.shown
+            )),
+            (Action::Figure { html }, Action::Figure { html: source }) => {
+                self.figure(html, recording(page, source)).await
+            }
+            (Action::Warns, _) => {
+                self.warned = true;
+                Ok(())
+            }
+            (_, written) => Err(format!(
+                "with its include expanded, it is another step: {written:?}"
+            )),
+        }
+    }
+
+    fn write(&mut self, path: &str, how: Writing, content: &str) -> Result<(), String> {
+        self.warned = false;
+        let file = self.project().join(path);
+        match (how, file.exists()) {
+            (Writing::New, true) => {
+                return Err(format!(
+                    "{path} is there already: the page must say what becomes of it"
+                ));
+            }
+            (Writing::Append | Writing::Replace, false) => {
+                return Err(format!("there is no {path} yet"));
+            }
+            _ => {}
+        }
+        let before = match how {
+            Writing::Append => fs::read_to_string(&file).map_err(|error| error.to_string())?,
+            _ => String::new(),
+        };
+        fs::write(&file, before + content).map_err(|error| format!("{path}: {error}"))?;
+        if path == "Cargo.toml" {
+            fs::copy(
+                self.clone.join("Cargo.lock"),
+                self.project().join("Cargo.lock"),
+            )
+            .expect("copied");
+        }
+        Ok(())
+    }
+
+    fn edit(&mut self, path: &str, diff: &str) -> Result<(), String> {
+        self.warned = false;
+        let side = |sign: char| -> String {
+            let lines = diff.lines().filter(|line| line.starts_with([' ', sign]));
+            lines.map(|line| format!("{}\n", &line[1..])).collect()
+        };
+        let (before, after) = (side('-'), side('+'));
+        let file = self.project().join(path);
+        let text = fs::read_to_string(&file).map_err(|error| format!("{path}: {error}"))?;
+        match text.matches(&before).count() {
+            1 => fs::write(file, text.replace(&before, &after))
+                .map_err(|error| format!("{path}: {error}")),
+            count => Err(format!(
+                "{path} has the lines before the change {count} times:\n{before}"
+            )),
+        }
+    }
+
+    async fn run(
+        &mut self,
+        number: u8,
+        folder: &Folder,
+        command: &str,
+        goes_on: bool,
+    ) -> Result<(), String> {
+        let folder = match folder {
+            Folder::Clone => self.clone.clone(),
+            Folder::Parent => self.parent.clone(),
+            Folder::Named(name) => self.parent.join(name),
+        };
+        self.known = self.traces().await.into_iter().collect();
+        let environment = self.environment();
+        let typed = self
+            .ports
+            .iter()
+            .fold(command.to_owned(), |text, (page, free)| {
+                text.replace(&format!("127.0.0.1:{page}"), &format!("127.0.0.1:{free}"))
+            });
+        // A terminal that has not been used is opened where the page says.
+        let terminal = self
+            .terminals
+            .entry(number)
+            .or_insert_with(|| Terminal::new(&folder));
+        let same = |a: &Path, b: &Path| a.canonicalize().ok() == b.canonicalize().ok();
+        if !same(&terminal.folder, &folder) {
+            return Err(format!(
+                "terminal {number} is in {}, not in {}",
+                terminal.folder.display(),
+                folder.display()
+            ));
+        }
+        if terminal.is_busy() {
+            return Err(format!("terminal {number} is busy"));
+        }
+        self.last = number;
+        let started = Instant::now();
+        terminal.start(&typed, &environment);
+        if goes_on {
+            return Ok(());
+        }
+        let status = terminal.finish(COMMAND_DEADLINE).await?;
+        let printed = terminal.printed();
+        println!(
+            "{:5.1} s  {}",
+            started.elapsed().as_secs_f64(),
+            command.lines().next().unwrap_or_default()
+        );
+        if !command.starts_with("cargo") {
+            self.waited += started.elapsed();
+        }
+        // A page may show a command that fails; then it shows how.
+        if !status.success() && !printed.contains("test result: FAILED") {
+            return Err(format!("it ended with {status}, and printed:\n{printed}"));
+        }
+        self.no_warning(&printed)
+    }
+
+    fn no_warning(&self, printed: &str) -> Result<(), String> {
+        match printed.contains("warning: ") && printed.contains(" --> ") && !self.warned {
+            true => Err(format!(
+                "the page does not say that the compiler warns:\n{printed}"
+            )),
+            false => Ok(()),
+        }
+    }
+
+    async fn see(
+        &mut self,
+        number: u8,
+        part: Part,
+        shown: &str,
+        file: Option<PathBuf>,
+    ) -> Result<(), String> {
+        let normal = self.normal();
+        let terminal = self
+            .terminals
+            .get_mut(&number)
+            .ok_or(format!("nothing ran in terminal {number}"))?;
+        let shown = shown.trim_end();
+        let is = |text: &str| {
+            let text = normal(text);
+            let text = text.trim_end();
+            match part {
+                Part::All => text == shown,
+                Part::End => text.ends_with(&format!("\n{shown}")) || text == shown,
+                Part::Among | Part::Ready => text.contains(shown),
+            }
+        };
+        let deadline = match part {
+            Part::Ready => COMMAND_DEADLINE,
+            _ => ARRIVAL_DEADLINE,
+        };
+        let as_shown = match (self.record, part) {
+            // Nothing tells yet which line is the one; a service prints it in a moment.
+            (true, Part::Ready) => {
+                terminal
+                    .prints(COMMAND_DEADLINE, |text| text.contains("127.0.0.1:"))
+                    .await
+                    && is(&terminal.printed())
+            }
+            (true, _) => terminal.prints(QUIET, &is).await,
+            (false, _) => terminal.prints(deadline, &is).await,
+        };
+        let printed = terminal.printed();
+        if part == Part::Ready {
+            self.no_warning(&printed)?;
+        }
+        if as_shown {
+            return Ok(());
+        }
+        let now = normal(&printed);
+        match file.filter(|_| self.record) {
+            Some(file) => {
+                let lines: Vec<&str> = now.trim_end().lines().collect();
+                let keep = match part {
+                    Part::End => shown.lines().count().max(1),
+                    Part::All | Part::Among | Part::Ready => lines.len(),
+                };
+                let kept = &lines[lines.len().saturating_sub(keep)..];
+                fs::write(&file, kept.join("\n") + "\n")
+                    .map_err(|error| format!("{}: {error}", file.display()))
+            }
+            None => Err(format!(
+                "the page shows\n{shown}\nbut terminal {number} shows\n{now}"
+            )),
+        }
+    }
+
+    /// Puts a word in the place of everything that differs from run to run, and the ports of the pages back.
+    fn normal(&self) -> impl Fn(&str) -> String + use<> {
+        let pattern = |pattern: &str| Regex::new(pattern).expect("a pattern");
+        let words = [
+            (pattern(r"\r"), ""),
+            (pattern(r"date: .*"), "date: <date>"),
+            (pattern(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "<time>"),
+            (pattern(r"in (\d+m )?[\d.]+s\b"), "in <time>"),
+        ];
+        let (trace_id, span_id) = (pattern(r"\b[0-9a-f]{32}\b"), pattern(r"\b[0-9a-f]{16}\b"));
+        let (ports, typed) = (self.ports.clone(), self.typed.clone());
+        move |text| {
+            let mut text = text.to_owned();
+            for (page, free) in &ports {
+                text = text.replace(&format!("127.0.0.1:{free}"), &format!("127.0.0.1:{page}"));
+            }
+            for (pattern, word) in &words {
+                text = pattern.replace_all(&text, *word).into_owned();
+            }
+            for (pattern, word) in [(&trace_id, "<trace-id>"), (&span_id, "<span-id>")] {
+                let put = |found: &regex::Captures| match typed.contains(&found[0]) {
+                    true => found[0].to_owned(),
+                    false => word.to_owned(),
+                };
+                text = pattern.replace_all(&text, put).into_owned();
+            }
+            text
+        }
+    }
+
+    async fn interrupt(&mut self, terminals: &[u8]) -> Result<(), String> {
+        for number in terminals {
+            let terminal = self
+                .terminals
+                .get_mut(number)
+                .filter(|terminal| terminal.is_busy());
+            let terminal = terminal.ok_or(format!("nothing runs in terminal {number}"))?;
+            let started = Instant::now();
+            let status = terminal.interrupt(COMMAND_DEADLINE).await?;
+            self.waited += started.elapsed();
+            if !status.success() {
+                return Err(format!(
+                    "terminal {number} ended with {status}, and printed:\n{}",
+                    terminal.printed()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    async fn open(&mut self, url: &str) -> Result<(), String> {
+        let path = url
+            .strip_prefix("http://127.0.0.1:3000")
+            .ok_or(format!("{url} is not an address of the lab"))?;
+        // A trace that is on its way has no page yet.
+        let deadline = Instant::now() + ARRIVAL_DEADLINE;
+        loop {
+            let (status, text) = self.get(path).await?;
+            if status == 200 {
+                self.shown = text;
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{url} is answered {status}"));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn get(&self, path: &str) -> Result<(u16, String), String> {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("a client");
+        let answer = client
+            .get(format!("http://127.0.0.1:{}{path}", self.port(3000)))
+            .send()
+            .await;
+        let answer = answer.map_err(|error| format!("{path}: {error}"))?;
+        let status = answer.status().as_u16();
+        Ok((
+            status,
+            answer.text().await.map_err(|error| error.to_string())?,
+        ))
+    }
+
+    /// The ids of all traces that the lab has, the earliest first; none where it does not run.
+    async fn traces(&self) -> Vec<String> {
+        let Ok((_, json)) = self.get("/api/traces?limit=1000").await else {
+            return Vec::new();
+        };
+        let json: Value = serde_json::from_str(&json).expect("JSON");
+        let mut traces: Vec<(u64, String)> = json["data"]
+            .as_array()
+            .expect("a list of traces")
+            .iter()
+            .map(|trace| {
+                let spans = trace["spans"].as_array().expect("a list of spans");
+                let start = spans
+                    .iter()
+                    .filter_map(|span| span["startTime"].as_u64())
+                    .min();
+                (
+                    start.unwrap_or_default(),
+                    trace["traceID"].as_str().expect("an id").to_owned(),
+                )
+            })
+            .collect();
+        traces.sort();
+        traces.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// The waterfalls of the traces that the last command left must be those of the page.
+    async fn figure(&mut self, shown: &str, file: Option<PathBuf>) -> Result<(), String> {
+        let started = Instant::now();
+        let mut last = (String::new(), Instant::now());
+        loop {
+            let mut figures = String::new();
+            for id in self.traces().await {
+                if !self.known.contains(&id) {
+                    let (_, page) = self.get(&format!("/traces/{id}")).await?;
+                    let (_, rest) = page
+                        .split_once("<div class=\"wide\">")
+                        .ok_or("no waterfall")?;
+                    let (table, _) = rest.split_once("</table>").ok_or("no waterfall")?;
+                    figures.push_str(&format!("<div class=\"wide\">{table}</table></div>\n"));
+                }
+            }
+            if without_times(&figures) == without_times(shown) {
+                self.waited += started.elapsed();
+                return Ok(());
+            }
+            if figures != last.0 {
+                last = (figures, Instant::now());
+            } else if self.record && last.1.elapsed() > QUIET {
+                let file = file.ok_or("a figure must be included from src/recordings")?;
+                return fs::write(&file, last.0)
+                    .map_err(|error| format!("{}: {error}", file.display()));
+            } else if !self.record && started.elapsed() > ARRIVAL_DEADLINE {
+                return Err(format!(
+                    "the page shows\n{shown}\nbut the lab shows\n{}",
+                    last.0
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Where everything listens in place of the ports that the pages name, and nothing that happens to be set here.
+    fn environment(&self) -> Vec<(String, String)> {
+        let address = |port| format!("127.0.0.1:{}", self.port(port));
+        let url = |port| format!("http://{}", address(port));
+        let own = [
+            ("CURL_HOME", self.parent.display().to_string()),
+            ("LAB_SITE", address(3000)),
+            ("LAB_OTLP", address(4318)),
+            ("LAB_PROJECT", self.project().display().to_string()),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", url(4318)),
+            ("API_GATEWAY_ADDR", address(5000)),
+            ("USER_SERVICE_ADDR", address(5001)),
+            ("USER_SERVICE_URL", url(5001)),
+            ("LLM_SERVICE_ADDR", address(5002)),
+            ("LLM_SERVICE_URL", url(5002)),
+            ("NO_PROXY", "127.0.0.1".to_owned()),
+        ];
+        own.map(|(key, value)| (key.to_owned(), value)).to_vec()
+    }
+
+    fn port(&self, page: u16) -> u16 {
+        let found = self.ports.iter().find(|(named, _)| *named == page);
+        found.map_or(page, |(_, free)| *free)
+    }
+
+    /// The pages end with everything stopped.
+    pub fn nothing_runs(&self) {
+        let busy = self
+            .terminals
+            .iter()
+            .filter(|(_, terminal)| terminal.is_busy());
+        let busy: Vec<_> = busy.map(|(number, _)| number).collect();
+        assert!(
+            busy.is_empty(),
+            "the pages leave something running in terminals {busy:?}"
+        );
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.terminals.clear();
+        let _ = fs::remove_dir_all(&self.parent);
+    }
+}
+
+/// Free ports that no other test is given: the system hands out higher ones.
+fn free_ports() -> Vec<(u16, u16)> {
+    let first = 20_000 + u16::try_from(std::process::id() % 10_000).expect("below 10,000");
+    let mut free = (first..32_000).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    PORTS
+        .map(|page| (page, free.next().expect("a free port")))
+        .to_vec()
+}
+
+/// The file of the recording that a page includes.
+fn recording(page: &Page, source: &str) -> Option<PathBuf> {
+    let include = source
+        .trim()
+        .strip_prefix("{{#include ")?
+        .strip_suffix("}}")?;
+    let folder = page.path.parent()?;
+    Some(lab::book::root().join(folder).join(include))
+}
+
+fn without_times(figure: &str) -> String {
+    let patterns = [
+        (r"\d+\.\d\d ms", "<time>"),
+        (r"margin-left:[\d.]+%;width:[\d.]+%", "<place>"),
+    ];
+    let text = patterns
+        .iter()
+        .fold(figure.to_owned(), |text, (pattern, word)| {
+            Regex::new(pattern)
+                .expect("a pattern")
+                .replace_all(&text, *word)
+                .into_owned()
+        });
+    text.trim_end().to_owned()
+}

@@ -1,0 +1,165 @@
+//! A terminal of the reader: a folder, and one command at a time.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use lab::services::is_setting;
+use tokio::io::AsyncReadExt as _;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+/// Runs what it is given as a shell does, and leaves the folder it ended in where we find it. A service that is
+/// interrupted ends; the shell of a terminal does not.
+const SHELL: &str =
+    r#"exec 2>&1; trap : INT; eval "$TYPED"; code=$?; pwd >"$FOLDER_AFTER"; exit $code"#;
+
+pub struct Terminal {
+    pub folder: PathBuf,
+    running: Option<Running>,
+    /// What the last command printed, when it has ended.
+    printed: String,
+}
+
+struct Running {
+    child: Child,
+    output: watch::Receiver<String>,
+    folder_after: tempfile::NamedTempFile,
+}
+
+impl Terminal {
+    pub fn new(folder: &Path) -> Terminal {
+        Terminal {
+            folder: folder.to_owned(),
+            running: None,
+            printed: String::new(),
+        }
+    }
+
+    pub fn is_busy(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Types a command.
+    pub fn start(&mut self, typed: &str, environment: &[(String, String)]) {
+        assert!(!self.is_busy(), "the terminal is busy with another command");
+        let folder_after = tempfile::NamedTempFile::new().expect("a file");
+        let mut command = Command::new("sh");
+        // What happens to be set where the test runs is not the reader's.
+        for (key, _) in std::env::vars_os().filter(|(key, _)| is_setting(&key.to_string_lossy())) {
+            command.env_remove(key);
+        }
+        let mut child = command
+            .env_remove("RUST_BACKTRACE")
+            .args(["-c", SHELL])
+            .current_dir(&self.folder)
+            .envs(environment.iter().map(|(key, value)| (key, value)))
+            .env("TYPED", typed)
+            .env("FOLDER_AFTER", folder_after.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .expect("a shell");
+        let mut stdout = child.stdout.take().expect("an output");
+        let (sender, output) = watch::channel(String::new());
+        tokio::spawn(async move {
+            let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
+            while let Ok(length @ 1..) = stdout.read(&mut buffer).await {
+                all.extend_from_slice(&buffer[..length]);
+                sender.send_replace(String::from_utf8_lossy(&all).into_owned());
+            }
+        });
+        self.printed.clear();
+        self.running = Some(Running {
+            child,
+            output,
+            folder_after,
+        });
+    }
+
+    /// What the current command has printed, or the last one.
+    pub fn printed(&self) -> String {
+        match &self.running {
+            Some(running) => running.output.borrow().clone(),
+            None => self.printed.clone(),
+        }
+    }
+
+    /// Waits until what is printed is as it should be; says whether it was within `deadline`, and before the command
+    /// ended.
+    pub async fn prints(&mut self, deadline: Duration, is: impl Fn(&str) -> bool) -> bool {
+        let Some(running) = &mut self.running else {
+            return is(&self.printed);
+        };
+        let seen = running.output.wait_for(|text| is(text));
+        matches!(tokio::time::timeout(deadline, seen).await, Ok(Ok(_)))
+    }
+
+    /// Waits until the command has ended.
+    pub async fn finish(&mut self, deadline: Duration) -> Result<ExitStatus, String> {
+        let Running {
+            mut child,
+            mut output,
+            folder_after,
+        } = self
+            .running
+            .take()
+            .ok_or("no command runs in the terminal")?;
+        let status = match tokio::time::timeout(deadline, child.wait()).await {
+            Ok(status) => status.map_err(|error| error.to_string())?,
+            Err(_) => {
+                let printed = output.borrow().clone();
+                self.running = Some(Running {
+                    child,
+                    output,
+                    folder_after,
+                });
+                return Err(format!(
+                    "it did not end within {deadline:?}; it printed:\n{printed}"
+                ));
+            }
+        };
+        // Its sender goes when the last line is read.
+        while output.changed().await.is_ok() {}
+        self.printed = output.borrow().clone();
+        let folder = std::fs::read_to_string(folder_after.path()).unwrap_or_default();
+        if !folder.trim().is_empty() {
+            self.folder = folder.trim().into();
+        }
+        Ok(status)
+    }
+
+    /// Presses Ctrl-C, and waits for the end.
+    pub async fn interrupt(&mut self, deadline: Duration) -> Result<ExitStatus, String> {
+        self.signal("-INT");
+        self.finish(deadline).await
+    }
+
+    /// The terminal sends the signal to every process of the command, as Ctrl-C does.
+    fn signal(&self, signal: &str) {
+        if let Some(id) = self.running.as_ref().and_then(|running| running.child.id()) {
+            let group = format!("-{id}");
+            let _ = std::process::Command::new("kill")
+                .args([signal, "--", &group])
+                .status();
+        }
+    }
+}
+
+/// A test that fails half-way must leave nothing running either.
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.signal("-TERM");
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while let Ok(None) = running.child.try_wait()
+            && Instant::now() < deadline
+        {
+            std::thread::yield_now();
+        }
+        let _ = running.child.start_kill();
+    }
+}
