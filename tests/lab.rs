@@ -267,6 +267,30 @@ async fn view_serves_without_services_and_takes_the_spans_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_asks_the_lab_and_its_exit_code_is_the_answer() {
+    let mut lab = Lab::start(&["view"]).await;
+    let printed = lab.read_to("Send spans here").await;
+    let site = address(&printed, "Book");
+    let site = site.trim_start_matches("http://").trim_end_matches('/');
+    let output = command(&["check", "set-up", "--site", site]).await.output();
+    let output = output.await.expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        output.stdout.starts_with(b"passed: the lab runs"),
+        "{output:?}"
+    );
+
+    let error = failure(&["check", "1", "--site", site]).await;
+    assert!(error.contains("not yet: no `POST /generate`"), "{error}");
+    let error = failure(&["check", "1"]).await;
+    assert!(
+        error.contains("no lab answers at 127.0.0.1:0: start it"),
+        "{error}"
+    );
+    assert_eq!(lab.signal("-TERM").await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_is_one_line_that_names_it() {
     let holder = tokio::net::TcpListener::bind(FREE)
         .await

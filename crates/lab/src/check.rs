@@ -190,11 +190,11 @@ impl Expected {
     }
 }
 
-/// What the lab says of `step`, given all traces, the newest first.
+/// What the lab says of `step`, given all traces, the newest first; `otlp` is where it takes spans.
 ///
 /// # Errors
 /// What is missing, a line each.
-fn verdict(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, String> {
+pub fn verdict(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, String> {
     match step {
         Step::SetUp => Ok(format!("the lab runs, and takes spans at http://{otlp}")),
         Step::LlmService => {
@@ -341,14 +341,19 @@ pub async fn project(folder: &Path) -> anyhow::Result<String> {
     ensure!(passed, "{output}\nnot yet: the test fails");
 
     let target = target_directory(folder).await?;
-    // Below the project, where cargo finds the same settings; always the same, so that cargo need not begin anew.
-    let copy = folder.join("target/check");
-    let _ = std::fs::remove_dir_all(&copy);
+    // Below the project, where cargo finds the same settings, and always there, so that cargo need not begin anew. The
+    // copy is a member of a workspace: in the same place of its own, cargo would mistake it for the project.
+    let workspace = folder.join("target/check");
+    let copy = workspace.join("project");
+    let _ = std::fs::remove_dir_all(&workspace);
     std::fs::create_dir_all(&copy).context("there is no place to copy the project to")?;
-    for part in ["Cargo.toml", "Cargo.lock", "src", "tests"] {
+    for part in ["Cargo.toml", "src", "tests"] {
         copy_all(&folder.join(part), &copy.join(part))
             .with_context(|| format!("{part} cannot be copied"))?;
     }
+    copy_all(&folder.join("Cargo.lock"), &workspace.join("Cargo.lock"))?;
+    let members = "[workspace]\nresolver = \"3\"\nmembers = [\"project\"]\n";
+    std::fs::write(workspace.join("Cargo.toml"), members)?;
     let broken: Vec<&str> = source.lines().filter(whole).collect();
     std::fs::write(copy.join("src/outgoing.rs"), broken.join("\n"))?;
     let (passed, output) = test(&copy, Some(&target)).await?;
