@@ -183,7 +183,7 @@ fn spoken(prose: &str) -> Vec<Action> {
             url: found[0].clone(),
         });
     }
-    if let Some(found) = captures(r#"the page says "([^"]+)""#, prose) {
+    if let Some(found) = captures(r#"[Tt]he page says "([^"]+)""#, prose) {
         actions.push(Action::Says {
             text: found[0].clone(),
         });
@@ -306,4 +306,63 @@ impl Effort {
     pub fn minutes(&self) -> f64 {
         self.words as f64 / 200.0 + (self.commands + self.listings) as f64 / 6.0
     }
+}
+
+#[test]
+fn what_the_page_does_not_say_is_an_error() {
+    for (page, expected) in [
+        (
+            "Run this:\n\n```sh\nls\n```\n",
+            "names no terminal and folder",
+        ),
+        (
+            "In terminal 3:\n\n```sh\nls\n```\n",
+            "names no terminal and folder",
+        ),
+        (
+            "A module:\n\n```rust\nfn a() {}\n```\n",
+            "no path in italics",
+        ),
+    ] {
+        let error = steps(page).expect_err("something is missing");
+        assert!(error.contains(expected), "{page}: {error}");
+    }
+}
+
+#[test]
+fn a_page_is_read_as_a_person_reads_it() {
+    let page = "# One\n\nReplace all of `a.rs`:\n\n*a.rs*\n\n```rust\nfn a() {}\n```\n\n\
+                In terminal 2, press Ctrl-C. Then, in terminal 2, in `x`:\n\n```sh\nls\n```\n\n\
+                The last line is:\n\n```text\nb\n```\n\nOpen <http://127.0.0.1:3000/traces>. \
+                The page says \"No trace yet\".\n";
+    let actions: Vec<Action> = steps(page)
+        .expect("a page")
+        .into_iter()
+        .map(|step| step.action)
+        .collect();
+    let expected = [
+        Action::Write {
+            path: "a.rs".into(),
+            how: Writing::Replace,
+            content: "fn a() {}\n".into(),
+        },
+        Action::Interrupt { terminals: vec![2] },
+        Action::Run {
+            terminal: 2,
+            folder: Folder::Named("x".into()),
+            command: "ls\n".into(),
+        },
+        Action::See {
+            terminals: vec![],
+            part: Part::End,
+            output: "b\n".into(),
+        },
+        Action::Open {
+            url: "http://127.0.0.1:3000/traces".into(),
+        },
+        Action::Says {
+            text: "No trace yet".into(),
+        },
+    ];
+    assert_eq!(actions, expected);
 }

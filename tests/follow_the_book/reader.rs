@@ -483,11 +483,9 @@ impl Reader {
             for id in self.traces().await {
                 if !self.known.contains(&id) {
                     let (_, page) = self.get(&format!("/traces/{id}")).await?;
-                    let (_, rest) = page
-                        .split_once("<div class=\"wide\">")
-                        .ok_or("no waterfall")?;
-                    let (table, _) = rest.split_once("</table>").ok_or("no waterfall")?;
-                    figures.push_str(&format!("<div class=\"wide\">{table}</table></div>\n"));
+                    let start = page.find("<div class=\"wide\"").ok_or("no waterfall")?;
+                    let (table, _) = page[start..].split_once("</table>").ok_or("no waterfall")?;
+                    figures.push_str(&format!("{table}</table></div>\n"));
                 }
             }
             if without_times(&figures) == without_times(shown) {

@@ -159,31 +159,32 @@ pub fn caption(tree: &Tree) -> String {
     caption
 }
 
-/// The trace as one table: a row a span, indented by depth, with a bar for its place in time.
+/// The trace as one table: a row a span, indented by depth, with a bar for its place in time. On a phone the style
+/// sheet lays a row out on three lines, so the roles are named: a browser may take it for a table no more.
 pub fn waterfall(tree: &Tree, caption: &str) -> Markup {
     html! {
-        div.wide {
-            table.waterfall {
+        div.wide tabindex="0" role="group" aria-label="Waterfall" {
+            table.waterfall role="table" {
                 caption { (caption) }
-                thead {
-                    tr {
-                        th scope="col" { "Span" }
-                        th scope="col" { "Kind" }
-                        th scope="col" { "Service" }
-                        th scope="col" { "Remarks" }
-                        th.number scope="col" { "Duration" }
-                        th.time scope="col" { "Time" }
+                thead role="rowgroup" {
+                    tr role="row" {
+                        th scope="col" role="columnheader" { "Span" }
+                        th scope="col" role="columnheader" { "Kind" }
+                        th scope="col" role="columnheader" { "Service" }
+                        th scope="col" role="columnheader" { "Remarks" }
+                        th.number scope="col" role="columnheader" { "Duration" }
+                        th.time scope="col" role="columnheader" { "Time" }
                     }
                 }
-                tbody {
+                tbody role="rowgroup" {
                     @for row in &tree.rows {
-                        tr.error[row.span.is_error()] {
-                            th scope="row" { span.branch aria-hidden="true" { (row.branch()) } (row.span.name()) }
-                            td.kind { (row.span.kind()) }
-                            td { span class={ "swatch look" (look(row.span.service())) } aria-hidden="true" {} (row.span.service()) }
-                            td { (row.notes().join(", ")) }
-                            td.number { (milliseconds(row.span.duration())) }
-                            td.time { (bar(tree, &row.span, look(row.span.service()))) }
+                        tr.error[row.span.is_error()] role="row" {
+                            th scope="row" role="rowheader" { span.branch aria-hidden="true" { (row.branch()) } (row.span.name()) }
+                            td.kind role="cell" { (row.span.kind()) }
+                            td.service role="cell" { span class={ "swatch look" (look(row.span.service())) } aria-hidden="true" {} (row.span.service()) }
+                            td.remarks role="cell" { (row.notes().join(", ")) }
+                            td.number role="cell" { (milliseconds(row.span.duration())) }
+                            td.time role="cell" { (bar(tree, &row.span, look(row.span.service()))) }
                         }
                     }
                 }
