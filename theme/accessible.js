@@ -2,22 +2,28 @@
 (() => {
   document.getElementById("mdbook-menu-bar").setAttribute("role", "banner");
 
-  // A label that does what a button does.
-  const toggle = document.getElementById("mdbook-sidebar-toggle");
-  toggle.setAttribute("role", "button");
-  toggle.tabIndex = 0;
-  toggle.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") {
-      event.preventDefault();
-      toggle.click();
-    }
-  });
+  // A button in place of the label that opens the table of contents: it takes the focus, and says its state.
+  const label = document.getElementById("mdbook-sidebar-toggle");
+  const checkbox = document.getElementById("mdbook-sidebar-toggle-anchor");
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "icon-button";
+  button.title = label.title;
+  button.setAttribute("aria-label", label.title);
+  button.setAttribute("aria-controls", "mdbook-sidebar");
+  button.append(...label.childNodes);
+  button.addEventListener("click", () => label.click());
+  const tell = () => button.setAttribute("aria-expanded", checkbox.checked);
+  checkbox.addEventListener("change", tell);
+  tell();
+  label.hidden = true;
+  label.before(button);
 
   // What scrolls must be within reach of the arrow keys.
   const reach = () => {
-    for (const code of document.querySelectorAll("pre > code")) {
-      if (code.scrollWidth > code.clientWidth) code.tabIndex = 0;
-      else code.removeAttribute("tabindex");
+    for (const wide of document.querySelectorAll("pre > code, .table-wrapper")) {
+      if (wide.scrollWidth > wide.clientWidth) wide.tabIndex = 0;
+      else wide.removeAttribute("tabindex");
     }
   };
   reach();
