@@ -6,73 +6,11 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use lab::viewer;
-use regex::Regex;
+use support::recording::{self, check, figures, redact};
 use support::{Setup, Stopped, hung, refused};
-
-/// Every file below src/recordings, with what it should hold now.
-#[derive(Default)]
-struct Recordings(Vec<(String, String)>);
-
-impl Recordings {
-    fn add(&mut self, name: &str, content: String) {
-        self.0.push((name.to_owned(), content));
-    }
-
-    /// The traces as figures, the earliest first.
-    fn add_traces(&mut self, name: &str, stopped: &Stopped) {
-        let mut trees = stopped.trees();
-        trees.sort_by_key(|tree| tree.start);
-        let figures: Vec<String> = trees
-            .iter()
-            .map(|tree| viewer::waterfall(tree, &viewer::caption(tree)).into_string())
-            .collect();
-        self.add(&format!("{name}.html"), figures.join("\n") + "\n");
-    }
-
-    /// Writes them, or compares them with what is there, ids and times aside.
-    fn check(&self, folder: &Path, overwrite: bool) {
-        let mut stale = Vec::new();
-        for (name, content) in &self.0 {
-            let path = folder.join(name);
-            if overwrite {
-                fs::write(&path, content).expect("the recording can be written");
-            }
-            let recorded = fs::read_to_string(&path).unwrap_or_default();
-            if redact(&recorded) != redact(content) {
-                stale.push(format!("{name}: recorded\n{recorded}\nbut now\n{content}"));
-            }
-        }
-        assert!(
-            stale.is_empty(),
-            "stale (SNAPSHOTS=overwrite records anew):\n{}",
-            stale.join("\n")
-        );
-    }
-}
-
-/// Puts a word in the place of everything that differs from run to run.
-fn redact(text: &str) -> String {
-    let rules = [
-        (r" *\d+\.\d\d ms", " <time>"),
-        (r"margin-left:[\d.]+%;width:[\d.]+%", "<place>"),
-        (r"\b[0-9a-f]{32}\b", "<trace id>"),
-        (r"\b[0-9a-f]{16}\b", "<span id>"),
-        (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
-    ];
-    rules.iter().fold(text.to_owned(), |text, (pattern, word)| {
-        Regex::new(pattern)
-            .expect("a pattern")
-            .replace_all(&text, *word)
-            .into_owned()
-    })
-}
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// Exports nothing before the flush at the end.
 fn setup() -> Setup {
@@ -86,54 +24,67 @@ async fn ask(setup: Setup, status: u16) -> Stopped {
     system.stop().await
 }
 
-async fn record() -> Recordings {
-    let mut recordings = Recordings::default();
+/// The traces that are left, the earliest first.
+fn figure(stopped: &Stopped) -> String {
+    let mut trees = stopped.trees();
+    trees.sort_by_key(|tree| tree.start);
+    figures(&trees)
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_trace() {
     let stopped = ask(setup(), 200).await;
-    recordings.add_traces("whole", &stopped);
-    recordings.add("whole.txt", stopped.only_tree().to_text());
-    recordings.add("whole.svg", viewer::svg(&stopped.only_tree(), 900) + "\n");
+    let tree = stopped.only_tree();
+    check("whole.html", &figure(&stopped)).unwrap();
+    check("whole.txt", &tree.to_text()).unwrap();
+    check("whole.svg", &(viewer::svg(&tree, 900) + "\n")).unwrap();
+    show_in_readme();
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_header_is_dropped_on_both_hops() {
     let stopped = ask(setup().without_traceparent(), 200).await;
-    recordings.add_traces("fallen-apart", &stopped);
+    check("fallen-apart.html", &figure(&stopped)).unwrap();
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_spans_go_nowhere() {
     let (nobody, _kept) = refused();
-    let elsewhere = setup().with(
-        "user-service",
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        format!("http://{nobody}"),
-    );
-    let stopped = ask(elsewhere, 200).await;
-    recordings.add_traces("missing-service", &stopped);
+    let key = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    let setup = setup().with("user-service", key, format!("http://{nobody}"));
+    let stopped = ask(setup, 200).await;
+    check("missing-service.html", &figure(&stopped)).unwrap();
     let lines = stopped.log.find("user-service", "WARN");
-    let last = lines.last().expect("a line about the loss");
-    let (_, line) = last.split_once(" | ").expect("behind the name");
-    recordings.add("lost-spans.txt", redact(line) + "\n");
+    let (_, line) = lines
+        .last()
+        .and_then(|line| line.split_once(" | "))
+        .expect("a line about the loss");
+    check("lost-spans.txt", &(redact(line) + "\n")).unwrap();
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_does_not_answer() {
     let (silent, _) = hung().await;
-    let slow = setup()
+    let setup = setup()
         .with(
             "user-service",
             "LLM_SERVICE_URL",
             format!("http://{silent}"),
         )
         .with("user-service", "LLM_SERVICE_TIMEOUT_MS", 100);
-    recordings.add_traces("slow", &ask(slow, 504).await);
-
-    recordings
+    check("slow.html", &figure(&ask(setup, 504).await)).unwrap();
 }
 
 /// The README shows a recording between the fences behind `<!-- recorded: whole.txt -->`.
-fn check_readme(recordings: &Path, overwrite: bool) {
-    let path = root().join("README.md");
+fn show_in_readme() {
+    let path = lab::book::root().join("README.md");
     let readme = fs::read_to_string(&path).expect("a README");
     let mark = "<!-- recorded: whole.txt -->\n```text\n";
     let (before, rest) = readme.split_once(mark).expect("the mark");
     let (shown, after) = rest.split_once("```").expect("the end of the block");
-    let recorded = fs::read_to_string(recordings.join("whole.txt")).expect("a recording");
-    if overwrite {
-        fs::write(&path, format!("{before}{mark}{recorded}```{after}"))
-            .expect("the README can be written");
+    let recorded = fs::read_to_string(recording::folder().join("whole.txt")).expect("a recording");
+    if recording::overwrite() {
+        fs::write(&path, format!("{before}{mark}{recorded}```{after}")).expect("written");
     } else {
         assert_eq!(
             shown, recorded,
@@ -142,22 +93,14 @@ fn check_readme(recordings: &Path, overwrite: bool) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_recordings_of_the_book_are_what_the_services_give_today() {
-    let folder = root().join("src/recordings");
-    let overwrite = std::env::var("SNAPSHOTS").is_ok_and(|mode| mode == "overwrite");
-    record().await.check(&folder, overwrite);
-    check_readme(&folder, overwrite);
-}
-
 /// A recording that is shown nowhere is compared by nobody.
 #[test]
 fn every_recording_is_shown() {
-    let mut shown = fs::read_to_string(root().join("README.md")).expect("a README");
-    for page in lab::book::pages(&root()).expect("the book can be read") {
+    let mut shown = fs::read_to_string(lab::book::root().join("README.md")).expect("a README");
+    for page in lab::book::pages(&lab::book::root()).expect("the book can be read") {
         shown.push_str(&page.source);
     }
-    let unused: Vec<PathBuf> = fs::read_dir(root().join("src/recordings"))
+    let unused: Vec<PathBuf> = fs::read_dir(recording::folder())
         .expect("the folder of the recordings")
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| {

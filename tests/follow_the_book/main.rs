@@ -5,6 +5,8 @@
 
 mod page;
 mod reader;
+#[path = "../support/mod.rs"]
+mod support;
 mod terminal;
 
 use std::collections::{BTreeMap, BTreeSet};

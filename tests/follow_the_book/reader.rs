@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,8 @@ use regex::Regex;
 use serde_json::Value;
 
 use crate::page::{Action, Folder, Part, Step, Writing, steps};
+use crate::support::free_ports;
+use crate::support::recording::{self, redact};
 use crate::terminal::Terminal;
 
 /// Compiling from scratch takes the longest, on a slow machine.
@@ -78,12 +79,12 @@ impl Reader {
             parent,
             terminals: BTreeMap::new(),
             last: 0,
-            ports: free_ports(),
+            ports: PORTS.into_iter().zip(free_ports()).collect(),
             typed,
             known: HashSet::new(),
             shown: String::new(),
             warned: false,
-            record: std::env::var("SNAPSHOTS").is_ok_and(|mode| mode == "overwrite"),
+            record: recording::overwrite(),
             waited: Duration::ZERO,
         }
     }
@@ -488,7 +489,7 @@ impl Reader {
                     figures.push_str(&format!("{table}</table></div>\n"));
                 }
             }
-            if without_times(&figures) == without_times(shown) {
+            if redact(&figures) == redact(shown) {
                 self.waited += started.elapsed();
                 return Ok(());
             }
@@ -554,15 +555,6 @@ impl Drop for Reader {
     }
 }
 
-/// Free ports that no other test is given: the system hands out higher ones.
-fn free_ports() -> Vec<(u16, u16)> {
-    let first = 20_000 + u16::try_from(std::process::id() % 10_000).expect("below 10,000");
-    let mut free = (first..32_000).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    PORTS
-        .map(|page| (page, free.next().expect("a free port")))
-        .to_vec()
-}
-
 /// The file of the recording that a page includes.
 fn recording(page: &Page, source: &str) -> Option<PathBuf> {
     let include = source
@@ -571,20 +563,4 @@ fn recording(page: &Page, source: &str) -> Option<PathBuf> {
         .strip_suffix("}}")?;
     let folder = page.path.parent()?;
     Some(lab::book::root().join(folder).join(include))
-}
-
-fn without_times(figure: &str) -> String {
-    let patterns = [
-        (r"\d+\.\d\d ms", "<time>"),
-        (r"margin-left:[\d.]+%;width:[\d.]+%", "<place>"),
-    ];
-    let text = patterns
-        .iter()
-        .fold(figure.to_owned(), |text, (pattern, word)| {
-            Regex::new(pattern)
-                .expect("a pattern")
-                .replace_all(&text, *word)
-                .into_owned()
-        });
-    text.trim_end().to_owned()
 }

@@ -1,0 +1,205 @@
+//! The 200 that lied: the Python tutorial that this book descends from, run as it is published. The introduction shows
+//! the traces of one request to it, and says what the cause is.
+//!
+//! `SNAPSHOTS=overwrite cargo test --test python_original` records its figure anew.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use axum::routing::post;
+use axum::{Json, Router};
+use lab::receiver;
+use lab::store::{Limits, Store};
+use lab::tree::Tree;
+use serde_json::{Value, json};
+use support::{client, free_ports, recording, within_reason};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// The files of the tutorial, the name of each service, and its port, in the order in which they must be started.
+const SERVICES: [(&str, &str, u16); 3] = [
+    ("llm_service.py", "llm-service", 5002),
+    ("user_service.py", "user-service", 5001),
+    ("api_gateway.py", "api-gateway", 5000),
+];
+
+/// The spans of one request: one of the gateway, two each of the others.
+const SPANS: usize = 5;
+
+/// Where install.sh has put it; `None` where it has not been run, which is a failure in CI.
+fn installed() -> Option<PathBuf> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .expect("the target folder");
+    let folder = target.join("python-original");
+    if folder.join("installed").exists() {
+        return Some(folder);
+    }
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "the Python original is not installed"
+    );
+    eprintln!(
+        "skipped: the Python original is not installed; run tests/python_original/install.sh"
+    );
+    None
+}
+
+/// The services of the tutorial, and what they have exported.
+struct Original {
+    folder: PathBuf,
+    /// The printed ports, and the free ones in their place.
+    ports: Vec<(u16, u16)>,
+    store: Store,
+    _services: Vec<Child>,
+}
+
+impl Original {
+    async fn start(folder: PathBuf, settings: &[(&str, &str)]) -> Original {
+        let store = Store::new(Limits::default());
+        let backend = support::serve(
+            Router::new()
+                .route("/session/start", post(session))
+                .route("/v1/chat/completions", post(completion))
+                .nest("/opentelemetry", receiver::routes(store.clone())),
+        )
+        .await;
+        let printed = SERVICES.map(|(_, _, port)| port);
+        let ports: Vec<(u16, u16)> = printed.into_iter().zip(free_ports()).collect();
+        let map: Vec<String> = ports
+            .iter()
+            .map(|(page, free)| format!("{page}={free}"))
+            .collect();
+        let mut services = Vec::new();
+        for (file, name, _) in SERVICES {
+            let runner = lab::book::root().join("tests/python_original/run_service.py");
+            let mut child = Command::new(folder.join("bin/python"))
+                .arg(runner)
+                .arg(folder.join("distributed_tracing").join(file))
+                .env_clear()
+                .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+                .env("PORTS", map.join(","))
+                .env("HH_API_KEY", "none")
+                .env("HH_API_URL", format!("http://{backend}"))
+                .env("OPENAI_API_KEY", "none")
+                .env("OPENAI_BASE_URL", format!("http://{backend}/v1"))
+                // Not in the tutorial, where all three have the same name.
+                .env("OTEL_SERVICE_NAME", name)
+                .env("OTEL_BSP_SCHEDULE_DELAY", "100")
+                .envs(settings.iter().copied())
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .kill_on_drop(true)
+                .spawn()
+                .expect("Python runs");
+            let mut log = BufReader::new(child.stderr.take().expect("an output")).lines();
+            let mut said = String::new();
+            while !said.contains("Running on") {
+                match within_reason(log.next_line()).await.expect("text") {
+                    Some(line) => said.push_str(&(line + "\n")),
+                    None => panic!("{name} ended: {said}"),
+                }
+            }
+            tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+            services.push(child);
+        }
+        Original {
+            folder,
+            ports,
+            store,
+            _services: services,
+        }
+    }
+
+    /// One request as the tutorial's; waits for its spans, and returns its trees, the earliest first.
+    async fn ask(&self) -> Vec<Tree> {
+        let gateway = self
+            .ports
+            .iter()
+            .find(|(page, _)| *page == 5000)
+            .expect("the gateway")
+            .1;
+        let request = client()
+            .post(format!("http://127.0.0.1:{gateway}/api/query"))
+            .json(&json!({ "user_id": "user_1", "query": "What is a trace?" }));
+        let mut changes = self.store.changes();
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        while self.store.usage().spans < SPANS {
+            within_reason(changes.changed())
+                .await
+                .expect("the store goes on");
+        }
+        let mut trees = Tree::all(&self.store);
+        trees.sort_by_key(|tree| tree.start);
+        trees
+    }
+
+    /// What the tutorial's own test says.
+    async fn test(&self) -> String {
+        let script = self
+            .folder
+            .join("distributed_tracing/test_distributed_trace.sh");
+        let script = std::fs::read_to_string(script).expect("the tutorial's test");
+        let script = self.ports.iter().fold(script, |script, (page, free)| {
+            script.replace(&format!("localhost:{page}"), &format!("127.0.0.1:{free}"))
+        });
+        let output = Command::new("bash")
+            .args(["-c", &script])
+            .env("NO_PROXY", "*")
+            .output()
+            .await;
+        String::from_utf8(output.expect("bash runs").stdout).expect("text")
+    }
+}
+
+/// What HoneyHive answers when a service starts.
+async fn session() -> Json<Value> {
+    let id = "00000000-0000-4000-8000-000000000000";
+    Json(json!({
+        "session_id": id, "event_id": id, "org_id": id, "workspace_id": id, "project_id": id,
+    }))
+}
+
+/// What a model answers.
+async fn completion() -> Json<Value> {
+    let message =
+        json!({ "role": "assistant", "content": "A trace is all spans with one trace id." });
+    Json(json!({
+        "id": "1", "object": "chat.completion", "created": 0, "model": "gpt-3.5-turbo",
+        "choices": [{ "index": 0, "finish_reason": "stop", "message": message }],
+        "usage": { "prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14 },
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_request_is_answered_200_passes_its_test_and_leaves_three_traces() {
+    let Some(folder) = installed() else { return };
+    let original = Original::start(folder, &[]).await;
+    let trees = original.ask().await;
+    assert_eq!(trees.len(), 3);
+    recording::check("three-traces.html", &recording::figures(&trees))
+        .unwrap_or_else(|stale| panic!("{stale}"));
+    let said = original.test().await;
+    assert!(said.contains("All tests passed!"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cause_is_the_capital_letter() {
+    let Some(folder) = installed() else { return };
+    let trees = Original::start(folder, &[("LOWER_CASE", "1")])
+        .await
+        .ask()
+        .await;
+    assert_eq!(
+        trees.len(),
+        1,
+        "{:?}",
+        trees.iter().map(Tree::to_text).collect::<Vec<_>>()
+    );
+    assert!(trees[0].is_whole());
+}

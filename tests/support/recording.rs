@@ -1,0 +1,60 @@
+//! What the book shows of real runs: the files in src/recordings, written when that is asked for, compared otherwise.
+#![allow(dead_code)] // each test file uses a part of it
+
+use std::fs;
+use std::path::PathBuf;
+
+use lab::tree::Tree;
+use lab::viewer;
+use regex::Regex;
+
+/// Whether `SNAPSHOTS=overwrite` asks to record anew.
+pub fn overwrite() -> bool {
+    std::env::var("SNAPSHOTS").is_ok_and(|mode| mode == "overwrite")
+}
+
+pub fn folder() -> PathBuf {
+    lab::book::root().join("src/recordings")
+}
+
+/// Writes a recording anew where that is asked for; then compares it with `now`, ids and times aside.
+///
+/// # Errors
+/// Both, when they differ.
+pub fn check(name: &str, now: &str) -> Result<(), String> {
+    let path = folder().join(name);
+    if overwrite() {
+        fs::write(&path, now).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let recorded = fs::read_to_string(&path).unwrap_or_default();
+    match redact(&recorded) == redact(now) {
+        true => Ok(()),
+        false => Err(format!(
+            "{name} is stale (SNAPSHOTS=overwrite records anew): recorded\n{recorded}\nbut now\n{now}"
+        )),
+    }
+}
+
+/// The waterfalls of several traces.
+pub fn figures(trees: &[Tree]) -> String {
+    let figures = trees
+        .iter()
+        .map(|tree| viewer::waterfall(tree, &viewer::caption(tree)).into_string() + "\n");
+    figures.collect()
+}
+
+/// Puts a word in the place of everything that differs from run to run.
+pub fn redact(text: &str) -> String {
+    let rules = [
+        (r" *\d+\.\d\d ms", " <time>"),
+        (r"margin-left:[\d.]+%;width:[\d.]+%", "<place>"),
+        (r"\b[0-9a-f]{32}\b", "<trace-id>"),
+        (r"\b[0-9a-f]{16}\b", "<span-id>"),
+        (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
+    ];
+    let text = rules.iter().fold(text.to_owned(), |text, (pattern, word)| {
+        let pattern = Regex::new(pattern).expect("a pattern");
+        pattern.replace_all(&text, *word).into_owned()
+    });
+    text.trim_end().to_owned()
+}
