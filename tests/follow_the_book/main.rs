@@ -47,7 +47,7 @@ async fn the_tutorial_works_as_it_is_printed() {
     let pages: Vec<Page> = pages().into_iter().filter(on_the_way).collect();
     let mut reader = Reader::new(pages.iter().map(|page| &*page.expanded));
     for page in &pages {
-        if page.expanded.contains("In terminal") {
+        if page.expanded.to_lowercase().contains("in terminal") {
             reader.follow(page).await;
         }
     }
