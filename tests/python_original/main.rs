@@ -15,7 +15,7 @@ use lab::receiver;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use serde_json::{Value, json};
-use support::{client, free_ports, recording, within_reason};
+use support::{client, recording, within_reason};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -67,21 +67,20 @@ impl Original {
                 .nest("/opentelemetry", receiver::routes(store.clone())),
         )
         .await;
-        let printed = SERVICES.map(|(_, _, port)| port);
-        let ports: Vec<(u16, u16)> = printed.into_iter().zip(free_ports()).collect();
-        let map: Vec<String> = ports
-            .iter()
-            .map(|(page, free)| format!("{page}={free}"))
-            .collect();
+        let mut ports: Vec<(u16, u16)> = Vec::new();
         let mut services = Vec::new();
-        for (file, name, _) in SERVICES {
+        for (file, name, port) in SERVICES {
+            let map: Vec<String> = ports
+                .iter()
+                .map(|(page, free)| format!("{page}={free}"))
+                .collect();
             let runner = lab::book::root().join("tests/python_original/run_service.py");
             let mut child = Command::new(folder.join("bin/python"))
                 .arg(runner)
                 .arg(folder.join("distributed_tracing").join(file))
                 .env_clear()
                 .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-                .env("PORTS", map.join(","))
+                .env("PORTS", map.join(" "))
                 .env("HH_API_KEY", "none")
                 .env("HH_API_URL", format!("http://{backend}"))
                 .env("OPENAI_API_KEY", "none")
@@ -98,12 +97,16 @@ impl Original {
                 .expect("Python runs");
             let mut log = BufReader::new(child.stderr.take().expect("an output")).lines();
             let mut said = String::new();
-            while !said.contains("Running on") {
-                match within_reason(log.next_line()).await.expect("text") {
-                    Some(line) => said.push_str(&(line + "\n")),
-                    None => panic!("{name} ended: {said}"),
+            let free = loop {
+                let Some(line) = within_reason(log.next_line()).await.expect("text") else {
+                    panic!("{name} ended: {said}");
+                };
+                if let Some((_, free)) = line.split_once("Running on http://127.0.0.1:") {
+                    break free.trim().parse().expect("a port");
                 }
-            }
+                said.push_str(&(line + "\n"));
+            };
+            ports.push((port, free));
             tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
             services.push(child);
         }

@@ -3,7 +3,7 @@
 
 pub mod recording;
 
-use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -24,13 +24,6 @@ use tokio::sync::{Notify, OnceCell, watch};
 
 /// Any free port of the loopback interface.
 pub const FREE: &str = "127.0.0.1:0";
-
-/// Free ports for processes that cannot be told to choose one, below those that the system hands out to others.
-pub fn free_ports() -> impl Iterator<Item = u16> {
-    let first = 20_000 + u16::try_from(std::process::id() % 10_000).expect("below 10,000");
-    let free = |port: &u16| StdTcpListener::bind(("127.0.0.1", *port)).is_ok();
-    (first..32_000).filter(free)
-}
 
 /// The folder of the services' binaries, compiled once per test program.
 pub async fn binaries() -> PathBuf {
