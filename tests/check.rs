@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use lab::check::{Step, project, verdict};
+use lab::receiver;
 use lab::tree::Tree;
 use serde_json::json;
 use support::{Setup, Stopped, System, client};
@@ -71,6 +72,31 @@ async fn where_nothing_arrived_the_service_to_look_at_is_named() {
     );
     missing(Step::UserService, &stopped, "Does user-service run");
     missing(Step::ApiGateway, &stopped, "Does api-gateway run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_sent_again_after_a_failure_passes() {
+    let (nobody, _kept) = support::refused();
+    let unreachable = Setup::default().with(
+        "user-service",
+        "LLM_SERVICE_URL",
+        format!("http://{nobody}"),
+    );
+    let system = unreachable.start().await;
+    call(system.user.address, "/process", Some(TRACEPARENT)).await;
+    let failed = system.stop().await;
+    missing(
+        Step::UserService,
+        &failed,
+        "was answered 502. Does the service that it calls run?",
+    );
+
+    // The same trace id, and the same lab.
+    let backend = support::serve(receiver::routes(failed.store.clone())).await;
+    let system = Setup::default().with_backend(backend).start().await;
+    call(system.user.address, "/process", Some(TRACEPARENT)).await;
+    system.stop().await;
+    assert_eq!(check(Step::UserService, &failed).err(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,6 +165,7 @@ async fn the_last_request_must_be_whole_after_the_three_that_were_not() {
     missing(Step::BreakIt, &stopped, "the newest request is not whole");
     missing(Step::BreakIt, &stopped, "was answered 502");
     missing(Step::BreakIt, &stopped, "no request has fallen apart");
+    missing(Step::BreakIt, &stopped, "send one more");
     let problem = check(Step::BreakIt, &stopped).expect_err("two things are missing");
     assert_eq!(problem.lines().count(), 2, "{problem}");
 }

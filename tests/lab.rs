@@ -201,30 +201,23 @@ async fn cargo_run_traces_one_request_and_serves_the_book_and_the_traces() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_curl_that_the_lab_prints_works_as_it_stands() {
+    if support::is_missing("curl", "the package `curl`") {
+        return;
+    }
     let mut lab = Lab::start(&[]).await;
     let printed = lab.read_to("Ctrl-C").await;
     let line = printed
         .lines()
         .find(|line| line.starts_with("curl "))
         .expect("a curl");
-    match Command::new("sh")
+    let mut shell = Command::new("sh");
+    shell
         .args(["-c", line])
         .env("NO_PROXY", "*")
-        .output()
-        .await
-    {
-        Ok(output) if output.status.code() != Some(127) => {
-            let answer = String::from_utf8_lossy(&output.stdout);
-            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        }
-        missing => {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "curl is missing: {missing:?}"
-            );
-            eprintln!("skipped: curl is missing; install the package `curl`");
-        }
-    }
+        .env("no_proxy", "*");
+    let output = shell.output().await.expect("a shell");
+    let answer = String::from_utf8_lossy(&output.stdout);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -352,13 +345,7 @@ async fn a_service_that_dies_ends_the_lab_with_its_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shell_test_passes_on_a_whole_trace_and_fails_on_a_broken_one() {
-    if std::process::Command::new("curl")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
-        assert!(std::env::var_os("CI").is_none(), "curl is missing");
-        eprintln!("skipped: curl is missing; install the package `curl`");
+    if support::is_missing("curl", "the package `curl`") {
         return;
     }
     let mut lab = Lab::start(&["view"]).await;

@@ -31,25 +31,20 @@ fn on_the_way(page: &Page) -> bool {
     !page.path.ends_with("troubleshooting.md")
 }
 
+/// Whether there is something to do: the figures of the introduction come from elsewhere.
+fn to_follow(page: &Page) -> bool {
+    on_the_way(page) && !page.path.ends_with("introduction.md")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tutorial_works_as_it_is_printed() {
-    let missing = ["curl", "git"].into_iter().find(|program| {
-        let version = std::process::Command::new(program)
-            .arg("--version")
-            .output();
-        version.is_err()
-    });
-    if let Some(program) = missing {
-        assert!(std::env::var_os("CI").is_none(), "{program} is missing");
-        eprintln!("skipped: {program} is missing; install the package `{program}`");
+    if support::is_missing("curl", "the package `curl`") {
         return;
     }
-    let pages: Vec<Page> = pages().into_iter().filter(on_the_way).collect();
+    let pages: Vec<Page> = pages().into_iter().filter(to_follow).collect();
     let mut reader = Reader::new(pages.iter().map(|page| &*page.expanded));
     for page in &pages {
-        if page.expanded.to_lowercase().contains("in terminal") {
-            reader.follow(page).await;
-        }
+        reader.follow(page).await;
     }
     reader.nothing_runs();
     let theirs = files(
@@ -110,7 +105,7 @@ fn reading_and_typing_take_no_longer_than_the_book_says() {
     let mut total = 0.0;
     println!("words  commands  listings  minutes  page");
     for page in pages() {
-        let effort = Effort::of(&page.expanded).expect("a page to follow");
+        let effort = Effort::of(&page.expanded);
         let Effort {
             words,
             commands,
@@ -129,5 +124,58 @@ fn reading_and_typing_take_no_longer_than_the_book_says() {
     assert!(
         total <= MINUTES,
         "{total:.1} minutes are more than the {MINUTES} that the book promises"
+    );
+}
+
+/// The test gives everything other ports: the printed ones must be the defaults.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_defaults_are_what_the_pages_print() {
+    let source = |name: &str| {
+        let path = format!("examples/distributed_tracing/src/bin/{name}.rs");
+        fs::read_to_string(book::root().join(path)).expect("a service")
+    };
+    for (name, defaults) in [
+        (
+            "llm_service",
+            vec!["\"LLM_SERVICE_ADDR\", \"127.0.0.1:5002\""],
+        ),
+        (
+            "user_service",
+            vec![
+                "\"USER_SERVICE_ADDR\", \"127.0.0.1:5001\"",
+                "\"http://127.0.0.1:5002\"",
+            ],
+        ),
+        (
+            "api_gateway",
+            vec![
+                "\"API_GATEWAY_ADDR\", \"127.0.0.1:5000\"",
+                "\"http://127.0.0.1:5001\"",
+            ],
+        ),
+    ] {
+        for default in defaults {
+            assert!(source(name).contains(default), "{name}: {default}");
+        }
+    }
+    let help = |arguments: &'static [&'static str]| async move {
+        let lab = support::binaries().await.join("lab");
+        let output = tokio::process::Command::new(lab)
+            .args(arguments)
+            .output()
+            .await;
+        String::from_utf8(output.expect("the lab runs").stdout).expect("text")
+    };
+    let lab = help(&["--help"]).await;
+    for port in ["3000", "4318", "5000", "5001", "5002"] {
+        assert!(
+            lab.contains(&format!("[default: 127.0.0.1:{port}]")),
+            "{port}: {lab}"
+        );
+    }
+    let check = help(&["check", "--help"]).await;
+    assert!(
+        check.contains("[default: ../distributed_tracing]"),
+        "{check}"
     );
 }

@@ -3,8 +3,6 @@
 //! The rules are those that a person reads by: a listing belongs to the path in italics above it, a command to the
 //! terminal and folder that the sentence before it names, an output to the command before it.
 
-use std::ops::Range;
-
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 use regex::Regex;
 
@@ -83,25 +81,32 @@ enum Block {
     Html(String),
 }
 
-fn blocks(markdown: &str) -> Vec<(usize, Block)> {
+/// The blocks of a page, each with its line.
+///
+/// # Errors
+/// Where a block of code does not say its language: nobody would type it.
+fn blocks(markdown: &str) -> Result<Vec<(usize, Block)>, String> {
     let mut blocks = Vec::new();
-    let mut open: Option<(Range<usize>, Block)> = None;
+    let mut open: Option<(usize, Block)> = None;
     for (event, range) in Parser::new_ext(markdown, Options::ENABLE_TABLES).into_offset_iter() {
+        let line = markdown[..range.start].matches('\n').count() + 1;
         match event {
-            Event::Start(Tag::Paragraph | Tag::Item | Tag::Heading { .. }) => {
-                let prose = markdown[range.clone()].trim().replace('\n', " ");
-                open = Some((range, Block::Prose(prose)));
+            // What was open is prose that another block stands in: the text of a list's item.
+            Event::Start(Tag::Paragraph | Tag::Heading { .. } | Tag::Item) => {
+                blocks.extend(open.replace((line, Block::Prose(String::new()))));
             }
             Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info))) => {
                 let language = info.split(',').next().unwrap_or_default().to_owned();
                 let code = String::new();
-                open = Some((range, Block::Code { language, code }));
+                blocks.extend(open.replace((line, Block::Code { language, code })));
             }
-            Event::Start(Tag::HtmlBlock) => open = Some((range, Block::Html(String::new()))),
-            Event::Text(text) | Event::Html(text) => {
-                if let Some((_, Block::Code { code: into, .. } | Block::Html(into))) = &mut open {
-                    into.push_str(&text);
-                }
+            Event::Start(Tag::CodeBlock(CodeBlockKind::Indented)) => {
+                return Err(format!(
+                    "line {line}: a block of code must say its language"
+                ));
+            }
+            Event::Start(Tag::HtmlBlock) => {
+                blocks.extend(open.replace((line, Block::Html(String::new()))));
             }
             Event::End(
                 TagEnd::Paragraph
@@ -109,16 +114,28 @@ fn blocks(markdown: &str) -> Vec<(usize, Block)> {
                 | TagEnd::Heading(_)
                 | TagEnd::CodeBlock
                 | TagEnd::HtmlBlock,
-            ) => {
-                if let Some((range, block)) = open.take() {
-                    let line = markdown[..range.start].matches('\n').count() + 1;
-                    blocks.push((line, block));
+            ) => blocks.extend(open.take()),
+            event => match &mut open {
+                Some((_, Block::Code { code: into, .. } | Block::Html(into))) => {
+                    if let Event::Text(text) | Event::Html(text) = event {
+                        into.push_str(&text);
+                    }
                 }
-            }
-            _ => {}
+                Some((_, Block::Prose(prose))) => match event {
+                    Event::Text(text) => prose.push_str(&text),
+                    Event::Code(code) => prose.push_str(&format!("`{code}`")),
+                    Event::SoftBreak => prose.push(' '),
+                    Event::Start(Tag::Emphasis) | Event::End(TagEnd::Emphasis) => prose.push('*'),
+                    Event::Start(Tag::Link { dest_url, .. }) => {
+                        prose.push_str(&format!("<{dest_url}> "))
+                    }
+                    _ => {}
+                },
+                None => {}
+            },
         }
     }
-    blocks
+    Ok(blocks)
 }
 
 fn captures(pattern: &str, text: &str) -> Option<Vec<String>> {
@@ -139,10 +156,11 @@ pub fn steps(markdown: &str) -> Result<Vec<Step>, String> {
     let mut steps = Vec::new();
     // The last two pieces of prose: a caption stands between a sentence and its listing.
     let (mut before, mut prose) = (String::new(), String::new());
-    for (line, block) in blocks(markdown) {
+    for (line, block) in blocks(markdown)? {
         let actions = match block {
+            Block::Prose(text) if text.is_empty() => Vec::new(),
             Block::Prose(text) => {
-                let actions = spoken(&text);
+                let actions = spoken(&text).map_err(|error| format!("line {line}: {error}"))?;
                 before = std::mem::replace(&mut prose, text);
                 actions
             }
@@ -164,34 +182,59 @@ pub fn steps(markdown: &str) -> Result<Vec<Step>, String> {
     Ok(steps)
 }
 
-/// What prose alone tells the reader to do, or to see.
-fn spoken(prose: &str) -> Vec<Action> {
+/// What prose alone tells the reader to do, or to see, in the order of the text.
+///
+/// # Errors
+/// Where it speaks of something that a reader does, in words that are not understood.
+fn spoken(prose: &str) -> Result<Vec<Action>, String> {
+    type Meaning = fn(&str) -> Action;
+    let sentences: [(&str, &str, Meaning); 5] = [
+        (
+            "Ctrl-C",
+            r"[Ii]n terminals? ([\d, and]+), press Ctrl-C",
+            |list| Action::Interrupt {
+                terminals: numbers(list),
+            },
+        ),
+        (
+            "<http://127.0.0.1",
+            r"(?:Open|open) <(http://127\.0\.0\.1[^>]*)>",
+            |url| Action::Open {
+                url: url.to_owned(),
+            },
+        ),
+        ("page says", "[Tt]he page says \"([^\"]+)\"", |text| {
+            Action::Says {
+                text: text.to_owned(),
+            }
+        }),
+        ("compiler warns", "[Tt]he (compiler) warns", |_| {
+            Action::Warns
+        }),
+        // As it stands on the page: the figure itself, where the include is not expanded.
+        (".html}}", r"^(\{\{#include .*\.html\}\})$", |html| {
+            Action::Figure {
+                html: html.to_owned(),
+            }
+        }),
+    ];
     let mut actions = Vec::new();
-    // As it stands on the page: the figure itself, where the include is not expanded.
-    if prose.starts_with("{{#include") && prose.ends_with(".html}}") {
-        actions.push(Action::Figure {
-            html: prose.to_owned(),
-        });
+    for (word, pattern, meaning) in sentences {
+        let pattern = Regex::new(pattern).expect("a pattern");
+        let found: Vec<_> = pattern
+            .captures_iter(prose)
+            .filter_map(|found| found.get(1))
+            .map(|found| (found.start(), meaning(found.as_str())))
+            .collect();
+        if found.len() < prose.matches(word).count() {
+            return Err(format!(
+                "{word:?} stands in a sentence that is not understood: {prose:?}"
+            ));
+        }
+        actions.extend(found);
     }
-    if let Some(found) = captures(r"[Ii]n terminals? ([\d, and]+), press Ctrl-C", prose) {
-        actions.push(Action::Interrupt {
-            terminals: numbers(&found[0]),
-        });
-    }
-    if let Some(found) = captures(r"Open <(http://127\.0\.0\.1[^>]*)>", prose) {
-        actions.push(Action::Open {
-            url: found[0].clone(),
-        });
-    }
-    if let Some(found) = captures(r#"[Tt]he page says "([^"]+)""#, prose) {
-        actions.push(Action::Says {
-            text: found[0].clone(),
-        });
-    }
-    if prose.contains("compiler warns") {
-        actions.push(Action::Warns);
-    }
-    actions
+    actions.sort_by_key(|(place, _)| *place);
+    Ok(actions.into_iter().map(|(_, action)| action).collect())
 }
 
 fn command(prose: &str, command: String) -> Result<Action, String> {
@@ -272,15 +315,14 @@ pub struct Effort {
 }
 
 impl Effort {
-    /// # Errors
-    /// As [`steps`].
-    pub fn of(markdown: &str) -> Result<Effort, String> {
+    /// A page that is not to be followed has words alone.
+    pub fn of(markdown: &str) -> Effort {
         let mut effort = Effort {
             words: 0,
             commands: 0,
             listings: 0,
         };
-        for step in steps(markdown)? {
+        for step in steps(markdown).unwrap_or_default() {
             match step.action {
                 Action::Run { .. } => effort.commands += 1,
                 Action::Write { .. } | Action::Edit { .. } => effort.listings += 1,
@@ -299,7 +341,7 @@ impl Effort {
             }
         }
         effort.words = prose.split_whitespace().count();
-        Ok(effort)
+        effort
     }
 
     /// Minutes for a reader of 200 words a minute who takes ten seconds for each command and each listing.
@@ -365,4 +407,10 @@ fn a_page_is_read_as_a_person_reads_it() {
         },
     ];
     assert_eq!(actions, expected);
+}
+
+#[test]
+fn the_text_of_a_list_is_read_before_the_block_in_it() {
+    let page = "1. In terminal 5, press Ctrl-C. In terminal 5, in `x`:\n   ```sh\n   ls\n   ```\n";
+    assert_eq!(steps(page).expect("a page").len(), 2);
 }

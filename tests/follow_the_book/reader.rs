@@ -17,6 +17,8 @@ use crate::terminal::Terminal;
 
 /// Compiling from scratch takes the longest, on a slow machine.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(1800);
+/// How long a service may take to say that it is ready, and to stop.
+const SERVICE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a trace may take to arrive, and a line to be logged.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(20);
 /// When recording anew, nobody knows what is to come: a trace is complete when nothing has been added for so long.
@@ -39,7 +41,9 @@ pub struct Reader {
     known: HashSet<String>,
     /// What the browser shows.
     shown: String,
-    warned: bool,
+    /// Whether the page says that the compiler warns, and whether it still has to.
+    warns: bool,
+    must_warn: bool,
     record: bool,
     /// How long the reader waited on each page for anything but a compiler.
     waited: Duration,
@@ -67,11 +71,16 @@ impl Reader {
         fs::write(parent.join(".curlrc"), "no-progress-meter\n").expect("written");
 
         let ids = Regex::new(r"\b([0-9a-f]{32}|[0-9a-f]{16})\b").expect("a pattern");
-        let typed = pages
-            .flat_map(|page| {
-                ids.find_iter(page)
-                    .map(|id| id.as_str().to_owned())
-                    .collect::<Vec<_>>()
+        let commands = pages
+            .flat_map(|page| steps(page).unwrap_or_default())
+            .filter_map(|step| match step.action {
+                Action::Run { command, .. } => Some(command),
+                _ => None,
+            });
+        let typed = commands
+            .flat_map(|command| {
+                let found = ids.find_iter(&command).map(|id| id.as_str().to_owned());
+                found.collect::<Vec<_>>()
             })
             .collect();
         Reader {
@@ -83,7 +92,8 @@ impl Reader {
             typed,
             known: HashSet::new(),
             shown: String::new(),
-            warned: false,
+            warns: false,
+            must_warn: false,
             record: recording::overwrite(),
             waited: Duration::ZERO,
         }
@@ -107,17 +117,9 @@ impl Reader {
         );
         self.waited = Duration::ZERO;
         for (index, (written, step)) in written.iter().zip(&expanded).enumerate() {
-            let ready = matches!(
-                expanded[index + 1..]
-                    .iter()
-                    .map(|step| &step.action)
-                    .find(|action| **action != Action::Warns),
-                Some(Action::See {
-                    part: Part::Ready,
-                    ..
-                })
-            );
-            if let Err(problem) = self.act(&step.action, &written.action, ready, page).await {
+            let mut next = expanded[index + 1..].iter().map(|step| &step.action);
+            let next = next.find(|action| **action != Action::Warns);
+            if let Err(problem) = self.act(&step.action, &written.action, next, page).await {
                 panic!("{}: {problem}", place(written));
             }
         }
@@ -132,7 +134,7 @@ impl Reader {
         &mut self,
         action: &Action,
         written: &Action,
-        goes_on: bool,
+        next: Option<&Action>,
         page: &Page,
     ) -> Result<(), String> {
         match (action, written) {
@@ -145,7 +147,7 @@ impl Reader {
                     command,
                 },
                 _,
-            ) => self.run(*terminal, folder, command, goes_on).await,
+            ) => self.run(*terminal, folder, command, next).await,
             (
                 Action::See {
                     terminals,
@@ -164,7 +166,16 @@ impl Reader {
                     self.see(*terminal, *part, output, recording(page, source))
                         .await?;
                 }
-                Ok(())
+                let ids: HashSet<_> = terminals
+                    .iter()
+                    .map(|number| self.last_trace_id(*number))
+                    .collect();
+                match terminals.len() > 1 && ids.len() > 1 {
+                    true => Err(format!(
+                        "terminals {terminals:?} show different trace ids: {ids:?}"
+                    )),
+                    false => Ok(()),
+                }
             }
             (Action::Interrupt { terminals }, _) => self.interrupt(terminals).await,
             (Action::Open { url }, _) => self.open(url).await,
@@ -177,7 +188,7 @@ impl Reader {
                 self.figure(html, recording(page, source)).await
             }
             (Action::Warns, _) => {
-                self.warned = true;
+                (self.warns, self.must_warn) = (true, true);
                 Ok(())
             }
             (_, written) => Err(format!(
@@ -187,7 +198,7 @@ impl Reader {
     }
 
     fn write(&mut self, path: &str, how: Writing, content: &str) -> Result<(), String> {
-        self.warned = false;
+        self.warns = false;
         let file = self.project().join(path);
         match (how, file.exists()) {
             (Writing::New, true) => {
@@ -216,7 +227,7 @@ impl Reader {
     }
 
     fn edit(&mut self, path: &str, diff: &str) -> Result<(), String> {
-        self.warned = false;
+        self.warns = false;
         let side = |sign: char| -> String {
             let lines = diff.lines().filter(|line| line.starts_with([' ', sign]));
             lines.map(|line| format!("{}\n", &line[1..])).collect()
@@ -238,7 +249,7 @@ impl Reader {
         number: u8,
         folder: &Folder,
         command: &str,
-        goes_on: bool,
+        next: Option<&Action>,
     ) -> Result<(), String> {
         let folder = match folder {
             Folder::Clone => self.clone.clone(),
@@ -272,6 +283,13 @@ impl Reader {
         self.last = number;
         let started = Instant::now();
         terminal.start(&typed, &environment);
+        let (goes_on, fails) = match next {
+            Some(Action::See { part, output, .. }) => {
+                let fails = command.starts_with("cargo test") && output.contains("failed");
+                (*part == Part::Ready, fails)
+            }
+            _ => (false, false),
+        };
         if goes_on {
             return Ok(());
         }
@@ -286,19 +304,25 @@ impl Reader {
             self.waited += started.elapsed();
         }
         // A page may show a command that fails; then it shows how.
-        if !status.success() && !printed.contains("test result: FAILED") {
+        if status.success() == fails {
             return Err(format!("it ended with {status}, and printed:\n{printed}"));
         }
-        self.no_warning(&printed)
+        self.check_warnings(&printed)
     }
 
-    fn no_warning(&self, printed: &str) -> Result<(), String> {
-        match printed.contains("warning: ") && printed.contains(" --> ") && !self.warned {
-            true => Err(format!(
+    /// The compiler warns where the page says so, and nowhere else.
+    fn check_warnings(&mut self, printed: &str) -> Result<(), String> {
+        let warned = printed.contains("warning: ") && printed.contains(" --> ");
+        if warned && !self.warns {
+            return Err(format!(
                 "the page does not say that the compiler warns:\n{printed}"
-            )),
-            false => Ok(()),
+            ));
         }
+        if !warned && self.must_warn && printed.contains("Compiling") {
+            return Err(format!("the page says that the compiler warns:\n{printed}"));
+        }
+        self.must_warn &= !warned;
+        Ok(())
     }
 
     async fn see(
@@ -313,54 +337,62 @@ impl Reader {
             .terminals
             .get_mut(&number)
             .ok_or(format!("nothing ran in terminal {number}"))?;
-        let shown = shown.trim_end();
+        let shown: Vec<&str> = shown.trim_end().lines().collect();
         let is = |text: &str| {
             let text = normal(text);
-            let text = text.trim_end();
+            let lines: Vec<&str> = text.trim_end().lines().collect();
             match part {
-                Part::All => text == shown,
-                Part::End => text.ends_with(&format!("\n{shown}")) || text == shown,
-                Part::Among | Part::Ready => text.contains(shown),
+                Part::All => lines == shown,
+                Part::End => lines.ends_with(&shown),
+                Part::Among | Part::Ready => lines
+                    .windows(shown.len().max(1))
+                    .any(|lines| lines == shown),
             }
         };
-        let deadline = match part {
-            Part::Ready => COMMAND_DEADLINE,
-            _ => ARRIVAL_DEADLINE,
-        };
-        let as_shown = match (self.record, part) {
-            // Nothing tells yet which line is the one; a service prints it in a moment.
-            (true, Part::Ready) => {
-                terminal
-                    .prints(COMMAND_DEADLINE, |text| text.contains("127.0.0.1:"))
-                    .await
-                    && is(&terminal.printed())
+        let as_shown = match part {
+            Part::Ready => {
+                let starts = |text: &str| text.contains(" Running `");
+                terminal.prints(COMMAND_DEADLINE, starts).await;
+                terminal.prints(SERVICE_DEADLINE, &is).await
             }
-            (true, _) => terminal.prints(QUIET, &is).await,
-            (false, _) => terminal.prints(deadline, &is).await,
+            _ if self.record => terminal.prints(QUIET, &is).await,
+            _ => terminal.prints(ARRIVAL_DEADLINE, &is).await,
         };
         let printed = terminal.printed();
         if part == Part::Ready {
-            self.no_warning(&printed)?;
+            self.check_warnings(&printed)?;
         }
-        if as_shown {
+        if as_shown && !shown.is_empty() {
             return Ok(());
         }
         let now = normal(&printed);
-        match file.filter(|_| self.record) {
+        let lines: Vec<&str> = now.trim_end().lines().collect();
+        let keep = match part {
+            Part::All => lines.len(),
+            Part::End => shown.len().max(1),
+            // Which lines to show is for a person to choose.
+            Part::Among | Part::Ready => 0,
+        };
+        match file.filter(|_| self.record && keep > 0) {
             Some(file) => {
-                let lines: Vec<&str> = now.trim_end().lines().collect();
-                let keep = match part {
-                    Part::End => shown.lines().count().max(1),
-                    Part::All | Part::Among | Part::Ready => lines.len(),
-                };
                 let kept = &lines[lines.len().saturating_sub(keep)..];
                 fs::write(&file, kept.join("\n") + "\n")
                     .map_err(|error| format!("{}: {error}", file.display()))
             }
             None => Err(format!(
-                "the page shows\n{shown}\nbut terminal {number} shows\n{now}"
+                "the page shows\n{}\nbut terminal {number} shows\n{now}",
+                shown.join("\n")
             )),
         }
+    }
+
+    /// The last trace id that a terminal shows, as it is.
+    fn last_trace_id(&self, number: u8) -> Option<String> {
+        let ids = Regex::new(r"\b[0-9a-f]{32}\b").expect("a pattern");
+        let printed = self.terminals.get(&number)?.printed();
+        ids.find_iter(&printed)
+            .last()
+            .map(|id| id.as_str().to_owned())
     }
 
     /// Puts a word in the place of everything that differs from run to run, and the ports of the pages back.
@@ -401,7 +433,7 @@ impl Reader {
                 .filter(|terminal| terminal.is_busy());
             let terminal = terminal.ok_or(format!("nothing runs in terminal {number}"))?;
             let started = Instant::now();
-            let status = terminal.interrupt(COMMAND_DEADLINE).await?;
+            let status = terminal.interrupt(SERVICE_DEADLINE).await?;
             self.waited += started.elapsed();
             if !status.success() {
                 return Err(format!(
@@ -489,7 +521,7 @@ impl Reader {
                     figures.push_str(&format!("{table}</table></div>\n"));
                 }
             }
-            if redact(&figures) == redact(shown) {
+            if self.without_times(&figures) == self.without_times(shown) {
                 self.waited += started.elapsed();
                 return Ok(());
             }
@@ -509,6 +541,14 @@ impl Reader {
         }
     }
 
+    /// A figure without what differs from run to run. The ids that the reader types are no different.
+    fn without_times(&self, figure: &str) -> String {
+        let typed = self.typed.iter();
+        redact(&typed.fold(figure.to_owned(), |figure, id| {
+            figure.replace(id, &format!("typed_{id}"))
+        }))
+    }
+
     /// Where everything listens in place of the ports that the pages name, and nothing that happens to be set here.
     fn environment(&self) -> Vec<(String, String)> {
         let address = |port| format!("127.0.0.1:{}", self.port(port));
@@ -525,6 +565,7 @@ impl Reader {
             ("LLM_SERVICE_ADDR", address(5002)),
             ("LLM_SERVICE_URL", url(5002)),
             ("NO_PROXY", "127.0.0.1".to_owned()),
+            ("no_proxy", "127.0.0.1".to_owned()),
         ];
         own.map(|(key, value)| (key.to_owned(), value)).to_vec()
     }

@@ -9,10 +9,20 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-/// Runs what it is given as a shell does, and leaves the folder it ended in where we find it. A service that is
-/// interrupted ends; the shell of a terminal does not.
+/// Runs what it is given as a shell does, line after line until one fails, and leaves the folder it ended in where we
+/// find it. A service that is interrupted ends; the shell of a terminal does not.
 const SHELL: &str =
-    r#"exec 2>&1; trap : INT; eval "$TYPED"; code=$?; pwd >"$FOLDER_AFTER"; exit $code"#;
+    r#"exec 2>&1; trap : INT; trap 'pwd >"$FOLDER_AFTER"' EXIT; set -e; eval "$TYPED""#;
+
+/// What changes how cargo builds or speaks, where it is set.
+const CARGO_SETTINGS: [&str; 6] = [
+    "RUST_BACKTRACE",
+    "RUSTFLAGS",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_TERM_",
+    "CARGO_PROFILE_",
+    "CARGO_BUILD_",
+];
 
 pub struct Terminal {
     pub folder: PathBuf,
@@ -46,11 +56,12 @@ impl Terminal {
         let folder_after = tempfile::NamedTempFile::new().expect("a file");
         let mut command = Command::new("sh");
         // What happens to be set where the test runs is not the reader's.
-        for (key, _) in std::env::vars_os().filter(|(key, _)| is_setting(&key.to_string_lossy())) {
-            command.env_remove(key);
+        for (key, _) in std::env::vars() {
+            if is_setting(&key) || CARGO_SETTINGS.iter().any(|ours| key.starts_with(ours)) {
+                command.env_remove(key);
+            }
         }
         let mut child = command
-            .env_remove("RUST_BACKTRACE")
             .args(["-c", SHELL])
             .current_dir(&self.folder)
             .envs(environment.iter().map(|(key, value)| (key, value)))
@@ -139,27 +150,34 @@ impl Terminal {
     /// The terminal sends the signal to every process of the command, as Ctrl-C does.
     fn signal(&self, signal: &str) {
         if let Some(id) = self.running.as_ref().and_then(|running| running.child.id()) {
-            let group = format!("-{id}");
-            let _ = std::process::Command::new("kill")
-                .args([signal, "--", &group])
-                .status();
+            kill(signal, id);
         }
     }
 }
 
-/// A test that fails half-way must leave nothing running either.
+/// Sends a signal to a group of processes; says whether there was one.
+fn kill(signal: &str, group: u32) -> bool {
+    let mut command = std::process::Command::new("kill");
+    command.args([signal, "--", &format!("-{group}")]);
+    let status = command.stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// A test that fails half-way must leave nothing running either: what does not end in time is killed.
 impl Drop for Terminal {
     fn drop(&mut self) {
-        self.signal("-TERM");
         let Some(running) = &mut self.running else {
             return;
         };
+        let Some(group) = running.child.id() else {
+            return;
+        };
+        kill("-TERM", group);
         let deadline = Instant::now() + Duration::from_secs(30);
-        while let Ok(None) = running.child.try_wait()
-            && Instant::now() < deadline
-        {
-            std::thread::yield_now();
+        while kill("-0", group) && Instant::now() < deadline {
+            let _ = running.child.try_wait();
+            std::thread::sleep(Duration::from_millis(20));
         }
-        let _ = running.child.start_kill();
+        kill("-KILL", group);
     }
 }

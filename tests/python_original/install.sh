@@ -3,7 +3,7 @@
 # tutorial's own files, which come with the SDK's sources. Needs Python 3.11 or newer, with venv.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-to=${CARGO_TARGET_DIR:-target}/python-original
+to=target/python-original
 pinned=tests/python_original/requirements.txt
 cmp --silent "$pinned" "$to/installed" && exit
 

@@ -25,6 +25,27 @@ use tokio::sync::{Notify, OnceCell, watch};
 /// Any free port of the loopback interface.
 pub const FREE: &str = "127.0.0.1:0";
 
+/// Whether a program that a test calls is not there. Says so, and how to get it; in CI that is a failure.
+pub fn is_missing(program: &str, get: &str) -> bool {
+    let missing = std::process::Command::new(program)
+        .arg("--version")
+        .output()
+        .is_err();
+    if missing {
+        skipped(program, get);
+    }
+    missing
+}
+
+/// Says that a test is skipped, for what, and how to get it; in CI that is a failure.
+pub fn skipped(missing: &str, get: &str) {
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{missing} is missing: {get}"
+    );
+    eprintln!("skipped: {missing} is missing; install {get}");
+}
+
 /// The folder of the services' binaries, compiled once per test program.
 pub async fn binaries() -> PathBuf {
     static BINARIES: OnceCell<PathBuf> = OnceCell::const_new();

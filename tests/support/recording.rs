@@ -17,18 +17,18 @@ pub fn folder() -> PathBuf {
     lab::book::root().join("src/recordings")
 }
 
-/// Writes a recording anew where that is asked for; then compares it with `now`, ids and times aside.
+/// Compares a recording with `now`, ids and times aside; where they differ and that is asked for, writes it anew.
 ///
 /// # Errors
 /// Both, when they differ.
 pub fn check(name: &str, now: &str) -> Result<(), String> {
     let path = folder().join(name);
-    if overwrite() {
-        fs::write(&path, now).map_err(|error| format!("{}: {error}", path.display()))?;
-    }
     let recorded = fs::read_to_string(&path).unwrap_or_default();
-    match redact(&recorded) == redact(now) {
-        true => Ok(()),
+    if redact(&recorded) == redact(now) {
+        return Ok(());
+    }
+    match overwrite() {
+        true => fs::write(&path, now).map_err(|error| format!("{}: {error}", path.display())),
         false => Err(format!(
             "{name} is stale (SNAPSHOTS=overwrite records anew): recorded\n{recorded}\nbut now\n{now}"
         )),

@@ -37,9 +37,7 @@ pub struct Page {
 /// # Errors
 /// When the book cannot be read.
 pub fn pages(root: &Path) -> anyhow::Result<Vec<Page>> {
-    let mut config = Config::from_disk(root.join("book.toml"))?;
-    config.build.create_missing = false;
-    let book = MDBook::load_with_config(root, config)?;
+    let book = load(root, None)?;
     let (expanded, _) = book.preprocess_book(&HtmlHandlebars::new())?;
     let pages = book.book.chapters().zip(expanded.chapters());
     let pages = pages.filter_map(|(chapter, expanded)| {
@@ -55,10 +53,16 @@ pub fn pages(root: &Path) -> anyhow::Result<Vec<Page>> {
 }
 
 fn html(root: &Path, to: &Path) -> anyhow::Result<PathBuf> {
-    let mut config = Config::from_disk(root.join("book.toml"))?;
-    config.build.build_dir = to.to_owned();
-    config.build.create_missing = false;
-    let book = MDBook::load_with_config(root, config)?;
+    let book = load(root, Some(to))?;
     book.execute_build_process(&HtmlHandlebars::new())?;
     Ok(book.build_dir_for("html"))
+}
+
+fn load(root: &Path, to: Option<&Path>) -> anyhow::Result<MDBook> {
+    let mut config = Config::from_disk(root.join("book.toml"))?;
+    config.build.create_missing = false;
+    if let Some(to) = to {
+        config.build.build_dir = to.to_owned();
+    }
+    MDBook::load_with_config(root, config)
 }

@@ -147,10 +147,14 @@ async fn start(
     let (site_listener, site_address) = listen("--site", options.site).await?;
     let (otlp_listener, otlp_address) = listen("--otlp", options.otlp).await?;
 
-    let folder = tempfile::tempdir().context("there is no place to build the book in")?;
-    let (root, to) = (options.book.clone(), folder.path().to_owned());
-    let built = tokio::task::spawn_blocking(move || book::build(&root, &to));
-    let pages = built.await.context("building the book was cut short")??;
+    let root = options.book.clone();
+    // The folder is the closure's until the book is built: it must not be deleted under it.
+    let built = tokio::task::spawn_blocking(move || {
+        let folder = tempfile::tempdir().context("there is no place to build the book in")?;
+        let pages = book::build(&root, folder.path())?;
+        anyhow::Ok((folder, pages))
+    });
+    let (_folder, pages) = built.await.context("building the book was cut short")??;
 
     let site = serve(
         site_listener,
