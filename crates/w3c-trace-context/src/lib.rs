@@ -1,0 +1,52 @@
+//! W3C Trace Context and Baggage for OpenTelemetry, to the letter of the standards.
+//!
+//! [`TraceContextPropagator`] reads and writes `traceparent` and `tracestate`, [`BaggagePropagator`] reads and writes
+//! `baggage`. Both are [`TextMapPropagator`](opentelemetry::propagation::TextMapPropagator)s, and take the place of the
+//! SDK's own. [`HeaderExtractor`] and [`HeaderInjector`] join them to [`http::HeaderMap`], and see every value of a header
+//! that is repeated.
+//!
+//! ```
+//! use http::HeaderMap;
+//! use opentelemetry::trace::TraceContextExt as _;
+//! use opentelemetry::{Context, global};
+//! use w3c_trace_context::{HeaderExtractor, HeaderInjector, TraceContextPropagator};
+//!
+//! global::set_text_map_propagator(TraceContextPropagator::new());
+//!
+//! let mut received = HeaderMap::new();
+//! let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+//! received.insert("traceparent", traceparent.parse()?);
+//! let cx = global::get_text_map_propagator(|propagator| {
+//!     propagator.extract_with_context(&Context::new(), &HeaderExtractor(&received))
+//! });
+//! assert!(cx.span().span_context().is_sampled());
+//!
+//! let mut sent = HeaderMap::new();
+//! global::get_text_map_propagator(|propagator| {
+//!     propagator.inject_context(&cx, &mut HeaderInjector(&mut sent));
+//! });
+//! assert_eq!(sent["traceparent"], traceparent);
+//! # Ok::<(), http::header::InvalidHeaderValue>(())
+//! ```
+//!
+//! # What is strict about it
+//!
+//! What the standards call invalid is as if it were not there: an unusable `traceparent` starts a new trace, an unusable
+//! `tracestate` is left out, an unusable entry of `baggage` is left out alone. Nothing panics, and memory is bounded by the
+//! limits of the standards, whatever a stranger sends. Rules cite their section: `TC` is
+//! [Trace Context Level 2](https://www.w3.org/TR/trace-context-2/), `B` is [Baggage](https://www.w3.org/TR/baggage/).
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod baggage;
+mod headers;
+mod trace_context;
+mod traceparent;
+mod tracestate;
+
+pub use baggage::BaggagePropagator;
+pub use headers::{HeaderExtractor, HeaderInjector};
+pub use trace_context::TraceContextPropagator;
+
+/// Optional white space around the items of a list: spaces and tabs (RFC 9110, 5.6.3).
+const OWS: [char; 2] = [' ', '\t'];

@@ -1,0 +1,123 @@
+//! The propagator of `traceparent` and `tracestate`.
+
+use std::sync::LazyLock;
+
+use opentelemetry::Context;
+use opentelemetry::propagation::text_map_propagator::FieldIter;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceId, TraceState};
+
+use crate::{traceparent, tracestate};
+
+const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
+static FIELDS: LazyLock<[String; 2]> = LazyLock::new(|| [TRACEPARENT.into(), TRACESTATE.into()]);
+
+/// Reads and writes `traceparent` and `tracestate`, in the place of `opentelemetry_sdk`'s propagator of that name.
+///
+/// The flags *sampled* and *random* are passed on as they came; the random flag is never set by this crate, which
+/// cannot know how an id was made. A `tracestate` of 32 members is passed on whole, however long.
+#[derive(Debug, Clone, Default)]
+pub struct TraceContextPropagator {
+    _private: (),
+}
+
+impl TraceContextPropagator {
+    /// The propagator has no settings.
+    pub fn new() -> Self {
+        TraceContextPropagator::default()
+    }
+}
+
+/// What the caller sent of a trace that a `SpanContext` cannot hold, or does not hand on to its children. It is passed on
+/// with that trace alone.
+struct Received {
+    trace_id: TraceId,
+    /// The SDK clears all flags of a span that is not sampled.
+    random: bool,
+    /// A valid `tracestate`, where the API's `TraceState` has a narrower grammar: for keys with an `@`.
+    verbatim: Option<String>,
+}
+
+impl TextMapPropagator for TraceContextPropagator {
+    /// Writes nothing where the current span has no valid ids, and no `tracestate` where there is none to write
+    /// (TC tracestate Header Field Values: empty ones should not be sent).
+    fn inject_context(&self, cx: &Context, injector: &mut dyn Injector) {
+        let span = cx.span();
+        if span.span_context().is_valid() {
+            inject(span.span_context(), cx.get::<Received>(), injector);
+        }
+    }
+
+    /// The caller's span as the remote parent; `cx` itself where there is no `traceparent`, more than one, or none that
+    /// is valid. `tracestate` is read only with a valid `traceparent` (TC Tracestate Header).
+    fn extract_with_context(&self, cx: &Context, extractor: &dyn Extractor) -> Context {
+        let values = extractor.get_all(TRACEPARENT);
+        let Some((trace_id, span_id, flags)) = values
+            .as_deref()
+            .and_then(only)
+            .and_then(traceparent::parse)
+        else {
+            return cx.clone();
+        };
+        let headers = extractor.get_all(TRACESTATE).unwrap_or_default();
+        let (state, verbatim) = match headers.is_empty() {
+            true => (TraceState::NONE, None),
+            false => read(&headers),
+        };
+        let cx =
+            cx.with_remote_span_context(SpanContext::new(trace_id, span_id, flags, true, state));
+        let random = flags & traceparent::RANDOM == traceparent::RANDOM;
+        match random || verbatim.is_some() {
+            true => cx.with_value(Received {
+                trace_id,
+                random,
+                verbatim,
+            }),
+            false => cx,
+        }
+    }
+
+    fn fields(&self) -> FieldIter<'_> {
+        FieldIter::new(&*FIELDS)
+    }
+}
+
+fn inject(span: &SpanContext, received: Option<&Received>, injector: &mut dyn Injector) {
+    let trace_id = span.trace_id();
+    let received = received.filter(|received| received.trace_id == trace_id);
+    let mut flags = span.trace_flags();
+    if received.is_some_and(|received| received.random) {
+        flags = flags | traceparent::RANDOM;
+    }
+    injector.set(
+        TRACEPARENT,
+        traceparent::format(trace_id, span.span_id(), flags),
+    );
+
+    let header = tracestate::format(span.trace_state());
+    if !header.is_empty() {
+        injector.set(TRACESTATE, header);
+    } else if let Some(verbatim) = received.and_then(|received| received.verbatim.as_ref()) {
+        injector.set(TRACESTATE, verbatim.clone());
+    }
+}
+
+/// The list of a `tracestate`, and the list itself where `TraceState` cannot hold it.
+fn read(headers: &[&str]) -> (TraceState, Option<String>) {
+    let Some(members) = tracestate::Members::parse(headers) else {
+        return (TraceState::NONE, None);
+    };
+    match TraceState::from_key_value(&members) {
+        Ok(state) => (state, None),
+        Err(_) => (TraceState::NONE, Some(tracestate::format(&members))),
+    }
+}
+
+/// The only value of a header that may come but once.
+fn only<'a>(values: &[&'a str]) -> Option<&'a str> {
+    match values {
+        [value] => Some(value),
+        _ => None,
+    }
+}

@@ -1,0 +1,133 @@
+//! The header `tracestate`: a list of `KEY=VALUE`, one for each tracing system that the request came through.
+
+use std::iter::Copied;
+use std::slice;
+
+use crate::OWS;
+
+/// A list has no more members than this (TC list).
+const MAX_MEMBERS: usize = 32;
+
+/// The members of a valid list, in order.
+pub struct Members<'a> {
+    members: [(&'a str, &'a str); MAX_MEMBERS],
+    count: usize,
+}
+
+impl<'a> Members<'a> {
+    /// The members of all headers together. Nothing where one of them is not valid, or where there are more than 32: a
+    /// list is used whole or not at all. Empty members are allowed, and not counted; of two with one key, the first is
+    /// the later in time, and stays (TC Combined Header Value).
+    pub fn parse(headers: &[&'a str]) -> Option<Members<'a>> {
+        let mut list = Members {
+            members: [("", ""); MAX_MEMBERS],
+            count: 0,
+        };
+        // Most keys are told apart by a number, without looking at them again.
+        let mut seen = [0; MAX_MEMBERS];
+        for member in headers.iter().flat_map(|header| header.split(',')) {
+            let member = trim(member);
+            if member.is_empty() {
+                continue;
+            }
+            let (key, value) = member.split_once('=')?;
+            if !is_key(key) || !is_value(value) {
+                return None;
+            }
+            let print = fingerprint(key);
+            let mut known = seen[..list.count].iter().zip(&list.members);
+            if known.any(|(other, (name, _))| *other == print && *name == key) {
+                continue;
+            }
+            *list.members.get_mut(list.count)? = (key, value);
+            seen[list.count] = print;
+            list.count += 1;
+        }
+        Some(list)
+    }
+}
+
+impl<'m, 'a> IntoIterator for &'m Members<'a> {
+    type Item = (&'a str, &'a str);
+    type IntoIter = Copied<slice::Iter<'m, Self::Item>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.members[..self.count].iter().copied()
+    }
+}
+
+/// The list as one header.
+pub fn format<'a>(members: impl IntoIterator<Item = (&'a str, &'a str)> + Copy) -> String {
+    let lengths = members
+        .into_iter()
+        .map(|(key, value)| key.len() + value.len() + 2);
+    let length = lengths.sum();
+    let mut header = String::with_capacity(length);
+    for (key, value) in members {
+        if !header.is_empty() {
+            header.push(',');
+        }
+        header.push_str(key);
+        header.push('=');
+        header.push_str(value);
+    }
+    header
+}
+
+/// 1 to 256 of `a-z0-9_-*/@`, of which the first is a letter or a digit (TC Key).
+fn is_key(key: &str) -> bool {
+    let first = key.as_bytes().first();
+    first.is_some_and(u8::is_ascii_alphanumeric) && key.len() <= 256 && all(key, IN_KEY)
+}
+
+/// Different for most keys that differ: their length and last characters.
+fn fingerprint(key: &str) -> u32 {
+    let last = key.bytes().rev().take(3);
+    last.fold(0, |number, byte| number << 8 | u32::from(byte)) << 8 | (key.len() as u32 & 0xff)
+}
+
+/// 1 to 256 printable characters but `,` and `=`. Spaces at its end are not part of it, and are gone by now
+/// (TC Value).
+fn is_value(value: &str) -> bool {
+    (1..=256).contains(&value.len()) && all(value, IN_VALUE)
+}
+
+/// Without the optional white space around it. By bytes, which is faster than by characters.
+fn trim(text: &str) -> &str {
+    let is_space = |byte: &u8| OWS.contains(&char::from(*byte));
+    let bytes = text.as_bytes();
+    let start = bytes.iter().take_while(|byte| is_space(byte)).count();
+    let end = bytes.len()
+        - bytes[start..]
+            .iter()
+            .rev()
+            .take_while(|byte| is_space(byte))
+            .count();
+    &text[start..end]
+}
+
+const IN_KEY: u8 = 1;
+const IN_VALUE: u8 = 2;
+
+/// Where each byte may stand.
+static PLACES: [u8; 256] = {
+    let mut places = [0; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        if !matches!(byte, b',' | b'=') {
+            places[byte as usize] |= IN_VALUE;
+        }
+        if matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/' | b'@') {
+            places[byte as usize] |= IN_KEY;
+        }
+        byte += 1;
+    }
+    places
+};
+
+/// Whether all characters may stand in `place`. Looks at each, which is faster than to stop at the first that may not.
+fn all(text: &str, place: u8) -> bool {
+    text.bytes()
+        .fold(place, |places, byte| places & PLACES[usize::from(byte)])
+        != 0
+}
