@@ -7,9 +7,10 @@ mod support;
 
 use std::fs;
 
-use lab::viewer;
+use lab::services::{Plan, Service};
+use lab::{receiver, viewer};
 use support::recording::{self, check, figures, redact};
-use support::{Setup, Stopped, hung, refused};
+use support::{FREE, Setup, Stopped, System, binaries, client, hung, refused, serve};
 
 /// Exports nothing before the flush at the end.
 fn setup() -> Setup {
@@ -74,6 +75,40 @@ async fn a_service_that_does_not_answer() {
     check("slow.html", &figure(&ask(setup, 504).await)).unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_at_the_edge() {
+    let mut build = tokio::process::Command::new(env!("CARGO"));
+    build
+        .args(["build", "--quiet", "--bin", "edge_gateway"])
+        .current_dir(lab::book::root());
+    assert!(build.status().await.expect("cargo runs").success());
+
+    let System {
+        gateway,
+        user,
+        llm,
+        store,
+        log,
+    } = setup().start().await;
+    let backend = serve(receiver::routes(store.clone())).await;
+    let free = FREE.parse().expect("an address");
+    let plan = Plan::new(&binaries().await, "edge-gateway", free, backend)
+        .calling("user-service", user.address);
+    let edge = Service::start(plan, log.sink()).await.expect("it starts");
+    let request = client()
+        .post(format!("http://{}/api/query", edge.address))
+        .header(
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        )
+        .json(&serde_json::json!({ "user_id": "user_1", "query": "What is a trace?" }));
+    assert_eq!(request.send().await.expect("an answer").status(), 200);
+    for service in [edge, gateway, user, llm] {
+        service.stop().await;
+    }
+    check("stranger.html", &figure(&Stopped { store, log })).unwrap();
+}
+
 /// The README shows a recording between the fences behind `<!-- recorded: whole.txt -->`.
 fn show_in_readme() {
     let path = lab::book::root().join("README.md");
@@ -93,11 +128,12 @@ fn show_in_readme() {
 }
 
 /// What is recorded here and in `tests/python_original`. All else is recorded where the tutorial is followed.
-const ELSEWHERE: [&str; 8] = [
+const ELSEWHERE: [&str; 9] = [
     "fallen-apart.html",
     "lost-spans.txt",
     "missing-service.html",
     "slow.html",
+    "stranger.html",
     "three-traces.html",
     "whole.html",
     "whole.svg",

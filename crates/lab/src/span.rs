@@ -141,6 +141,12 @@ impl Span {
         find(&self.proto.attributes, key).map(text)
     }
 
+    /// The traces that the span is linked to: valid ids alone.
+    pub fn links(&self) -> impl Iterator<Item = TraceId> {
+        let links = self.proto.links.iter();
+        links.filter_map(|link| bytes(&link.trace_id).map(TraceId))
+    }
+
     /// Nanoseconds since 1970.
     pub fn start(&self) -> u64 {
         self.proto.start_time_unix_nano

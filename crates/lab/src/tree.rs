@@ -187,6 +187,9 @@ impl Row {
             }
             notes.push(note);
         }
+        for link in span.links() {
+            notes.push(format!("linked to trace {link}"));
+        }
         if let Some(parent) = span.parent.filter(|_| self.orphan) {
             notes.push(format!("orphan: parent {parent} is not here"));
         }

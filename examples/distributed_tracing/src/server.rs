@@ -87,7 +87,7 @@ pub async fn serve(
 
 /// Waits for Ctrl-C or, on Unix, SIGTERM, which is how Kubernetes and Docker stop a
 /// process.
-async fn stop_signal() {
+pub async fn stop_signal() {
     let ctrl_c = async {
         if let Err(error) = tokio::signal::ctrl_c().await {
             warn!(%error, "Ctrl-C cannot be awaited");
