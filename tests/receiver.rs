@@ -8,10 +8,12 @@ use std::net::SocketAddr;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use lab::store::{Limits, Store, Usage};
-use lab::{jaeger, receiver, viewer};
+use lab::{guard, jaeger, receiver, viewer};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
+use reqwest::Method;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Value, json};
 use support::{client, serve};
 
@@ -54,6 +56,22 @@ impl Lab {
             response.status().as_u16(),
             response.bytes().await.expect("a body").to_vec(),
         )
+    }
+
+    /// Sends an OTLP request to `path` from a page at `origin`; returns the status and the origin that may read it.
+    async fn from_page(&self, method: Method, path: &str, origin: &str) -> (u16, Option<String>) {
+        let url = format!("http://{}{path}", self.address);
+        let request = client().request(method, url).header("origin", origin);
+        let request = request.header("access-control-request-method", "POST");
+        let answer = request
+            .header("content-type", JSON)
+            .body("{}")
+            .send()
+            .await
+            .expect("an answer");
+        let allowed = answer.headers().get("access-control-allow-origin");
+        let allowed = allowed.map(|origin| origin.to_str().expect("text").to_owned());
+        (answer.status().as_u16(), allowed)
     }
 
     async fn export_spans(&self, spans: Vec<Span>) {
@@ -245,7 +263,7 @@ async fn what_cannot_be_read_is_refused_with_a_reason_and_the_store_is_untouched
             &[("content-type", PROTOBUF), ("content-encoding", "br")],
             valid,
             415,
-            "use gzip or none",
+            "use gzip, zstd or none",
         ),
         (
             "a bomb",
@@ -464,4 +482,85 @@ async fn jaegers_query_api_finds_traces() {
 
     assert_eq!(lab.get("/api/traces/xyz").await.0, 400);
     assert_eq!(lab.get(&format!("/api{}", trace_path(9))).await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zstd_is_unpacked_and_what_is_not_zstd_is_refused() {
+    let lab = Lab::start().await;
+    let headers = [("content-type", PROTOBUF), ("content-encoding", "zstd")];
+    let pack = |body: &[u8]| compress_to_vec(body, CompressionLevel::Fastest);
+    let body = protobuf(vec![span(1, 1, 0, "a")]);
+    assert_eq!(lab.export(&headers, pack(&body)).await.0, 200);
+    assert_eq!(lab.spans(), 1);
+    assert_eq!(lab.export(&headers, body).await.0, 400);
+
+    let bomb = pack(&vec![0; receiver::UNPACKED_LIMIT + 1]);
+    assert!(bomb.len() < receiver::BODY_LIMIT);
+    assert_eq!(lab.export(&headers, bomb).await.0, 413);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_and_metrics_are_taken_and_not_kept() {
+    let lab = Lab::start().await;
+    for path in ["/v1/logs", "/v1/metrics"] {
+        for (content_type, status) in [(PROTOBUF, 200), (JSON, 200), ("text/plain", 415)] {
+            let request = client().post(format!("http://{}{path}", lab.address));
+            let answer = request
+                .header("content-type", content_type)
+                .body("{}")
+                .send()
+                .await;
+            assert_eq!(
+                answer.expect("an answer").status(),
+                status,
+                "{path} {content_type}"
+            );
+        }
+    }
+    assert_eq!(lab.spans(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_pages_of_this_machine_may_send_spans() {
+    let lab = Lab::start().await;
+    for (origin, allowed) in [
+        ("http://localhost:8080", true),
+        ("http://127.0.0.1:3000", true),
+        ("http://[::1]:5173", true),
+        ("https://example.com", false),
+        ("http://localhost.example.com", false),
+        ("null", false),
+    ] {
+        let expected = allowed.then(|| origin.to_owned());
+        let preflight = lab.from_page(Method::OPTIONS, "/v1/traces", origin).await;
+        assert_eq!(preflight, (200, expected.clone()), "{origin}");
+        let sent = lab.from_page(Method::POST, "/v1/traces", origin).await;
+        assert_eq!(sent, (200, expected), "{origin}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_not_of_this_machine_is_misdirected() {
+    let store = Store::new(Limits::default());
+    let address = serve(guard::only_here(viewer::routes(store))).await;
+    let port = address.port();
+    for (host, status) in [
+        (format!("127.0.0.1:{port}"), 200),
+        (format!("localhost:{port}"), 200),
+        ("LOCALHOST".to_owned(), 200),
+        (format!("[::1]:{port}"), 200),
+        (format!("rebound.example.com:{port}"), 421),
+        ("127.0.0.1.example.com".to_owned(), 421),
+        ("user@example.com".to_owned(), 421),
+        ("192.168.1.7:3000".to_owned(), 421),
+    ] {
+        let request = client()
+            .get(format!("http://{address}/traces"))
+            .header("host", &host);
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), status, "{host}");
+        if status == 421 {
+            assert!(answer.text().await.expect("text").contains(&host), "{host}");
+        }
+    }
 }

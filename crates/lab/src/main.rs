@@ -14,7 +14,7 @@ use lab::check::Step;
 use lab::services::{self, Running, System};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
-use lab::{book, check, receiver, site};
+use lab::{book, check, guard, receiver, site};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -203,7 +203,16 @@ async fn listen(flag: &str, address: SocketAddr) -> anyhow::Result<(TcpListener,
     Ok((listener, address))
 }
 
+/// At an address that only this machine can reach, requests must also be to a name of this machine.
 async fn serve(listener: TcpListener, routes: Router) -> anyhow::Result<Infallible> {
+    let address = listener.local_addr()?;
+    let routes = match address.ip().is_loopback() {
+        true => guard::only_here(routes),
+        false => {
+            eprintln!("Warning: whoever can reach {address} can read your traces and send spans");
+            routes
+        }
+    };
     axum::serve(listener, routes).await?;
     anyhow::bail!("a server of the lab ended by itself")
 }

@@ -1,8 +1,9 @@
-//! OTLP over HTTP: `POST /v1/traces` in protobuf or JSON, plain or gzip.
+//! OTLP over HTTP: `POST /v1/traces` in protobuf or JSON, plain, gzip or zstd. Logs and metrics are taken and not kept.
 //!
 //! The rules are those of <https://opentelemetry.io/docs/specs/otlp/#otlphttp>.
 
-use std::io::Read as _;
+use std::fmt::Display;
+use std::io::Read;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -14,8 +15,10 @@ use axum::routing::post;
 use flate2::read::MultiGzDecoder;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
+use ruzstd::decoding::StreamingDecoder;
 use serde_json::json;
 
+use crate::guard;
 use crate::otlp;
 use crate::span::Span;
 use crate::store::Store;
@@ -30,8 +33,25 @@ pub const UNPACKED_LIMIT: usize = 64 * 1024 * 1024;
 pub fn routes(store: Store) -> Router {
     Router::new()
         .route("/v1/traces", post(traces))
+        // A service sends all three to one address: an error for these would fill its log.
+        .route("/v1/logs", post(not_kept))
+        .route("/v1/metrics", post(not_kept))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(guard::cors())
         .with_state(store)
+}
+
+/// Reads the request to its end, as an exporter expects, and says that all is well.
+async fn not_kept(headers: HeaderMap, _body: Bytes) -> Response {
+    match Encoding::of(&headers) {
+        Some(encoding) => encoding.success(),
+        None => unknown_encoding(),
+    }
+}
+
+fn unknown_encoding() -> Response {
+    let message = "Content-Type must be application/x-protobuf or application/json";
+    (StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response()
 }
 
 async fn traces(
@@ -40,8 +60,7 @@ async fn traces(
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Response {
     let Some(encoding) = Encoding::of(&headers) else {
-        let message = "Content-Type must be application/x-protobuf or application/json";
-        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response();
+        return unknown_encoding();
     };
     let spans = match body {
         Ok(body) => read(&headers, encoding, &body),
@@ -64,11 +83,18 @@ fn read(headers: &HeaderMap, encoding: Encoding, body: &[u8]) -> Result<Vec<Span
     let body = match text(headers, CONTENT_ENCODING) {
         "" | "identity" => body,
         "gzip" => {
-            unpacked = unzip(body)?;
+            unpacked = unpack("gzip", MultiGzDecoder::new(body))?;
+            &unpacked
+        }
+        "zstd" => {
+            let decoder = StreamingDecoder::new(body);
+            let decoder = decoder.map_err(|error| not("zstd", error))?;
+            unpacked = unpack("zstd", decoder)?;
             &unpacked
         }
         other => {
-            let message = format!("Content-Encoding {other:?} is not supported: use gzip or none");
+            let message =
+                format!("Content-Encoding {other:?} is not supported: use gzip, zstd or none");
             return Err(Refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
         }
     };
@@ -79,12 +105,16 @@ fn read(headers: &HeaderMap, encoding: Encoding, body: &[u8]) -> Result<Vec<Span
     spans.map_err(|reason| Refusal(StatusCode::BAD_REQUEST, reason))
 }
 
-fn unzip(body: &[u8]) -> Result<Vec<u8>, Refusal> {
+fn not(encoding: &str, error: impl Display) -> Refusal {
+    Refusal(StatusCode::BAD_REQUEST, format!("not {encoding}: {error}"))
+}
+
+fn unpack(encoding: &str, packed: impl Read) -> Result<Vec<u8>, Refusal> {
     let mut unpacked = Vec::new();
-    MultiGzDecoder::new(body)
+    packed
         .take(UNPACKED_LIMIT as u64 + 1)
         .read_to_end(&mut unpacked)
-        .map_err(|error| Refusal(StatusCode::BAD_REQUEST, format!("not gzip: {error}")))?;
+        .map_err(|error| not(encoding, error))?;
     if unpacked.len() > UNPACKED_LIMIT {
         let message = format!("the body unpacks to more than {UNPACKED_LIMIT} bytes");
         return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, message));

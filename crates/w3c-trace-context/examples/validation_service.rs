@@ -28,7 +28,7 @@ struct Action {
 
 /// Whose propagator and carriers are tested.
 #[derive(Clone, Copy)]
-enum Propagation {
+pub enum Propagation {
     Strict,
     Sdk,
 }
@@ -89,6 +89,19 @@ async fn test(
     Ok("done")
 }
 
+/// The routes of the service.
+///
+/// # Errors
+/// When there can be no HTTP client.
+pub fn routes(propagation: Propagation) -> reqwest::Result<Router> {
+    let service = Service {
+        tracer: SdkTracerProvider::builder().build().tracer("validation"),
+        client: reqwest::Client::builder().no_proxy().build()?,
+        propagation,
+    };
+    Ok(Router::new().route("/test", post(test)).with_state(service))
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -101,17 +114,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some("sdk") => Propagation::Sdk,
         Some(other) => return Err(format!("whose propagator is {other}? strict or sdk").into()),
     };
-    let service = Service {
-        tracer: SdkTracerProvider::builder().build().tracer("validation"),
-        client: reqwest::Client::builder().no_proxy().build()?,
-        propagation,
-    };
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(
-        listener,
-        Router::new().route("/test", post(test)).with_state(service),
-    )
-    .await?;
+    axum::serve(listener, routes(propagation)?).await?;
     Ok(())
 }
