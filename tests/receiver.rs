@@ -59,7 +59,7 @@ impl Lab {
     }
 
     /// Sends an OTLP request to `path` from a page at `origin`; returns the status and the origin that may read it.
-    async fn from_page(&self, method: Method, path: &str, origin: &str) -> (u16, Option<String>) {
+    async fn page_sends(&self, method: Method, path: &str, origin: &str) -> (u16, Option<String>) {
         let url = format!("http://{}{path}", self.address);
         let request = client().request(method, url).header("origin", origin);
         let request = request.header("access-control-request-method", "POST");
@@ -532,9 +532,9 @@ async fn only_pages_of_this_machine_may_send_spans() {
         ("null", false),
     ] {
         let expected = allowed.then(|| origin.to_owned());
-        let preflight = lab.from_page(Method::OPTIONS, "/v1/traces", origin).await;
+        let preflight = lab.page_sends(Method::OPTIONS, "/v1/traces", origin).await;
         assert_eq!(preflight, (200, expected.clone()), "{origin}");
-        let sent = lab.from_page(Method::POST, "/v1/traces", origin).await;
+        let sent = lab.page_sends(Method::POST, "/v1/traces", origin).await;
         assert_eq!(sent, (200, expected), "{origin}");
     }
 }

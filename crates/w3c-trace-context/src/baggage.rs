@@ -87,23 +87,17 @@ impl TextMapPropagator for BaggagePropagator {
 }
 
 /// The key, the decoded value and the properties of an entry; nothing where one of them is not valid (B Definition).
+/// Whether the key is a token is for `Baggage` to see, which takes no other.
 fn parse(entry: &str) -> Option<(&str, Cow<'_, str>, &str)> {
     let (entry, properties) = entry.split_once(';').unwrap_or((entry, ""));
     let (key, value) = entry.split_once('=')?;
     let (key, value) = (key.trim_matches(OWS), value.trim_matches(OWS));
     let properties = properties.trim_matches(OWS);
-    let valid = !key.is_empty()
-        && key.bytes().all(is_token)
-        && value.bytes().all(is_octet)
+    let valid = value.bytes().all(is_octet)
         && properties
             .bytes()
             .all(|byte| is_octet(byte) || b"; \t".contains(&byte));
     valid.then(|| (key, decode(value), properties))
-}
-
-/// A character of a token (RFC 9110, 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte)
 }
 
 /// A character of a value: printable, and neither space nor one of `",;\` (B Definition).

@@ -166,7 +166,16 @@ fn traceparent() {
         ),
     ];
     for (rule, value) in invalid {
-        let cx = extract(&[("traceparent", &value), ("tracestate", "a=1")]);
+        let received = [("traceparent", &*value), ("tracestate", "a=1")];
+        let own = extract(&[("traceparent", VALID)]);
+        let headers = headers(&received);
+        let kept =
+            TraceContextPropagator::new().extract_with_context(&own, &HeaderExtractor(&headers));
+        assert!(
+            kept.span().span_context().is_valid(),
+            "what was there stays: {rule}: {value:?}"
+        );
+        let cx = extract(&received);
         assert!(!cx.span().span_context().is_valid(), "{rule}: {value:?}");
         assert_eq!(
             passed_on(&cx),
@@ -412,6 +421,16 @@ fn tracestate_in_several_headers_is_one_list() {
     ] {
         assert_eq!(state(&values).as_deref(), expected, "{rule}: {values:?}");
     }
+}
+
+#[test]
+fn a_tracestate_that_is_not_text_is_not_an_empty_one() {
+    let mut headers = headers(&[("traceparent", VALID), ("tracestate", "a=1")]);
+    let not_text = HeaderValue::from_bytes(b"b=\xff").expect("a value");
+    headers.append("tracestate", not_text);
+    let cx = TraceContextPropagator::new()
+        .extract_with_context(&Context::new(), &HeaderExtractor(&headers));
+    assert_eq!(passed_on(&cx), (Some(VALID.into()), None));
 }
 
 #[test]

@@ -56,7 +56,8 @@ async fn it_calls_back_and_survives_bad_bodies() {
     let no_url = r#"[{"url": "nonsense", "arguments": []}]"#;
     for (body, status) in [
         ("", 400),
-        ("{", 400),
+        ("[", 400),
+        ("{", 422),
         ("[1]", 422),
         ("null", 422),
         (no_url, 502),
