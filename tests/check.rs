@@ -34,10 +34,14 @@ fn missing(step: Step, stopped: &Stopped, expected: &str) {
 
 /// POSTs to a service as the caller that the tutorial's reader plays, or without a `traceparent`.
 async fn call(address: SocketAddr, path: &str, traceparent: Option<&str>) {
+    call_as("user_1", address, path, traceparent).await;
+}
+
+async fn call_as(user_id: &str, address: SocketAddr, path: &str, traceparent: Option<&str>) {
     let mut request = client()
         .post(format!("http://{address}{path}"))
         .json(&json!({
-            "user_id": "user_1", "query": "What is a trace?", "prompt": "What is a trace?",
+            "user_id": user_id, "query": "What is a trace?", "prompt": "What is a trace?",
         }));
     if let Some(traceparent) = traceparent {
         request = request.header("traceparent", traceparent);
@@ -94,9 +98,48 @@ async fn a_request_that_is_sent_again_after_a_failure_passes() {
     // The same trace id, and the same lab.
     let backend = support::serve(receiver::routes(failed.store.clone())).await;
     let system = Setup::default().with_backend(backend).start().await;
+    call_as(
+        "stranger",
+        system.user.address,
+        "/process",
+        Some(TRACEPARENT),
+    )
+    .await;
+    system.stop().await;
+    missing(
+        Step::UserService,
+        &failed,
+        "was answered 403. Look at the body and the user id.",
+    );
+
+    let system = Setup::default().with_backend(backend).start().await;
     call(system.user.address, "/process", Some(TRACEPARENT)).await;
     system.stop().await;
     assert_eq!(check(Step::UserService, &failed).err(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_spans_of_an_earlier_request_are_not_taken_for_those_that_are_missing() {
+    let system = System::start().await;
+    call(system.user.address, "/process", Some(TRACEPARENT)).await;
+    let stopped = system.stop().await;
+
+    let backend = support::serve(receiver::routes(stopped.store.clone())).await;
+    let (nobody, _kept) = support::refused();
+    let elsewhere = Setup::default().with_backend(backend);
+    let elsewhere = elsewhere.with(
+        "user-service",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        format!("http://{nobody}"),
+    );
+    let system = elsewhere.start().await;
+    system.ask("user_1").await;
+    system.stop().await;
+    missing(
+        Step::ApiGateway,
+        &stopped,
+        "none has arrived. Does user-service run, with its spans going here?",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
