@@ -13,9 +13,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
 /// The flags that say where the lab and its services listen.
-const ADDRESSES: [&str; 5] = [
+const ADDRESSES: [&str; 6] = [
     "--site",
     "--otlp",
+    "--grpc",
     "--gateway",
     "--user-service",
     "--llm-service",

@@ -9,13 +9,20 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use lab::store::{Limits, Store, Usage};
 use lab::{guard, jaeger, receiver, viewer};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
 use reqwest::Method;
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Value, json};
 use support::{client, serve};
+use tonic::Code;
+use tonic::codec::CompressionEncoding;
+use tonic::transport::{Channel, Endpoint};
 
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
@@ -488,7 +495,7 @@ async fn jaegers_query_api_finds_traces() {
 async fn zstd_is_unpacked_and_what_is_not_zstd_is_refused() {
     let lab = Lab::start().await;
     let headers = [("content-type", PROTOBUF), ("content-encoding", "zstd")];
-    let pack = |body: &[u8]| compress_to_vec(body, CompressionLevel::Fastest);
+    let pack = |body: &[u8]| zstd::encode_all(body, 1).expect("packed");
     let body = protobuf(vec![span(1, 1, 0, "a")]);
     assert_eq!(lab.export(&headers, pack(&body)).await.0, 200);
     assert_eq!(lab.spans(), 1);
@@ -563,4 +570,60 @@ async fn a_name_that_is_not_of_this_machine_is_misdirected() {
             assert!(answer.text().await.expect("text").contains(&host), "{host}");
         }
     }
+}
+
+/// A client of the gRPC receiver, which is behind the guard as in the lab.
+async fn grpc(store: &Store) -> Channel {
+    let address = serve(guard::only_here(lab::grpc::routes(store.clone()))).await;
+    let endpoint = Endpoint::try_from(format!("http://{address}")).expect("an address");
+    endpoint.connect().await.expect("a connection")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_takes_spans_and_refuses_what_is_wrong_with_a_reason() {
+    let store = Store::new(Limits::default());
+    let channel = grpc(&store).await;
+    let request =
+        |span| ExportTraceServiceRequest::decode(&protobuf(vec![span])[..]).expect("a request");
+    for (id, encoding) in [
+        (1, None),
+        (2, Some(CompressionEncoding::Gzip)),
+        (3, Some(CompressionEncoding::Zstd)),
+    ] {
+        let mut client = TraceServiceClient::new(channel.clone());
+        if let Some(encoding) = encoding {
+            client = client.send_compressed(encoding);
+        }
+        client
+            .export(request(span(1, id, 0, "a")))
+            .await
+            .expect("it is taken");
+        assert_eq!(store.usage().spans, usize::try_from(id).expect("a number"));
+    }
+    let mut bad = span(1, 4, 0, "bad");
+    bad.trace_id = vec![1; 15];
+    let refused = TraceServiceClient::new(channel).export(request(bad)).await;
+    let status = refused.expect_err("it is refused");
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(
+        status.message().contains("the trace id must be 16 bytes"),
+        "{status}"
+    );
+    assert_eq!(store.usage().spans, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_takes_logs_and_metrics_and_does_not_keep_them() {
+    let store = Store::new(Limits::default());
+    let channel = grpc(&store).await;
+    let mut logs = LogsServiceClient::new(channel.clone());
+    logs.export(ExportLogsServiceRequest::default())
+        .await
+        .expect("logs are taken");
+    let mut metrics = MetricsServiceClient::new(channel);
+    metrics
+        .export(ExportMetricsServiceRequest::default())
+        .await
+        .expect("metrics are taken");
+    assert_eq!(store.usage().spans, 0);
 }

@@ -167,7 +167,7 @@ async fn the_defaults_are_what_the_pages_print() {
         String::from_utf8(output.expect("the lab runs").stdout).expect("text")
     };
     let lab = help(&["--help"]).await;
-    for port in ["3000", "4318", "5000", "5001", "5002"] {
+    for port in ["3000", "4317", "4318", "5000", "5001", "5002"] {
         assert!(
             lab.contains(&format!("[default: 127.0.0.1:{port}]")),
             "{port}: {lab}"

@@ -25,7 +25,7 @@ const ARRIVAL_DEADLINE: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_secs(2);
 
 /// The ports that the pages name.
-const PORTS: [u16; 5] = [3000, 4318, 5000, 5001, 5002];
+const PORTS: [u16; 6] = [3000, 4317, 4318, 5000, 5001, 5002];
 
 pub struct Reader {
     clone: PathBuf,
@@ -557,6 +557,7 @@ impl Reader {
             ("CURL_HOME", self.parent.display().to_string()),
             ("LAB_SITE", address(3000)),
             ("LAB_OTLP", address(4318)),
+            ("LAB_GRPC", address(4317)),
             ("LAB_PROJECT", self.project().display().to_string()),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", url(4318)),
             ("API_GATEWAY_ADDR", address(5000)),

@@ -18,10 +18,11 @@ pub fn only_here(routes: Router) -> Router {
 }
 
 async fn check_host(request: Request, next: Next) -> Response {
-    let header = request.headers().get(HOST);
-    let host = header
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    // In HTTP/2 it is part of the URI.
+    let host = match request.headers().get(HOST) {
+        Some(value) => value.to_str().unwrap_or_default(),
+        None => request.uri().authority().map_or("", Authority::as_str),
+    };
     let authority: Option<Authority> = host.parse().ok();
     if authority.is_some_and(|authority| is_this_machine(authority.host())) {
         return next.run(request).await;

@@ -4,6 +4,7 @@
 
 pub mod book;
 pub mod check;
+pub mod grpc;
 pub mod guard;
 pub mod jaeger;
 pub mod otlp;

@@ -14,7 +14,7 @@ use lab::check::Step;
 use lab::services::{self, Running, System};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
-use lab::{book, check, guard, receiver, site};
+use lab::{book, check, grpc, guard, receiver, site};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -62,6 +62,14 @@ struct Options {
         default_value = "127.0.0.1:4318"
     )]
     otlp: SocketAddr,
+    /// Where to receive spans over OTLP/gRPC.
+    #[arg(
+        long,
+        global = true,
+        env = "LAB_GRPC",
+        default_value = "127.0.0.1:4317"
+    )]
+    grpc: SocketAddr,
     /// Where api-gateway listens.
     #[arg(
         long,
@@ -146,6 +154,7 @@ async fn start(
     });
     let (site_listener, site_address) = listen("--site", options.site).await?;
     let (otlp_listener, otlp_address) = listen("--otlp", options.otlp).await?;
+    let (grpc_listener, grpc_address) = listen("--grpc", options.grpc).await?;
 
     let root = options.book.clone();
     // The folder is the closure's until the book is built: it must not be deleted under it.
@@ -161,6 +170,7 @@ async fn start(
         site::routes(store.clone(), &pages, otlp_address),
     );
     let otlp = serve(otlp_listener, receiver::routes(store.clone()));
+    let grpc = serve(grpc_listener, grpc::routes(store.clone()));
     let work = async {
         if services {
             let system = System {
@@ -177,13 +187,19 @@ async fn start(
                 .with_context(|| {
                     format!("no whole trace arrived within {FIRST_TRACE_DEADLINE:?}")
                 })??;
-            print(&welcome(&tree, site_address, otlp_address, gateway));
+            print(&welcome(
+                &tree,
+                site_address,
+                [otlp_address, grpc_address],
+                gateway,
+            ));
             anyhow::bail!(running.first_to_end().await)
         }
         print(&format!(
             "Book     http://{site_address}/\n\
              Traces   http://{site_address}/traces\n\
-             OTLP     http://{otlp_address}\n\n\
+             OTLP     http://{otlp_address}\n\
+             gRPC     http://{grpc_address}\n\n\
              Send spans here and reload Traces. Ctrl-C stops.\n"
         ));
         std::future::pending().await
@@ -191,6 +207,7 @@ async fn start(
     tokio::select! {
         fault = site => fault,
         fault = otlp => fault,
+        fault = grpc => fault,
         fault = work => fault,
     }
 }
@@ -242,14 +259,20 @@ async fn first_trace(store: &Store, gateway: SocketAddr) -> anyhow::Result<Tree>
     }
 }
 
-fn welcome(tree: &Tree, site: SocketAddr, otlp: SocketAddr, gateway: SocketAddr) -> String {
+fn welcome(
+    tree: &Tree,
+    site: SocketAddr,
+    [otlp, grpc]: [SocketAddr; 2],
+    gateway: SocketAddr,
+) -> String {
     format!(
         "One request, three services, one trace:\n\n\
          {}\n\
          This trace  http://{site}/traces/{}\n\
          All traces  http://{site}/traces\n\
          The book    http://{site}/\n\
-         OTLP        http://{otlp}\n\n\
+         OTLP        http://{otlp}\n\
+         gRPC        http://{grpc}\n\n\
          Send one yourself:\n\n\
          curl -i http://{gateway}/api/query -H 'content-type: application/json' \
          -d '{{\"user_id\": \"user_1\", \"query\": \"Where is the time?\"}}'\n\n\

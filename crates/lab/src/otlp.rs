@@ -33,7 +33,10 @@ pub fn from_json(body: &[u8]) -> Result<Vec<Span>, String> {
 }
 
 /// Every span of the request, or none: a request with one bad span is refused whole.
-fn spans(request: ExportTraceServiceRequest) -> Result<Vec<Span>, String> {
+///
+/// # Errors
+/// In one sentence, what is wrong with a span.
+pub fn spans(request: ExportTraceServiceRequest) -> Result<Vec<Span>, String> {
     let mut spans = Vec::new();
     for resource_spans in request.resource_spans {
         let resource = Arc::new(resource_spans.resource.unwrap_or_default());

@@ -15,7 +15,6 @@ use axum::routing::post;
 use flate2::read::MultiGzDecoder;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
-use ruzstd::decoding::StreamingDecoder;
 use serde_json::json;
 
 use crate::guard;
@@ -87,7 +86,7 @@ fn read(headers: &HeaderMap, encoding: Encoding, body: &[u8]) -> Result<Vec<Span
             &unpacked
         }
         "zstd" => {
-            let decoder = StreamingDecoder::new(body);
+            let decoder = zstd::Decoder::new(body);
             let decoder = decoder.map_err(|error| not("zstd", error))?;
             unpacked = unpack("zstd", decoder)?;
             &unpacked

@@ -1,0 +1,67 @@
+//! OTLP over gRPC: what [`crate::receiver`] is over HTTP.
+//!
+//! The rules are those of <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc>.
+
+use axum::Router;
+use opentelemetry_proto::tonic::collector::logs::v1 as logs;
+use opentelemetry_proto::tonic::collector::metrics::v1 as metrics;
+use opentelemetry_proto::tonic::collector::trace::v1 as trace;
+use tonic::codec::CompressionEncoding::{Gzip, Zstd};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, async_trait};
+
+use crate::otlp;
+use crate::receiver::UNPACKED_LIMIT;
+use crate::store::Store;
+
+/// The three services of OTLP. Spans are added to `store`; logs and metrics are taken and not kept.
+pub fn routes(store: Store) -> Router {
+    let traces = trace::trace_service_server::TraceServiceServer::new(Receiver(store.clone()))
+        .accept_compressed(Gzip)
+        .accept_compressed(Zstd)
+        .max_decoding_message_size(UNPACKED_LIMIT);
+    let logs = logs::logs_service_server::LogsServiceServer::new(Receiver(store.clone()))
+        .accept_compressed(Gzip)
+        .accept_compressed(Zstd);
+    let metrics = metrics::metrics_service_server::MetricsServiceServer::new(Receiver(store))
+        .accept_compressed(Gzip)
+        .accept_compressed(Zstd);
+    Routes::new(traces)
+        .add_service(logs)
+        .add_service(metrics)
+        .into_axum_router()
+}
+
+struct Receiver(Store);
+
+#[async_trait]
+impl trace::trace_service_server::TraceService for Receiver {
+    async fn export(
+        &self,
+        request: Request<trace::ExportTraceServiceRequest>,
+    ) -> Result<Response<trace::ExportTraceServiceResponse>, Status> {
+        let spans = otlp::spans(request.into_inner()).map_err(Status::invalid_argument)?;
+        self.0.add(spans);
+        Ok(Response::new(Default::default()))
+    }
+}
+
+#[async_trait]
+impl logs::logs_service_server::LogsService for Receiver {
+    async fn export(
+        &self,
+        _: Request<logs::ExportLogsServiceRequest>,
+    ) -> Result<Response<logs::ExportLogsServiceResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+}
+
+#[async_trait]
+impl metrics::metrics_service_server::MetricsService for Receiver {
+    async fn export(
+        &self,
+        _: Request<metrics::ExportMetricsServiceRequest>,
+    ) -> Result<Response<metrics::ExportMetricsServiceResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+}
