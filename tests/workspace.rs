@@ -70,6 +70,26 @@ fn there_is_one_version_of_each_crate_that_carries_the_context() {
     );
 }
 
+/// A crate that plain `cargo test` leaves out would prove nothing, and nobody would see it.
+#[test]
+fn cargo_test_tests_every_crate() {
+    let printed = cargo(
+        &root(),
+        &["metadata", "--format-version=1", "--locked", "--no-deps"],
+    );
+    let metadata: Value = serde_json::from_slice(&printed).expect("JSON");
+    let sorted = |key: &str| {
+        let list = metadata[key].as_array().expect("a list");
+        let mut names: Vec<String> = list.iter().map(Value::to_string).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(
+        sorted("workspace_default_members"),
+        sorted("workspace_members")
+    );
+}
+
 /// The `rust-version` is the newest that a dependency asks for: not a wish, and not more than needed.
 #[test]
 fn the_rust_version_is_what_the_dependencies_need() {
