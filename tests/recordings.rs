@@ -6,11 +6,14 @@
 mod support;
 
 use std::fs;
+use std::process::Stdio;
 
-use lab::services::{Plan, Service};
-use lab::{receiver, viewer};
+use lab::services::{Plan, Service, is_setting};
+use lab::{otlp, receiver, waterfall};
 use support::recording::{self, check, figures, redact};
 use support::{FREE, Setup, Stopped, System, binaries, client, hung, refused, serve};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
 
 /// Exports nothing before the flush at the end.
 fn setup() -> Setup {
@@ -37,7 +40,7 @@ async fn a_whole_trace() {
     let tree = stopped.only_tree();
     check("whole.html", &figure(&stopped)).unwrap();
     check("whole.txt", &tree.to_text()).unwrap();
-    check("whole.svg", &(viewer::svg(&tree, 900) + "\n")).unwrap();
+    check("whole.svg", &(waterfall::svg(&tree, 900) + "\n")).unwrap();
     show_in_readme();
 }
 
@@ -77,7 +80,7 @@ async fn a_service_that_does_not_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_at_the_edge() {
-    let mut build = tokio::process::Command::new(env!("CARGO"));
+    let mut build = Command::new(env!("CARGO"));
     build
         .args(["build", "--quiet", "--bin", "edge_gateway"])
         .current_dir(lab::book::root());
@@ -109,6 +112,69 @@ async fn a_stranger_at_the_edge() {
     check("stranger.html", &figure(&Stopped { store, log })).unwrap();
 }
 
+/// What the lab prints is recorded from the lab: its help, its list, and a trace.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lab_in_a_terminal() {
+    let lab = binaries().await.join("lab");
+    let run = async |arguments: &[&str]| {
+        let mut command = Command::new(&lab);
+        for (key, _) in
+            std::env::vars().filter(|(key, _)| is_setting(key) || key.starts_with("LAB_"))
+        {
+            command.env_remove(key);
+        }
+        let output = command.args(arguments).output().await.expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    check("help.txt", &run(&["--help"]).await).unwrap();
+
+    let stopped = ask(setup(), 200).await;
+    let failed = {
+        let (nobody, _kept) = refused();
+        let setup = setup().with(
+            "user-service",
+            "LLM_SERVICE_URL",
+            format!("http://{nobody}"),
+        );
+        ask(setup, 502).await
+    };
+    // The order of the list is that of arrival, whichever service stops first.
+    let traces =
+        [stopped, failed].map(|it| it.store.trace(it.only_tree().trace_id).expect("a trace"));
+    let lines = traces.map(|spans| {
+        let request = otlp::to_request(spans.iter().map(AsRef::as_ref));
+        serde_json::to_string(&request).expect("JSON")
+    });
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), lines.join("\n")).expect("written");
+    let path = file.path().to_str().expect("text");
+    let mut serving = Command::new(&lab);
+    let serving = serving.args([
+        "view", "--site", FREE, "--otlp", FREE, "--grpc", FREE, "--open", path,
+    ]);
+    let mut serving = serving
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it starts");
+    let mut output = BufReader::new(serving.stdout.take().expect("an output")).lines();
+    let site = loop {
+        let line = output.next_line().await.expect("text").expect("it starts");
+        if let Some(address) = line.strip_prefix("Traces   http://") {
+            break address.trim_end_matches("/traces").to_owned();
+        }
+    };
+    // In one recording: what the page shows as one session must be of one.
+    let list = run(&["traces", "--site", &site]).await;
+    let trace = run(&["trace", "--site", &site]).await;
+    let session = [("list", list), ("trace", trace)].map(|(name, text)| {
+        let (begin, end) = ("ANCHOR", "ANCHOR_END");
+        format!("{begin}: {name}\n{text}{end}: {name}\n")
+    });
+    check("terminal.txt", &session.concat()).unwrap();
+}
+
 /// The README shows a recording between the fences behind `<!-- recorded: whole.txt -->`.
 fn show_in_readme() {
     let path = lab::book::root().join("README.md");
@@ -128,12 +194,14 @@ fn show_in_readme() {
 }
 
 /// What is recorded here and in `tests/python_original`. All else is recorded where the tutorial is followed.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 11] = [
     "fallen-apart.html",
+    "help.txt",
     "lost-spans.txt",
     "missing-service.html",
     "slow.html",
     "stranger.html",
+    "terminal.txt",
     "three-traces.html",
     "whole.html",
     "whole.svg",

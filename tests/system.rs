@@ -94,7 +94,7 @@ async fn a_valid_request_gives_one_trace_through_three_services() {
     );
     assert_eq!(
         chat.attribute("gen_ai.response.finish_reasons").as_deref(),
-        Some("[stop]")
+        Some("[\"stop\"]")
     );
 }
 
@@ -104,7 +104,10 @@ async fn each_process_has_an_instance_of_its_own_and_all_have_one_namespace() {
     system.ask("user_1").await;
     let tree = system.stop().await.only_tree();
     let values = |key: &str| -> BTreeSet<String> {
-        let resources = tree.rows.iter().map(|row| &row.span.resource.attributes);
+        let resources = tree
+            .rows
+            .iter()
+            .map(|row| &row.span.source.resource.attributes);
         let found = resources.flatten().filter(|attribute| attribute.key == key);
         found
             .map(|attribute| lab::span::any_text(&attribute.value))

@@ -515,10 +515,8 @@ impl Reader {
             let mut figures = String::new();
             for id in self.traces().await {
                 if !self.known.contains(&id) {
-                    let (_, page) = self.get(&format!("/traces/{id}")).await?;
-                    let start = page.find("<div class=\"wide\"").ok_or("no waterfall")?;
-                    let (table, _) = page[start..].split_once("</table>").ok_or("no waterfall")?;
-                    figures.push_str(&format!("{table}</table></div>\n"));
+                    let (_, picture) = self.get(&format!("/traces/{id}.html")).await?;
+                    figures.push_str(&picture);
                 }
             }
             if self.without_times(&figures) == self.without_times(shown) {

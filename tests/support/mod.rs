@@ -1,6 +1,7 @@
 //! The three services as real processes on free ports, exporting to the lab's receiver in this process.
 #![allow(dead_code)] // each test file uses a part of it
 
+pub mod in_process;
 pub mod recording;
 
 use std::net::SocketAddr;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use lab::tree::Tree;
-use lab::viewer;
+use lab::waterfall;
 use regex::Regex;
 
 /// Whether `SNAPSHOTS=overwrite` asks to record anew.
@@ -39,15 +39,17 @@ pub fn check(name: &str, now: &str) -> Result<(), String> {
 pub fn figures(trees: &[Tree]) -> String {
     let figures = trees
         .iter()
-        .map(|tree| viewer::waterfall(tree, &viewer::caption(tree)).into_string() + "\n");
+        .map(|tree| waterfall::picture(tree).into_string() + "\n");
     figures.collect()
 }
 
 /// Puts a word in the place of everything that differs from run to run.
 pub fn redact(text: &str) -> String {
     let rules = [
-        (r" *\d+\.\d\d ms", " <time>"),
-        (r"margin-left:[\d.]+%;width:[\d.]+%", "<place>"),
+        (r" *\d+\.\d\d (ms|µs|s)\b", " <time>"),
+        (r"<time>[ █░]+", "<time> "),
+        (r"left:[\d.]+%;width:[\d.]+%", "<place>"),
+        (r"(?m)^[0-9a-f]{8}  ", "<id>  "),
         (r"\b[0-9a-f]{32}\b", "<trace-id>"),
         (r"\b[0-9a-f]{16}\b", "<span-id>"),
         (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),

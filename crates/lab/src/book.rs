@@ -14,6 +14,11 @@ pub fn root() -> PathBuf {
     here.ancestors().nth(2).unwrap_or(here).to_owned()
 }
 
+/// The same, where it is still there: a lab that was installed may have outlived it.
+pub fn root_if_there() -> Option<PathBuf> {
+    Some(root()).filter(|root| root.join("book.toml").is_file())
+}
+
 /// Builds the HTML of the book below `root` in the folder `to`, and returns where its pages are. Other renderers
 /// of `book.toml` are left out: they are checks.
 ///

@@ -10,16 +10,19 @@ use tonic::codec::CompressionEncoding::{Gzip, Zstd};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, async_trait};
 
-use crate::otlp;
-use crate::receiver::UNPACKED_LIMIT;
+use crate::otlp::{self, Batch};
+use crate::receiver::partial_success;
 use crate::store::Store;
+
+/// The largest message, in bytes, unpacked: as in the OpenTelemetry Collector. It is read whole before it is looked at.
+pub const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
 
 /// The three services of OTLP. Spans are added to `store`; logs and metrics are taken and not kept.
 pub fn routes(store: Store) -> Router {
     let traces = trace::trace_service_server::TraceServiceServer::new(Receiver(store.clone()))
         .accept_compressed(Gzip)
         .accept_compressed(Zstd)
-        .max_decoding_message_size(UNPACKED_LIMIT);
+        .max_decoding_message_size(MESSAGE_LIMIT);
     let logs = logs::logs_service_server::LogsServiceServer::new(Receiver(store.clone()))
         .accept_compressed(Gzip)
         .accept_compressed(Zstd);
@@ -40,9 +43,11 @@ impl trace::trace_service_server::TraceService for Receiver {
         &self,
         request: Request<trace::ExportTraceServiceRequest>,
     ) -> Result<Response<trace::ExportTraceServiceResponse>, Status> {
-        let spans = otlp::spans(request.into_inner()).map_err(Status::invalid_argument)?;
+        let Batch {
+            spans, rejected, ..
+        } = otlp::from_request(request.into_inner()).map_err(Status::invalid_argument)?;
         self.0.add(spans);
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(partial_success(rejected)))
     }
 }
 

@@ -14,22 +14,37 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 /// `routes`, for requests to a name of this machine alone. A page of another site, whose name was made to point here
 /// (DNS rebinding), would otherwise read the traces.
 pub fn only_here(routes: Router) -> Router {
-    routes.layer(from_fn(check_host))
+    routes.layer(from_fn(|request: Request, next: Next| async {
+        let what = "the lab answers to localhost and to loopback addresses";
+        check_host(request, next, is_this_machine, what).await
+    }))
 }
 
-async fn check_host(request: Request, next: Next) -> Response {
+/// `routes`, for requests to an address, whichever, or to `localhost`: only a name can be made to point elsewhere.
+pub fn only_addresses(routes: Router) -> Router {
+    routes.layer(from_fn(|request: Request, next: Next| async {
+        let what = "the lab answers to localhost and to addresses";
+        let address = |host: &str| is_this_machine(host) || ip(host).is_some();
+        check_host(request, next, address, what).await
+    }))
+}
+
+async fn check_host(
+    request: Request,
+    next: Next,
+    wanted: impl Fn(&str) -> bool,
+    what: &str,
+) -> Response {
     // In HTTP/2 it is part of the URI.
     let host = match request.headers().get(HOST) {
         Some(value) => value.to_str().unwrap_or_default(),
         None => request.uri().authority().map_or("", Authority::as_str),
     };
     let authority: Option<Authority> = host.parse().ok();
-    if authority.is_some_and(|authority| is_this_machine(authority.host())) {
+    if authority.is_some_and(|authority| wanted(authority.host())) {
         return next.run(request).await;
     }
-    let message = format!(
-        "the lab answers to localhost and to loopback addresses, and not to the host {host:?}\n"
-    );
+    let message = format!("{what}, and not to the host {host:?}\n");
     (StatusCode::MISDIRECTED_REQUEST, message).into_response()
 }
 
@@ -45,9 +60,15 @@ pub fn cors() -> CorsLayer {
         .allow_headers([CONTENT_TYPE, CONTENT_ENCODING])
 }
 
-/// `localhost`, or an address of the loopback interface, which for version 6 stands in brackets.
+/// `localhost`, or an address of the loopback interface.
 fn is_this_machine(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || ip(host).is_some_and(|ip| ip.is_loopback())
+}
+
+/// Of version 6, it stands in brackets.
+fn ip(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse()
+        .ok()
 }

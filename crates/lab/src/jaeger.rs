@@ -1,94 +1,253 @@
 //! The store as JSON, in the form of Jaeger's query API, so that tools that read Jaeger can read the lab.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
-use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::Span as Proto;
+use opentelemetry_proto::tonic::trace::v1::span::Event as ProtoEvent;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode as Status;
+use prost::Message as _;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::span::{Span, TraceId, any_text};
+use crate::analysis::calls;
+use crate::list::duration;
+use crate::span::{Span, SpanId, TraceId, any_text, json as value_json};
 use crate::store::Store;
+use crate::tree::Tree;
 
 /// How many traces a search returns where the caller does not say.
 const DEFAULT_LIMIT: usize = 20;
 
-/// `/api/services`, `/api/services/{service}/operations`, `/api/traces` and `/api/traces/{id}`.
+/// `/api/services`, `/api/services/{service}/operations`, `/api/operations`, `/api/traces`, `/api/traces/{id}` and
+/// `/api/dependencies`.
 pub fn routes(store: Store) -> Router {
     Router::new()
         .route("/api/services", get(services))
         .route("/api/services/{service}/operations", get(operations))
+        .route("/api/operations", get(operations_by_kind))
         .route("/api/traces", get(search))
         .route("/api/traces/{id}", get(trace))
+        .route("/api/dependencies", get(dependencies))
+        .route("/api/{*path}", any(unknown))
         .with_state(store)
 }
 
-async fn services(State(store): State<Store>) -> Json<Value> {
-    answer(names(&store, |span| Some(span.service().to_owned())))
-}
-
-async fn operations(State(store): State<Store>, Path(service): Path<String>) -> Json<Value> {
-    answer(names(&store, |span| {
-        (span.service() == service).then(|| span.name().to_owned())
-    }))
-}
-
-/// Every different name that `pick` gives, sorted.
-fn names(store: &Store, pick: impl Fn(&Span) -> Option<String>) -> Vec<Value> {
-    let traces = store.traces();
-    let mut names: Vec<String> = traces
-        .iter()
-        .flatten()
-        .filter_map(|span| pick(span))
-        .collect();
-    names.sort();
-    names.dedup();
-    names.into_iter().map(Value::from).collect()
-}
-
-#[derive(serde::Deserialize)]
-struct Search {
-    service: Option<String>,
-    operation: Option<String>,
-    limit: Option<usize>,
-}
-
-impl Search {
-    fn wants(&self, span: &Span) -> bool {
-        self.service
-            .as_deref()
-            .is_none_or(|service| service == span.service())
-            && self
-                .operation
-                .as_deref()
-                .is_none_or(|operation| operation == span.name())
-    }
-}
-
-async fn search(State(store): State<Store>, Query(search): Query<Search>) -> Json<Value> {
-    let traces = store.traces();
-    let found = traces
-        .iter()
-        .filter(|spans| spans.iter().any(|span| search.wants(span)));
-    answer(
-        found
-            .take(search.limit.unwrap_or(DEFAULT_LIMIT))
-            .map(|spans| trace_json(spans))
-            .collect(),
+async fn unknown() -> Response {
+    failure(
+        StatusCode::NOT_FOUND,
+        "this part of Jaeger's API is not here",
     )
 }
 
+async fn services(State(store): State<Store>) -> Json<Value> {
+    let names = different(&store, |span| Some(span.service().to_owned()));
+    answer(names.into_iter().map(Value::from).collect())
+}
+
+async fn operations(State(store): State<Store>, Path(service): Path<String>) -> Json<Value> {
+    let names = different(&store, |span| {
+        (span.service() == service).then(|| span.name().to_owned())
+    });
+    answer(names.into_iter().map(Value::from).collect())
+}
+
+#[derive(Deserialize)]
+struct OfService {
+    service: String,
+    #[serde(rename = "spanKind", default)]
+    kind: String,
+}
+
+/// The newer form, with the kind of the spans.
+async fn operations_by_kind(
+    State(store): State<Store>,
+    query: Result<Query<OfService>, QueryRejection>,
+) -> Response {
+    let Query(OfService { service, kind }) = match query {
+        Ok(query) => query,
+        Err(rejection) => return failure(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    };
+    let operations = different(&store, |span| {
+        let of_kind = kind.is_empty() || span.kind().eq_ignore_ascii_case(&kind);
+        (span.service() == service && of_kind)
+            .then(|| (span.name().to_owned(), span.kind().to_ascii_lowercase()))
+    });
+    let operations = operations.into_iter();
+    let operations = operations.map(|(name, kind)| json!({ "name": name, "spanKind": kind }));
+    answer(operations.collect()).into_response()
+}
+
+/// Every different thing that `pick` gives, sorted.
+fn different<T: Ord>(store: &Store, pick: impl Fn(&Span) -> Option<T>) -> BTreeSet<T> {
+    let traces = store.traces();
+    traces
+        .iter()
+        .flatten()
+        .filter_map(|span| pick(span))
+        .collect()
+}
+
+/// The calls between services within `lookback` before `endTs`, both in milliseconds; of all time without them.
+async fn dependencies(
+    State(store): State<Store>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Response {
+    let number = |key: &str| -> Result<Option<u64>, String> {
+        let found = pairs
+            .iter()
+            .find(|(name, value)| name == key && !value.is_empty());
+        found.map(|(_, value)| whole_number(key, value)).transpose()
+    };
+    let (end, lookback) = match (number("endTs"), number("lookback")) {
+        (Ok(end), Ok(lookback)) => (end.unwrap_or(u64::MAX), lookback.unwrap_or(u64::MAX)),
+        (Err(problem), _) | (_, Err(problem)) => {
+            return failure(StatusCode::BAD_REQUEST, &problem);
+        }
+    };
+    let within = end.saturating_sub(lookback)..=end;
+    let mut trees = Tree::all(&store);
+    trees.retain(|tree| within.contains(&(tree.start / 1_000_000)));
+    let calls = calls(&trees).into_iter().map(|((parent, child), calls)| {
+        json!({ "parent": parent, "child": child, "callCount": calls.count })
+    });
+    answer(calls.collect()).into_response()
+}
+
+fn whole_number(key: &str, value: &str) -> Result<u64, String> {
+    value
+        .parse()
+        .map_err(|_| format!("{key}={value:?} is not a whole number"))
+}
+
+/// What to look for: one span of the trace must be all of it.
+#[derive(Default)]
+struct Search {
+    service: Option<String>,
+    operation: Option<String>,
+    tags: Vec<(String, String)>,
+    /// Durations and times in nanoseconds.
+    min: Option<u128>,
+    max: Option<u128>,
+    start: Option<u64>,
+    end: Option<u64>,
+    limit: Option<usize>,
+    traces: Vec<TraceId>,
+}
+
+impl Search {
+    /// Reads the parameters of Jaeger's query service. Unknown ones, such as `lookback`, which only its pages use, are
+    /// ignored.
+    fn read(pairs: Vec<(String, String)>) -> Result<Search, String> {
+        let mut search = Search::default();
+        for (key, value) in pairs.into_iter().filter(|(_, value)| !value.is_empty()) {
+            let number = || whole_number(&key, &value);
+            match key.as_str() {
+                "service" => search.service = Some(value),
+                // Jaeger's own pages say so for every operation.
+                "operation" if value == "all" => {}
+                "operation" => search.operation = Some(value),
+                "tag" => {
+                    let (key, value) = value
+                        .split_once(':')
+                        .ok_or_else(|| format!("tag={value:?}: write tag=KEY:VALUE"))?;
+                    search.tags.push((key.to_owned(), value.to_owned()));
+                }
+                "tags" => {
+                    let tags: BTreeMap<String, Value> = serde_json::from_str(&value)
+                        .map_err(|error| format!("tags={value:?} is not a JSON object: {error}"))?;
+                    let text = |value: Value| match value {
+                        Value::String(text) => text,
+                        other => other.to_string(),
+                    };
+                    search
+                        .tags
+                        .extend(tags.into_iter().map(|(key, value)| (key, text(value))));
+                }
+                "minDuration" => search.min = Some(duration(&value)?.as_nanos()),
+                "maxDuration" => search.max = Some(duration(&value)?.as_nanos()),
+                "start" => search.start = Some(number()?.saturating_mul(1000)),
+                "end" => search.end = Some(number()?.saturating_mul(1000)),
+                "limit" => search.limit = usize::try_from(number()?).ok(),
+                "traceID" => search.traces.push(trace_id(&value)?),
+                _ => {}
+            }
+        }
+        Ok(search)
+    }
+
+    fn wants(&self, span: &Span) -> bool {
+        let same = |wanted: &Option<String>, has: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == has)
+        };
+        let took = u128::from(span.duration());
+        same(&self.service, span.service())
+            && same(&self.operation, span.name())
+            && self.min.is_none_or(|min| min <= took)
+            && self.max.is_none_or(|max| took <= max)
+            && self.start.is_none_or(|start| start <= span.start())
+            && self.end.is_none_or(|end| span.start() <= end)
+            && (self.tags.is_empty() || self.has_tags(span))
+    }
+
+    /// Tags of the span, of its process, and the fields of its logs.
+    fn has_tags(&self, span: &Span) -> bool {
+        let proto = span.proto();
+        let mut all = span_tags(span, &proto);
+        all.extend(tags(&span.source.resource.attributes));
+        all.extend(proto.events.iter().flat_map(event_fields));
+        self.tags.iter().all(|(key, value)| {
+            all.iter().any(|tag| {
+                let has = &tag["value"];
+                let text = has.as_str().map_or_else(|| has.to_string(), str::to_owned);
+                tag["key"] == key.as_str() && text == *value
+            })
+        })
+    }
+}
+
+async fn search(
+    State(store): State<Store>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Response {
+    let search = match Search::read(pairs) {
+        Ok(search) => search,
+        Err(problem) => return failure(StatusCode::BAD_REQUEST, &problem),
+    };
+    let traces = match search.traces.is_empty() {
+        true => store.traces(),
+        false => search
+            .traces
+            .iter()
+            .filter_map(|id| store.trace(*id))
+            .collect(),
+    };
+    let found = traces
+        .iter()
+        .filter(|spans| spans.iter().any(|span| search.wants(span)));
+    let found = found.take(search.limit.unwrap_or(DEFAULT_LIMIT));
+    answer(found.map(|spans| trace_json(spans)).collect()).into_response()
+}
+
+/// Jaeger writes ids without leading zeros, and so do those who copy from it.
+fn trace_id(text: &str) -> Result<TraceId, String> {
+    let padded = format!("{text:0>32}");
+    TraceId::parse(&padded)
+        .ok_or_else(|| format!("{text:?} is not a trace id of 32 hexadecimal digits"))
+}
+
 async fn trace(State(store): State<Store>, Path(id): Path<String>) -> Response {
-    let Some(id) = TraceId::parse(&id) else {
-        return failure(
-            StatusCode::BAD_REQUEST,
-            "a trace id is 32 hexadecimal digits",
-        );
+    let id = match trace_id(&id) {
+        Ok(id) => id,
+        Err(problem) => return failure(StatusCode::BAD_REQUEST, &problem),
     };
     match store.trace(id) {
         Some(spans) => answer(vec![trace_json(&spans)]).into_response(),
@@ -111,93 +270,96 @@ fn failure(status: StatusCode, message: &str) -> Response {
 
 /// One trace; each different resource becomes a process `p1`, `p2`, …
 fn trace_json(spans: &[Arc<Span>]) -> Value {
-    let mut resources: Vec<&Arc<Resource>> = Vec::new();
+    let mut known: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut processes = serde_json::Map::new();
     let mut list = Vec::with_capacity(spans.len());
     for span in spans {
-        let known = resources
-            .iter()
-            .position(|resource| *resource == &span.resource);
-        let index = known.unwrap_or_else(|| {
-            resources.push(&span.resource);
+        let resource = &span.source.resource;
+        let next = known.len() + 1;
+        let number = *known.entry(resource.encode_to_vec()).or_insert(next);
+        if number == next {
             let process =
-                json!({ "serviceName": span.service(), "tags": tags(&span.resource.attributes) });
-            processes.insert(format!("p{}", resources.len()), process);
-            resources.len() - 1
-        });
-        list.push(span_json(span, &format!("p{}", index + 1)));
+                json!({ "serviceName": span.service(), "tags": tags(&resource.attributes) });
+            processes.insert(format!("p{number}"), process);
+        }
+        list.push(span_json(span, &format!("p{number}")));
     }
     let trace_id = spans.first().map(|span| span.trace_id.to_string());
     json!({ "traceID": trace_id, "spans": list, "processes": processes, "warnings": null })
 }
 
-/// Times are microseconds, as Jaeger has them; kind and status become tags, as Jaeger's own OTLP receiver does.
+/// Times are microseconds, as Jaeger has them.
 fn span_json(span: &Span, process: &str) -> Value {
-    let mut tags = tags(&span.proto.attributes);
-    if span.has_kind() {
-        tags.push(tag(
-            "span.kind",
-            "string",
-            span.kind().to_ascii_lowercase().into(),
-        ));
-    }
-    if span.is_error() {
-        tags.push(tag("otel.status_code", "string", "ERROR".into()));
-        tags.push(tag("error", "bool", true.into()));
-        if !span.status_message().is_empty() {
-            tags.push(tag(
-                "otel.status_description",
-                "string",
-                span.status_message().into(),
-            ));
-        }
-    }
-    tags.push(tag("otel.scope.name", "string", span.scope.as_ref().into()));
-    let references: Vec<Value> = span
-        .parent
-        .iter()
-        .map(|parent| {
-            let (trace_id, span_id) = (span.trace_id.to_string(), parent.to_string());
-            json!({ "refType": "CHILD_OF", "traceID": trace_id, "spanID": span_id })
-        })
+    let proto = span.proto();
+    let reference = |kind: &str, trace: TraceId, span: SpanId| json!({ "refType": kind, "traceID": trace.to_string(), "spanID": span.to_string() });
+    let parent = span.parent.iter();
+    let mut references: Vec<Value> = parent
+        .map(|parent| reference("CHILD_OF", span.trace_id, *parent))
         .collect();
-    let logs: Vec<Value> = span
-        .proto
-        .events
-        .iter()
-        .map(|event| {
-            let mut fields = vec![tag("event", "string", event.name.as_str().into())];
-            fields.extend(self::tags(&event.attributes));
-            json!({ "timestamp": event.time_unix_nano / 1000, "fields": fields })
-        })
-        .collect();
+    let links = span.links.iter();
+    references.extend(links.map(|(trace, id)| reference("FOLLOWS_FROM", *trace, *id)));
+    let logs = proto.events.iter().map(
+        |event| json!({ "timestamp": event.time_unix_nano / 1000, "fields": event_fields(event) }),
+    );
     json!({
         "traceID": span.trace_id.to_string(),
         "spanID": span.id.to_string(),
+        "flags": 1,
         "operationName": span.name(),
         "references": references,
         "startTime": span.start() / 1000,
         "duration": span.duration() / 1000,
-        "tags": tags,
-        "logs": logs,
+        "tags": span_tags(span, &proto),
+        "logs": logs.collect::<Vec<_>>(),
         "processID": process,
         "warnings": null,
     })
 }
 
+/// The attributes; kind, status, library and tracestate become tags too, as Jaeger's own OTLP receiver has it.
+fn span_tags(span: &Span, proto: &Proto) -> Vec<Value> {
+    let mut tags = tags(&proto.attributes);
+    let mut add = |key: &str, value: &str| {
+        if !value.is_empty() {
+            tags.push(tag(key, "string", value.into()));
+        }
+    };
+    if span.has_kind() {
+        add("span.kind", &span.kind().to_ascii_lowercase());
+    }
+    match span.status() {
+        Status::Unset => {}
+        Status::Ok => add("otel.status_code", "OK"),
+        Status::Error => add("otel.status_code", "ERROR"),
+    }
+    let message = proto.status.as_ref().map_or("", |status| &status.message);
+    add("otel.status_description", message);
+    add("otel.scope.name", &span.source.scope.name);
+    add("otel.scope.version", &span.source.scope.version);
+    add("w3c.tracestate", &proto.trace_state);
+    if span.is_error() {
+        tags.push(tag("error", "bool", true.into()));
+    }
+    tags
+}
+
+fn event_fields(event: &ProtoEvent) -> Vec<Value> {
+    let mut fields = vec![tag("event", "string", event.name.as_str().into())];
+    fields.extend(tags(&event.attributes));
+    fields
+}
+
 fn tags(attributes: &[KeyValue]) -> Vec<Value> {
-    attributes
-        .iter()
-        .map(|attribute| {
-            let value = attribute.value.as_ref().and_then(|any| any.value.as_ref());
-            match value {
-                Some(Any::BoolValue(flag)) => tag(&attribute.key, "bool", (*flag).into()),
-                Some(Any::IntValue(number)) => tag(&attribute.key, "int64", (*number).into()),
-                Some(Any::DoubleValue(number)) => tag(&attribute.key, "float64", (*number).into()),
-                _ => tag(&attribute.key, "string", any_text(&attribute.value).into()),
-            }
-        })
-        .collect()
+    let tags = attributes.iter().map(|attribute| {
+        let value = attribute.value.as_ref().and_then(|any| any.value.as_ref());
+        match value {
+            Some(Any::BoolValue(_)) => tag(&attribute.key, "bool", value_json(value)),
+            Some(Any::IntValue(_)) => tag(&attribute.key, "int64", value_json(value)),
+            Some(Any::DoubleValue(_)) => tag(&attribute.key, "float64", value_json(value)),
+            _ => tag(&attribute.key, "string", any_text(&attribute.value).into()),
+        }
+    });
+    tags.collect()
 }
 
 fn tag(key: &str, kind: &str, value: Value) -> Value {

@@ -1,17 +1,24 @@
 //! What a reader looks through: receives spans, keeps them, and shows them as traces.
 //!
-//! Data flows one way: [`receiver`] -> [`store`] -> [`jaeger`] (JSON) and [`viewer`] (HTML), both by way of [`tree`].
+//! Data flows one way: [`receiver`] and [`grpc`] -> [`otlp`] -> [`store`] -> [`tree`], [`analysis`] and [`list`] ->
+//! [`jaeger`] (JSON), [`viewer`] (HTML) and [`terminal`] (text). [`session`] keeps what was received in a file.
 
+pub mod analysis;
 pub mod book;
 pub mod check;
 pub mod grpc;
 pub mod guard;
 pub mod jaeger;
+pub mod list;
+pub mod listen;
 pub mod otlp;
 pub mod receiver;
 pub mod services;
+pub mod session;
 pub mod site;
 pub mod span;
 pub mod store;
+pub mod terminal;
 pub mod tree;
 pub mod viewer;
+pub mod waterfall;

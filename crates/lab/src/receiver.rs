@@ -1,4 +1,5 @@
-//! OTLP over HTTP: `POST /v1/traces` in protobuf or JSON, plain, gzip or zstd. Logs and metrics are taken and not kept.
+//! OTLP over HTTP: `POST /v1/traces` in protobuf or JSON, plain, gzip, deflate or zstd. Logs and metrics are taken and not kept.
+//! A span that can be read and not kept does not cost its neighbours: the answer tells how many were rejected, and why.
 //!
 //! The rules are those of <https://opentelemetry.io/docs/specs/otlp/#otlphttp>.
 
@@ -12,21 +13,20 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use flate2::read::MultiGzDecoder;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceResponse,
+};
 use prost::Message;
 use serde_json::json;
+use tokio::task::JoinError;
 
 use crate::guard;
-use crate::otlp;
-use crate::span::Span;
+use crate::otlp::{self, Batch};
 use crate::store::Store;
 
-/// The largest body that is read, in bytes, as it comes over the wire.
+/// The largest body, in bytes, as it comes and unpacked.
 pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
-
-/// The largest body after decompression, in bytes.
-pub const UNPACKED_LIMIT: usize = 64 * 1024 * 1024;
 
 /// The routes of the receiver, which adds what it reads to `store`.
 pub fn routes(store: Store) -> Router {
@@ -43,7 +43,7 @@ pub fn routes(store: Store) -> Router {
 /// Reads the request to its end, as an exporter expects, and says that all is well.
 async fn not_kept(headers: HeaderMap, _body: Bytes) -> Response {
     match Encoding::of(&headers) {
-        Some(encoding) => encoding.success(),
+        Some(encoding) => encoding.success(None),
         None => unknown_encoding(),
     }
 }
@@ -61,64 +61,88 @@ async fn traces(
     let Some(encoding) = Encoding::of(&headers) else {
         return unknown_encoding();
     };
-    let spans = match body {
-        Ok(body) => read(&headers, encoding, &body),
-        Err(rejection) => Err(Refusal(rejection.status(), rejection.body_text())),
-    };
-    match spans {
-        Ok(spans) => {
-            store.add(spans);
-            encoding.success()
+    let taken = match body {
+        Ok(body) => take(store, headers, encoding, body).await,
+        Err(rejection) => {
+            let (status, reason) = (rejection.status(), rejection.body_text());
+            let limit = format!("{reason}: a body has at most {BODY_LIMIT} bytes");
+            let too_large = status == StatusCode::PAYLOAD_TOO_LARGE;
+            Err(Refusal(status, if too_large { limit } else { reason }))
         }
+    };
+    match taken {
+        Ok(rejected) => encoding.success(rejected),
         Err(refusal) => encoding.failure(refusal),
     }
+}
+
+/// A body of more bytes, or one that is packed, is read aside.
+const AT_ONCE: usize = 256 * 1024;
+
+/// Reads a body into the store; returns what could not be taken. What may take long, which a session on a slow disk may
+/// too, is done aside, so that it holds up nobody else.
+async fn take(
+    store: Store,
+    headers: HeaderMap,
+    encoding: Encoding,
+    body: Bytes,
+) -> Result<Option<(usize, String)>, Refusal> {
+    let packed = headers.contains_key(CONTENT_ENCODING);
+    let aside = packed || body.len() > AT_ONCE || store.is_recorded();
+    let work = move || {
+        let batch = read(&headers, encoding, body)?;
+        store.add(batch.spans);
+        Ok(batch.rejected)
+    };
+    if !aside {
+        return work();
+    }
+    let cut_short =
+        |error: JoinError| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    tokio::task::spawn_blocking(work).await.map_err(cut_short)?
 }
 
 /// A status of 4xx, and the reason in one sentence.
 struct Refusal(StatusCode, String);
 
-fn read(headers: &HeaderMap, encoding: Encoding, body: &[u8]) -> Result<Vec<Span>, Refusal> {
-    let unpacked;
+fn read(headers: &HeaderMap, encoding: Encoding, body: Bytes) -> Result<Batch, Refusal> {
     let body = match text(headers, CONTENT_ENCODING) {
         "" | "identity" => body,
-        "gzip" => {
-            unpacked = unpack("gzip", MultiGzDecoder::new(body))?;
-            &unpacked
-        }
+        "gzip" => unpack("gzip", MultiGzDecoder::new(&body[..]))?,
+        "deflate" => unpack("deflate", ZlibDecoder::new(&body[..]))?,
         "zstd" => {
-            let decoder = zstd::Decoder::new(body);
-            let decoder = decoder.map_err(|error| not("zstd", error))?;
-            unpacked = unpack("zstd", decoder)?;
-            &unpacked
+            let decoder = zstd::Decoder::new(&body[..]);
+            unpack("zstd", decoder.map_err(|error| not("zstd", error))?)?
         }
         other => {
-            let message =
-                format!("Content-Encoding {other:?} is not supported: use gzip, zstd or none");
+            let message = format!(
+                "Content-Encoding {other:?} is not supported: use gzip, deflate, zstd or none"
+            );
             return Err(Refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
         }
     };
-    let spans = match encoding {
+    let batch = match encoding {
         Encoding::Protobuf => otlp::from_protobuf(body),
-        Encoding::Json => otlp::from_json(body),
+        Encoding::Json => otlp::from_json(&body),
     };
-    spans.map_err(|reason| Refusal(StatusCode::BAD_REQUEST, reason))
+    batch.map_err(|reason| Refusal(StatusCode::BAD_REQUEST, reason))
 }
 
 fn not(encoding: &str, error: impl Display) -> Refusal {
     Refusal(StatusCode::BAD_REQUEST, format!("not {encoding}: {error}"))
 }
 
-fn unpack(encoding: &str, packed: impl Read) -> Result<Vec<u8>, Refusal> {
+fn unpack(encoding: &str, packed: impl Read) -> Result<Bytes, Refusal> {
     let mut unpacked = Vec::new();
     packed
-        .take(UNPACKED_LIMIT as u64 + 1)
+        .take(BODY_LIMIT as u64 + 1)
         .read_to_end(&mut unpacked)
         .map_err(|error| not(encoding, error))?;
-    if unpacked.len() > UNPACKED_LIMIT {
-        let message = format!("the body unpacks to more than {UNPACKED_LIMIT} bytes");
+    if unpacked.len() > BODY_LIMIT {
+        let message = format!("the body unpacks to more than {BODY_LIMIT} bytes");
         return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
-    Ok(unpacked)
+    Ok(unpacked.into())
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> &str {
@@ -126,6 +150,17 @@ fn text(headers: &HeaderMap, name: HeaderName) -> &str {
         .get(name)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
+}
+
+/// The answer to a request that could be read: empty where all of it was taken.
+pub fn partial_success(rejected: Option<(usize, String)>) -> ExportTraceServiceResponse {
+    let partial = rejected.map(|(spans, error_message)| ExportTracePartialSuccess {
+        rejected_spans: i64::try_from(spans).unwrap_or(i64::MAX),
+        error_message,
+    });
+    ExportTraceServiceResponse {
+        partial_success: partial,
+    }
 }
 
 /// How the request is written, and so the answer.
@@ -160,12 +195,16 @@ impl Encoding {
         }
     }
 
-    fn success(self) -> Response {
+    fn success(self, rejected: Option<(usize, String)>) -> Response {
         match self {
-            Encoding::Protobuf => {
-                self.answer(ExportTraceServiceResponse::default().encode_to_vec())
+            Encoding::Protobuf => self.answer(partial_success(rejected).encode_to_vec()),
+            Encoding::Json => {
+                let partial = rejected.map(|(spans, reason)| {
+                    let spans = spans.to_string();
+                    json!({ "partialSuccess": { "rejectedSpans": spans, "errorMessage": reason } })
+                });
+                self.answer(partial.unwrap_or(json!({})).to_string().into())
             }
-            Encoding::Json => self.answer("{}".into()),
         }
     }
 

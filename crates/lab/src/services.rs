@@ -24,6 +24,11 @@ const EXPORT_DELAY_MS: &str = "200";
 /// # Errors
 /// When they do not compile; cargo has then printed why.
 pub async fn build(release: bool) -> anyhow::Result<PathBuf> {
+    ensure!(
+        book::root_if_there().is_some(),
+        "the three services are not at {} any more: run this in the repository, or `lab view` for your own",
+        book::root().display()
+    );
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--message-format=json-render-diagnostics"]);

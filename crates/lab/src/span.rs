@@ -1,14 +1,16 @@
-//! One received span, with the resource that sent it.
+//! One received span, with the resource and the library that made it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span as Proto;
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use prost::Message as _;
+use serde_json::Value as Json;
 
 /// 16 bytes, not all zero; shown as 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,10 +23,22 @@ pub struct SpanId(pub [u8; 8]);
 impl TraceId {
     /// Reads 32 hexadecimal digits.
     pub fn parse(hex: &str) -> Option<Self> {
-        let digits = hex.len() == 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let number = u128::from_str_radix(hex, 16).ok().filter(|_| digits)?;
+        let number = digits(hex, 32)?;
         Some(TraceId(number.to_be_bytes()))
     }
+}
+
+impl SpanId {
+    /// Reads 16 hexadecimal digits.
+    pub fn parse(hex: &str) -> Option<Self> {
+        let number = u64::try_from(digits(hex, 16)?).ok()?;
+        Some(SpanId(number.to_be_bytes()))
+    }
+}
+
+fn digits(hex: &str, count: usize) -> Option<u128> {
+    let valid = hex.len() == count && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    u128::from_str_radix(hex, 16).ok().filter(|_| valid)
 }
 
 impl fmt::Display for TraceId {
@@ -51,30 +65,98 @@ impl fmt::Debug for SpanId {
     }
 }
 
-/// A span whose ids have been checked. `proto` is what arrived, unchanged.
+/// Who made a span: the resource (the service) and the instrumentation scope (the library). Spans share it.
+#[derive(Debug, Default, PartialEq)]
+pub struct Source {
+    pub resource: Resource,
+    pub scope: InstrumentationScope,
+}
+
+impl Source {
+    /// Equal sources have equal bytes.
+    pub fn encoded(&self) -> Vec<u8> {
+        let mut bytes = self.resource.encode_length_delimited_to_vec();
+        bytes.extend(self.scope.encode_to_vec());
+        bytes
+    }
+
+    /// `service.name` of the resource.
+    pub fn service(&self) -> &str {
+        match find(&self.resource.attributes, "service.name") {
+            Some(Value::StringValue(name)) if !name.is_empty() => name,
+            _ => "unknown_service",
+        }
+    }
+
+    /// The memory that it takes, in bytes.
+    pub fn size(&self) -> usize {
+        let (resource, scope) = (&self.resource.attributes, &self.scope.attributes);
+        let attributes = size_of::<KeyValue>() * (resource.len() + scope.len());
+        // Once as it is, and once encoded: the store's key.
+        size_of::<Source>() + attributes + 2 * self.encoded().len()
+    }
+
+    /// # Errors
+    /// In one sentence, what is too long, or nested too deep.
+    pub fn check(&self) -> Result<(), String> {
+        let attributes = self
+            .resource
+            .attributes
+            .iter()
+            .chain(&self.scope.attributes);
+        check_attributes(attributes)
+    }
+}
+
+/// A span whose ids have been checked. What lists and trees need is at hand; the rest is kept as it came, encoded,
+/// which takes less memory.
 #[derive(Debug, Clone)]
 pub struct Span {
     pub trace_id: TraceId,
     pub id: SpanId,
     /// `None` for a root.
     pub parent: Option<SpanId>,
-    pub resource: Arc<Resource>,
-    /// The instrumentation scope's name: the library that made the span.
-    pub scope: Arc<str>,
-    pub proto: Proto,
+    pub source: Arc<Source>,
+    /// Where the valid ones of its links lead.
+    pub links: Box<[(TraceId, SpanId)]>,
+    name: Box<str>,
+    start: u64,
+    end: u64,
+    kind: SpanKind,
+    status: StatusCode,
+    encoded: Box<[u8]>,
 }
 
 impl Span {
-    /// Checks the ids of a received span.
+    /// Reads one span in protobuf.
     ///
     /// # Errors
-    /// In one sentence, which id is not as long as [OTLP](https://opentelemetry.io/docs/specs/otlp/) says, or all zero.
-    pub fn new(proto: Proto, resource: Arc<Resource>, scope: Arc<str>) -> Result<Self, String> {
-        let wrong = |which: &str, length: usize| {
-            format!(
-                "span {:?}: the {which} must be {length} bytes and not all zero",
-                proto.name
-            )
+    /// In one sentence, why the bytes are no span, which id is not as long as
+    /// [OTLP](https://opentelemetry.io/docs/specs/otlp/) says or all zero, or which attribute is too long.
+    pub fn decode(encoded: &[u8], source: Arc<Source>) -> Result<Self, Refused> {
+        let proto =
+            Proto::decode(encoded).map_err(|error| Refused::Unreadable(error.to_string()))?;
+        Span::checked(proto, encoded.into(), source)
+    }
+
+    /// Takes a span that was read in another form than protobuf.
+    ///
+    /// # Errors
+    /// As [`Span::decode`].
+    pub fn new(proto: Proto, source: Arc<Source>) -> Result<Self, Refused> {
+        let encoded = proto.encode_to_vec().into_boxed_slice();
+        Span::checked(proto, encoded, source)
+    }
+
+    fn checked(proto: Proto, encoded: Box<[u8]>, source: Arc<Source>) -> Result<Self, Refused> {
+        let refused = |reason: String| {
+            let name = shortened(&proto.name, 100);
+            Refused::Span(format!("span {name:?}: {reason}"))
+        };
+        let wrong = |which, length| {
+            refused(format!(
+                "the {which} must be {length} bytes and not all zero"
+            ))
         };
         let trace_id = bytes(&proto.trace_id).ok_or_else(|| wrong("trace id", 16))?;
         let id = bytes(&proto.span_id).ok_or_else(|| wrong("span id", 8))?;
@@ -82,79 +164,200 @@ impl Span {
             [] | [0, 0, 0, 0, 0, 0, 0, 0] => None,
             parent => Some(bytes(parent).ok_or_else(|| wrong("parent span id", 8))?),
         };
+        check(&proto).map_err(refused)?;
         Ok(Span {
             trace_id: TraceId(trace_id),
             id: SpanId(id),
             parent: parent.map(SpanId),
-            resource,
-            scope,
-            proto,
+            source,
+            links: proto.links.iter().filter_map(target).collect(),
+            start: proto.start_time_unix_nano,
+            end: proto.end_time_unix_nano,
+            kind: proto.kind(),
+            status: proto
+                .status
+                .as_ref()
+                .map_or(StatusCode::Unset, |status| status.code()),
+            name: proto.name.into_boxed_str(),
+            encoded,
         })
     }
 
+    /// All that arrived of the span.
+    pub fn proto(&self) -> Proto {
+        // It has been read before.
+        Proto::decode(&self.encoded[..]).unwrap_or_default()
+    }
+
+    /// The memory that the span takes, in bytes, without its source: what the store counts.
+    pub fn size(&self) -> usize {
+        /// The entries of the store's tables, and what the allocator adds.
+        const OVERHEAD: usize = 96;
+        size_of::<Span>()
+            + self.name.len()
+            + self.encoded.len()
+            + size_of_val(&*self.links)
+            + OVERHEAD
+    }
+
+    /// As it came; it may be empty.
     pub fn name(&self) -> &str {
-        &self.proto.name
+        &self.name
     }
 
     /// `service.name` of the resource.
     pub fn service(&self) -> &str {
-        match find(&self.resource.attributes, "service.name") {
-            Some(Value::StringValue(name)) => name,
-            _ => "unknown_service",
-        }
+        self.source.service()
     }
 
     /// `SERVER`, `CLIENT`, `INTERNAL`, `PRODUCER`, `CONSUMER` or `UNSPECIFIED`.
     pub fn kind(&self) -> &'static str {
-        self.proto
-            .kind()
-            .as_str_name()
-            .trim_start_matches("SPAN_KIND_")
+        self.kind.as_str_name().trim_start_matches("SPAN_KIND_")
     }
 
     /// Whether the span came with a kind of its own.
     pub fn has_kind(&self) -> bool {
-        self.proto.kind() != SpanKind::Unspecified
+        self.kind != SpanKind::Unspecified
     }
 
+    /// Whether its status is error.
     pub fn is_error(&self) -> bool {
-        self.status() == StatusCode::Error
+        self.status == StatusCode::Error
     }
 
+    /// The code of its status; `Unset` where it has none.
     pub fn status(&self) -> StatusCode {
-        self.proto
-            .status
-            .as_ref()
-            .map_or(StatusCode::Unset, |status| status.code())
+        self.status
     }
 
     /// The description that came with the status; often empty.
-    pub fn status_message(&self) -> &str {
-        self.proto
-            .status
-            .as_ref()
-            .map_or("", |status| &status.message)
+    pub fn status_message(&self) -> String {
+        self.proto().status.unwrap_or_default().message
     }
 
     /// The attribute `key`, as text.
     pub fn attribute(&self, key: &str) -> Option<String> {
-        find(&self.proto.attributes, key).map(text)
+        attribute(&self.proto(), key)
     }
 
-    /// The traces that the span is linked to: valid ids alone.
-    pub fn links(&self) -> impl Iterator<Item = TraceId> {
-        let links = self.proto.links.iter();
-        links.filter_map(|link| bytes(&link.trace_id).map(TraceId))
-    }
-
-    /// Nanoseconds since 1970.
+    /// Nanoseconds since 1970; zero where the span came without a time.
     pub fn start(&self) -> u64 {
-        self.proto.start_time_unix_nano
+        self.start
+    }
+
+    /// Nanoseconds since 1970; never before the start, and zero where the span came without one.
+    pub fn end(&self) -> u64 {
+        match self.start {
+            0 => 0,
+            start => self.end.max(start),
+        }
     }
 
     /// In nanoseconds; zero where the clock went backwards.
     pub fn duration(&self) -> u64 {
-        self.proto.end_time_unix_nano.saturating_sub(self.start())
+        self.end() - self.start
+    }
+
+    /// Whether the span ends before it starts: its clock was set back meanwhile.
+    pub fn ends_before_it_starts(&self) -> bool {
+        self.end < self.start
+    }
+}
+
+/// The longest text of a span, in bytes: a name, a message, a key or a value. A span that has a longer one is refused.
+pub const TEXT_LIMIT: usize = 1024 * 1024;
+
+/// How deep lists and maps may be nested in a value. JSON, which sessions are saved in, can say no more than this.
+pub const DEPTH_LIMIT: usize = 32;
+
+/// Why something was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// The request is not what it says it is: nothing of it is kept.
+    Unreadable(String),
+    /// One span of it cannot be kept.
+    Span(String),
+}
+
+fn check(proto: &Proto) -> Result<(), String> {
+    let message = proto.status.as_ref().map_or("", |status| &status.message);
+    let own = [proto.name.as_str(), message, proto.trace_state.as_str()];
+    let events = proto.events.iter().map(|event| event.name.as_str());
+    if own
+        .into_iter()
+        .chain(events)
+        .any(|text| text.len() > TEXT_LIMIT)
+    {
+        return Err(format!(
+            "a name or message is longer than {TEXT_LIMIT} bytes"
+        ));
+    }
+    let events = proto.events.iter().flat_map(|event| &event.attributes);
+    let links = proto.links.iter().flat_map(|link| &link.attributes);
+    check_attributes(proto.attributes.iter().chain(events).chain(links))
+}
+
+fn check_attributes<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> Result<(), String> {
+    for attribute in attributes {
+        let key = || shortened(&attribute.key, 100);
+        let Some(value) = &attribute.value else {
+            continue;
+        };
+        let length = match &value.value {
+            Some(Value::StringValue(text)) => text.len(),
+            Some(Value::BytesValue(bytes)) => bytes.len(),
+            Some(Value::ArrayValue(_) | Value::KvlistValue(_)) => {
+                if !fits(value, DEPTH_LIMIT) {
+                    let key = key();
+                    return Err(format!(
+                        "the attribute {key:?} is nested deeper than {DEPTH_LIMIT} levels"
+                    ));
+                }
+                value.encoded_len()
+            }
+            _ => 0,
+        };
+        if length.max(attribute.key.len()) > TEXT_LIMIT {
+            let key = key();
+            return Err(format!(
+                "the attribute {key:?} is longer than {TEXT_LIMIT} bytes"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the value is nested no deeper than so many levels.
+fn fits(value: &AnyValue, levels: usize) -> bool {
+    let fits = |value: &AnyValue| levels > 0 && fits(value, levels - 1);
+    match &value.value {
+        Some(Value::ArrayValue(array)) => array.values.iter().all(fits),
+        Some(Value::KvlistValue(list)) => {
+            let mut values = list.values.iter().filter_map(|pair| pair.value.as_ref());
+            values.all(fits)
+        }
+        _ => true,
+    }
+}
+
+/// The attribute `key` of a span, as text.
+pub fn attribute(proto: &Proto, key: &str) -> Option<String> {
+    find(&proto.attributes, key).map(text)
+}
+
+/// The trace and the span that a link leads to; nothing where the ids are not valid.
+pub fn target(link: &Link) -> Option<(TraceId, SpanId)> {
+    Some((
+        TraceId(bytes(&link.trace_id)?),
+        SpanId(bytes(&link.span_id)?),
+    ))
+}
+
+/// The first characters of a text, and a sign where there are more.
+pub fn shortened(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -168,38 +371,41 @@ fn find<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
     attribute.value.as_ref()?.value.as_ref()
 }
 
-/// An attribute's value as a person reads it.
+/// An attribute's value as a person reads it: a list or a map as JSON, bytes in hexadecimal digits.
 pub fn any_text(value: &Option<AnyValue>) -> String {
-    value
-        .as_ref()
-        .and_then(|any| any.value.as_ref())
-        .map(text)
-        .unwrap_or_default()
+    let value = value.as_ref().and_then(|any| any.value.as_ref());
+    value.map(text).unwrap_or_default()
 }
 
 fn text(value: &Value) -> String {
     match value {
         Value::StringValue(text) => text.clone(),
-        Value::BoolValue(flag) => flag.to_string(),
-        Value::IntValue(number) => number.to_string(),
         Value::DoubleValue(number) => number.to_string(),
-        Value::BytesValue(bytes) => format!("{} bytes", bytes.len()),
-        Value::StringValueStrindex(index) => format!("string #{index}"),
-        Value::ArrayValue(array) => {
-            let items: Vec<_> = array
-                .values
-                .iter()
-                .map(|item| any_text(&Some(item.clone())))
-                .collect();
-            format!("[{}]", items.join(", "))
+        Value::BytesValue(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        other => json(Some(other)).to_string(),
+    }
+}
+
+/// The value as JSON, as far as JSON can say it: what is no number there is a text.
+pub fn json(value: Option<&Value>) -> Json {
+    let of = |any: Option<&AnyValue>| json(any.and_then(|any| any.value.as_ref()));
+    match value {
+        None => Json::Null,
+        Some(Value::BoolValue(flag)) => (*flag).into(),
+        Some(Value::IntValue(number)) => (*number).into(),
+        Some(Value::DoubleValue(number)) if number.is_finite() => (*number).into(),
+        Some(Value::ArrayValue(array)) => array.values.iter().map(|item| of(Some(item))).collect(),
+        Some(Value::KvlistValue(list)) => {
+            let pairs = list.values.iter();
+            Json::Object(
+                pairs
+                    .map(|pair| (pair.key.clone(), of(pair.value.as_ref())))
+                    .collect(),
+            )
         }
-        Value::KvlistValue(list) => {
-            let items: Vec<_> = list
-                .values
-                .iter()
-                .map(|item| format!("{}: {}", item.key, any_text(&item.value)))
-                .collect();
-            format!("{{{}}}", items.join(", "))
+        Some(Value::StringValueStrindex(index)) => format!("string #{index}").into(),
+        Some(text @ (Value::StringValue(_) | Value::BytesValue(_) | Value::DoubleValue(_))) => {
+            self::text(text).into()
         }
     }
 }

@@ -4,20 +4,39 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::span::{Span, SpanId, TraceId};
+use crate::span::{Span, SpanId, TraceId, attribute, shortened, target};
 use crate::store::Store;
 
 /// Deeper spans are drawn at this level: nobody can read further, and a chain of a million must not fill the memory.
 const MAX_DEPTH: usize = 100;
 
+/// The most characters of a name or a remark in a list: whoever wants all of it looks at the span.
+pub const LONGEST: usize = 200;
+
+/// How a remark about a link begins; the trace id follows.
+pub const LINKED: &str = "linked to trace ";
+
 /// One span at its place in the tree.
 #[derive(Debug, Clone)]
 pub struct Row {
     pub span: Arc<Span>,
-    /// For each level from the root down to this span: whether it is the last child there. Empty for a top row.
+    /// For each level from the root down to this span: whether it is the last child there. Empty for a top row, and
+    /// no longer than a hundred levels.
     pub last: Vec<bool>,
+    /// The row of the parent; `None` for a top row.
+    pub parent: Option<usize>,
+    /// The number of levels above: 0 for a top row.
+    pub depth: usize,
+    /// How many rows, right behind this one, are below it.
+    pub below: usize,
     /// Whether the span names a parent that never arrived.
     pub orphan: bool,
+    /// Whether the span is below itself: its parent is here, and is it or below it.
+    pub ring: bool,
+    /// How long before its parent, of another service, the span starts, in nanoseconds: their clocks differ.
+    pub skew: Option<u64>,
+    /// How long after the end of its parent the span starts, in nanoseconds: nobody waited for it.
+    pub late: Option<u64>,
 }
 
 /// A trace, depth first; siblings by start time.
@@ -41,11 +60,10 @@ impl Tree {
     /// Builds the tree of one trace; nothing where there are no spans.
     pub fn new(spans: &[Arc<Span>]) -> Option<Tree> {
         let trace_id = spans.first()?.trace_id;
-        let start = spans.iter().map(|span| span.start()).min()?;
-        let end = spans
-            .iter()
-            .map(|span| span.start() + span.duration())
-            .max()?;
+        // A span without a time must not make the trace half a century long.
+        let times = spans.iter().map(|span| span.start());
+        let start = times.filter(|start| *start > 0).min().unwrap_or_default();
+        let end = spans.iter().map(|span| span.end()).max()?;
 
         let mut sorted = spans.to_vec();
         sorted.sort_by_key(|span| (span.start(), span.id));
@@ -62,17 +80,19 @@ impl Tree {
         }
 
         let mut rows = Vec::with_capacity(spans.len());
-        walk(tops, &mut children, &mut rows);
+        walk(tops, &mut children, &mut rows, &ids);
         // Spans that are each other's parents hang from no top: show them rather than lose them.
-        while let Some(id) = children.keys().min().copied() {
+        let mut rings: Vec<SpanId> = children.keys().copied().collect();
+        rings.sort_unstable();
+        for id in rings {
             let ring = children.remove(&id).unwrap_or_default();
-            walk(ring, &mut children, &mut rows);
+            walk(ring, &mut children, &mut rows, &ids);
         }
         Some(Tree {
             trace_id,
             rows,
             start,
-            duration: end - start,
+            duration: end.saturating_sub(start),
         })
     }
 
@@ -88,17 +108,41 @@ impl Tree {
 
     /// The spans that no other span of the trace is the parent of: one in a whole trace.
     pub fn tops(&self) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(|row| row.last.is_empty())
+        self.rows.iter().filter(|row| row.parent.is_none())
     }
 
-    /// Whether the trace is in one piece: a single top, whose parent is not missing.
+    /// Whether the trace is in one piece: a single top, which is a root.
     pub fn is_whole(&self) -> bool {
         let mut tops = self.tops();
-        matches!((tops.next(), tops.next()), (Some(top), None) if !top.orphan)
+        matches!((tops.next(), tops.next()), (Some(top), None) if top.span.parent.is_none())
     }
 
-    pub fn has_error(&self) -> bool {
-        self.rows.iter().any(|row| row.span.is_error())
+    /// The part of the trace that begins with a row: its span and all below it, on their own scale of time.
+    pub fn part(&self, top: usize) -> Tree {
+        let levels = self.rows[top].depth;
+        let rows = self.rows[top..=top + self.rows[top].below].iter();
+        let rows: Vec<Row> = rows
+            .map(|row| Row {
+                last: row.last.iter().skip(levels).copied().collect(),
+                parent: row.parent.and_then(|parent| parent.checked_sub(top)),
+                depth: row.depth - levels,
+                ..row.clone()
+            })
+            .collect();
+        let starts = rows.iter().map(|row| row.span.start());
+        let start = starts.filter(|start| *start > 0).min().unwrap_or_default();
+        let end = rows.iter().map(|row| row.span.end()).max();
+        Tree {
+            trace_id: self.trace_id,
+            rows,
+            start,
+            duration: end.unwrap_or_default().saturating_sub(start),
+        }
+    }
+
+    /// The name of the first top span.
+    pub fn name(&self) -> &str {
+        self.tops().next().map_or("", |row| row.span.name())
     }
 
     /// The tree as text, a line a span: name, kind, service, duration, and what went wrong.
@@ -106,7 +150,7 @@ impl Tree {
         let labels: Vec<String> = self
             .rows
             .iter()
-            .map(|row| format!("{}{}", row.branch(), row.span.name()))
+            .map(|row| format!("{}{}", row.branch(), plain(row.span.name())))
             .collect();
         let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or_default();
         let label_width = width(&mut labels.iter().map(|label| label.chars().count()));
@@ -114,7 +158,7 @@ impl Tree {
             &mut self
                 .rows
                 .iter()
-                .map(|row| row.span.service().chars().count()),
+                .map(|row| plain(row.span.service()).chars().count()),
         );
 
         let mut text = String::new();
@@ -123,9 +167,9 @@ impl Tree {
             let line = format!(
                 "{label:label_width$}  {:8}  {:service_width$}  {:>9}  {}",
                 span.kind(),
-                span.service(),
-                milliseconds(span.duration()),
-                row.notes().join(", "),
+                plain(span.service()),
+                took(span.duration()),
+                visible(&row.notes().join(", ")),
             );
             let _ = writeln!(text, "{}", line.trim_end());
         }
@@ -133,25 +177,57 @@ impl Tree {
     }
 }
 
-fn walk(tops: Vec<Arc<Span>>, children: &mut HashMap<SpanId, Vec<Arc<Span>>>, rows: &mut Vec<Row>) {
+fn walk(
+    tops: Vec<Arc<Span>>,
+    children: &mut HashMap<SpanId, Vec<Arc<Span>>>,
+    rows: &mut Vec<Row>,
+    ids: &HashSet<SpanId>,
+) {
     // A stack of our own: a trace may be deeper than the thread's.
-    let mut pending: Vec<(Arc<Span>, Vec<bool>)> = tops
-        .into_iter()
-        .rev()
-        .map(|span| (span, Vec::new()))
-        .collect();
-    while let Some((span, last)) = pending.pop() {
+    let top = |span| (span, Vec::new(), None);
+    let mut pending: Vec<(Arc<Span>, Vec<bool>, Option<usize>)> =
+        tops.into_iter().rev().map(top).collect();
+    let first = rows.len();
+    while let Some((span, last, parent)) = pending.pop() {
         let below = children.remove(&span.id).unwrap_or_default();
-        let count = below.len();
-        for (index, child) in below.into_iter().enumerate().rev() {
+        let (index, count) = (rows.len(), below.len());
+        for (position, child) in below.into_iter().enumerate().rev() {
             let mut last = last.clone();
             if last.len() < MAX_DEPTH {
-                last.push(index + 1 == count);
+                last.push(position + 1 == count);
             }
-            pending.push((child, last));
+            pending.push((child, last, Some(index)));
         }
-        let orphan = last.is_empty() && span.parent.is_some();
-        rows.push(Row { span, last, orphan });
+        let above: Option<&Row> = parent.map(|parent| &rows[parent]);
+        let depth = above.map_or(0, |above| above.depth + 1);
+        let before = |first: u64, second: u64| second.checked_sub(first).filter(|it| *it > 0);
+        let timed = |above: &&Row| span.start() > 0 && above.span.start() > 0;
+        // Within one service there is one clock.
+        let apart = |above: &&Row| above.span.service() != span.service();
+        let skew = above.filter(timed).filter(apart);
+        let skew = skew.and_then(|above| before(span.start(), above.span.start()));
+        let late = above
+            .filter(timed)
+            .and_then(|above| before(above.span.end(), span.start()));
+        let top = parent.is_none();
+        rows.push(Row {
+            orphan: top && span.parent.is_some_and(|parent| !ids.contains(&parent)),
+            ring: top && span.parent.is_some_and(|parent| ids.contains(&parent)),
+            // What is rounded away is no difference to speak of; and some SDKs start their spans at whole milliseconds.
+            skew: skew.filter(|skew| *skew >= 10_000),
+            late: late.filter(|late| *late >= 1_000_000),
+            below: 0,
+            span,
+            last,
+            parent,
+            depth,
+        });
+    }
+    for index in (first..rows.len()).rev() {
+        let below = rows[index].below + 1;
+        if let Some(parent) = rows[index].parent {
+            rows[parent].below += below;
+        }
     }
 }
 
@@ -169,35 +245,91 @@ impl Row {
         branch
     }
 
-    /// What a reader should notice: the HTTP status, an error, a parent that never arrived.
+    /// What a reader should notice: the HTTP status, an error, links, a parent that never arrived, a clock that is off.
     pub fn notes(&self) -> Vec<String> {
         let span = &self.span;
-        let status_code = span.attribute("http.response.status_code");
+        let proto = span.proto();
+        let status_code = attribute(&proto, "http.response.status_code");
         let mut notes: Vec<String> = status_code.iter().cloned().collect();
         if span.is_error() {
             let mut note = "error".to_owned();
-            if let Some(error_type) = span
-                .attribute("error.type")
-                .filter(|it| Some(it) != status_code.as_ref())
+            if let Some(error_type) =
+                attribute(&proto, "error.type").filter(|it| Some(it) != status_code.as_ref())
             {
-                note = format!("{note} {error_type}");
+                note = format!("{note} {}", shortened(&error_type, LONGEST));
             }
-            if !span.status_message().is_empty() {
-                note = format!("{note}: {}", span.status_message());
+            let message = proto.status.as_ref().map_or("", |status| &status.message);
+            if !message.is_empty() {
+                note = format!("{note}: {}", shortened(message, LONGEST));
             }
             notes.push(note);
         }
-        for link in span.links() {
-            notes.push(format!("linked to trace {link}"));
+        for (trace, _) in proto.links.iter().filter_map(target).take(3) {
+            notes.push(format!("{LINKED}{trace}"));
+        }
+        if proto.links.len() > 3 {
+            notes.push(format!("{} links in all", proto.links.len()));
         }
         if let Some(parent) = span.parent.filter(|_| self.orphan) {
             notes.push(format!("orphan: parent {parent} is not here"));
+        }
+        if self.ring {
+            notes.push("its parent is below it".to_owned());
+        }
+        if let Some(late) = self.late {
+            notes.push(format!("starts {} after its parent ended", took(late)));
+        }
+        if let Some(skew) = self.skew {
+            notes.push(format!(
+                "clock skew: starts {} before its parent",
+                took(skew)
+            ));
+        }
+        if span.start() == 0 {
+            notes.push("without a time".to_owned());
+        } else if span.ends_before_it_starts() {
+            notes.push("ends before it starts".to_owned());
         }
         notes
     }
 }
 
-/// Nanoseconds as milliseconds with two decimals.
-pub fn milliseconds(nanoseconds: u64) -> String {
-    format!("{:.2} ms", nanoseconds as f64 / 1e6)
+/// A name in a list: the beginning of a long one, and words where there is none.
+pub fn label(name: &str) -> String {
+    match name.trim() {
+        "" => "(no name)".to_owned(),
+        _ => shortened(name, LONGEST),
+    }
+}
+
+/// A name as a line of a terminal can show it: what would move the cursor or change colours is made visible.
+pub fn plain(name: &str) -> String {
+    visible(&label(name))
+}
+
+/// A text without characters that would move the cursor, change colours or turn what follows around.
+pub fn visible(text: &str) -> String {
+    let visible = |character: char| match character {
+        control if control.is_control() => control.escape_default().to_string(),
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            character.escape_default().to_string()
+        }
+        _ => character.to_string(),
+    };
+    text.chars().map(visible).collect()
+}
+
+/// A duration for people, with two decimals: in microseconds below ten of them, in seconds from one on, in minutes
+/// from one on.
+pub fn took(nanoseconds: u64) -> String {
+    let number = nanoseconds as f64;
+    match nanoseconds {
+        1..10_000 => format!("{:.2} µs", number / 1e3),
+        0..1_000_000_000 => format!("{:.2} ms", number / 1e6),
+        1_000_000_000..60_000_000_000 => format!("{:.2} s", number / 1e9),
+        _ => {
+            let seconds = nanoseconds / 1_000_000_000;
+            format!("{} min {:02} s", seconds / 60, seconds % 60)
+        }
+    }
 }

@@ -1,70 +1,74 @@
-//! The trace list and the waterfall, as HTML that needs no JavaScript. The book's pictures come from here too.
+//! The viewer: the list of traces, a page for each, and the map of the services. HTML that needs no JavaScript;
+//! where there is some, the pages are live, and keys and files can be used on them.
 
-use axum::Router;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+mod list;
+mod map;
+mod trace;
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use maud::{DOCTYPE, Markup, html};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::watch;
 
-use crate::span::{Span, TraceId, any_text};
-use crate::store::{Store, Usage};
-use crate::tree::{Row, Tree, milliseconds};
+use crate::list::List;
+use crate::otlp;
+use crate::span::TraceId;
+use crate::store::Store;
+use crate::waterfall;
 
-/// The style of the waterfall, shared with the book.
-const WATERFALL_CSS: &str = include_str!("waterfall.css");
 /// The style of the viewer's own pages.
-const VIEWER_CSS: &str = include_str!("viewer.css");
+const CSS: &str = include_str!("viewer/viewer.css");
+const SCRIPT: &str = include_str!("viewer/viewer.js");
 
-/// How many looks a service can have before they repeat. The label tells services apart in any case.
-const LOOKS: usize = 6;
+/// A page is told of new spans at most this often.
+const PACE: Duration = Duration::from_millis(250);
 
-/// How many traces the list shows; the others are found by their id.
-const LISTED: usize = 200;
+/// The largest file that a page takes, in bytes.
+pub const IMPORT_LIMIT: usize = 256 * 1024 * 1024;
 
-/// `/traces`, `/traces/{id}` and the style sheet.
+/// Nothing but our own script and style: whatever a span says, it stays text.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+    connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// `/traces` and all below it.
 pub fn routes(store: Store) -> Router {
-    let style = || async {
-        (
-            [(CONTENT_TYPE, "text/css")],
-            [WATERFALL_CSS, VIEWER_CSS].concat(),
-        )
+    let asset = |media_type: &'static str, text: String| {
+        let asset = ([(CONTENT_TYPE, media_type)], text);
+        get(move || std::future::ready(asset.clone()))
     };
+    let import = post(import).layer(DefaultBodyLimit::max(IMPORT_LIMIT));
     Router::new()
-        .route("/traces", get(list))
-        .route("/traces/{id}", get(trace))
-        .route("/traces/style.css", get(style))
-        .with_state(store)
+        .route("/traces", get(list::page))
+        .route("/traces.json", get(list::json))
+        .route("/traces/{id}", get(trace::page))
+        .route("/traces/{id}/spans/{span}", get(trace::span))
+        .route("/traces/map", get(map::page))
+        .route("/traces/events", get(events))
+        .route("/traces/import", import)
+        .route(
+            "/traces/viewer.css",
+            asset("text/css", [waterfall::CSS, CSS].concat()),
+        )
+        .route(
+            "/traces/viewer.js",
+            asset("text/javascript", SCRIPT.to_owned()),
+        )
+        .with_state(List::new(store))
 }
 
-async fn list(State(store): State<Store>) -> Html<String> {
-    let traces = store.traces();
-    let newest = traces.iter().take(LISTED);
-    let trees: Vec<Tree> = newest.filter_map(|spans| Tree::new(spans)).collect();
-    page("Traces", list_page(&trees, store.usage()))
-}
-
-/// The page of one trace; with `.txt` behind the id, its tree as text.
-async fn trace(State(store): State<Store>, Path(name): Path<String>) -> Response {
-    let id = name.strip_suffix(".txt").unwrap_or(&name);
-    match TraceId::parse(id)
-        .and_then(|id| store.trace(id))
-        .and_then(|spans| Tree::new(&spans))
-    {
-        Some(tree) if name.ends_with(".txt") => tree.to_text().into_response(),
-        Some(tree) => page(&format!("Trace {}", tree.trace_id), trace_page(&tree)).into_response(),
-        None => {
-            let body = html! {
-                h1 { "No such trace" }
-                p { "No span with this trace id has arrived, or it had to make room. " a href="/traces" { "All traces" } }
-            };
-            (StatusCode::NOT_FOUND, page("No such trace", body)).into_response()
-        }
-    }
-}
-
-fn page(title: &str, body: Markup) -> Html<String> {
+/// The frame of every page.
+fn page(title: &str, body: Markup) -> Response {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -74,176 +78,169 @@ fn page(title: &str, body: Markup) -> Html<String> {
                 meta name="color-scheme" content="light dark";
                 title { (title) " · One Trace" }
                 link rel="icon" href="data:,";
-                link rel="stylesheet" href="/traces/style.css";
+                link rel="stylesheet" href="/traces/viewer.css";
+                script src="/traces/viewer.js" defer {}
             }
             body {
-                header { nav { a href="/" { "Book" } " " a href="/traces" { "Traces" } } }
-                main { (body) }
+                a.skip href="#main" { "Skip to the content" }
+                header { nav { a href="/" { "Book" } a href="/traces" { "Traces" } a href="/traces/map" { "Map" } } }
+                main id="main" { (body) }
+                p.unseen id="news" role="status" {}
+                p id="problem" role="alert" hidden {}
             }
         }
     };
-    Html(page.into_string())
+    // A page that a browser has kept would show what was, and say that it is live.
+    let headers = [
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (CACHE_CONTROL, "no-store"),
+    ];
+    (headers, Html(page.into_string())).into_response()
 }
 
-fn list_page(trees: &[Tree], usage: Usage) -> Markup {
-    html! {
-        h1 { "Traces" }
-        @if trees.is_empty() {
-            p { "No trace yet. Send a request to a service that exports here, then reload this page." }
-        } @else {
-            div.wide {
-                table.traces {
-                    caption {
-                        (count(usage.traces, "trace")) ", " (count(usage.spans, "span")) ", newest first"
-                        @if usage.traces > LISTED { "; the newest " (LISTED) " are shown" }
-                        @if usage.evicted > 0 { "; " (count(usage.evicted, "older trace")) " made room" }
-                    }
-                    thead {
-                        tr {
-                            th scope="col" { "Trace" }
-                            th scope="col" { "Services" }
-                            th.number scope="col" { "Spans" }
-                            th.number scope="col" { "Duration" }
-                            th scope="col" { "Remarks" }
-                        }
-                    }
-                    tbody {
-                        @for tree in trees {
-                            tr {
-                                th scope="row" {
-                                    a href={ "/traces/" (tree.trace_id) } { (top_name(tree)) }
-                                    code.id { (tree.trace_id) }
-                                }
-                                td { (tree.services().join(", ")) }
-                                td.number { (tree.rows.len()) }
-                                td.number { (milliseconds(tree.duration)) }
-                                td {
-                                    @if tree.has_error() { span.error { "error" } " " }
-                                    @if !tree.is_whole() { span.broken { "not in one piece" } }
-                                }
-                            }
-                        }
-                    }
-                }
-            }
+fn not_found(title: &str, what: &str) -> Response {
+    let body = html! {
+        h1 { (title) }
+        p { (what) " " a href="/traces" { "All traces" } }
+    };
+    (StatusCode::NOT_FOUND, page(title, body)).into_response()
+}
+
+/// What stands in the place of the book where there is none.
+pub fn without_book() -> Response {
+    let body = html! {
+        h1 { "The book is not here" }
+        p { "This lab was installed by itself; its book is in the repository that it was built from. " a href="/traces" { "Traces" } }
+    };
+    page("No book", body)
+}
+
+/// Where a page listens for what is newer than itself: `seen` is the store's version when it was made.
+fn news(seen: u64, trace: Option<TraceId>) -> String {
+    match trace {
+        Some(trace) => format!("/traces/events?seen={seen}&trace={trace}"),
+        None => format!("/traces/events?seen={seen}"),
+    }
+}
+
+/// What a page listens to.
+#[derive(Deserialize)]
+struct Subject {
+    seen: Option<u64>,
+    /// One trace; all of them where it is not given.
+    trace: Option<String>,
+}
+
+/// An event without content whenever spans have come that concern the page, which then fetches itself anew: also at
+/// once, when some came between the page and this.
+async fn events(State(list): State<List>, Query(subject): Query<Subject>) -> Response {
+    let trace = match subject.trace.as_deref().map(TraceId::parse) {
+        Some(None) => {
+            let reason = "a trace id is 32 hexadecimal digits";
+            return (StatusCode::BAD_REQUEST, reason).into_response();
         }
+        Some(id) => id,
+        None => None,
+    };
+    let mut changes = list.store.changes();
+    if subject.seen.is_some_and(|seen| seen != *changes.borrow()) {
+        changes.mark_changed();
     }
-}
-
-fn trace_page(tree: &Tree) -> Markup {
-    html! {
-        h1 { (top_name(tree)) }
-        p { "Trace " code { (tree.trace_id) } }
-        (waterfall(tree, &caption(tree)))
-        h2 { "Spans" }
-        @for row in &tree.rows { (details(row)) }
-    }
-}
-
-fn top_name(tree: &Tree) -> &str {
-    tree.tops().next().map_or("", |row| row.span.name())
-}
-
-/// One sentence that says what the waterfall shows.
-pub fn caption(tree: &Tree) -> String {
-    let tops = tree.tops().count();
-    let mut caption = format!(
-        "{} from {} in {}",
-        count(tree.rows.len(), "span"),
-        count(tree.services().len(), "service"),
-        milliseconds(tree.duration),
-    );
-    if tops > 1 {
-        caption.push_str(&format!(", in {tops} pieces"));
-    }
-    caption
-}
-
-/// The trace as one table: a row a span, indented by depth, with a bar for its place in time. On a phone the style
-/// sheet lays a row out on three lines, so the roles are named: a browser may take it for a table no more.
-pub fn waterfall(tree: &Tree, caption: &str) -> Markup {
-    html! {
-        div.wide tabindex="0" role="group" aria-label="Waterfall" {
-            table.waterfall role="table" {
-                caption { (caption) }
-                thead role="rowgroup" {
-                    tr role="row" {
-                        th scope="col" role="columnheader" { "Span" }
-                        th scope="col" role="columnheader" { "Kind" }
-                        th scope="col" role="columnheader" { "Service" }
-                        th scope="col" role="columnheader" { "Remarks" }
-                        th.number scope="col" role="columnheader" { "Duration" }
-                        th.time scope="col" role="columnheader" { "Time" }
-                    }
-                }
-                tbody role="rowgroup" {
-                    @for row in &tree.rows {
-                        tr.error[row.span.is_error()] role="row" {
-                            th scope="row" role="rowheader" { span.branch aria-hidden="true" { (row.branch()) } (row.span.name()) }
-                            td.kind role="cell" { (row.span.kind()) }
-                            td.service role="cell" { span class={ "swatch look" (look(row.span.service())) } aria-hidden="true" {} (row.span.service()) }
-                            td.remarks role="cell" { (row.notes().join(", ")) }
-                            td.number role="cell" { (milliseconds(row.span.duration())) }
-                            td.time role="cell" { (bar(tree, &row.span, look(row.span.service()))) }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The look of a service, the same in every trace.
-fn look(service: &str) -> usize {
-    let hash = service.bytes().fold(0u32, |hash, byte| {
-        hash.wrapping_mul(33).wrapping_add(byte.into())
+    let listener = Listener {
+        store: list.store,
+        changes,
+        trace,
+        spans: None,
+    };
+    let events = futures_util::stream::unfold(listener, async |mut listener| {
+        listener.news().await?;
+        Some((Ok::<_, Infallible>(Event::default().data("new")), listener))
     });
-    hash as usize % LOOKS
+    Sse::new(events)
+        .keep_alive(KeepAlive::default())
+        .into_response()
 }
 
-/// Where the span lies within the trace, in percent; too short a span is drawn as a hairline by the style sheet.
-fn bar(tree: &Tree, span: &Span, look: usize) -> Markup {
-    let percent = |nanoseconds: u64| 100.0 * nanoseconds as f64 / tree.duration.max(1) as f64;
-    let left = percent(span.start() - tree.start);
-    let width = percent(span.duration());
-    html! { div class={ "bar look" (look) } style=(format!("margin-left:{left:.2}%;width:{width:.2}%")) {} }
+struct Listener {
+    store: Store,
+    changes: watch::Receiver<u64>,
+    trace: Option<TraceId>,
+    /// The number of spans of the trace when the page was last told.
+    spans: Option<usize>,
 }
 
-fn details(row: &Row) -> Markup {
-    let span = &row.span;
-    html! {
-        details id={ "span-" (span.id) } {
-            summary { (span.name()) " · " (span.service()) " · " (span.kind()) }
-            dl {
-                dt { "span id" } dd { code { (span.id) } }
-                @if let Some(parent) = span.parent { dt { "parent span id" } dd { code { (parent) } } }
-                dt { "status" } dd { (format!("{:?}", span.status())) " " (span.status_message()) }
-                dt { "library" } dd { (span.scope) }
-                @for attribute in span.proto.attributes.iter().chain(&span.resource.attributes) {
-                    dt { (attribute.key) } dd { (any_text(&attribute.value)) }
-                }
-                @for event in &span.proto.events { dt { "event" } dd { (event.name) } }
+impl Listener {
+    /// Waits for something new, and then a little for what comes with it. `None` when nothing can come any more.
+    async fn news(&mut self) -> Option<()> {
+        loop {
+            self.changes.changed().await.ok()?;
+            tokio::time::sleep(PACE).await;
+            self.changes.mark_unchanged();
+            let Some(trace) = self.trace else {
+                return Some(());
+            };
+            let spans = self.store.spans_of(trace);
+            if self.spans.replace(spans) != Some(spans) {
+                return Some(());
             }
         }
     }
 }
 
-fn count(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
-/// The waterfall as a picture of its own, for places that show images and no HTML, such as a README.
-pub fn svg(tree: &Tree, width: usize) -> String {
-    let height = 96 + 29 * tree.rows.len();
-    html! {
-        svg xmlns="http://www.w3.org/2000/svg" width=(width) height=(height) viewBox={ "0 0 " (width) " " (height) } {
-            foreignObject width="100%" height="100%" {
-                div.picture xmlns="http://www.w3.org/1999/xhtml" {
-                    style { (maud::PreEscaped(WATERFALL_CSS)) }
-                    (waterfall(tree, &caption(tree)))
-                }
-            }
-        }
+/// Takes a file of OTLP JSON that was dropped on a page, a request a line, and says in JSON what was in it. Its media
+/// type keeps other sites' pages from sending one: a browser would ask us first.
+async fn import(
+    State(list): State<List>,
+    headers: HeaderMap,
+    body: Result<axum::body::Bytes, axum::extract::rejection::BytesRejection>,
+) -> Response {
+    let refused = |status: StatusCode, reason: String| {
+        (status, Json(json!({ "message": reason }))).into_response()
+    };
+    let json = headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|it| it.as_bytes() == b"application/json");
+    if !json {
+        return refused(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "Content-Type must be application/json".to_owned(),
+        );
     }
-    .into_string()
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => {
+            let reason = format!(
+                "{}: a file has at most {IMPORT_LIMIT} bytes",
+                rejection.body_text()
+            );
+            return refused(rejection.status(), reason);
+        }
+    };
+    let store = list.store.clone();
+    // A file may be large: others must not wait for it.
+    let taken = tokio::task::spawn_blocking(move || {
+        let mut lines = otlp::from_json_lines(&body);
+        let spans = std::mem::take(&mut lines.spans);
+        let count = spans.len();
+        let traces: BTreeSet<TraceId> = spans.iter().map(|span| span.trace_id).collect();
+        store.add(spans);
+        (lines, count, traces)
+    });
+    let (lines, count, traces) = match taken.await {
+        Ok(taken) => taken,
+        Err(error) => return refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    if count == 0 {
+        let problem = lines.problems.into_iter().next();
+        let nothing = "there is no span in it: it must be OTLP JSON".to_owned();
+        return refused(StatusCode::BAD_REQUEST, problem.unwrap_or(nothing));
+    }
+    let only = traces
+        .first()
+        .filter(|_| traces.len() == 1)
+        .map(TraceId::to_string);
+    let answer = json!({
+        "spans": count, "traces": traces.len(), "traceId": only, "unread": lines.unread, "problems": lines.problems,
+    });
+    Json(answer).into_response()
 }

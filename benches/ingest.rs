@@ -1,0 +1,498 @@
+//! How fast the lab takes spans in, and what memory that takes, beside other receivers that install here.
+//!
+//! `cargo bench --bench ingest`. The sender shares the machine's cores with the receiver, so read the processor time for
+//! a span before the rates. Receivers take turns, so that a machine that slows down slows all of them.
+//! tests/foreign/install.sh installs the others: rotel, which discards what it has decoded, and trace-view, which keeps
+//! spans in SQLite. Without them the lab is measured alone.
+
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use lab::book;
+use lab::services;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+const ROUNDS: usize = 3;
+const MEASURED: Duration = Duration::from_secs(4);
+
+/// The spans of a request, in traces of this many.
+const SPANS: usize = 98;
+const SPANS_OF_TRACE: usize = 7;
+
+/// How many spans the long run sends, ten times as many as the lab keeps.
+const LONG_RUN: usize = 2_000_000;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Encoding {
+    Protobuf,
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let peers = peers(services::build(true).await?.join("lab"));
+    println!("| receiver | from start to the first span taken, ms | MiB after it |\n|---|---|---|");
+    for peer in &peers {
+        let mut starts: Vec<(f64, f64)> = Vec::new();
+        for _ in 0..5 {
+            let running = peer.start().await?;
+            starts.push((running.started.as_secs_f64() * 1000.0, running.memory()));
+        }
+        let (time, memory) = (
+            median(starts.iter().map(|it| it.0)),
+            median(starts.iter().map(|it| it.1)),
+        );
+        println!("| {} | {time:.0} | {memory:.0} |", peer.name);
+    }
+
+    println!(
+        "\n| receiver | encoding | clients | spans/s | processor time for a span, us | MiB at the end |\n|---|---|---|---|---|---|"
+    );
+    for encoding in [Encoding::Protobuf, Encoding::Json] {
+        for clients in [1, 8] {
+            let mut results: Vec<Vec<Measured>> = peers.iter().map(|_| Vec::new()).collect();
+            for _ in 0..ROUNDS {
+                for (peer, results) in peers.iter().zip(&mut results) {
+                    let running = peer.start().await?;
+                    results.push(load(&running, encoding, clients, Until::Time(MEASURED)).await?);
+                }
+            }
+            for (peer, results) in peers.iter().zip(&results) {
+                let of = |pick: fn(&Measured) -> f64| median(results.iter().map(pick));
+                let encoding = if encoding == Encoding::Json {
+                    "JSON"
+                } else {
+                    "protobuf"
+                };
+                println!(
+                    "| {} | {encoding} | {clients} | {:.0} | {:.2} | {:.0} |",
+                    peer.name,
+                    of(|it| it.rate),
+                    of(|it| it.cpu),
+                    of(|it| it.memory)
+                );
+            }
+        }
+    }
+
+    println!(
+        "\n{LONG_RUN} spans to the lab, which keeps 200000:\n\n| spans so far | MiB |\n|---|---|"
+    );
+    let running = peers[0].start().await?;
+    for part in 1..=5 {
+        let measured = load(&running, Encoding::Protobuf, 8, Until::Spans(LONG_RUN / 5)).await?;
+        println!("| {} | {:.0} |", part * LONG_RUN / 5, measured.memory);
+    }
+    Ok(())
+}
+
+/// A receiver, and how to start it.
+struct Peer {
+    name: &'static str,
+    program: PathBuf,
+    arguments: fn(port: u16, other: [u16; 2], folder: &str) -> Vec<String>,
+}
+
+/// The lab first; then those of the others that are installed.
+fn peers(lab: PathBuf) -> Vec<Peer> {
+    let foreign = book::root().join("target/foreign");
+    let rotel = std::fs::read_dir(foreign.join("lib"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let rotel = rotel
+        .map(|python| python.path().join("site-packages/rotel/rotel-agent"))
+        .find(|path| path.exists());
+    let mut peers = vec![Peer {
+        name: "lab",
+        program: lab,
+        arguments: |port, [site, grpc], _| {
+            let at = |port| format!("127.0.0.1:{port}");
+            [
+                "view",
+                "--otlp",
+                &at(port),
+                "--site",
+                &at(site),
+                "--grpc",
+                &at(grpc),
+            ]
+            .map(str::to_owned)
+            .to_vec()
+        },
+    }];
+    peers.extend(rotel.map(|program| Peer {
+        name: "rotel, discards",
+        program,
+        arguments: |port, [grpc, _], _| {
+            let at = |port| format!("127.0.0.1:{port}");
+            [
+                "start",
+                "--otlp-http-endpoint",
+                &at(port),
+                "--otlp-grpc-endpoint",
+                &at(grpc),
+                "--exporter",
+                "blackhole",
+            ]
+            .map(str::to_owned)
+            .to_vec()
+        },
+    }));
+    let trace_view = Some(foreign.join("bin/tv")).filter(|path| path.exists());
+    peers.extend(trace_view.map(|program| Peer {
+        name: "trace-view, SQLite",
+        program,
+        arguments: |port, _, folder| {
+            [
+                "--port",
+                &port.to_string(),
+                "--db",
+                &format!("{folder}/traces.db"),
+                "serve",
+            ]
+            .map(str::to_owned)
+            .to_vec()
+        },
+    }));
+    peers
+}
+
+/// A receiver that runs, ended when dropped.
+struct Running {
+    child: Child,
+    address: SocketAddr,
+    started: Duration,
+    _folder: tempfile::TempDir,
+}
+
+impl Peer {
+    /// Starts it, and waits until it has taken the first request.
+    async fn start(&self) -> anyhow::Result<Running> {
+        let folder = tempfile::tempdir()?;
+        let [port, first, second] = free_ports()?;
+        let path = folder
+            .path()
+            .to_str()
+            .context("a folder with a readable name")?;
+        let began = Instant::now();
+        let child = Command::new(&self.program)
+            .args((self.arguments)(port, [first, second], path))
+            .current_dir(folder.path())
+            .env("RUST_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("{} cannot be started", self.program.display()))?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut body = Body::new(address, Encoding::Protobuf, 0)?;
+        loop {
+            ensure!(
+                began.elapsed() < Duration::from_secs(30),
+                "{} takes no spans",
+                self.name
+            );
+            let Ok(mut stream) = TcpStream::connect(address).await else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            if send(&mut stream, body.next(), &mut Vec::new())
+                .await
+                .is_ok()
+            {
+                break;
+            }
+        }
+        Ok(Running {
+            child,
+            address,
+            started: began.elapsed(),
+            _folder: folder,
+        })
+    }
+}
+
+/// Ports that are free now.
+fn free_ports() -> anyhow::Result<[u16; 3]> {
+    let listen = || StdListener::bind("127.0.0.1:0");
+    // All are held until all are known, else two could be the same.
+    let listeners = [listen()?, listen()?, listen()?];
+    let mut ports = [0; 3];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+impl Running {
+    /// Resident memory in MiB; not a number where /proc does not tell.
+    fn memory(&self) -> f64 {
+        let status = self
+            .child
+            .id()
+            .and_then(|id| std::fs::read_to_string(format!("/proc/{id}/status")).ok());
+        let line = status
+            .as_deref()
+            .and_then(|status| status.lines().find_map(|line| line.strip_prefix("VmRSS:")));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        kilobytes.map_or(f64::NAN, |kilobytes| kilobytes / 1024.0)
+    }
+
+    /// Processor time so far, in microseconds.
+    fn processor_time(&self) -> f64 {
+        let ticks = self.child.id().and_then(|id| {
+            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+            // The name of the program stands in parentheses and may hold anything: count the fields behind it.
+            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+            Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+        });
+        // The kernel counts in ticks of 10 ms (`man 5 proc`, USER_HZ).
+        ticks.map_or(f64::NAN, |ticks| ticks as f64 * 10_000.0)
+    }
+}
+
+struct Measured {
+    rate: f64,
+    /// Processor time of the receiver for a span, in microseconds.
+    cpu: f64,
+    memory: f64,
+}
+
+#[derive(Clone, Copy)]
+enum Until {
+    Time(Duration),
+    Spans(usize),
+}
+
+/// Sends from so many clients at once, each a request after the other.
+async fn load(
+    running: &Running,
+    encoding: Encoding,
+    clients: usize,
+    until: Until,
+) -> anyhow::Result<Measured> {
+    let (before, began) = (running.processor_time(), Instant::now());
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..clients {
+        let address = running.address;
+        tasks.spawn(async move {
+            let mut body = Body::new(address, encoding, unique())?;
+            let mut stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let (mut sent, mut buffer) = (0, Vec::new());
+            loop {
+                let more = match until {
+                    Until::Time(time) => began.elapsed() < time,
+                    Until::Spans(spans) => sent < spans / clients,
+                };
+                if !more {
+                    return anyhow::Ok(sent);
+                }
+                send(&mut stream, body.next(), &mut buffer).await?;
+                sent += SPANS;
+            }
+        });
+    }
+    let mut sent = 0;
+    while let Some(task) = tasks.join_next().await {
+        sent += task??;
+    }
+    Ok(Measured {
+        rate: sent as f64 / began.elapsed().as_secs_f64(),
+        cpu: (running.processor_time() - before) / sent as f64,
+        memory: running.memory(),
+    })
+}
+
+/// Sends a request, and reads the answer to its end.
+async fn send(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> anyhow::Result<()> {
+    stream.write_all(request).await?;
+    buffer.clear();
+    loop {
+        ensure!(
+            stream.read_buf(buffer).await? > 0,
+            "the receiver closed the connection"
+        );
+        let text = String::from_utf8_lossy(buffer);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let head = head.to_ascii_lowercase();
+        ensure!(head.starts_with("http/1.1 200"), "{text}");
+        let length = head.lines().find_map(|line| {
+            line.strip_prefix("content-length:")?
+                .trim()
+                .parse::<usize>()
+                .ok()
+        });
+        if length.map_or(body.ends_with("0\r\n\r\n"), |length| body.len() >= length) {
+            return Ok(());
+        }
+    }
+}
+
+/// A number that no other client of this run has.
+fn unique() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A request whose trace ids are others each time, and which else stays as it is: a sender that costs next to nothing.
+struct Body {
+    request: Vec<u8>,
+    /// Where the trace ids are, and which trace each is of.
+    ids: Vec<(usize, u64)>,
+    encoding: Encoding,
+    client: u64,
+    count: u64,
+}
+
+/// What stands in the place of a trace id.
+const PLACE: [u8; 16] = *b"\xA1\xB2\xC3\xD4\xE5\xF6\xA7\xB8\xC9\xDA\xEB\xFC\xAD\xBE\xCF\xD1";
+
+impl Body {
+    fn new(address: SocketAddr, encoding: Encoding, client: u64) -> anyhow::Result<Self> {
+        let message = message();
+        let (media_type, body, place) = match encoding {
+            Encoding::Protobuf => (
+                "application/x-protobuf",
+                message.encode_to_vec(),
+                PLACE.to_vec(),
+            ),
+            Encoding::Json => (
+                "application/json",
+                serde_json::to_vec(&message)?,
+                hex(&PLACE),
+            ),
+        };
+        let mut request = format!(
+            "POST /v1/traces HTTP/1.1\r\nHost: {address}\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        )
+        .into_bytes();
+        request.extend(body);
+        let places = request
+            .windows(place.len())
+            .enumerate()
+            .filter(|(_, window)| *window == place);
+        let ids: Vec<(usize, u64)> = places
+            .map(|(offset, _)| offset)
+            .zip(0..)
+            .map(|(offset, index)| (offset, index / SPANS_OF_TRACE as u64))
+            .collect();
+        ensure!(ids.len() == SPANS, "{} trace ids in the request", ids.len());
+        Ok(Body {
+            request,
+            ids,
+            encoding,
+            client,
+            count: 0,
+        })
+    }
+
+    fn next(&mut self) -> &[u8] {
+        self.count += 1;
+        for (offset, trace) in &self.ids {
+            let number = self.count * (SPANS / SPANS_OF_TRACE) as u64 + trace;
+            let id = [(self.client + 1).to_be_bytes(), number.to_be_bytes()].concat();
+            let id = if self.encoding == Encoding::Json {
+                hex(&id)
+            } else {
+                id
+            };
+            self.request[*offset..offset + id.len()].copy_from_slice(&id);
+        }
+        &self.request
+    }
+}
+
+fn hex(bytes: &[u8]) -> Vec<u8> {
+    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+    bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+        .collect()
+}
+
+/// Spans as a service with HTTP instrumentation sends them: eight attributes, about 400 bytes each in protobuf.
+fn message() -> ExportTraceServiceRequest {
+    let text = |key: &str, value: &str| attribute(key, Value::StringValue(value.to_owned()));
+    let resource = Resource {
+        attributes: vec![
+            text("service.name", "api-gateway"),
+            text("service.namespace", "bench"),
+            text(
+                "service.instance.id",
+                "627cc493-f310-47de-96bd-71410b7dec09",
+            ),
+            text("telemetry.sdk.language", "rust"),
+        ],
+        ..Resource::default()
+    };
+    let spans = (0..SPANS).map(|index| {
+        let position = (index % SPANS_OF_TRACE) as u64;
+        let parent = position.to_be_bytes().to_vec();
+        Span {
+            trace_id: PLACE.to_vec(),
+            span_id: (position + 1).to_be_bytes().to_vec(),
+            parent_span_id: if position == 0 { Vec::new() } else { parent },
+            name: "POST /api/query".to_owned(),
+            kind: 2,
+            start_time_unix_nano: 1_767_225_600_000_000_000 + position * 1_000_000,
+            end_time_unix_nano: 1_767_225_600_100_000_000 - position * 1_000_000,
+            attributes: vec![
+                text("http.request.method", "POST"),
+                text("http.route", "/api/query"),
+                text("url.path", "/api/query"),
+                text("url.scheme", "http"),
+                text("server.address", "127.0.0.1"),
+                attribute("server.port", Value::IntValue(5000)),
+                attribute("http.response.status_code", Value::IntValue(200)),
+                text("user_agent.original", "curl/8.5.0"),
+            ],
+            ..Span::default()
+        }
+    });
+    let scope_spans = vec![ScopeSpans {
+        scope: Some(InstrumentationScope {
+            name: "bench".to_owned(),
+            ..InstrumentationScope::default()
+        }),
+        spans: spans.collect(),
+        ..ScopeSpans::default()
+    }];
+    let resource_spans = vec![ResourceSpans {
+        resource: Some(resource),
+        scope_spans,
+        ..ResourceSpans::default()
+    }];
+    ExportTraceServiceRequest { resource_spans }
+}
+
+fn attribute(key: &str, value: Value) -> KeyValue {
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

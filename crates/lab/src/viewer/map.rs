@@ -1,0 +1,191 @@
+//! The map of the services: who calls whom, as a drawing and as a table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::extract::State;
+use axum::response::Response;
+use maud::{Markup, html};
+
+use crate::analysis::{Calls, calls};
+use crate::list::List;
+use crate::span::shortened;
+use crate::tree::Tree;
+use crate::viewer;
+use crate::waterfall::{count, look};
+
+/// The calls of a caller to a called service.
+type Edges<'a> = BTreeMap<(&'a str, &'a str), Calls>;
+
+pub async fn page(State(list): State<List>) -> Response {
+    let seen = list.store.version();
+    let trees = Tree::all(&list.store);
+    let edges = calls(&trees);
+    let body = html! {
+        h1 { "Map of the services" }
+        div id="results" data-live=(viewer::news(seen, None)) {
+            @if edges.is_empty() {
+                p { "No service has called another yet." }
+            } @else {
+                p { "Of " (count(trees.len(), "trace")) "." }
+                (drawing(&edges, &entries(&trees)))
+            }
+        }
+    };
+    viewer::page("Map", body)
+}
+
+const WIDTH: usize = 190;
+const HEIGHT: usize = 40;
+const COLUMN: usize = 300;
+const LINE: usize = 70;
+
+/// Of more services, or more arrows, nobody could read a drawing.
+const MOST: usize = 40;
+
+/// The services in which traces begin: where the map begins too.
+pub fn entries<'a>(trees: impl IntoIterator<Item = &'a Tree>) -> BTreeSet<&'a str> {
+    let tops = trees.into_iter().filter_map(|tree| tree.tops().next());
+    tops.map(|top| top.span.service()).collect()
+}
+
+/// Callers stand left of those they call.
+pub fn drawing(edges: &Edges, entries: &BTreeSet<&str>) -> Markup {
+    let services: BTreeSet<&str> = edges.keys().flat_map(|(from, to)| [*from, *to]).collect();
+    html! {
+        @if services.len().max(edges.len()) <= MOST { (picture(edges, entries)) }
+        @else { p { (count(services.len(), "service")) " and " (edges.len()) " ways between them are too much to draw: the table has all." } }
+        (table(edges))
+    }
+}
+
+fn picture(edges: &Edges, entries: &BTreeSet<&str>) -> Markup {
+    let columns = columns(edges, entries);
+    let mut filled: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut places: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for (service, column) in &columns {
+        let line = filled.entry(*column).or_default();
+        places.insert(service, (8 + column * COLUMN, 8 + *line * LINE));
+        *line += 1;
+    }
+    let width = columns.values().max().map_or(0, |last| last * COLUMN) + WIDTH + 16;
+    let height = filled.values().max().map_or(0, |most| (most - 1) * LINE) + LINE + 16;
+    html! {
+        div.wide.map tabindex="0" role="group" aria-label="Map" {
+            svg role="img" aria-label="Map of the services; the table below says the same" width=(width) height=(height) viewBox={ "0 0 " (width) " " (height) } {
+                defs {
+                    marker id="arrow" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto-start-reverse" {
+                        path d="M0 0 10 5 0 10z" fill="currentColor" {}
+                    }
+                }
+                @for ((caller, called), calls) in edges {
+                    (arrow(places[caller], places[called], calls))
+                }
+                @for (service, (x, y)) in &places {
+                    rect x=(x) y=(y) width=(WIDTH) height=(HEIGHT) rx="5" {}
+                    foreignObject x=(x) y=(y) width=(WIDTH) height=(HEIGHT) {
+                        div.node { span class={ "swatch look" (look(service)) } {} span { (shortened(service, 60)) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn table(edges: &Edges) -> Markup {
+    let link = |service: &str| {
+        let query = reqwest::Url::parse_with_params("http://localhost/", [("service", service)]);
+        let query = query.map_or_else(
+            |_| String::new(),
+            |url| url.query().unwrap_or_default().to_owned(),
+        );
+        html! { a href={ "/traces?" (query) } { (shortened(service, 200)) } }
+    };
+    html! {
+        table.traces {
+            caption { "Calls between services" }
+            thead { tr { th scope="col" { "From" } th scope="col" { "To" } th.number scope="col" { "Calls" } th.number scope="col" { "Errors" } } }
+            tbody {
+                @for ((caller, called), Calls { count, errors }) in edges {
+                    tr { th scope="row" { (link(caller)) } td { (link(called)) } td.number { (count) } td.number.error[*errors > 0] { (errors) } }
+                }
+            }
+        }
+    }
+}
+
+/// From the right edge of a box to the left edge of one further right; else, back to a caller or within a column,
+/// from lower edge to lower edge.
+fn arrow(from: (usize, usize), to: (usize, usize), calls: &Calls) -> Markup {
+    let forward = from.0 < to.0;
+    let (start, end) = match forward {
+        true => (
+            (from.0 + WIDTH, from.1 + HEIGHT / 2),
+            (to.0, to.1 + HEIGHT / 2),
+        ),
+        false => (
+            (from.0 + WIDTH / 2, from.1 + HEIGHT),
+            (to.0 + WIDTH / 2 + 20, to.1 + HEIGHT),
+        ),
+    };
+    let (x, y) = ((start.0 + end.0) / 2, (start.1 + end.1) / 2);
+    let bend = if forward { 0 } else { 40 };
+    html! {
+        path.call.error[calls.errors > 0] d=(format!("M{} {}Q{} {} {} {}", start.0, start.1, x, y + bend, end.0, end.1)) marker-end="url(#arrow)" {}
+        text x=(x) y=(if forward { y - 6 } else { y + bend / 2 - 4 }) text-anchor="middle" {
+            (count(calls.count, "call"))
+            @if calls.errors > 0 { tspan.error x=(x) dy="22" { (count(calls.errors, "error")) } }
+        }
+    }
+}
+
+/// The column of each service: one more than that of its callers. A call that leads back to a service on its own way is
+/// left out of this, or there would be no first.
+fn columns<'a>(edges: &Edges<'a>, entries: &BTreeSet<&str>) -> BTreeMap<&'a str, usize> {
+    let mut called: BTreeMap<&str, Vec<&'a str>> = BTreeMap::new();
+    for (from, to) in edges.keys() {
+        called.entry(from).or_default().push(to);
+        called.entry(to).or_default();
+    }
+    let services: Vec<&'a str> = edges.keys().flat_map(|(from, to)| [*from, *to]).collect();
+    let mut first: Vec<&'a str> = services.clone();
+    first.sort_by_key(|service| {
+        let is_called = edges.keys().any(|(_, to)| to == service);
+        (!entries.contains(service), is_called, *service)
+    });
+    // Depth first; a service is added behind all that it calls.
+    let (mut order, mut seen): (Vec<&'a str>, BTreeSet<&str>) = (Vec::new(), BTreeSet::new());
+    for service in first {
+        let mut pending = vec![(service, 0)];
+        while let Some((service, next)) = pending.pop() {
+            if next == 0 && !seen.insert(service) {
+                continue;
+            }
+            match called[service].get(next) {
+                Some(below) => {
+                    pending.push((service, next + 1));
+                    if !seen.contains(below) {
+                        pending.push((below, 0));
+                    }
+                }
+                None => order.push(service),
+            }
+        }
+    }
+    order.reverse();
+    let place: BTreeMap<&str, usize> = order
+        .iter()
+        .enumerate()
+        .map(|(place, service)| (*service, place))
+        .collect();
+    let mut columns: BTreeMap<&'a str, usize> =
+        services.iter().map(|service| (*service, 0)).collect();
+    for service in &order {
+        for below in &called[service] {
+            if place[below] > place[service] {
+                let column = columns[below].max(columns[service] + 1);
+                columns.insert(below, column);
+            }
+        }
+    }
+    columns
+}

@@ -1,0 +1,395 @@
+//! The page of one trace: the waterfall, one span in detail, where the time went, who called whom.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::response::{Html, IntoResponse as _, Response};
+use maud::{Markup, html};
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span as Proto;
+use serde::Deserialize;
+
+use crate::analysis::{Segment, calls, critical_path, shares};
+use crate::list::{Break, List, breaks};
+use crate::otlp;
+use crate::span::{Span, SpanId, TraceId, any_text, shortened, target};
+use crate::tree::{LONGEST, Row, Tree, label, took};
+use crate::viewer::{self, map};
+use crate::waterfall::{Interactive, caption, count, look, picture, tree_grid};
+
+#[derive(Deserialize)]
+pub struct Choice {
+    /// The id of the span to show in detail.
+    span: Option<String>,
+    /// The id of the span to show alone, with all below it, on its own scale of time.
+    focus: Option<String>,
+}
+
+/// The page of one trace; with `.txt` behind the id its tree as text, with `.json` its spans as OTLP JSON, with `.html`
+/// its waterfall alone, as the book shows it.
+pub async fn page(
+    State(list): State<List>,
+    Path(name): Path<String>,
+    Query(choice): Query<Choice>,
+) -> Response {
+    let (id, form) = name.split_once('.').unwrap_or((&name, ""));
+    let seen = list.store.version();
+    let Some((tree, spans)) = read(&list, id) else {
+        let what = "No span with this trace id has arrived, or it had to make room.";
+        return viewer::not_found("No such trace", what);
+    };
+    match form {
+        "" => {}
+        "txt" => return tree.to_text().into_response(),
+        "json" => return download(&tree, &spans),
+        "html" => return Html(picture(&tree).into_string() + "\n").into_response(),
+        _ => {
+            let what = "There are .txt, .json and .html.";
+            return viewer::not_found("No such form of a trace", what);
+        }
+    }
+    let find = |id: &Option<String>| {
+        let id = id.as_deref().and_then(SpanId::parse)?;
+        tree.rows.iter().position(|row| row.span.id == id)
+    };
+    let focus = find(&choice.focus).map(|row| tree.part(row));
+    let shown = focus.as_ref().unwrap_or(&tree);
+    let row = find(&choice.span).map(|row| &tree.rows[row]);
+    let not_here = [&choice.span, &choice.focus]
+        .into_iter()
+        .flatten()
+        .find(|id| find(&Some((*id).clone())).is_none());
+    let path = critical_path(shown);
+    let interactive = Interactive {
+        critical_path: &path,
+        selected: row.map(|row| row.span.id),
+    };
+    let edges = calls([shown]);
+    let body = html! {
+        h1 dir="auto" { (label(tree.name())) }
+        @if let Some(id) = not_here { p.notice { "There is no span " code { (shortened(id, 40)) } " in this trace." } }
+        p.actions {
+            a href="#times" { "Where the time went" }
+            @if !edges.is_empty() { a href="#calls" { "Who called whom" } }
+            a href={ "/traces/" (tree.trace_id) ".json" } download { "Download as OTLP JSON" }
+            a href={ "/traces/" (tree.trace_id) ".txt" } { "As text" }
+        }
+        div id="results" data-live=(viewer::news(seen, Some(tree.trace_id))) {
+            p.facts { "Trace " code { (tree.trace_id) } ", " (moment(tree.start)) ". " (summary(&tree, &critical_path(&tree))) }
+            @if let Some(focus) = &focus {
+                p.notice { "Only " bdi { (label(focus.name())) } " and what is below it. " a href={ "/traces/" (tree.trace_id) } { "The whole trace" } }
+            }
+            (apart(&tree, &list))
+            (linked_from(&tree, None, &list))
+            (tree_grid(shown, &interactive))
+        }
+        aside id="span" tabindex="-1" aria-label="Span" hidden[row.is_none()] {
+            @if let Some(row) = row { (detail(&tree, row, &list)) }
+        }
+        h2 id="times" { "Where the time went" }
+        (times(shown, &path))
+        @if !edges.is_empty() {
+            h2 id="calls" { "Who called whom" }
+            (map::drawing(&edges, &map::entries([shown])))
+        }
+    };
+    viewer::page(
+        &format!("{} · {}", label(tree.name()), &id[..8.min(id.len())]),
+        body,
+    )
+}
+
+/// One span in detail, alone: for the script, which shows it beside the grid.
+pub async fn span(State(list): State<List>, Path((id, span)): Path<(String, String)>) -> Response {
+    let tree = read(&list, &id).map(|(tree, _)| tree);
+    let found = tree.as_ref().and_then(|tree| {
+        let id = SpanId::parse(&span)?;
+        Some((tree, tree.rows.iter().find(|row| row.span.id == id)?))
+    });
+    match found {
+        Some((tree, row)) => Html(detail(tree, row, &list).into_string()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn read(list: &List, id: &str) -> Option<(Tree, Vec<Arc<Span>>)> {
+    let spans = list.store.trace(TraceId::parse(id)?)?;
+    Some((Tree::new(&spans)?, spans))
+}
+
+fn download(tree: &Tree, spans: &[Arc<Span>]) -> Response {
+    let json = serde_json::to_vec(&otlp::to_request(spans.iter().map(Arc::as_ref)));
+    let name = format!("attachment; filename=\"trace-{}.json\"", tree.trace_id);
+    match json {
+        Ok(json) => (
+            [
+                (CONTENT_TYPE, "application/json".to_owned()),
+                (CONTENT_DISPOSITION, name),
+            ],
+            json,
+        )
+            .into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// The trace in a sentence or two, also for those who do not see the picture.
+fn summary(tree: &Tree, path: &[Segment]) -> Markup {
+    let shares = shares(tree, path);
+    let longest = shares.first().filter(|(_, share)| share.critical_time > 0);
+    let errors = tree.rows.iter().filter(|row| row.span.is_error());
+    // The deepest is where it began.
+    let deepest = errors.clone().max_by_key(|row| row.depth);
+    html! {
+        (caption(tree)) "."
+        @if let Some((service, share)) = longest {
+            " The request waited longest for " bdi { (label(service)) } ": " (took(share.critical_time)) "."
+        }
+        @if let Some(row) = deepest {
+            " " (count(errors.count(), "span")) " with an error, the deepest " bdi { (label(row.span.name())) } " of " bdi { (label(row.span.service())) } "."
+        }
+        @if tree.rows.iter().any(|row| row.skew.is_some()) { " The clocks of its services differ: see the remarks." }
+    }
+}
+
+/// The other traces that look like parts of the same request.
+fn apart(tree: &Tree, list: &List) -> Markup {
+    let id = tree.trace_id.to_string();
+    let (start, end) = (tree.start, tree.start.saturating_add(tree.duration));
+    // Others cannot be within the times of its spans, nor the other way round.
+    let near = list.summaries().into_iter().filter(|it| {
+        it.start_time_unix_nano <= end
+            && start <= it.start_time_unix_nano.saturating_add(it.duration_nano)
+    });
+    let near: Vec<_> = near.take(1000).collect();
+    let breaks = breaks(&near);
+    let ours = breaks.iter().filter_map(|it| {
+        let (a, b) = (&near[it.traces.0].trace_id, &near[it.traces.1].trace_id);
+        match (*a == id, *b == id) {
+            (true, _) => Some((it, b)),
+            (_, true) => Some((it, a)),
+            _ => None,
+        }
+    });
+    let ours: Vec<_> = ours.collect();
+    html! {
+        @for (Break { caller, called, name, .. }, other) in ours {
+            p.notice {
+                span.broken { "This looks like a part of one request." } " "
+                bdi { (label(name)) } " of " bdi { (label(caller)) } " was answered by "
+                bdi { (label(called)) } " in a trace of its own; the other is "
+                a href={ "/traces/" (other) } { code { (other) } } "."
+            }
+        }
+    }
+}
+
+/// The spans elsewhere that are linked to this trace, or to one span of it.
+fn linked_from(tree: &Tree, span: Option<SpanId>, list: &List) -> Markup {
+    let from = list.store.linked_to(tree.trace_id, span);
+    html! {
+        @for from in from.iter().take(20) {
+            p.notice {
+                "Linked from "
+                a href={ "/traces/" (from.trace_id) "?span=" (from.id) } { (label(from.name())) }
+                " of " bdi { (label(from.service())) }
+                @if from.trace_id != tree.trace_id { ", trace " code { (from.trace_id) } }
+            }
+        }
+        @if from.len() > 20 { p.notice { (from.len()) " spans in all are linked to it." } }
+    }
+}
+
+fn times(tree: &Tree, path: &[Segment]) -> Markup {
+    let whole: u64 = path.iter().map(|segment| segment.end - segment.start).sum();
+    html! {
+        table.traces.times {
+            caption { "The critical path is what the request waited for; it is drawn as a line below the bars." }
+            thead {
+                tr {
+                    th scope="col" { "Service" } th.number scope="col" { "Spans" } th.number scope="col" { "Errors" }
+                    th.number scope="col" { "Own time" } th.number scope="col" { "Critical path" } th scope="col" { "Share" }
+                }
+            }
+            tbody {
+                @for (service, share) in shares(tree, path) {
+                    @let percent = format!("{:.0}", 100.0 * share.critical_time as f64 / whole.max(1) as f64);
+                    tr {
+                        th scope="row" { span class={ "swatch look" (look(service)) } aria-hidden="true" {} (shortened(service, LONGEST)) }
+                        td.number { (share.spans) }
+                        td.number.error[share.errors > 0] { (share.errors) }
+                        td.number { (took(share.own_time)) }
+                        td.number { (took(share.critical_time)) }
+                        td.share { div class={ "bar look" (look(service)) } style={ "width:" (percent) "%" } {} (percent) " %" }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Everything that arrived of one span.
+fn detail(tree: &Tree, row: &Row, list: &List) -> Markup {
+    let span = &row.span;
+    let proto = span.proto();
+    let scope = &span.source.scope;
+    let below = tree
+        .rows
+        .iter()
+        .filter(|it| it.span.parent == Some(span.id))
+        .count();
+    let status = format!("{:?}", span.status());
+    html! {
+        a.close href={ "/traces/" (tree.trace_id) "#s" (span.id) } aria-keyshortcuts="Escape" { "Close" }
+        h2 dir="auto" { (label(span.name())) }
+        @if row.below > 0 { p { a href={ "/traces/" (tree.trace_id) "?focus=" (span.id) } { "Only this and what is below it" } } }
+        dl {
+            dt { "span id" } dd { code { (span.id) } " " a href={ "?span=" (span.id) } { "link to this span" } }
+            @if let Some(parent) = span.parent {
+                dt { "parent" }
+                dd { @if row.orphan { code { (parent) } " " span.broken { "not here" } } @else { a href={ "?span=" (parent) } { code { (parent) } } } }
+            }
+            dt { "service" } dd { (value(span.service())) }
+            dt { "kind" } dd { (span.kind()) }
+            dt { "status" }
+            dd.error[span.is_error()] { (status) @if let Some(message) = proto.status.as_ref().map(|it| &it.message).filter(|it| !it.is_empty()) { ": " (value(message)) } }
+            dt { "started" }
+            dd { (moment(span.start())) @if span.start() > 0 { ", " (took(span.start().saturating_sub(tree.start))) " into the trace" } }
+            dt { "duration" } dd { (took(span.duration())) ", with " (below) " right below" }
+            dt { "library" } dd { (value(&scope.name)) " " (scope.version) }
+            @if !proto.trace_state.is_empty() { dt { "tracestate" } dd { (value(&proto.trace_state)) } }
+            @for note in row.notes() { dt { "remark" } dd { (note) } }
+        }
+        (attributes("Attributes", &proto.attributes, proto.dropped_attributes_count))
+        (events(&proto, span))
+        (links(&proto))
+        (linked_from(tree, Some(span.id), list))
+        (attributes("Scope", &scope.attributes, scope.dropped_attributes_count))
+        (attributes("Resource", &span.source.resource.attributes, span.source.resource.dropped_attributes_count))
+    }
+}
+
+fn attributes(title: &str, attributes: &[KeyValue], dropped: u32) -> Markup {
+    html! {
+        @if !attributes.is_empty() || dropped > 0 {
+            h3 { (title) }
+            (pairs(attributes))
+            (missing(dropped, "attribute"))
+        }
+    }
+}
+
+fn pairs(attributes: &[KeyValue]) -> Markup {
+    html! {
+        dl {
+            @for attribute in attributes {
+                dt dir="auto" { (shortened(&attribute.key, LONGEST)) }
+                dd { (value(&any_text(&attribute.value))) (kind_of(attribute)) }
+            }
+        }
+    }
+}
+
+/// What a sender says that it has left out.
+fn missing(dropped: u32, noun: &str) -> Markup {
+    html! { @if dropped > 0 { p.broken { (count(dropped as usize, noun)) " more, dropped by the sender" } } }
+}
+
+/// The type of a value that could be taken for a text, or for another number.
+fn kind_of(attribute: &KeyValue) -> Markup {
+    let kind = match attribute.value.as_ref().and_then(|any| any.value.as_ref()) {
+        Some(Value::StringValue(_)) => "",
+        Some(Value::BoolValue(_)) => "bool",
+        Some(Value::IntValue(_)) => "int",
+        Some(Value::DoubleValue(_)) => "double",
+        Some(Value::ArrayValue(_)) => "array",
+        Some(Value::KvlistValue(_)) => "map",
+        Some(Value::BytesValue(_)) | Some(Value::StringValueStrindex(_)) => "bytes",
+        None => "empty",
+    };
+    html! { @if !kind.is_empty() { " " small { (kind) } } }
+}
+
+/// A text of a stranger: in its own direction, with its lines, and in a box of its own where it is long.
+fn value(text: &str) -> Markup {
+    // What has no shape of its own is shown as its number.
+    let control = |it: char| it.is_control() && it != '\n' && it != '\t';
+    let shown: String = match text.contains(control) {
+        true => text
+            .chars()
+            .map(|it| {
+                if control(it) {
+                    it.escape_unicode().to_string()
+                } else {
+                    it.into()
+                }
+            })
+            .collect(),
+        false => text.to_owned(),
+    };
+    let (long, huge) = (
+        shown.len() > 1000 || shown.contains('\n'),
+        shown.len() > HUGE,
+    );
+    let boxed = |label: String, text: &str| html! { pre dir="auto" tabindex="0" role="group" aria-label=(label) { (text) } };
+    html! {
+        @if huge {
+            (boxed("Beginning of the value".to_owned(), &shortened(&shown, HUGE / 10)))
+            // What is closed costs a browser nothing.
+            details { summary { "All " (text.len()) " bytes" } (boxed("Value".to_owned(), &shown)) }
+        } @else if long {
+            (boxed(format!("Value of {} bytes", text.len()), &shown))
+        } @else { bdi { (shown) } }
+    }
+}
+
+/// From so many bytes on, only the beginning of a value is shown at first: to lay out a megabyte takes seconds.
+const HUGE: usize = 20_000;
+
+fn events(proto: &Proto, span: &Span) -> Markup {
+    html! {
+        @if !proto.events.is_empty() || proto.dropped_events_count > 0 {
+            h3 { "Events" }
+            @for event in &proto.events {
+                p.event { b dir="auto" { (shortened(&event.name, LONGEST)) } " " (took(event.time_unix_nano.abs_diff(span.start()))) @if event.time_unix_nano < span.start() { " before" } @else { " after" } " the start" }
+                (pairs(&event.attributes))
+                (missing(event.dropped_attributes_count, "attribute"))
+            }
+            (missing(proto.dropped_events_count, "event"))
+        }
+    }
+}
+
+fn links(proto: &Proto) -> Markup {
+    html! {
+        @if !proto.links.is_empty() || proto.dropped_links_count > 0 {
+            h3 { "Links" }
+            @for link in &proto.links {
+                @match target(link) {
+                    Some((trace, span)) => p.event { "to " a href={ "/traces/" (trace) "?span=" (span) } { "span " code { (span) } " of trace " code { (trace) } } },
+                    None => p.event.broken { "to an id that is not valid" },
+                }
+                (pairs(&link.attributes))
+                (missing(link.dropped_attributes_count, "attribute"))
+            }
+            (missing(proto.dropped_links_count, "link"))
+        }
+    }
+}
+
+/// A moment, in nanoseconds since 1970: in UTC, which the script turns into the reader's own time.
+pub fn moment(nanoseconds: u64) -> Markup {
+    let moment = jiff::Timestamp::from_nanosecond(nanoseconds.into()).ok();
+    html! {
+        @match moment.filter(|_| nanoseconds > 0) {
+            Some(moment) => {
+                @let text = format!("{moment:.3}");
+                time datetime=(text) { (text.replace('T', " ").replace('Z', " UTC")) }
+            },
+            None => "without a time",
+        }
+    }
+}

@@ -1,0 +1,59 @@
+// Sends one trace with OpenTelemetry's JavaScript SDK, and prints its id.
+//
+// The variables of the OpenTelemetry specification say where to and how: OTEL_EXPORTER_OTLP_ENDPOINT,
+// OTEL_EXPORTER_OTLP_PROTOCOL (http/json, http/protobuf or grpc), OTEL_EXPORTER_OTLP_COMPRESSION (gzip). send.py sends
+// the same trace, and an integer that no number of JavaScript can hold.
+
+import { createRequire } from 'node:module';
+import { setTimeout } from 'node:timers/promises';
+
+// An import would look for the packages in the folders above this file; install.sh has put them under target/.
+const require = createRequire(new URL('../../target/foreign/', import.meta.url));
+const { ROOT_CONTEXT, SpanKind, SpanStatusCode, TraceFlags, trace } = require('@opentelemetry/api');
+const { defaultResource, resourceFromAttributes } = require('@opentelemetry/resources');
+const { BasicTracerProvider, BatchSpanProcessor } = require('@opentelemetry/sdk-trace-base');
+
+// Of the variables, this one alone is not read by the exporters: each protocol is a package of its own.
+const name = { 'http/json': 'http', 'http/protobuf': 'proto', grpc: 'grpc' }[process.env.OTEL_EXPORTER_OTLP_PROTOCOL];
+const { OTLPTraceExporter } = require(`@opentelemetry/exporter-trace-otlp-${name}`);
+
+const provider = new BasicTracerProvider({
+  resource: defaultResource().merge(
+    resourceFromAttributes({ 'service.name': 'nodejs-service', 'service.version': '1.2.3' }),
+  ),
+  spanProcessors: [new BatchSpanProcessor(new OTLPTraceExporter())],
+});
+const tracer = provider.getTracer('send.mjs', '0.1.0');
+
+// A span of another trace, which nobody exports: the example of the W3C's Trace Context.
+const elsewhere = {
+  traceId: '4bf92f3577b34da6a3ce929d0e0e4736',
+  spanId: '00f067aa0ba902b7',
+  isRemote: true,
+  traceFlags: TraceFlags.SAMPLED,
+};
+
+const attributes = {
+  'http.request.method': 'GET',
+  'http.response.status_code': 500,
+  'order.gift': true,
+  'order.total': 19.5,
+  'order.items': ['tea', 'cups'],
+};
+const server = tracer.startSpan('GET /orders/{id}', { kind: SpanKind.SERVER, attributes }, ROOT_CONTEXT);
+const inServer = trace.setSpan(ROOT_CONTEXT, server);
+
+const charge = tracer.startSpan('charge card', {}, inServer);
+charge.addEvent('retry', { attempt: 2 });
+charge.recordException(new RangeError('card expired'));
+charge.setStatus({ code: SpanStatusCode.ERROR, message: 'the card was declined' });
+charge.end();
+
+await setTimeout(2); // the SDK starts spans at whole milliseconds, and these two have an order
+
+const links = [{ context: elsewhere, attributes: { reason: 'first attempt' } }];
+tracer.startSpan('publish order', { kind: SpanKind.PRODUCER, links }, inServer).end();
+server.end();
+
+await provider.shutdown(); // sends what is still in the batch
+console.log(server.spanContext().traceId);

@@ -1,0 +1,215 @@
+//! A real browser, driven over [WebDriver](https://www.w3.org/TR/webdriver2/): the few commands that we need. The
+//! libraries for it bring a second `http`, or switch on features of serde that the crates here are not built with.
+#![allow(dead_code)] // each user needs a part of it
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// A browser with one window, closed when dropped.
+pub struct Browser {
+    client: reqwest::Client,
+    /// Of the driver's session.
+    session: String,
+    lab: SocketAddr,
+    _driver: Child,
+    profile: tempfile::TempDir,
+}
+
+/// The keys that have no letter (WebDriver, "Keyboard actions").
+pub mod key {
+    pub const ESCAPE: &str = "\u{e00c}";
+    pub const ENTER: &str = "\u{e007}";
+    pub const TAB: &str = "\u{e004}";
+    pub const END: &str = "\u{e010}";
+    pub const HOME: &str = "\u{e011}";
+    pub const LEFT: &str = "\u{e012}";
+    pub const UP: &str = "\u{e013}";
+    pub const RIGHT: &str = "\u{e014}";
+    pub const DOWN: &str = "\u{e015}";
+}
+
+/// The name under which an answer has an element (WebDriver, "Elements").
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// The browser outlives its driver, so it is ended by what only it is called with.
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let profile = self.profile.path().as_os_str();
+        let _ = std::process::Command::new("pkill")
+            .args(["-KILL", "-f"])
+            .arg(profile)
+            .status();
+    }
+}
+
+/// The width of a window, and whether its user prefers dark pages.
+pub type Look = (u32, bool);
+
+pub const WIDE: Look = (1280, false);
+
+impl Browser {
+    /// Opens `path` of the lab at an address.
+    pub async fn open(lab: SocketAddr, path: &str, (width, dark): Look) -> Browser {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("ChromeDriver runs");
+        let mut output = BufReader::new(driver.stdout.take().expect("an output")).lines();
+        let port = loop {
+            let line = output.next_line().await.expect("text").expect("it starts");
+            if let Some((_, port)) = line.split_once("started successfully on port ") {
+                break port.trim_end_matches('.').to_owned();
+            }
+        };
+        tokio::spawn(async move { while let Ok(Some(_)) = output.next_line().await {} });
+
+        let profile = tempfile::tempdir().expect("a folder");
+        let scheme = if dark { 0 } else { 1 };
+        let arguments = json!([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-sync",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-dev-shm-usage",
+            format!("--window-size={width},900"),
+            format!("--blink-settings=preferredColorScheme={scheme}"),
+            format!("--user-data-dir={}", profile.path().display()),
+        ]);
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("a client");
+        let mut browser = Browser {
+            client,
+            session: format!("http://127.0.0.1:{port}/session"),
+            lab,
+            _driver: driver,
+            profile,
+        };
+        let wanted = json!({ "alwaysMatch": { "goog:chromeOptions": { "args": arguments } } });
+        let session = browser.post("", json!({ "capabilities": wanted })).await;
+        let id = session["sessionId"].as_str().expect("a session");
+        browser.session = format!("{}/{id}", browser.session);
+        browser.go(path).await;
+        browser
+    }
+
+    /// Sends a command; returns its value.
+    async fn command(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        let mut request = self
+            .client
+            .request(method, format!("{}{path}", self.session));
+        if let Some(body) = &body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.expect("the driver answers");
+        let status = answer.status();
+        let answer: Value = answer.json().await.expect("JSON");
+        assert!(status.is_success(), "{path} {body:?}: {answer}");
+        answer["value"].clone()
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Value {
+        self.command(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn go(&self, path: &str) {
+        let url = format!("http://{}{path}", self.lab);
+        self.post("/url", json!({ "url": url })).await;
+    }
+
+    /// As the browser's own button.
+    pub async fn back(&self) {
+        self.post("/back", json!({})).await;
+    }
+
+    /// Waits until the browser has gone to an address that contains `part`. A script that waits would go with its page.
+    pub async fn arrives_at(&self, part: &str) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let url = self.command(Method::GET, "/url", None).await;
+            if url.as_str().is_some_and(|url| url.contains(part)) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{url} is not at {part}");
+            tokio::task::yield_now().await;
+        }
+        // By now it may still be without its script.
+        self.wait_for("return document.readyState;", "complete".into())
+            .await;
+    }
+
+    /// Waits until there is such an element, and clicks it.
+    pub async fn click(&self, css: &str) {
+        self.wait_for(
+            &format!("return document.querySelector({css:?}) !== null;"),
+            true.into(),
+        )
+        .await;
+        let found = self
+            .post("/element", json!({ "using": "css selector", "value": css }))
+            .await;
+        let id = found[ELEMENT].as_str().expect("an element");
+        self.post(&format!("/element/{id}/click"), json!({})).await;
+    }
+
+    /// Runs a script, which may wait; returns what it returns.
+    pub async fn run(&self, script: &str) -> Value {
+        let script = format!(
+            "const done = arguments[arguments.length - 1];
+             (async () => {{ {script} }})().then(done, error => done(`failed: ${{error}}`));"
+        );
+        self.post("/execute/async", json!({ "script": script, "args": [] }))
+            .await
+    }
+
+    /// Waits until a script's value is what is expected.
+    pub async fn wait_for(&self, script: &str, expected: Value) {
+        // In the browser, a frame at a time: nothing here asks again and again.
+        let expression = expected.to_string();
+        let until = format!(
+            "let last;
+             for (let frame = 0; frame < 600; frame++) {{
+               last = await (async () => {{ {script} }})();
+               if (JSON.stringify(last) === {expression:?}) break;
+               await new Promise(requestAnimationFrame);
+             }}
+             return last;"
+        );
+        assert_eq!(self.run(&until).await, expected, "{script}");
+    }
+
+    /// Presses keys one after the other, wherever the focus is.
+    pub async fn press(&self, keys: &str) {
+        let focused = self.command(Method::GET, "/element/active", None).await;
+        let id = focused[ELEMENT].as_str().expect("there is always one");
+        self.post(&format!("/element/{id}/value"), json!({ "text": keys }))
+            .await;
+    }
+
+    /// The names of the rows that are to be seen.
+    pub async fn rows(&self) -> Vec<String> {
+        let rows = self.run("return [...document.querySelectorAll('[role=treegrid] tbody tr:not([hidden]) a')].map(it => it.textContent);");
+        serde_json::from_value(rows.await).expect("texts")
+    }
+
+    /// What went wrong on the page by itself.
+    pub async fn errors(&self) -> Vec<String> {
+        let script = "return performance.getEntriesByType('resource').filter(it => it.responseStatus >= 400).map(it => it.name);";
+        serde_json::from_value(self.run(script).await).expect("texts")
+    }
+}
