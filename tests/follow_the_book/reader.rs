@@ -62,9 +62,12 @@ impl Reader {
         // The reader's crates are those of our lock file, compiled next to ours: what is the same is shared.
         let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let target = temporary.parent().expect("the target folder");
+        let manifest = fs::read_to_string(clone.join("Cargo.toml")).expect("a manifest");
+        let profiles = manifest.find("[profile.dev]").map(|at| &manifest[at..]);
         let settings = format!(
-            "[build]\ntarget-dir = {:?}\nbuild-dir = {target:?}\n\n[net]\noffline = true\n\n[term]\ncolor = \"never\"\n",
+            "[build]\ntarget-dir = {:?}\nbuild-dir = {target:?}\n\n[net]\noffline = true\n\n[term]\ncolor = \"never\"\n\n{}",
             temporary.join("reader"),
+            profiles.expect("the profiles are at the end"),
         );
         fs::write(parent.join(".cargo/config.toml"), settings).expect("written");
         // In a terminal curl shows no progress.
