@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lab::analysis::{Calls, Share, calls, critical_path, shares};
-use lab::list::{Filter, List, Summary, breaks, duration, grouped};
+use lab::list::{Filter, List, duration};
 use lab::session::{self, Recorder};
 use lab::store::{Limits, Store};
+use lab::summary::{Summary, breaks, grouped};
 use lab::tree::Tree;
 use lab::{otlp, site, terminal};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind::{self, Client, Internal, Server};
@@ -900,7 +901,7 @@ fn a_session_is_kept_in_a_file_and_opened_again() {
     let (store, spans, problems) = opened(&file).expect("it opens");
     assert_eq!((spans, problems, store.usage().traces), (3, Vec::new(), 2));
     let expected = tree(&fallen_apart()[..2]);
-    let trees = Tree::all(&store);
+    let trees = store.trees();
     assert_eq!(
         trees
             .iter()

@@ -135,7 +135,7 @@ impl Original {
                 .await
                 .expect("the store goes on");
         }
-        let mut trees = Tree::all(&self.store);
+        let mut trees = self.store.trees();
         trees.sort_by_key(|tree| tree.start);
         trees
     }

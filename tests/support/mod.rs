@@ -282,7 +282,7 @@ impl System {
 
 impl Stopped {
     pub fn trees(&self) -> Vec<Tree> {
-        Tree::all(&self.store)
+        self.store.trees()
     }
 
     /// The tree of the only trace there is.

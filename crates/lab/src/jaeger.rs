@@ -22,7 +22,6 @@ use crate::analysis::calls;
 use crate::list::duration;
 use crate::span::{Span, SpanId, TraceId, any_text, json as value_json};
 use crate::store::Store;
-use crate::tree::Tree;
 
 /// How many traces a search returns where the caller does not say.
 const DEFAULT_LIMIT: usize = 20;
@@ -114,7 +113,7 @@ async fn dependencies(
         }
     };
     let within = end.saturating_sub(lookback)..=end;
-    let mut trees = Tree::all(&store);
+    let mut trees = store.trees();
     trees.retain(|tree| within.contains(&(tree.start / 1_000_000)));
     let calls = calls(&trees).into_iter().map(|((parent, child), calls)| {
         json!({ "parent": parent, "child": child, "callCount": calls.count })

@@ -3,7 +3,6 @@
 //! Data flows one way: [`receiver`] and [`grpc`] -> [`otlp`] -> [`store`] -> [`tree`], [`analysis`] and [`list`] ->
 //! [`jaeger`] (JSON), [`viewer`] (HTML) and [`terminal`] (text). [`session`] keeps what was received in a file.
 
-pub mod analysis;
 pub mod book;
 pub mod check;
 pub mod grpc;
@@ -11,14 +10,12 @@ pub mod guard;
 pub mod jaeger;
 pub mod list;
 pub mod listen;
-pub mod otlp;
 pub mod receiver;
 pub mod services;
 pub mod session;
 pub mod site;
-pub mod span;
 pub mod store;
 pub mod terminal;
-pub mod tree;
 pub mod viewer;
-pub mod waterfall;
+
+pub use traces::{analysis, otlp, span, summary, tree, waterfall};

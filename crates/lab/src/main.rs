@@ -421,7 +421,7 @@ async fn first_trace(store: &Store, gateway: SocketAddr) -> anyhow::Result<Tree>
     );
 
     loop {
-        let mut trees = Tree::all(store).into_iter();
+        let mut trees = store.trees().into_iter();
         let new = |tree: &Tree| !before.contains(&tree.trace_id);
         let whole = |tree: &Tree| tree.is_whole() && tree.services().len() == 3;
         if let Some(tree) = trees.find(|tree| new(tree) && whole(tree)) {

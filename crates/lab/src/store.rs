@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::session::Recorder;
 use crate::span::{Source, Span, SpanId, TraceId};
+use crate::tree::Tree;
 
 /// What the store holds at most.
 #[derive(Debug, Clone, Copy)]
@@ -138,6 +139,12 @@ impl Store {
             .filter_map(|id| inner.traces.get(id))
             .map(|trace| trace.spans.clone())
             .collect()
+    }
+
+    /// The tree of every trace, the newest first.
+    pub fn trees(&self) -> Vec<Tree> {
+        let traces = self.traces();
+        traces.iter().filter_map(|spans| Tree::new(spans)).collect()
     }
 
     /// The id of every trace and the number of its spans, the newest first.

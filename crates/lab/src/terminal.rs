@@ -8,9 +8,10 @@ use anyhow::{Context as _, bail, ensure};
 use reqwest::{Client, Response, StatusCode, Url};
 
 use crate::analysis::critical_path;
-use crate::list::{Filter, Summary};
+use crate::list::Filter;
 use crate::otlp;
 use crate::span::TraceId;
+use crate::summary::Summary;
 use crate::tree::{Row, Tree, plain, took, visible};
 use crate::waterfall::{caption, count, look};
 

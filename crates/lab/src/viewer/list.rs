@@ -10,9 +10,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
-use crate::list::{self, Break, Filter, List, Summary};
+use crate::list::{Filter, List};
 use crate::span::shortened;
 use crate::store::Usage;
+use crate::summary::{self, Break, Summary};
 use crate::tree::{LONGEST, label, took};
 use crate::viewer;
 use crate::waterfall::{count, look};
@@ -112,8 +113,8 @@ fn form(filter: &Filter, services: &BTreeSet<String>, problem: Option<&str>) -> 
 fn results(found: &[Arc<Summary>], usage: Usage, filter: &Filter, seen: u64) -> Markup {
     let from = filter.skip.min(found.len());
     let shown = &found[from..found.len().min(from + LISTED)];
-    let breaks = list::breaks(shown);
-    let groups = list::grouped(shown, &breaks);
+    let breaks = summary::breaks(shown);
+    let groups = summary::grouped(shown, &breaks);
     html! {
         div id="results" data-live=(viewer::news(seen, None)) {
             @if found.is_empty() && filter.is_empty() {

@@ -18,7 +18,7 @@ type Edges<'a> = BTreeMap<(&'a str, &'a str), Calls>;
 
 pub async fn page(State(list): State<List>) -> Response {
     let seen = list.store.version();
-    let trees = Tree::all(&list.store);
+    let trees = list.store.trees();
     let edges = calls(&trees);
     let body = html! {
         h1 { "Map of the services" }

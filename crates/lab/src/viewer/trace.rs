@@ -13,9 +13,10 @@ use opentelemetry_proto::tonic::trace::v1::Span as Proto;
 use serde::Deserialize;
 
 use crate::analysis::{Segment, calls, critical_path, shares};
-use crate::list::{Break, List, breaks};
+use crate::list::List;
 use crate::otlp;
 use crate::span::{Span, SpanId, TraceId, any_text, shortened, target};
+use crate::summary::{Break, breaks};
 use crate::tree::{LONGEST, Row, Tree, label, took};
 use crate::viewer::{self, map};
 use crate::waterfall::{Interactive, caption, count, look, picture, tree_grid};

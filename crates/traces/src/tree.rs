@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::span::{Span, SpanId, TraceId, attribute, shortened, target};
-use crate::store::Store;
 
 /// Deeper spans are drawn at this level: nobody can read further, and a chain of a million must not fill the memory.
 const MAX_DEPTH: usize = 100;
@@ -51,12 +50,6 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Every trace of `store`, the newest first.
-    pub fn all(store: &Store) -> Vec<Tree> {
-        let traces = store.traces();
-        traces.iter().filter_map(|spans| Tree::new(spans)).collect()
-    }
-
     /// Builds the tree of one trace; nothing where there are no spans.
     pub fn new(spans: &[Arc<Span>]) -> Option<Tree> {
         let trace_id = spans.first()?.trace_id;
