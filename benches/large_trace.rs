@@ -13,6 +13,7 @@ use browser::{Browser, WIDE};
 use lab::otlp;
 use lab::store::{Limits, Store};
 use lab::viewer;
+use lab::wire::Wire;
 use serde_json::{Value, json};
 
 const ROUNDS: usize = 5;
@@ -45,7 +46,7 @@ async fn main() -> anyhow::Result<()> {
     );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let routes: Router = viewer::routes(store);
+    let routes: Router = viewer::routes(store, Wire::default());
     tokio::spawn(async move { axum::serve(listener, routes).await });
     let path = format!("/traces/{}", "0a".repeat(16));
 

@@ -189,6 +189,7 @@ async fn the_last_request_must_be_whole_after_the_three_that_were_not() {
         user,
         llm,
         store,
+        wire,
         log,
     } = Setup::default().start().await;
     let (address, ask) = (gateway.address, async |user_id: &str| {
@@ -204,7 +205,7 @@ async fn the_last_request_must_be_whole_after_the_three_that_were_not() {
     assert_eq!(ask("user_1").await, 502);
     gateway.stop().await;
     user.stop().await;
-    let stopped = Stopped { store, log };
+    let stopped = Stopped { store, wire, log };
     missing(Step::BreakIt, &stopped, "the newest request is not whole");
     missing(Step::BreakIt, &stopped, "was answered 502");
     missing(Step::BreakIt, &stopped, "no request has fallen apart");

@@ -11,6 +11,7 @@ use lab::listen::{self, Names};
 use lab::otlp::SPANS_LIMIT;
 use lab::span::{DEPTH_LIMIT, TEXT_LIMIT};
 use lab::store::{Limits, Store};
+use lab::wire::Wire;
 use lab::{guard, receiver, viewer};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
@@ -339,7 +340,7 @@ async fn many_empty_spans_are_refused_before_they_take_room() {
 /// Where others can reach the lab, a page whose site has pointed its name here must not read it either.
 #[tokio::test(flavor = "multi_thread")]
 async fn at_an_address_for_others_the_pages_answer_to_addresses_alone() {
-    let pages = viewer::routes(Store::new(Limits::default()));
+    let pages = viewer::routes(Store::new(Limits::default()), Wire::default());
     let address = serve(guard::only_addresses(pages)).await;
     for (host, status) in [
         ("192.168.1.7:3000", 200),
@@ -640,7 +641,7 @@ async fn only_pages_of_this_machine_may_send_spans() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_is_not_of_this_machine_is_misdirected() {
     let store = Store::new(Limits::default());
-    let address = serve(guard::only_here(viewer::routes(store))).await;
+    let address = serve(guard::only_here(viewer::routes(store, Wire::default()))).await;
     let port = address.port();
     for (host, status) in [
         (format!("127.0.0.1:{port}"), 200),

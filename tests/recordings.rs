@@ -91,6 +91,7 @@ async fn a_stranger_at_the_edge() {
         user,
         llm,
         store,
+        wire,
         log,
     } = setup().start().await;
     let backend = serve(receiver::routes(store.clone())).await;
@@ -109,7 +110,7 @@ async fn a_stranger_at_the_edge() {
     for service in [edge, gateway, user, llm] {
         service.stop().await;
     }
-    check("stranger.html", &figure(&Stopped { store, log })).unwrap();
+    check("stranger.html", &figure(&Stopped { store, wire, log })).unwrap();
 }
 
 /// What the lab prints is recorded from the lab: its help, its list, and a trace.

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lab::analysis::{Calls, Share, calls, critical_path, shares};
+use lab::case::Case;
 use lab::list::{Filter, List, duration};
 use lab::session::{self, Recorder};
 use lab::store::{Limits, Store};
 use lab::summary::{Summary, breaks, grouped};
 use lab::tree::Tree;
+use lab::wire::Wire;
 use lab::{otlp, site, terminal};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind::{self, Client, Internal, Server};
 use serde_json::{Value, json};
@@ -978,7 +980,7 @@ fn what_cannot_be_read_of_a_file_does_not_cost_the_rest() {
 async fn a_lab_without_a_book_says_so() {
     let store = Store::new(Limits::default());
     let otlp = "127.0.0.1:4318".parse().expect("an address");
-    let address = support::serve(site::routes(store, None, otlp)).await;
+    let address = support::serve(site::routes(store, Wire::default(), None, otlp)).await;
     let answer = client()
         .get(format!("http://{address}/"))
         .send()
@@ -1000,7 +1002,7 @@ async fn a_lab_without_a_book_says_so() {
 #[tokio::test]
 async fn a_terminal_shows_what_was_waited_for() {
     let json = request(&fallen_apart()[..2]).to_string();
-    let text = terminal::trace(json.as_bytes(), 100).expect("a trace");
+    let text = in_terminal(json.as_bytes());
     let text = anstream::adapter::strip_str(&text).to_string();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
@@ -1026,7 +1028,7 @@ async fn a_terminal_shows_what_was_waited_for() {
         name: "\u{1b}[2Jgone\u{202e}",
         ..made(1, "a", (1, 0), "", Server, (0, 1))
     };
-    let text = terminal::trace(request(&[evil]).to_string().as_bytes(), 100).expect("a trace");
+    let text = in_terminal(request(&[evil]).to_string().as_bytes());
     assert!(text.contains("\\u{1b}[2Jgone\\u{202e}"), "{text}");
 }
 
@@ -1138,4 +1140,11 @@ async fn jaegers_query_api_finds_traces() {
 
     assert_eq!(lab.get("/api/traces/xyz").await.0, 400);
     assert_eq!(lab.get(&format!("/api{}", trace_path(9))).await.0, 404);
+}
+
+/// The first trace of a text, as the terminal shows it.
+fn in_terminal(json: &[u8]) -> String {
+    let case = Case::read(json).expect("a case");
+    let id = case.trees.first().expect("a trace").trace_id;
+    terminal::trace(&case, id, 100).expect("a trace")
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use lab::store::{Limits, Store};
+use lab::wire::Wire;
 use lab::{jaeger, receiver, viewer};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -21,6 +22,7 @@ pub const JSON: &str = "application/json";
 /// A store, behind the receiver and the pages on one free port.
 pub struct Lab {
     pub store: Store,
+    pub wire: Wire,
     pub address: SocketAddr,
 }
 
@@ -30,14 +32,15 @@ impl Lab {
     }
 
     pub async fn with(limits: Limits) -> Lab {
-        let store = Store::new(limits);
+        let (store, wire) = (Store::new(limits), Wire::default());
         let routes = receiver::routes(store.clone());
         let routes = routes
-            .merge(viewer::routes(store.clone()))
+            .merge(viewer::routes(store.clone(), wire.clone()))
             .merge(jaeger::routes(store.clone()));
         Lab {
             address: serve(routes).await,
             store,
+            wire,
         }
     }
 

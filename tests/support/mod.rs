@@ -10,15 +10,13 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::response::Response as Answer;
 use lab::receiver;
 use lab::services::{self, Plan, Service};
 use lab::span::{Span, TraceId};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
-use reqwest::{Client, Response, Url};
+use lab::wire::{Fault, Hop, Wire};
+use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, OnceCell, watch};
@@ -89,41 +87,13 @@ pub fn refused() -> (SocketAddr, TcpSocket) {
     (socket.local_addr().expect("an address"), socket)
 }
 
-/// A proxy that passes everything on to `target` but the `traceparent` header.
-async fn without_traceparent(target: SocketAddr) -> SocketAddr {
-    let forward = async |State(target): State<SocketAddr>, mut request: Request| {
-        request.headers_mut().remove("traceparent");
-        request.headers_mut().remove("host");
-        let path = request.uri().path().to_owned();
-        let (parts, body) = request.into_parts();
-        let body = axum::body::to_bytes(body, usize::MAX)
-            .await
-            .expect("a body");
-        let url: Url = format!("http://{target}{path}").parse().expect("a URL");
-        let sent = client()
-            .request(parts.method, url)
-            .headers(parts.headers)
-            .body(body)
-            .send()
-            .await;
-        let answer = sent.expect("an answer");
-        let mut response = Answer::builder().status(answer.status());
-        if let Some(content_type) = answer.headers().get("content-type") {
-            response = response.header("content-type", content_type);
-        }
-        response
-            .body(Body::from(answer.bytes().await.expect("a body")))
-            .expect("a response")
-    };
-    serve(Router::new().fallback(forward).with_state(target)).await
-}
-
 /// How to start the services: environment variables by service.
 #[derive(Default)]
 pub struct Setup {
     variables: Vec<(&'static str, String, String)>,
     backend: Option<SocketAddr>,
-    drop_traceparent: bool,
+    wired: bool,
+    faults: Vec<(&'static str, Fault)>,
 }
 
 /// The running services, their log lines, and what they have exported.
@@ -132,6 +102,7 @@ pub struct System {
     pub user: Service,
     pub llm: Service,
     pub store: Store,
+    pub wire: Wire,
     pub log: Log,
 }
 
@@ -174,6 +145,7 @@ pub async fn within_reason<F: Future>(event: F) -> F::Output {
 /// What is left when the services have stopped.
 pub struct Stopped {
     pub store: Store,
+    pub wire: Wire,
     pub log: Log,
 }
 
@@ -191,10 +163,17 @@ impl Setup {
         self
     }
 
-    /// Puts a proxy on both hops between the services that drops the `traceparent` header.
-    pub fn without_traceparent(mut self) -> Self {
-        self.drop_traceparent = true;
+    /// Puts a proxy before each service, as `cargo run` does.
+    pub fn wired(mut self) -> Self {
+        self.wired = true;
         self
+    }
+
+    /// The same, with the `traceparent` dropped on both hops between the services.
+    pub fn without_traceparent(mut self) -> Self {
+        let dropped = ["gateway-user", "user-llm"].map(|hop| (hop, Fault::DropTraceparent));
+        self.faults.extend(dropped);
+        self.wired()
     }
 
     pub async fn start(self) -> System {
@@ -203,6 +182,10 @@ impl Setup {
             Some(address) => address,
             None => serve(receiver::routes(store.clone())).await,
         };
+        let wire = Wire::default();
+        for (hop, fault) in &self.faults {
+            wire.set(Hop::named(hop).expect("a hop"), Some(*fault));
+        }
         let log = Log::default();
         let binaries = binaries().await;
         let free: SocketAddr = FREE.parse().expect("an address");
@@ -223,31 +206,36 @@ impl Setup {
         .await;
         let plan = Plan::new(&binaries, "user-service", free, backend);
         let user = start(
-            plan.calling("llm-service", self.hop(&llm).await),
+            plan.calling("llm-service", self.reach(&wire, &llm).await),
             "user-service",
         )
         .await;
         let plan = Plan::new(&binaries, "api-gateway", free, backend);
         let gateway = start(
-            plan.calling("user-service", self.hop(&user).await),
+            plan.calling("user-service", self.reach(&wire, &user).await),
             "api-gateway",
         )
         .await;
+        self.reach(&wire, &gateway).await;
         System {
             gateway,
             user,
             llm,
             store,
+            wire,
             log,
         }
     }
 
     /// Where the caller of `service` is sent.
-    async fn hop(&self, service: &Service) -> SocketAddr {
-        match self.drop_traceparent {
-            true => without_traceparent(service.address).await,
-            false => service.address,
+    async fn reach(&self, wire: &Wire, service: &Service) -> SocketAddr {
+        if !self.wired {
+            return service.address;
         }
+        let hop = Hop::to(service.name).expect("a hop");
+        let listener = TcpListener::bind(FREE).await.expect("a free port");
+        wire.serve(hop, listener, service.address)
+            .expect("an address")
     }
 }
 
@@ -275,6 +263,7 @@ impl System {
         self.llm.stop().await;
         Stopped {
             store: self.store,
+            wire: self.wire,
             log: self.log,
         }
     }

@@ -30,9 +30,27 @@ pub fn check(name: &str, now: &str) -> Result<(), String> {
     match overwrite() {
         true => fs::write(&path, now).map_err(|error| format!("{}: {error}", path.display())),
         false => Err(format!(
-            "{name} is stale (SNAPSHOTS=overwrite records anew): recorded\n{recorded}\nbut now\n{now}"
+            "{name} is stale (SNAPSHOTS=overwrite records anew): {}",
+            difference(&redact(&recorded), &redact(now))
         )),
     }
+}
+
+/// Where two texts differ first, with what stands around it.
+fn difference(recorded: &str, now: &str) -> String {
+    let pairs = recorded.char_indices().zip(now.chars());
+    let same = pairs.take_while(|((_, a), b)| a == b).count();
+    let around = |text: &str| -> String {
+        text.chars()
+            .skip(same.saturating_sub(300))
+            .take(600)
+            .collect()
+    };
+    format!(
+        "recorded\n… {} …\nbut now\n… {} …",
+        around(recorded),
+        around(now)
+    )
 }
 
 /// The waterfalls of several traces.
@@ -50,6 +68,10 @@ pub fn redact(text: &str) -> String {
         (r"<time>[ █░]+", "<time> "),
         (r"left:[\d.]+%;width:[\d.]+%", "<place>"),
         (r"(?m)^[0-9a-f]{8}  ", "<id>  "),
+        (r"\b00-[0-9a-f]{27}\b", "00-<27 digits>"),
+        (r"\b[0-9A-F]{32}\b", "<TRACE-ID>"),
+        (r"\b[0-9A-F]{16}\b", "<SPAN-ID>"),
+        (r"byte \d+: '[A-F]'", "byte <n>: '<digit>'"),
         (r"\b[0-9a-f]{32}\b", "<trace-id>"),
         (r"\b[0-9a-f]{16}\b", "<span-id>"),
         (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),

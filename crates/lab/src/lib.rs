@@ -5,17 +5,20 @@
 
 pub mod book;
 pub mod check;
+pub mod experiment;
 pub mod grpc;
 pub mod guard;
 pub mod jaeger;
 pub mod list;
 pub mod listen;
 pub mod receiver;
+pub mod request;
 pub mod services;
 pub mod session;
 pub mod site;
 pub mod store;
 pub mod terminal;
 pub mod viewer;
+pub mod wire;
 
-pub use traces::{analysis, otlp, span, summary, tree, waterfall};
+pub use traces::{analysis, case, diagnose, header, otlp, report, span, summary, tree, waterfall};

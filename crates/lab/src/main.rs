@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum as _};
 use clap_complete::Shell;
+use lab::case::Case;
 use lab::check::Step;
 use lab::list::Filter;
 use lab::listen::Names;
@@ -18,7 +19,8 @@ use lab::session::{self, Recorder};
 use lab::store::{Limits, Store};
 use lab::terminal::{self, Lab};
 use lab::tree::Tree;
-use lab::{book, check, grpc, listen, otlp, receiver, site, span, viewer};
+use lab::wire::{Fault, Hop, Wire};
+use lab::{book, check, grpc, listen, otlp, receiver, report, site, span, viewer};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -75,6 +77,27 @@ enum Command {
         /// The folder of the reader's own project, which step 5 tests.
         #[arg(long, env = "LAB_PROJECT", default_value = "../distributed_tracing")]
         project: PathBuf,
+    },
+    /// Says what is wrong with a trace, why, and what to do about it.
+    ///
+    /// Of a trace of a running lab, or of a file of OTLP JSON; `-` reads standard input.
+    Diagnose {
+        /// The trace id or its first digits, or a file; the newest trace where it is not given.
+        trace: Option<String>,
+        #[command(flatten)]
+        lab: Site,
+    },
+    /// Breaks the requests of one hop between the services of a running lab, until it is restored.
+    ///
+    /// `break list` shows the hops, and `break restore` restores all of them.
+    #[command(after_long_help = faults())]
+    Break {
+        /// client-gateway, gateway-user or user-llm; or list, or restore.
+        hop: String,
+        /// The fault, or restore.
+        fault: Option<String>,
+        #[command(flatten)]
+        lab: Site,
     },
     /// Prints the completions of a shell.
     ///
@@ -162,7 +185,7 @@ struct Receive {
 
 #[derive(Args)]
 struct Services {
-    /// Where api-gateway listens.
+    /// Where api-gateway can be reached.
     #[arg(
         long,
         env = "API_GATEWAY_ADDR",
@@ -172,7 +195,7 @@ struct Services {
         help_heading = "Services"
     )]
     gateway: SocketAddr,
-    /// Where user-service listens.
+    /// Where user-service can be reached.
     #[arg(
         long,
         env = "USER_SERVICE_ADDR",
@@ -182,7 +205,7 @@ struct Services {
         help_heading = "Services"
     )]
     user_service: SocketAddr,
-    /// Where llm-service listens.
+    /// Where llm-service can be reached.
     #[arg(
         long,
         env = "LLM_SERVICE_ADDR",
@@ -208,7 +231,8 @@ fn notes() -> String {
          OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 my-service\n  \
          lab view --save today.jsonl            and keep them\n  \
          lab traces --status error --min 100ms  what failed slowly\n  \
-         lab trace                              the newest trace",
+         lab trace                              the newest trace\n  \
+         lab diagnose                           what is wrong with it",
         receiver::BODY_LIMIT,
         grpc::MESSAGE_LIMIT,
         otlp::SPANS_LIMIT,
@@ -235,6 +259,10 @@ async fn main() -> ExitCode {
             json,
         }) => traces(&lab.site, filter, limit, json).await,
         Some(Command::Trace { id, lab, json }) => trace(&lab.site, id.as_deref(), json).await,
+        Some(Command::Diagnose { trace, lab }) => diagnose(&lab.site, trace.as_deref()).await,
+        Some(Command::Break { hop, fault, lab }) => {
+            break_hop(&lab.site, &hop, fault.as_deref()).await
+        }
         Some(Command::Check { step, lab, project }) => check(&lab.site, step, &project).await,
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
@@ -269,17 +297,96 @@ async fn traces(site: &str, filter: Filter, limit: usize, json: bool) -> anyhow:
 }
 
 async fn trace(site: &str, id: Option<&str>, json: bool) -> anyhow::Result<()> {
-    let spans = Lab::at(site)?.trace(id).await?;
+    let lab = Lab::at(site)?;
     if json {
-        return print_json(&String::from_utf8(spans)?);
+        return print_json(&String::from_utf8(lab.trace(id).await?)?);
     }
+    let case = lab.case(id).await?;
+    let (id, case) = case.with_context(|| match id {
+        Some(id) => terminal::no_such_trace(id),
+        None => "there is no trace yet".to_owned(),
+    })?;
     // As a shell tells it, as the terminal does, or as a page of the book has room for.
     let told = std::env::var("COLUMNS")
         .ok()
         .and_then(|columns| columns.parse().ok());
     let columns = told.or_else(|| terminal_size::terminal_size().map(|(width, _)| width.0.into()));
-    print(&terminal::trace(&spans, columns.unwrap_or(100))?);
+    print(&terminal::trace(&case, id, columns.unwrap_or(100))?);
     Ok(())
+}
+
+async fn diagnose(site: &str, trace: Option<&str>) -> anyhow::Result<()> {
+    let file = trace.filter(|name| *name == "-" || Path::new(name).exists());
+    let (case, book) = match file {
+        Some(name) => {
+            let text = match name {
+                "-" => std::io::read_to_string(std::io::stdin()).map(String::into_bytes),
+                path => std::fs::read(path),
+            };
+            let text = text.with_context(|| format!("{name} cannot be read"))?;
+            let case = Case::read(&text).map_err(|problem| anyhow::anyhow!("{name}: {problem}"))?;
+            // There need not be a lab.
+            (case, String::new())
+        }
+        None => {
+            let case = Lab::at(site)?.case(trace).await?;
+            let case = case.map(|(_, case)| case).unwrap_or_default();
+            (case, format!("http://{site}/"))
+        }
+    };
+    for problem in &case.problems {
+        eprintln!("Warning: {problem}");
+    }
+    print(&report::text(&case.findings(), &book));
+    Ok(())
+}
+
+async fn break_hop(site: &str, hop: &str, fault: Option<&str>) -> anyhow::Result<()> {
+    let lab = Lab::at(site)?;
+    let hops = match (hop, fault) {
+        ("list", None) => lab.hops().await?,
+        ("restore", None) => {
+            let broken = lab
+                .hops()
+                .await?
+                .into_iter()
+                .filter(|it| it.fault.is_some());
+            for state in broken {
+                let hop = Hop::named(&state.hop).map_err(anyhow::Error::msg)?;
+                lab.set(hop, None).await?;
+            }
+            lab.hops().await?
+        }
+        (name, Some(fault)) => {
+            let hop = Hop::named(name).map_err(anyhow::Error::msg)?;
+            let fault = match fault {
+                "restore" => None,
+                fault => Some(Fault::named(fault).map_err(anyhow::Error::msg)?),
+            };
+            lab.set(hop, fault).await?
+        }
+        (name, None) => {
+            Hop::named(name).map_err(anyhow::Error::msg)?;
+            anyhow::bail!("which fault? `lab break --help` lists them; `restore` is one too")
+        }
+    };
+    ensure!(
+        !hops.is_empty(),
+        "this lab runs no services: start it with `cargo run`, without `view`"
+    );
+    print(&terminal::hops(&hops));
+    Ok(())
+}
+
+/// The faults, for the help of `break`.
+fn faults() -> String {
+    let faults = Fault::value_variants().iter();
+    let lines = faults.map(|fault| format!("  {:22}{}\n", fault.name(), fault.what()));
+    let lines: String = lines.collect();
+    format!(
+        "Faults:\n{lines}\nExamples:\n  lab break gateway-user drop-traceparent\n  lab break gateway-user restore\n  \
+         lab break list"
+    )
 }
 
 async fn check(site: &str, step: Step, project: &Path) -> anyhow::Result<()> {
@@ -315,11 +422,21 @@ async fn start(
     let addresses = [otlp_listener.local_addr()?, grpc_listener.local_addr()?];
     let [otlp_address, _] = addresses;
 
+    let hops = match &services {
+        Some(services) => Some([
+            listen::bind("--gateway", services.gateway).await?,
+            listen::bind("--user-service", services.user_service).await?,
+            listen::bind("--llm-service", services.llm_service).await?,
+        ]),
+        None => None,
+    };
+
+    let wire = Wire::default();
     let store = session(&options)?;
     let root = options.book.clone().or_else(book::root_if_there);
     let (built, pages) = watch::channel(None);
     let pages = root.is_some().then_some(pages);
-    let site = site::routes(store.clone(), pages.clone(), otlp_address);
+    let site = site::routes(store.clone(), wire.clone(), pages.clone(), otlp_address);
     let serve =
         |listener, routes, names| listen::serve(listener, options.max_connections, names, routes);
     let servers = async {
@@ -339,14 +456,13 @@ async fn start(
         std::future::pending().await
     };
     let work = async {
-        let Some(services) = services else {
+        let Some(listeners) = hops else {
             print(&welcome(site_address, addresses, pages.is_some()));
             return std::future::pending().await;
         };
         let system = System {
-            gateway: services.gateway,
-            user_service: services.user_service,
-            llm_service: services.llm_service,
+            wire,
+            listeners,
             otlp: otlp_address,
         };
         let gateway = system

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader, Lines};
+use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
 use crate::book;
+use crate::wire::{HOPS, Wire};
 
 /// A service finishes its requests and flushes its spans within this time, or is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(25);
@@ -239,11 +241,12 @@ fn show(name: &'static str, line: &str) {
     }
 }
 
-/// Where the three services are to listen, and where the OTLP receiver is.
+/// Where the three services can be reached, and where the OTLP receiver is.
 pub struct System {
-    pub gateway: SocketAddr,
-    pub user_service: SocketAddr,
-    pub llm_service: SocketAddr,
+    /// Before each service stands a proxy, which listens here; the service itself takes a free port.
+    pub wire: Wire,
+    /// In the order of [`HOPS`].
+    pub listeners: [TcpListener; 3],
     pub otlp: SocketAddr,
 }
 
@@ -257,11 +260,7 @@ impl System {
     ///
     /// # Errors
     /// When one does not start.
-    pub async fn start(
-        &self,
-        binaries: &Path,
-        running: &mut Running,
-    ) -> anyhow::Result<SocketAddr> {
+    pub async fn start(self, binaries: &Path, running: &mut Running) -> anyhow::Result<SocketAddr> {
         // What the reader sets is passed on, but for where the services are and where their spans go.
         let ours = |key: &str| {
             key.starts_with("OTEL_EXPORTER_")
@@ -271,10 +270,11 @@ impl System {
         let inherited: Vec<(String, String)> = std::env::vars()
             .filter(|(key, _)| is_setting(key) && !ours(key))
             .collect();
-        let addresses = [self.llm_service, self.user_service, self.gateway];
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut next: Option<(&str, SocketAddr)> = None;
-        for (name, address) in CHAIN.into_iter().zip(addresses) {
-            let mut plan = Plan::new(binaries, name, address, self.otlp)
+        for (hop, listener) in HOPS.into_iter().zip(self.listeners).rev() {
+            let name = hop.to;
+            let mut plan = Plan::new(binaries, name, free, self.otlp)
                 .with("OTEL_BSP_SCHEDULE_DELAY", EXPORT_DELAY_MS);
             plan = inherited
                 .iter()
@@ -282,11 +282,9 @@ impl System {
             if let Some((next, address)) = next {
                 plan = plan.calling(next, address);
             }
-            let flag = name.trim_start_matches("api-");
-            let service = Service::start(plan, show).await.with_context(|| {
-                format!("starting {name} at {address} (--{flag} chooses another address)")
-            })?;
-            next = Some((name, service.address));
+            let service = Service::start(plan, show).await;
+            let service = service.with_context(|| format!("starting {name}"))?;
+            next = Some((name, self.wire.serve(hop, listener, service.address)?));
             running.0.insert(0, service);
         }
         next.map(|(_, address)| address)

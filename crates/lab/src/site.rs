@@ -1,4 +1,4 @@
-//! What the lab serves on one port: the book at `/`, the viewer at `/traces`, Jaeger's query API at `/api`, the
+//! What the lab serves on one port: the book at `/`, the viewer at `/traces` and `/wire`, Jaeger's query API at `/api`, the
 //! tutorial's checkpoints at `/check`.
 
 use std::net::SocketAddr;
@@ -13,15 +13,16 @@ use tokio::sync::watch;
 use tower_http::services::{ServeDir, ServeFile};
 
 use crate::store::Store;
+use crate::wire::Wire;
 use crate::{check, jaeger, viewer};
 
 /// The folder of the book's pages, once it is built: the traces need not wait for it.
 pub type Pages = watch::Receiver<Option<PathBuf>>;
 
 /// All routes; `book` where there is one, and `otlp` where the receiver listens.
-pub fn routes(store: Store, book: Option<Pages>, otlp: SocketAddr) -> Router {
+pub fn routes(store: Store, wire: Wire, book: Option<Pages>, otlp: SocketAddr) -> Router {
     let routes = Router::new()
-        .merge(viewer::routes(store.clone()))
+        .merge(viewer::routes(store.clone(), wire))
         .merge(jaeger::routes(store.clone()))
         .merge(check::routes(store, otlp));
     match book {

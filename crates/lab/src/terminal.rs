@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Effects, Style};
 use anyhow::{Context as _, bail, ensure};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 
 use crate::analysis::critical_path;
+use crate::case::Case;
 use crate::list::Filter;
-use crate::otlp;
+use crate::report;
 use crate::span::TraceId;
 use crate::summary::Summary;
 use crate::tree::{Row, Tree, plain, took, visible};
+use crate::viewer::wire::HopState;
 use crate::waterfall::{caption, count, look};
+use crate::wire::{Fault, Hop};
 
 /// How long a lab may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,44 +66,92 @@ impl Lab {
     /// # Errors
     /// When no lab answers, or there is no such trace, or more than one.
     pub async fn trace(&self, id: Option<&str>) -> anyhow::Result<Vec<u8>> {
-        if let Some(id) = id.filter(|id| TraceId::parse(id).is_some()) {
-            return self.spans(&id.to_lowercase()).await;
-        }
-        let traces = self.traces(&Filter::default()).await?;
-        let chosen = match id {
-            None => traces.first().context("there is no trace yet")?,
-            Some(id) => {
-                let start = id.trim().to_lowercase();
-                let mut found = traces
-                    .iter()
-                    .filter(|trace| trace.trace_id.starts_with(&start));
-                match (found.next(), found.count()) {
-                    (Some(only), 0) => only,
-                    (Some(_), others) => bail!(
-                        "{} traces begin with {id:?}: write more of the id",
-                        others + 1
-                    ),
-                    (None, _) => {
-                        bail!("no trace begins with {id:?}: `lab traces` lists those there are")
-                    }
-                }
-            }
-        };
-        self.spans(&chosen.trace_id).await
+        let id = self.id(id).await?.context("there is no trace yet")?;
+        let json = self.document(&id, "json").await?;
+        json.with_context(|| no_such_trace(&id))
     }
 
-    async fn spans(&self, id: &str) -> anyhow::Result<Vec<u8>> {
-        let url = format!("http://{}/traces/{id}.json", self.site);
+    /// The case of the request that such a trace is of, and the id; nothing where the lab knows nothing of it.
+    ///
+    /// # Errors
+    /// When no lab answers, or no trace begins so, or more than one.
+    pub async fn case(&self, id: Option<&str>) -> anyhow::Result<Option<(TraceId, Case)>> {
+        let Some(id) = self.id(id).await? else {
+            return Ok(None);
+        };
+        let Some(json) = self.document(&id, "case.json").await? else {
+            return Ok(None);
+        };
+        let case = Case::read(&json).map_err(anyhow::Error::msg)?;
+        Ok(TraceId::parse(&id).map(|id| (id, case)))
+    }
+
+    /// The whole id; nothing where there is no trace at all.
+    async fn id(&self, id: Option<&str>) -> anyhow::Result<Option<String>> {
+        if let Some(id) = id.filter(|id| TraceId::parse(id).is_some()) {
+            return Ok(Some(id.to_lowercase()));
+        }
+        let traces = self.traces(&Filter::default()).await?;
+        let Some(start) = id.map(|id| id.trim().to_lowercase()) else {
+            return Ok(traces.first().map(|newest| newest.trace_id.clone()));
+        };
+        let found = traces
+            .iter()
+            .filter(|trace| trace.trace_id.starts_with(&start));
+        let found: Vec<_> = found.collect();
+        match found[..] {
+            [only] => Ok(Some(only.trace_id.clone())),
+            [] => bail!("no trace begins with {start:?}: `lab traces` lists those there are"),
+            _ => bail!(
+                "{} traces begin with {start:?}: write more of the id",
+                found.len()
+            ),
+        }
+    }
+
+    /// A form of a trace; nothing where there is no such trace.
+    async fn document(&self, id: &str, form: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        let url = format!("http://{}/traces/{id}.{form}", self.site);
         let answer = self.get(url.parse()?).await?;
-        ensure!(
-            answer.status() != StatusCode::NOT_FOUND,
-            "there is no trace {id}: `lab traces` lists those there are"
-        );
-        Ok(answer.error_for_status()?.bytes().await?.to_vec())
+        match answer.status() {
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => Ok(Some(answer.error_for_status()?.bytes().await?.to_vec())),
+        }
+    }
+
+    /// The hops, where their proxies listen, and the faults that are set.
+    ///
+    /// # Errors
+    /// When no lab answers.
+    pub async fn hops(&self) -> anyhow::Result<Vec<HopState>> {
+        let url = format!("http://{}/wire.json", self.site);
+        let answer = self.get(url.parse()?).await?;
+        answer
+            .json()
+            .await
+            .context("the lab's answer is no list of hops: is it of another version?")
+    }
+
+    /// Sets the fault of a hop, or restores it; the hops as they are then.
+    ///
+    /// # Errors
+    /// When no lab answers, or it runs no services.
+    pub async fn set(&self, hop: Hop, fault: Option<Fault>) -> anyhow::Result<Vec<HopState>> {
+        let url = format!("http://{}/wire/{}", self.site, hop.name);
+        let setting = serde_json::json!({ "fault": fault.map(Fault::name) });
+        let answer = self.send(self.client.post(url).json(&setting)).await?;
+        if !answer.status().is_success() {
+            bail!("{}", answer.text().await?.trim_end());
+        }
+        Ok(answer.json().await?)
     }
 
     async fn get(&self, url: Url) -> anyhow::Result<Response> {
-        let sent = self.client.get(url).send().await;
+        self.send(self.client.get(url)).await
+    }
+
+    async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        let sent = request.send().await;
         sent.with_context(|| {
             format!(
                 "no lab answers at {}: start it with `lab view`, or name its address with --site",
@@ -108,6 +159,11 @@ impl Lab {
             )
         })
     }
+}
+
+/// What a command says of an id that leads nowhere.
+pub fn no_such_trace(id: &str) -> String {
+    format!("there is no trace {id}: `lab traces` lists those there are")
 }
 
 /// The list as lines of text: the first digits of the id, start, name, services, spans, duration, remarks.
@@ -158,21 +214,33 @@ pub fn list(traces: &[Summary]) -> String {
     text
 }
 
-/// One trace as a tree with bars: `█` is the critical path, `░` the rest of a span. `columns` is the terminal's width.
+/// The hops as lines of text.
+pub fn hops(hops: &[HopState]) -> String {
+    let broken = AnsiColor::Yellow.on_default();
+    let lines = hops.iter().map(
+        |HopState {
+             hop,
+             address,
+             fault,
+         }| {
+            let fault = fault
+                .as_ref()
+                .map_or("no fault".to_owned(), |fault| styled(broken, fault));
+            format!("{hop:14}  {address:21}  {fault}\n")
+        },
+    );
+    lines.collect()
+}
+
+/// One trace as a tree with bars: `█` is the critical path, `░` the rest of a span; and what went over the wire.
+/// `columns` is the terminal's width.
 ///
 /// # Errors
-/// When the text is no trace in OTLP JSON.
-pub fn trace(json: &[u8], columns: usize) -> anyhow::Result<String> {
-    let otlp::Lines {
-        spans, problems, ..
-    } = otlp::from_json_lines(json);
-    let spans: Vec<_> = spans.into_iter().map(std::sync::Arc::new).collect();
-    let tree = Tree::new(&spans);
+/// When the case has no span of the trace.
+pub fn trace(case: &Case, id: TraceId, columns: usize) -> anyhow::Result<String> {
+    let tree = case.trees.iter().find(|tree| tree.trace_id == id);
     let tree = tree.with_context(|| {
-        problems
-            .first()
-            .cloned()
-            .unwrap_or("there is no span in it".to_owned())
+        format!("no span of trace {id} has arrived: `lab diagnose {id}` says more")
     })?;
 
     let labels: Vec<String> = tree
@@ -194,15 +262,15 @@ pub fn trace(json: &[u8], columns: usize) -> anyhow::Result<String> {
     let taken = label_width + service_width + 12 + 6;
     let bar_width = columns.saturating_sub(taken + 20).clamp(BAR.0, BAR.1);
 
-    let path = critical_path(&tree);
+    let path = critical_path(tree);
     let mut critical = vec![Vec::new(); tree.rows.len()];
     for segment in &path {
         critical[segment.row].push((segment.start, segment.end));
     }
-    let mut text = format!("Trace {}: {}\n\n", tree.trace_id, caption(&tree));
+    let mut text = format!("Trace {}: {}\n\n", tree.trace_id, caption(tree));
     for (index, row) in tree.rows.iter().enumerate() {
         let span = &row.span;
-        let cells = |times: &[(u64, u64)]| cells(&tree, times, bar_width);
+        let cells = |times: &[(u64, u64)]| cells(tree, times, bar_width);
         let (own, waited) = (
             cells(&[(span.start(), span.end())]),
             cells(&critical[index]),
@@ -245,6 +313,9 @@ pub fn trace(json: &[u8], columns: usize) -> anyhow::Result<String> {
         let _ = writeln!(text, "{}", line.trim_end());
     }
     text.push_str("\n█ critical path: what the request waited for   ░ the rest of a span\n");
+    if !case.wire.is_empty() {
+        let _ = write!(text, "\nOn the wire:\n{}", report::wire_text(case));
+    }
     Ok(text)
 }
 

@@ -4,12 +4,13 @@
 mod list;
 mod map;
 mod trace;
+pub mod wire;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, FromRef, Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -21,11 +22,13 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::diagnose::Place;
 use crate::list::List;
 use crate::otlp;
 use crate::span::TraceId;
 use crate::store::Store;
 use crate::waterfall;
+use crate::wire::Wire;
 
 /// The style of the viewer's own pages.
 const CSS: &str = include_str!("viewer/viewer.css");
@@ -41,8 +44,26 @@ pub const IMPORT_LIMIT: usize = 256 * 1024 * 1024;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// `/traces` and all below it.
-pub fn routes(store: Store) -> Router {
+/// What the pages show.
+#[derive(Clone)]
+pub struct Site {
+    list: List,
+    wire: Wire,
+}
+
+impl FromRef<Site> for List {
+    fn from_ref(site: &Site) -> List {
+        site.list.clone()
+    }
+}
+
+/// The address of a span's page.
+fn span_address((trace, span): Place) -> String {
+    format!("/traces/{trace}?span={span}")
+}
+
+/// `/traces` and all below it, and `/wire`.
+pub fn routes(store: Store, wire: Wire) -> Router {
     let asset = |media_type: &'static str, text: String| {
         let asset = ([(CONTENT_TYPE, media_type)], text);
         get(move || std::future::ready(asset.clone()))
@@ -64,7 +85,14 @@ pub fn routes(store: Store) -> Router {
             "/traces/viewer.js",
             asset("text/javascript", SCRIPT.to_owned()),
         )
-        .with_state(List::new(store))
+        .route("/wire", get(wire::page))
+        .route("/wire.json", get(wire::json))
+        .route("/wire/try", post(wire::experiment))
+        .route("/wire/{hop}", post(wire::set))
+        .with_state(Site {
+            list: List::new(store),
+            wire,
+        })
 }
 
 /// The frame of every page.
@@ -83,7 +111,7 @@ fn page(title: &str, body: Markup) -> Response {
             }
             body {
                 a.skip href="#main" { "Skip to the content" }
-                header { nav { a href="/" { "Book" } a href="/traces" { "Traces" } a href="/traces/map" { "Map" } } }
+                header { nav { a href="/" { "Book" } a href="/traces" { "Traces" } a href="/traces/map" { "Map" } a href="/wire" { "Wire" } } }
                 main id="main" { (body) }
                 p.unseen id="news" role="status" {}
                 p id="problem" role="alert" hidden {}

@@ -2,8 +2,13 @@
 //! the picture of it all. No clock, no file and no socket: the lab and a browser run the same code.
 
 pub mod analysis;
+pub mod case;
+pub mod diagnose;
+pub mod header;
 pub mod otlp;
+pub mod report;
 pub mod span;
 pub mod summary;
 pub mod tree;
 pub mod waterfall;
+pub mod wire;

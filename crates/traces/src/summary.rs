@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::span::{TraceId, attribute, target};
+use crate::span::{SpanId, TraceId, attribute, target};
 use crate::tree::{Row, Tree};
 
 /// How many loose ends of a trace are looked at: of more, nobody can say which belongs to which.
@@ -78,6 +78,7 @@ impl Summary {
 /// One end of a call between services.
 #[derive(Debug, Clone)]
 struct Call {
+    span: SpanId,
     service: String,
     name: String,
     start: u64,
@@ -102,6 +103,7 @@ impl Call {
             .filter_map(target)
             .map(|(trace, _)| trace);
         Call {
+            span: span.id,
             service: span.service().to_owned(),
             name: span.name().to_owned(),
             start: span.start(),
@@ -147,6 +149,8 @@ pub struct Break {
     pub name: String,
     /// The traces of the caller and of the called, by their place in the list.
     pub traces: (usize, usize),
+    /// The client span and the server span.
+    pub spans: (SpanId, SpanId),
 }
 
 /// The breaks between these traces. A call that could have reached several servers, or a server that several calls
@@ -184,6 +188,7 @@ pub fn breaks(summaries: &[Arc<Summary>]) -> Vec<Break> {
             called: server.1.service.clone(),
             name: client.1.name.clone(),
             traces: (client.0, server.0),
+            spans: (client.1.span, server.1.span),
         })
     });
     found.collect()

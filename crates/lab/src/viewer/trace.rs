@@ -13,13 +13,17 @@ use opentelemetry_proto::tonic::trace::v1::Span as Proto;
 use serde::Deserialize;
 
 use crate::analysis::{Segment, calls, critical_path, shares};
+use crate::case::Case;
+use crate::header::Traceparent;
 use crate::list::List;
-use crate::otlp;
+use crate::report::{self, Links};
 use crate::span::{Span, SpanId, TraceId, any_text, shortened, target};
 use crate::summary::{Break, breaks};
 use crate::tree::{LONGEST, Row, Tree, label, took};
-use crate::viewer::{self, map};
+use crate::viewer::{self, Site, map};
 use crate::waterfall::{Interactive, caption, count, look, picture, tree_grid};
+use crate::{otlp, request};
+use traces::wire::Exchange;
 
 #[derive(Deserialize)]
 pub struct Choice {
@@ -32,23 +36,28 @@ pub struct Choice {
 /// The page of one trace; with `.txt` behind the id its tree as text, with `.json` its spans as OTLP JSON, with `.html`
 /// its waterfall alone, as the book shows it.
 pub async fn page(
-    State(list): State<List>,
+    State(site): State<Site>,
     Path(name): Path<String>,
     Query(choice): Query<Choice>,
 ) -> Response {
+    let Site { list, wire } = site;
     let (id, form) = name.split_once('.').unwrap_or((&name, ""));
     let seen = list.store.version();
+    let case = TraceId::parse(id).and_then(|id| request::case(&list, &wire, id));
+    if form == "case.json" {
+        return whole_request(id, case.as_ref());
+    }
     let Some((tree, spans)) = read(&list, id) else {
-        let what = "No span with this trace id has arrived, or it had to make room.";
-        return viewer::not_found("No such trace", what);
+        return no_such_trace(case.as_ref());
     };
+    let case = case.unwrap_or_default();
     match form {
         "" => {}
         "txt" => return tree.to_text().into_response(),
         "json" => return download(&tree, &spans),
         "html" => return Html(picture(&tree).into_string() + "\n").into_response(),
         _ => {
-            let what = "There are .txt, .json and .html.";
+            let what = "There are .txt, .json, .case.json and .html.";
             return viewer::not_found("No such form of a trace", what);
         }
     }
@@ -76,6 +85,7 @@ pub async fn page(
             a href="#times" { "Where the time went" }
             @if !edges.is_empty() { a href="#calls" { "Who called whom" } }
             a href={ "/traces/" (tree.trace_id) ".json" } download { "Download as OTLP JSON" }
+            a href={ "/traces/" (tree.trace_id) ".case.json" } download { "With all of its request" }
             a href={ "/traces/" (tree.trace_id) ".txt" } { "As text" }
         }
         div id="results" data-live=(viewer::news(seen, Some(tree.trace_id))) {
@@ -85,16 +95,21 @@ pub async fn page(
             }
             (apart(&tree, &list))
             (linked_from(&tree, None, &list))
+            (diagnosis(&case))
             (tree_grid(shown, &interactive))
         }
         aside id="span" tabindex="-1" aria-label="Span" hidden[row.is_none()] {
-            @if let Some(row) = row { (detail(&tree, row, &list)) }
+            @if let Some(row) = row { (detail(&tree, row, &list, &wire.exchanges())) }
         }
         h2 id="times" { "Where the time went" }
         (times(shown, &path))
         @if !edges.is_empty() {
             h2 id="calls" { "Who called whom" }
             (map::drawing(&edges, &map::entries([shown])))
+        }
+        @if !case.wire.is_empty() {
+            h2 id="wire" { "What went over the wire" }
+            (report::wire(&case.wire, true))
         }
     };
     viewer::page(
@@ -104,14 +119,17 @@ pub async fn page(
 }
 
 /// One span in detail, alone: for the script, which shows it beside the grid.
-pub async fn span(State(list): State<List>, Path((id, span)): Path<(String, String)>) -> Response {
+pub async fn span(State(site): State<Site>, Path((id, span)): Path<(String, String)>) -> Response {
+    let Site { list, wire } = site;
     let tree = read(&list, &id).map(|(tree, _)| tree);
     let found = tree.as_ref().and_then(|tree| {
         let id = SpanId::parse(&span)?;
         Some((tree, tree.rows.iter().find(|row| row.span.id == id)?))
     });
     match found {
-        Some((tree, row)) => Html(detail(tree, row, &list).into_string()).into_response(),
+        Some((tree, row)) => {
+            Html(detail(tree, row, &list, &wire.exchanges()).into_string()).into_response()
+        }
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -121,20 +139,69 @@ fn read(list: &List, id: &str) -> Option<(Tree, Vec<Arc<Span>>)> {
     Some((Tree::new(&spans)?, spans))
 }
 
+/// A trace of which no span has arrived; its header may have.
+fn no_such_trace(case: Option<&Case>) -> Response {
+    let body = html! {
+        h1 { "No such trace" }
+        p { "No span with this trace id has arrived, or it had to make room. " a href="/traces" { "All traces" } }
+        @if let Some(case) = case {
+            (diagnosis(case))
+            h2 { "What went over the wire" }
+            (report::wire(&case.wire, true))
+        }
+    };
+    let mut response = viewer::page("No such trace", body);
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
+/// The request that the trace is of, with all that went over the wire, for `diagnose`.
+fn whole_request(id: &str, case: Option<&Case>) -> Response {
+    match case.map(Case::to_json) {
+        Some(Ok(json)) => attachment(&format!("request-{id}.json"), json),
+        Some(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// What the rules find in the request.
+fn diagnosis(case: &Case) -> Markup {
+    let found = case.findings();
+    let span = |place| Some(viewer::span_address(place));
+    let links = Links {
+        book: "/",
+        span: &span,
+    };
+    let mut titles: Vec<&str> = found.iter().map(|finding| finding.rule.title()).collect();
+    titles.dedup();
+    html! {
+        @if found.is_empty() { p.facts { "Diagnosis: no rule finds anything wrong." } }
+        @else {
+            details.diagnosis {
+                summary { "Diagnosis: " (count(found.len(), "finding")) ". " (titles.join("; ")) }
+                (report::findings(&found, &links))
+            }
+        }
+    }
+}
+
 fn download(tree: &Tree, spans: &[Arc<Span>]) -> Response {
     let json = serde_json::to_vec(&otlp::to_request(spans.iter().map(Arc::as_ref)));
-    let name = format!("attachment; filename=\"trace-{}.json\"", tree.trace_id);
     match json {
-        Ok(json) => (
-            [
-                (CONTENT_TYPE, "application/json".to_owned()),
-                (CONTENT_DISPOSITION, name),
-            ],
-            json,
-        )
-            .into_response(),
+        Ok(json) => attachment(&format!("trace-{}.json", tree.trace_id), json),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+fn attachment(name: &str, json: Vec<u8>) -> Response {
+    let headers = [
+        (CONTENT_TYPE, "application/json".to_owned()),
+        (
+            CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{name}\""),
+        ),
+    ];
+    (headers, json).into_response()
 }
 
 /// The trace in a sentence or two, also for those who do not see the picture.
@@ -159,13 +226,7 @@ fn summary(tree: &Tree, path: &[Segment]) -> Markup {
 /// The other traces that look like parts of the same request.
 fn apart(tree: &Tree, list: &List) -> Markup {
     let id = tree.trace_id.to_string();
-    let (start, end) = (tree.start, tree.start.saturating_add(tree.duration));
-    // Others cannot be within the times of its spans, nor the other way round.
-    let near = list.summaries().into_iter().filter(|it| {
-        it.start_time_unix_nano <= end
-            && start <= it.start_time_unix_nano.saturating_add(it.duration_nano)
-    });
-    let near: Vec<_> = near.take(1000).collect();
+    let near = request::near(list, tree.start, tree.start.saturating_add(tree.duration));
     let breaks = breaks(&near);
     let ours = breaks.iter().filter_map(|it| {
         let (a, b) = (&near[it.traces.0].trace_id, &near[it.traces.1].trace_id);
@@ -233,7 +294,7 @@ fn times(tree: &Tree, path: &[Segment]) -> Markup {
 }
 
 /// Everything that arrived of one span.
-fn detail(tree: &Tree, row: &Row, list: &List) -> Markup {
+fn detail(tree: &Tree, row: &Row, list: &List, wire: &[Exchange]) -> Markup {
     let span = &row.span;
     let proto = span.proto();
     let scope = &span.source.scope;
@@ -243,6 +304,14 @@ fn detail(tree: &Tree, row: &Row, list: &List) -> Markup {
         .filter(|it| it.span.parent == Some(span.id))
         .count();
     let status = format!("{:?}", span.status());
+    let is_here = |end: Option<Traceparent>, id: Option<SpanId>| {
+        end.is_some_and(|end| end.trace_id == span.trace_id && Some(end.parent) == id)
+    };
+    let wire = wire.iter().filter(|it| {
+        let received = span.kind() == "SERVER" && is_here(it.received(), span.parent);
+        received || is_here(it.sent_by(), Some(span.id))
+    });
+    let wire: Vec<Exchange> = wire.cloned().collect();
     html! {
         a.close href={ "/traces/" (tree.trace_id) "#s" (span.id) } aria-keyshortcuts="Escape" { "Close" }
         h2 dir="auto" { (label(span.name())) }
@@ -264,6 +333,7 @@ fn detail(tree: &Tree, row: &Row, list: &List) -> Markup {
             @if !proto.trace_state.is_empty() { dt { "tracestate" } dd { (value(&proto.trace_state)) } }
             @for note in row.notes() { dt { "remark" } dd { (note) } }
         }
+        (report::wire(&wire, true))
         (attributes("Attributes", &proto.attributes, proto.dropped_attributes_count))
         (events(&proto, span))
         (links(&proto))

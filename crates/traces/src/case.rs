@@ -1,0 +1,131 @@
+//! What a diagnosis looks at: the traces of a request, and what went over the wire. As a file it is OTLP JSON, with the
+//! wire in a field that other readers ignore.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::diagnose::{self, Finding};
+use crate::otlp;
+use crate::span::Span;
+use crate::tree::Tree;
+use crate::wire::{Exchange, values};
+
+/// The name of the field with the wire.
+const WIRE: &str = "wire";
+
+/// Traces, and the requests on the wire that belong to them.
+#[derive(Debug, Default)]
+pub struct Case {
+    /// The earliest first.
+    pub trees: Vec<Tree>,
+    /// In the order of time.
+    pub wire: Vec<Exchange>,
+    /// What could not be read, a sentence each.
+    pub problems: Vec<String>,
+    /// What was found in headers that stand alone; nothing where there are traces to look at.
+    headers: Option<Vec<Finding>>,
+}
+
+impl Case {
+    pub fn new(mut trees: Vec<Tree>, mut wire: Vec<Exchange>) -> Self {
+        trees.sort_by_key(|tree| (tree.start, tree.trace_id));
+        wire.sort_by_key(|exchange| exchange.start);
+        Case {
+            trees,
+            wire,
+            ..Case::default()
+        }
+    }
+
+    /// Reads OTLP JSON, one document or one a line; or else the text of headers, a line each, or a `traceparent` alone.
+    ///
+    /// # Errors
+    /// In one sentence, what is expected, where there is nothing of it.
+    pub fn read(text: &[u8]) -> Result<Self, String> {
+        if !text.trim_ascii_start().starts_with(b"{") && !text.trim_ascii_start().starts_with(b"[")
+        {
+            return Case::of_headers(&String::from_utf8_lossy(text));
+        }
+        let otlp::Lines {
+            spans, problems, ..
+        } = otlp::from_json_lines(text);
+        let mut traces: BTreeMap<_, Vec<Arc<Span>>> = BTreeMap::new();
+        for span in spans {
+            traces
+                .entry(span.trace_id)
+                .or_default()
+                .push(Arc::new(span));
+        }
+        let wire = wire(text);
+        if traces.is_empty() && wire.is_empty() && !problems.is_empty() {
+            return Err(problems.into_iter().next().unwrap_or_default());
+        }
+        let trees = traces.values().filter_map(|spans| Tree::new(spans));
+        Ok(Case {
+            problems,
+            ..Case::new(trees.collect(), wire)
+        })
+    }
+
+    fn of_headers(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        // As a whole request has it, or as curl takes it.
+        let head = format!("\r\n{}", text.replace("\r\n", "\n").replace('\n', "\r\n"));
+        let mut found = values(&head, "traceparent");
+        if found.is_empty() && !text.contains([' ', '\n', ':']) && text.contains('-') {
+            found.push(text);
+        }
+        if found.is_empty() {
+            return Err(
+                "there is no trace in it: it must be OTLP JSON, or a `traceparent`".to_owned(),
+            );
+        }
+        let headers = found
+            .into_iter()
+            .filter_map(|it| diagnose::of_header(it).err());
+        Ok(Case {
+            headers: Some(headers.collect()),
+            ..Case::default()
+        })
+    }
+
+    /// What the rules find.
+    pub fn findings(&self) -> Vec<Finding> {
+        match &self.headers {
+            Some(headers) => headers.clone(),
+            None => diagnose::diagnose(&self.trees, &self.wire),
+        }
+    }
+
+    /// The case as one document of OTLP JSON.
+    ///
+    /// # Errors
+    /// When a span cannot be written as JSON.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let spans = self.trees.iter().flat_map(|tree| &tree.rows);
+        let request = otlp::to_request(spans.map(|row| row.span.as_ref()));
+        let mut json = serde_json::to_value(request)?;
+        if !self.wire.is_empty() {
+            json[WIRE] = serde_json::to_value(&self.wire)?;
+        }
+        serde_json::to_vec(&json)
+    }
+}
+
+/// The exchanges of all documents; what is not one is left out, as an unknown field is.
+fn wire(text: &[u8]) -> Vec<Exchange> {
+    let documents = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
+    let mut wire = Vec::new();
+    for mut document in documents.map_while(Result::ok) {
+        let exchanges = document.get_mut(WIRE).map(Value::take);
+        wire.extend(
+            exchanges
+                .and_then(|it| serde_json::from_value::<Vec<Exchange>>(it).ok())
+                .into_iter()
+                .flatten(),
+        );
+    }
+    wire
+}

@@ -1,0 +1,245 @@
+//! A case in words and pictures: what was found, its waterfalls, and the headers on the wire.
+
+use std::fmt::Write as _;
+
+use maud::{Markup, html};
+
+use crate::case::Case;
+use crate::diagnose::{Finding, Place, Rule};
+use crate::tree::{plain, visible};
+use crate::waterfall::{count, picture};
+use crate::wire::{Exchange, lines};
+
+/// The headers that a trace travels in.
+const OF_TRACES: [&str; 3] = ["traceparent", "tracestate", "baggage"];
+
+/// How many spans of a finding are named; the others are counted.
+const NAMED: usize = 5;
+
+/// Where the page is that has a section for each rule, below the book's own folder.
+pub const GUIDE: &str = "how-to/diagnose.html";
+
+/// Where a page leads to.
+pub struct Links<'a> {
+    /// The folder of the book's pages, with its slash.
+    pub book: &'a str,
+    /// The address of a span; nothing where it is only named.
+    pub span: &'a dyn Fn(Place) -> Option<String>,
+}
+
+/// The findings as a list; a sentence where there is none.
+pub fn findings(findings: &[Finding], links: &Links) -> Markup {
+    html! {
+        @if findings.is_empty() {
+            p.findings { "No rule finds anything wrong." }
+        } @else {
+            ul.findings {
+                @for finding in findings { (finding_item(finding, links)) }
+            }
+        }
+    }
+}
+
+fn finding_item(finding: &Finding, links: &Links) -> Markup {
+    let Finding {
+        rule, cause, spans, ..
+    } = finding;
+    html! {
+        li {
+            b { (rule.title()) } ". " (cause)
+            @if let [cure] = rule.cure() { " " i { (cure) } } @else {
+                ol { @for cure in rule.cure() { li { (cure) } } }
+            }
+            " "
+            @for (index, place) in spans.iter().take(NAMED).enumerate() {
+                @if index == 0 { (if spans.len() == 1 { "Span " } else { "Spans " }) } @else { ", " }
+                @match (links.span)(*place) {
+                    Some(address) => a href=(address) { code { (place.1) } },
+                    None => code { (place.1) },
+                }
+            }
+            @if spans.len() > NAMED { " and " (spans.len() - NAMED) " more" }
+            @if !spans.is_empty() { ". " }
+            a href={ (links.book) (GUIDE) "#" (rule.name()) } { "About this: " (rule.title().to_lowercase()) }
+        }
+    }
+}
+
+/// The findings as text, a paragraph each; `book` is the address of the book's pages.
+pub fn text(findings: &[Finding], book: &str) -> String {
+    let mut text = String::new();
+    if findings.is_empty() {
+        text.push_str("No rule finds anything wrong.\n");
+    }
+    for (
+        index,
+        Finding {
+            rule, cause, spans, ..
+        },
+    ) in findings.iter().enumerate()
+    {
+        if index > 0 {
+            text.push('\n');
+        }
+        let _ = writeln!(text, "{}: {}", rule.title(), visible(cause));
+        match rule.cure() {
+            [cure] => drop(writeln!(text, "  cure   {cure}")),
+            several => {
+                for (number, cure) in several.iter().enumerate() {
+                    let _ = writeln!(text, "  {}. {cure}", number + 1);
+                }
+            }
+        }
+        if !spans.is_empty() {
+            let named: Vec<String> = spans
+                .iter()
+                .take(NAMED)
+                .map(|(_, id)| id.to_string())
+                .collect();
+            let more = match spans.len().saturating_sub(NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let _ = writeln!(text, "  spans  {}{more}", named.join(", "));
+        }
+        let _ = writeln!(text, "  more   {book}{GUIDE}#{}", rule.name());
+    }
+    text
+}
+
+/// What went over the wire: of each request the headers that a trace travels in, and whether they were changed. With
+/// `whole`, all of its bytes too.
+pub fn wire(exchanges: &[Exchange], whole: bool) -> Markup {
+    html! {
+        @if !exchanges.is_empty() {
+            div.wide tabindex="0" role="group" aria-label="Headers" {
+                table.wire {
+                    caption { "On the wire: " (count(exchanges.len(), "request")) }
+                    thead { tr { th scope="col" { "Hop" } th scope="col" { "Sent" } th scope="col" { "Arrived" } th scope="col" { "Answer" } } }
+                    tbody {
+                        @for exchange in exchanges { (wire_row(exchange, whole)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn wire_row(exchange: &Exchange, whole: bool) -> Markup {
+    let delivered = exchange.delivered.as_deref();
+    let sent: Vec<&str> = lines(&exchange.sent).collect();
+    let arrived: Vec<&str> = delivered.into_iter().flat_map(lines).collect();
+    html! {
+        tr {
+            th scope="row" { (exchange.hop) @if let Some(fault) = &exchange.fault { " " small { (fault) } } }
+            td { (headers(&sent, &arrived, delivered.is_some())) @if whole { (all("All that was sent", &exchange.sent)) } }
+            td {
+                @match delivered {
+                    Some(head) => { (headers(&arrived, &sent, true)) @if whole && head != exchange.sent { (all("All that arrived", head)) } },
+                    None => "nothing",
+                }
+            }
+            td { @match exchange.status { Some(status) => (status), None => "none" } }
+        }
+    }
+}
+
+/// The lines of the headers that a trace travels in; those that the other end does not have are marked.
+fn headers(own: &[&str], others: &[&str], compare: bool) -> Markup {
+    let of_trace = |line: &&&str| {
+        let name = line.split(':').next().unwrap_or_default();
+        OF_TRACES.iter().any(|it| name.eq_ignore_ascii_case(it))
+    };
+    let shown: Vec<&str> = own.iter().filter(of_trace).copied().collect();
+    html! {
+        @if shown.is_empty() { "no header of a trace" }
+        @for line in &shown {
+            @let times = |lines: &[&str]| lines.iter().filter(|it| *it == line).count();
+            @if compare && times(own) != times(others) { mark { code { (visible(line)) } } } @else { code { (visible(line)) } }
+        }
+    }
+}
+
+fn all(summary: &str, head: &str) -> Markup {
+    let text = head
+        .trim_end()
+        .lines()
+        .map(visible)
+        .collect::<Vec<_>>()
+        .join("\n");
+    html! { details { summary { (summary) } pre tabindex="0" role="group" aria-label=(summary) { (text) } } }
+}
+
+/// The same in a terminal, with all headers: what was sent and did not arrive behind `-`, what arrived and was not sent
+/// behind `+`.
+pub fn wire_text(case: &Case) -> String {
+    let mut text = String::new();
+    let rows = || case.trees.iter().flat_map(|tree| &tree.rows);
+    for exchange in &case.wire {
+        let Exchange {
+            hop,
+            sent,
+            delivered,
+            status,
+            fault,
+            ..
+        } = exchange;
+        let answer = status.map_or("no answer".to_owned(), |status| status.to_string());
+        let fault = fault
+            .as_ref()
+            .map_or(String::new(), |fault| format!("  fault: {fault}"));
+        let sender = exchange.sent_by().and_then(|it| {
+            rows().find(|row| (row.span.trace_id, row.span.id) == (it.trace_id, it.parent))
+        });
+        let sender = sender.map_or(String::new(), |row| {
+            format!(
+                "  sent by {} of {}",
+                plain(row.span.name()),
+                plain(row.span.service())
+            )
+        });
+        let _ = writeln!(text, "{hop}  {answer}{sender}{fault}");
+        let delivered = delivered.as_deref();
+        for line in lines(sent) {
+            let kept = delivered.is_none_or(|it| lines(it).any(|other| other == line));
+            let _ = writeln!(text, "  {} {}", if kept { ' ' } else { '-' }, visible(line));
+        }
+        for line in delivered.into_iter().flat_map(lines) {
+            let count = |head: &str| lines(head).filter(|it| *it == line).count();
+            if delivered.is_some_and(|it| count(it) > count(sent)) {
+                let _ = writeln!(text, "  + {}", visible(line));
+            }
+        }
+        if delivered.is_none() {
+            text.push_str("  nothing arrived\n");
+        }
+    }
+    text
+}
+
+/// A whole case, for a page: the findings first.
+pub fn case(case: &Case, links: &Links) -> Markup {
+    let found = case.findings();
+    let only_headers = case.trees.is_empty() && case.wire.is_empty();
+    html! {
+        @if only_headers && found.is_empty() {
+            p.findings { "This " code { "traceparent" } " is valid, and sampled." }
+        } @else {
+            (findings(&found, links))
+        }
+        @if !case.problems.is_empty() {
+            p { (count(case.problems.len(), "document")) " cannot be read whole; the first: " (case.problems[0]) }
+        }
+        @for tree in &case.trees { (picture(tree)) }
+        (wire(&case.wire, false))
+    }
+}
+
+/// The names and titles of all rules, and what to do: the sections of the guide.
+pub fn guide(rule: Rule) -> Markup {
+    html! {
+        @if let [cure] = rule.cure() { p { b { "Cure. " } (cure) } } @else {
+            ol { @for cure in rule.cure() { li { (cure) } } }
+        }
+    }
+}
