@@ -8,7 +8,10 @@ mod support;
 use std::fs;
 use std::process::Stdio;
 
+use clap::ValueEnum as _;
+use lab::diagnose::Rule;
 use lab::services::{Plan, Service, is_setting};
+use lab::wire::Fault;
 use lab::{otlp, receiver, waterfall};
 use support::recording::{self, check, figures, redact};
 use support::{FREE, Setup, Stopped, System, binaries, client, hung, refused, serve};
@@ -194,7 +197,7 @@ fn show_in_readme() {
     }
 }
 
-/// What is recorded here and in `tests/python_original`. All else is recorded where the tutorial is followed.
+/// What is recorded here and in `tests/python_original`; of two folders in `tests/faults.rs` and `tests/diagnose.rs`. All else is recorded where the tutorial is followed.
 const ELSEWHERE: [&str; 11] = [
     "fallen-apart.html",
     "help.txt",
@@ -217,16 +220,35 @@ fn every_recording_is_compared() {
         page.path.starts_with("src/tutorial") && !page.path.ends_with("troubleshooting.md")
     });
     let followed: String = followed.map(|page| page.source.as_str()).collect();
-    for entry in fs::read_dir(recording::folder()).expect("the folder of the recordings") {
-        let name = entry
-            .expect("an entry")
-            .file_name()
-            .into_string()
-            .expect("text");
+    let compared = |name: &str| {
         let shown = followed.contains(&format!("recordings/{name}}}}}"));
-        assert!(
-            shown || ELSEWHERE.contains(&&*name),
-            "{name} is recorded by no test"
-        );
-    }
+        shown || ELSEWHERE.contains(&name)
+    };
+    let mut names = files("");
+    names.retain(|name| !compared(name));
+    assert_eq!(names, Vec::<String>::new(), "recorded by no test");
+
+    let faults = Fault::value_variants()
+        .iter()
+        .map(|it| format!("{}.html", it.name()));
+    assert_eq!(sorted(files("faults")), sorted(faults.collect()));
+    let rules = Rule::ALL.iter().flat_map(|rule| {
+        [".html", ".json", "-near.json"].map(|end| format!("{}{end}", rule.name()))
+    });
+    assert_eq!(sorted(files("diagnose")), sorted(rules.collect()));
+}
+
+/// The names of the files in a folder of the recordings.
+fn files(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(recording::folder().join(folder)).expect("the recordings");
+    let entries = entries.map(|entry| entry.expect("an entry"));
+    let files = entries.filter(|entry| entry.path().is_file());
+    files
+        .map(|entry| entry.file_name().into_string().expect("text"))
+        .collect()
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names
 }

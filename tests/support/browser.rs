@@ -201,6 +201,14 @@ impl Browser {
             .await;
     }
 
+    /// Presses a key as a keyboard does, also where no text can be typed.
+    pub async fn strike(&self, key: &str) {
+        let strokes = ["keyDown", "keyUp"].map(|stroke| json!({ "type": stroke, "value": key }));
+        let keyboard = json!({ "type": "key", "id": "keyboard", "actions": strokes });
+        self.post("/actions", json!({ "actions": [keyboard] }))
+            .await;
+    }
+
     /// The names of the rows that are to be seen.
     pub async fn rows(&self) -> Vec<String> {
         let rows = self.run("return [...document.querySelectorAll('[role=treegrid] tbody tr:not([hidden]) a')].map(it => it.textContent);");

@@ -69,11 +69,9 @@ pub fn redact(text: &str) -> String {
         (r"left:[\d.]+%;width:[\d.]+%", "<place>"),
         (r"(?m)^[0-9a-f]{8}  ", "<id>  "),
         (r"\b00-[0-9a-f]{27}\b", "00-<27 digits>"),
-        (r"\b[0-9A-F]{32}\b", "<TRACE-ID>"),
-        (r"\b[0-9A-F]{16}\b", "<SPAN-ID>"),
         (r"byte \d+: '[A-F]'", "byte <n>: '<digit>'"),
-        (r"\b[0-9a-f]{32}\b", "<trace-id>"),
-        (r"\b[0-9a-f]{16}\b", "<span-id>"),
+        (r"\b[0-9a-fA-F]{32}\b", "<trace-id>"),
+        (r"\b[0-9a-fA-F]{16}\b", "<span-id>"),
         (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
     ];
     let text = rules.iter().fold(text.to_owned(), |text, (pattern, word)| {

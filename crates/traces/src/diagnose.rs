@@ -180,18 +180,19 @@ pub fn diagnose(trees: &[Tree], wire: &[Exchange]) -> Vec<Finding> {
     }
     findings.extend(fallen_apart(trees));
     let mut versions = Versions::default();
+    let mut spans = Grouped::default();
     for tree in trees {
         findings.extend(structure(tree));
-        let mut spans = Grouped::default();
         for row in &tree.rows {
             let proto = row.span.proto();
-            for (rule, cause) in of_span(tree, row, &proto) {
-                spans.add(rule, row.span.service(), cause, place(&row.span));
+            for (rule, attribute, cause) in of_span(tree, row, &proto) {
+                let subject = format!("{} {attribute}", row.span.service());
+                spans.add(rule, subject, cause, place(&row.span));
             }
             versions.add(&row.span);
         }
-        findings.extend(spans.findings());
     }
+    findings.extend(spans.findings());
     findings.extend(versions.findings());
     if trees.is_empty() && findings.is_empty() {
         let cause = match wire.is_empty() {
@@ -530,17 +531,14 @@ fn skewed(tree: &Tree) -> Vec<Finding> {
 
 // Single spans.
 
-/// What was found of several spans of a service, told once.
+/// What was found of several spans of a service, or of one attribute of it, told once.
 #[derive(Default)]
 struct Grouped(BTreeMap<(Rule, String), (String, Vec<Place>)>);
 
 impl Grouped {
-    fn add(&mut self, rule: Rule, service: &str, cause: String, span: Place) {
+    fn add(&mut self, rule: Rule, subject: String, cause: String, span: Place) {
         let first = || (cause, Vec::new());
-        let (_, spans) = self
-            .0
-            .entry((rule, service.to_owned()))
-            .or_insert_with(first);
+        let (_, spans) = self.0.entry((rule, subject)).or_insert_with(first);
         if spans.last() != Some(&span) {
             spans.push(span);
         }
@@ -556,7 +554,8 @@ impl Grouped {
     }
 }
 
-fn of_span(tree: &Tree, row: &Row, proto: &Proto) -> Vec<(Rule, String)> {
+/// Of one span: the rule, the attribute that it is about where there are several, and the cause.
+fn of_span(tree: &Tree, row: &Row, proto: &Proto) -> Vec<(Rule, String, String)> {
     let span = &row.span;
     let mut found = Vec::new();
     let any = |keys: [&str; 2]| keys.into_iter().find_map(|key| attribute(proto, key));
@@ -572,7 +571,7 @@ fn of_span(tree: &Tree, row: &Row, proto: &Proto) -> Vec<(Rule, String)> {
             "{} has the HTTP status {status}, and its own status is not error.",
             words(span)
         );
-        found.push((Rule::StatusNotSet, cause));
+        found.push((Rule::StatusNotSet, String::new(), cause));
     }
     let method = any(["http.request.method", "http.method"]).is_some();
     if span.kind() == "INTERNAL" {
@@ -586,19 +585,19 @@ fn of_span(tree: &Tree, row: &Row, proto: &Proto) -> Vec<(Rule, String)> {
                 words(span),
                 words(caller)
             );
-            found.push((Rule::WrongKind, cause));
+            found.push((Rule::WrongKind, String::new(), cause));
         } else if method && attribute(proto, "http.route").is_some() {
             let cause = format!(
                 "{} has an HTTP route, so it answers a request: it must be SERVER.",
                 words(span)
             );
-            found.push((Rule::WrongKind, cause));
+            found.push((Rule::WrongKind, String::new(), cause));
         } else if method && any(["url.full", "http.url"]).is_some() {
             let cause = format!(
                 "{} has a whole URL, so it sends a request: it must be CLIENT.",
                 words(span)
             );
-            found.push((Rule::WrongKind, cause));
+            found.push((Rule::WrongKind, String::new(), cause));
         }
     }
     let path = any(["url.path", "http.target"]);
@@ -608,7 +607,7 @@ fn of_span(tree: &Tree, row: &Row, proto: &Proto) -> Vec<(Rule, String)> {
             words(span),
             shortened(part, 60)
         );
-        found.push((Rule::HighCardinality, cause));
+        found.push((Rule::HighCardinality, String::new(), cause));
     }
     let own = proto.attributes.iter();
     let events = proto.events.iter().flat_map(|event| &event.attributes);
@@ -625,7 +624,7 @@ fn of_span(tree: &Tree, row: &Row, proto: &Proto) -> Vec<(Rule, String)> {
                 shortened(key, 100),
                 words(span)
             );
-            found.push((Rule::Secret, cause));
+            found.push((Rule::Secret, key.clone(), cause));
         }
         if key == "http.request.header.traceparent" && span.kind() == "SERVER" {
             found.extend(recorded_header(span, &text));
@@ -635,7 +634,7 @@ fn of_span(tree: &Tree, row: &Row, proto: &Proto) -> Vec<(Rule, String)> {
 }
 
 /// The header that an instrumentation has recorded on the span of the request that brought it: a list of texts.
-fn recorded_header(span: &Span, text: &str) -> Option<(Rule, String)> {
+fn recorded_header(span: &Span, text: &str) -> Option<(Rule, String, String)> {
     let values: Vec<String> = serde_json::from_str(text).unwrap_or(vec![text.to_owned()]);
     let reason = match &values[..] {
         [value] => header::traceparent(value).err()?.to_string(),
@@ -645,7 +644,7 @@ fn recorded_header(span: &Span, text: &str) -> Option<(Rule, String)> {
         "{} came with a `traceparent` that is not valid: {reason}.",
         words(span)
     );
-    Some((Rule::BrokenHeader, cause))
+    Some((Rule::BrokenHeader, String::new(), cause))
 }
 
 /// The part of a name that is a value: an id, a number in a raw path, an address, a query.
@@ -721,18 +720,14 @@ fn secret(key: &str, value: &str) -> Option<&'static str> {
     (is_secret && value.len() >= 6).then_some("what its name says")
 }
 
-/// Whether behind `mark` there are at least `length` characters that a token is made of.
+/// Whether behind `mark` there are at least `length` characters that a token is made of, and not those of a word.
 fn token_behind(value: &str, mark: &str, length: usize) -> bool {
     let is_token = |it: &char| it.is_ascii_alphanumeric() || "-_.~+/=".contains(*it);
     value.match_indices(mark).any(|(at, _)| {
-        // Not within a word: `task-…`.
-        let begins = !value[..at].ends_with(|it: char| it.is_ascii_alphanumeric());
-        begins
-            && value[at + mark.len()..]
-                .chars()
-                .take_while(is_token)
-                .count()
-                >= length
+        let begins = !value[..at].ends_with(|it: char| it.is_ascii_alphanumeric() || it == '-');
+        let rest = value[at + mark.len()..].chars();
+        let token: String = rest.take_while(is_token).collect();
+        begins && token.len() >= length && token.bytes().any(|it| it.is_ascii_digit())
     })
 }
 

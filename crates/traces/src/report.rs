@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use maud::{Markup, html};
 
 use crate::case::Case;
-use crate::diagnose::{Finding, Place, Rule};
+use crate::diagnose::{Finding, Place};
 use crate::tree::{plain, visible};
 use crate::waterfall::{count, picture};
 use crate::wire::{Exchange, lines};
@@ -46,9 +46,9 @@ fn finding_item(finding: &Finding, links: &Links) -> Markup {
     } = finding;
     html! {
         li {
-            b { (rule.title()) } ". " (cause)
-            @if let [cure] = rule.cure() { " " i { (cure) } } @else {
-                ol { @for cure in rule.cure() { li { (cure) } } }
+            b { (rule.title()) } ". " (marked(cause))
+            @if let [cure] = rule.cure() { " " i { (marked(cure)) } } @else {
+                ol { @for cure in rule.cure() { li { (marked(cure)) } } }
             }
             " "
             @for (index, place) in spans.iter().take(NAMED).enumerate() {
@@ -235,11 +235,16 @@ pub fn case(case: &Case, links: &Links) -> Markup {
     }
 }
 
-/// The names and titles of all rules, and what to do: the sections of the guide.
-pub fn guide(rule: Rule) -> Markup {
+/// Why there is nothing to say.
+pub fn problem(problem: &str) -> Markup {
+    html! { p.findings { "This cannot be read: " (problem) } }
+}
+
+/// A sentence whose code stands between backticks.
+fn marked(sentence: &str) -> Markup {
     html! {
-        @if let [cure] = rule.cure() { p { b { "Cure. " } (cure) } } @else {
-            ol { @for cure in rule.cure() { li { (cure) } } }
+        @for (index, part) in sentence.split('`').enumerate() {
+            @if index % 2 == 1 { code { bdi { (part) } } } @else { (part) }
         }
     }
 }

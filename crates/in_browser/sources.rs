@@ -1,0 +1,38 @@
+// The state of the sources that `diagnose.wasm` is made of, as 32 bytes of text: included by the build script, which
+// writes it into the program, and by the test, which looks for it there.
+
+/// FNV-1a over the names and the texts of all files below `crates/traces` and `crates/in_browser`.
+pub fn state_of_sources(crates: &std::path::Path) -> String {
+    let mut files = Vec::new();
+    let mut folders = vec![crates.join("in_browser"), crates.join("traces")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true if path.ends_with("target") => {}
+                true => folders.push(path),
+                false => files.push(path),
+            }
+        }
+    }
+    files.sort();
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for path in files {
+        let name = path
+            .strip_prefix(crates)
+            .expect("below")
+            .to_string_lossy()
+            .replace('\\', "/");
+        let text = std::fs::read(&path).expect("a file");
+        for byte in name.bytes().chain([0]).chain(text) {
+            // A checkout may have other line ends.
+            if byte != b'\r' {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+    }
+    format!("one-trace-sources-{hash:014x}")
+        .chars()
+        .take(32)
+        .collect()
+}

@@ -1,0 +1,283 @@
+//! The pages of the book that one can try, in a real browser: the fault lab, recorded and live, and "paste your trace",
+//! which must say what the lab itself says. With keys alone, and for everybody.
+
+#[path = "support/browser.rs"]
+mod browser;
+#[path = "../crates/in_browser/sources.rs"]
+mod sources;
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+
+use browser::{Browser, Look, WIDE, key};
+use lab::case::Case;
+use lab::diagnose::Rule;
+use lab::report::{self, Links};
+use lab::store::{Limits, Store};
+use lab::wire::{HOPS, Wire};
+use lab::{book, site};
+use serde_json::json;
+use support::{FREE, Setup, is_missing, recording, serve, skipped};
+use tokio::sync::watch;
+
+const FAULT_LAB: &str = "/after/fault-lab.html";
+const DIAGNOSE: &str = "/how-to/diagnose.html";
+
+/// The book as the lab serves it, with the pages of a store and a wire; and the folder that it was built in.
+async fn serve_book(store: Store, wire: Wire) -> (SocketAddr, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pages = book::build(&book::root(), folder.path()).expect("the book is built");
+    let (_built, pages) = watch::channel(Some(pages));
+    let otlp = FREE.parse().expect("an address");
+    (
+        serve(site::routes(store, wire, Some(pages), otlp)).await,
+        folder,
+    )
+}
+
+async fn open(address: SocketAddr, path: &str, look: Look) -> Option<Browser> {
+    let get = "Chromium and ChromeDriver (Debian: chromium-driver)";
+    match is_missing("chromedriver", get) {
+        true => None,
+        false => Some(Browser::open(address, path, look).await),
+    }
+}
+
+const STATUS: &str = "return document.querySelector('.try [role=status]').textContent;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pasted_trace_is_told_what_the_lab_tells() {
+    let (address, _folder) = serve_book(Store::new(Limits::default()), Wire::default()).await;
+    let Some(browser) = open(address, DIAGNOSE, WIDE).await else {
+        return;
+    };
+    let mut texts: Vec<String> = ["", "-near"]
+        .into_iter()
+        .flat_map(|what| Rule::ALL.map(|rule| format!("diagnose/{}{what}.json", rule.name())))
+        .map(|name| fs::read_to_string(recording::folder().join(name)).expect("a recording"))
+        .collect();
+    texts.extend(
+        [
+            "hello",
+            "traceparent: 00-1-2-3",
+            "{\"resourceSpans\": [",
+            "\u{fffd}\u{202e}<b>",
+        ]
+        .map(str::to_owned),
+    );
+    for text in texts {
+        let links = Links {
+            book: "../",
+            span: &|_| None,
+        };
+        let expected = match Case::read(text.as_bytes()) {
+            Ok(case) => report::case(&case, &links),
+            Err(problem) => report::problem(&problem),
+        };
+        let expected = serde_json::to_string(&expected.into_string()).expect("JSON");
+        let text = serde_json::to_string(&text).expect("JSON");
+        // As the browser would write both.
+        let script = format!(
+            "const form = document.querySelector('.try form');
+             const outcome = document.querySelector('.try div.outcome');
+             outcome.replaceChildren();
+             form.text.value = {text};
+             form.requestSubmit();
+             while (!outcome.firstChild) await new Promise(requestAnimationFrame);
+             const expected = document.createElement('div');
+             expected.innerHTML = {expected};
+             return outcome.innerHTML === expected.innerHTML ? 'same' : outcome.innerHTML;"
+        );
+        assert_eq!(browser.run(&script).await, "same", "{text}");
+    }
+    assert_eq!(browser.errors().await, Vec::<String>::new());
+}
+
+/// The program of the page is made of the sources as they are.
+#[test]
+fn the_program_of_the_page_is_not_stale() {
+    let program = fs::read(book::root().join("src/how-to/diagnose.wasm")).expect("the program");
+    let sources = sources::state_of_sources(&book::root().join("crates"));
+    let found = program
+        .windows(sources.len())
+        .any(|it| it == sources.as_bytes());
+    assert!(
+        found,
+        "src/how-to/diagnose.wasm is stale: crates/in_browser/build.sh makes it anew"
+    );
+    assert!(
+        program.len() < 1_000_000,
+        "{} bytes are too many for a page",
+        program.len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_is_pasted_with_keys_alone() {
+    let (address, _folder) = serve_book(Store::new(Limits::default()), Wire::default()).await;
+    let Some(browser) = open(address, DIAGNOSE, WIDE).await else {
+        return;
+    };
+    // From the last link before the form.
+    browser
+        .run("[...document.querySelectorAll('main a')].filter(it => it.compareDocumentPosition(document.getElementById('pasted')) & 4).at(-1).focus();")
+        .await;
+    browser.strike(key::TAB).await;
+    browser
+        .press("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7")
+        .await;
+    // A file, an example, and the button.
+    for _ in 0..3 {
+        browser.strike(key::TAB).await;
+    }
+    browser.strike(key::ENTER).await;
+    browser.wait_for(STATUS, json!("1 finding.")).await;
+    let text = browser
+        .run("return document.querySelector('.try div.outcome').textContent;")
+        .await;
+    assert!(
+        text.as_str().is_some_and(|it| it.contains("byte 52")),
+        "{text}"
+    );
+    // An example, by its first letters.
+    browser
+        .run("document.querySelector('.try [name=example]').focus();")
+        .await;
+    browser.press("Clocks").await;
+    browser.press(key::TAB).await;
+    browser.wait_for("return document.querySelector('.try div.outcome').textContent.includes('Clocks differ');", json!(true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fault_lab_is_used_with_keys_alone_and_shows_what_was_recorded() {
+    let (address, _folder) = serve_book(Store::new(Limits::default()), Wire::default()).await;
+    let Some(browser) = open(address, FAULT_LAB, WIDE).await else {
+        return;
+    };
+    // This lab runs no services.
+    assert_eq!(
+        browser
+            .run("return document.querySelector('.own').hidden;")
+            .await,
+        true
+    );
+    browser
+        .run("document.querySelector('.try select').focus();")
+        .await;
+    browser.press("user-llm").await;
+    browser.press(key::TAB).await;
+    browser.press("drop-traceparent").await;
+    browser.press(key::TAB).await;
+    browser.press(" ").await;
+    browser.press(key::RIGHT).await;
+    browser.press(key::TAB).await;
+    browser.press(key::ENTER).await;
+    browser.wait_for(STATUS, json!("Right: 2 traces.")).await;
+    let heading = "return document.querySelector('.try div.outcome h3').textContent;";
+    assert_eq!(browser.run(heading).await, "drop-traceparent on user-llm");
+    // The rest is there when it is asked for, and in print.
+    let open = "return document.getElementById('fault-cases').closest('details').open;";
+    assert_eq!(browser.run(open).await, false);
+    browser
+        .run("dispatchEvent(new Event('beforeprint'));")
+        .await;
+    assert_eq!(browser.run(open).await, true);
+    browser.run("dispatchEvent(new Event('afterprint'));").await;
+    assert_eq!(browser.run(open).await, false);
+    browser.run("location.hash = '#cut-user-llm';").await;
+    browser.wait_for(open, json!(true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fault_lab_sends_a_request_through_the_readers_own_services() {
+    let setup = Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 50);
+    let system = setup.wired().start().await;
+    let (address, _folder) = serve_book(system.store.clone(), system.wire.clone()).await;
+    let Some(browser) = open(address, FAULT_LAB, WIDE).await else {
+        return;
+    };
+    browser
+        .wait_for(
+            "return document.querySelector('.own').hidden;",
+            json!(false),
+        )
+        .await;
+    let seen = system.wire.exchanges().len();
+    let ask = "const form = document.querySelector('.try form');
+        form.hop.value = 'gateway-user'; form.fault.value = 'clear-sampled'; form.guess.value = '3'; form.requestSubmit();";
+    browser.run(ask).await;
+    browser
+        .wait_for(STATUS, json!("You said 3 traces; there is 1 trace."))
+        .await;
+    let heading = "return document.querySelector('.try div.outcome h3').textContent;";
+    assert_eq!(
+        browser.run(heading).await,
+        "clear-sampled on gateway-user, just now"
+    );
+    assert_eq!(system.wire.exchanges().len(), seen + 3);
+    let faults: Vec<_> = HOPS
+        .iter()
+        .filter_map(|hop| system.wire.fault(*hop))
+        .collect();
+    assert_eq!(faults, [], "it restores what it has set");
+    assert_eq!(browser.errors().await, Vec::<String>::new());
+    system.stop().await;
+}
+
+/// Without a script, and in print, every case is on the page.
+#[tokio::test]
+async fn all_cases_are_on_the_page_without_a_script() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pages = book::build(&book::root(), folder.path()).expect("the book is built");
+    let page = fs::read_to_string(pages.join(&FAULT_LAB[1..])).expect("the page");
+    let ids: BTreeSet<&str> = page
+        .split("<section class=\"fault\" id=\"")
+        .skip(1)
+        .filter_map(|it| it.split('"').next())
+        .collect();
+    let faults = <lab::wire::Fault as clap::ValueEnum>::value_variants();
+    let expected: BTreeSet<String> = faults
+        .iter()
+        .flat_map(|fault| HOPS.map(|hop| format!("{}-{}", fault.name(), hop.name)))
+        .collect();
+    assert_eq!(ids, expected.iter().map(String::as_str).collect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_can_use_them() {
+    let axe = book::root().join("target/foreign/node_modules/axe-core/axe.min.js");
+    let Ok(axe) = fs::read_to_string(axe) else {
+        return skipped("axe-core", "it with tests/foreign/install.sh");
+    };
+    let (address, _folder) = serve_book(Store::new(Limits::default()), Wire::default()).await;
+    for look in [WIDE, (500, true)] {
+        for path in [FAULT_LAB, DIAGNOSE] {
+            let Some(browser) = open(address, path, look).await else {
+                return;
+            };
+            // With an outcome.
+            let fill = "const form = document.querySelector('.try form');
+                if (form.guess) { form.guess.value = '2'; } else { form.text.value = await (await fetch('../recordings/diagnose/fallen-apart.json')).text(); }
+                form.requestSubmit();";
+            browser.run(fill).await;
+            browser
+                .wait_for(
+                    "return document.querySelector('.try div.outcome').childElementCount > 0;",
+                    json!(true),
+                )
+                .await;
+            let script = format!(
+                "{axe}; const found = await axe.run(document, {{ resultTypes: ['violations'] }}); return found.violations.map(it => [it.id, it.nodes.map(node => node.html.slice(0, 200))]);"
+            );
+            assert_eq!(browser.run(&script).await, json!([]), "{path} {look:?}");
+            let fits = "return document.documentElement.scrollWidth <= innerWidth;";
+            assert_eq!(
+                browser.run(fits).await,
+                true,
+                "{path} is wider than {look:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,60 @@
+// "Paste your trace": hands a text to the lab's own code, compiled for browsers, and shows what it says. Nothing is sent.
+(() => {
+  const place = document.getElementById("paste");
+  if (!place) return;
+  place.className = "try";
+  place.innerHTML = `<form>
+    <label for="pasted">Your trace</label>
+    <textarea id="pasted" name="text" spellcheck="false" autocomplete="off" required></textarea>
+    <label>or a file <input type="file" name="file"></label>
+    <label>or an example <select name="example"><option value="">choose</option></select></label>
+    <button>Say why</button>
+  </form>
+  <p role="status"></p>
+  <div class="outcome"></div>`;
+  const form = place.querySelector("form");
+  const status = place.querySelector("[role=status]");
+  const outcome = place.querySelector("div.outcome");
+  for (const heading of document.querySelectorAll("main h3[id]")) form.example.add(new Option(heading.textContent, heading.id));
+
+  let program;
+  const load = async () => {
+    const answer = await fetch(place.dataset.program);
+    if (!answer.ok) throw new Error(`${place.dataset.program}: ${answer.status}`);
+    return (await WebAssembly.instantiate(await answer.arrayBuffer())).instance.exports;
+  };
+  const diagnose = async text => {
+    program ??= load();
+    const { memory, room, diagnose } = await program;
+    const bytes = new TextEncoder().encode(text);
+    const at = room(bytes.length);
+    new Uint8Array(memory.buffer).set(bytes, at);
+    const answer = diagnose(at, bytes.length);
+    const length = new DataView(memory.buffer).getUint32(answer, true);
+    return new TextDecoder().decode(new Uint8Array(memory.buffer, answer + 4, length));
+  };
+  const show = async () => {
+    status.textContent = "";
+    try {
+      outcome.innerHTML = await diagnose(form.text.value);
+      const found = outcome.querySelectorAll("ul.findings > li").length;
+      status.textContent = found === 0 ? outcome.querySelector(".findings").textContent : `${found} ${found === 1 ? "finding" : "findings"}.`;
+    } catch (error) {
+      // Whatever state it is in, the next text begins with a new one.
+      program = undefined;
+      outcome.replaceChildren();
+      status.textContent = `This does not work here: ${error.message}.`;
+    }
+  };
+  form.addEventListener("submit", event => { event.preventDefault(); show(); });
+  form.file.addEventListener("change", async () => {
+    if (!form.file.files[0]) return;
+    form.text.value = await form.file.files[0].text();
+    show();
+  });
+  form.example.addEventListener("change", async () => {
+    if (!form.example.value) return;
+    form.text.value = await (await fetch(`${place.dataset.examples}${form.example.value}.json`)).text();
+    show();
+  });
+})();
