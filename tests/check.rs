@@ -6,7 +6,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use lab::check::{Step, project, verdict};
+use lab::check::{Step, look_at, project, verdict};
+use lab::diagnose::Rule;
 use lab::receiver;
 use lab::tree::Tree;
 use serde_json::json;
@@ -180,6 +181,29 @@ async fn a_trace_in_pieces_names_the_trace_that_has_the_rest() {
         &stopped,
         "below `POST /process` (CLIENT, api-gateway)",
     );
+    missing(
+        Step::ApiGateway,
+        &stopped,
+        "\nwhy: `POST /process` of api-gateway was answered by user-service in a trace of its own: no `traceparent` \
+         arrived there that could be read. Look at `inject_context_into_carrier(&mut headers);` in src/outgoing.rs",
+    );
+}
+
+/// The lines that a reader is sent to are there.
+#[test]
+fn the_lines_to_look_at_are_those_of_the_tutorial() {
+    let folder = lab::book::root().join("examples/distributed_tracing/src");
+    let mut lines = 0;
+    for rule in Rule::ALL {
+        let Some((line, file)) = look_at(rule) else {
+            continue;
+        };
+        let source = fs::read_to_string(folder.join(file)).expect("a file of the tutorial");
+        let found = source.lines().filter(|it| it.trim() == line).count();
+        assert_eq!(found, 1, "{line} in {file}");
+        lines += 1;
+    }
+    assert!(lines > 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

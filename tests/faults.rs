@@ -12,6 +12,7 @@ use lab::list::List;
 use lab::report::Links;
 use lab::request;
 use lab::tree::Tree;
+use lab::viewer;
 use lab::wire::{Fault, HOPS, Hop, Wire};
 use support::in_process::{self, Lab};
 use support::recording::check;
@@ -37,7 +38,7 @@ async fn experiment(hop: Hop, fault: Option<Fault>) -> Case {
 
 /// The tree of a request when nothing is wrong with its headers.
 const WHOLE: &str = "\
-POST /api/query CLIENT client http 200
+POST /api/query CLIENT fault-lab http 200
   POST /api/query SERVER api-gateway http 200
     POST /process CLIENT api-gateway http 200
       POST /process SERVER user-service http 200
@@ -460,4 +461,76 @@ async fn the_page_and_the_terminal_set_faults_and_no_other_site_does() {
     assert_eq!(set("/wire/gateway-user", &ours, "fault=").await.0, 200);
     assert_eq!(lab.wire.fault(HOPS[1]), None);
     system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_went_over_the_wire_stands_beside_the_span_that_sent_it() {
+    let system = Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000);
+    let system = system.wired().start().await;
+    let gateway = system.wire.address(HOPS[0]).expect("a proxy");
+    let fault = Some(Fault::ClearSampled);
+    let sent = Experiment {
+        hop: HOPS[0],
+        fault,
+    }
+    .send(gateway, &system.wire, &system.store);
+    let unseen = sent.await.expect("it is sent");
+    let sent = Experiment {
+        hop: HOPS[1],
+        fault: None,
+    }
+    .send(gateway, &system.wire, &system.store);
+    let whole = sent.await.expect("it is sent");
+    let stopped = system.stop().await;
+    let address = support::serve(viewer::routes(stopped.store.clone(), stopped.wire.clone())).await;
+    let get = async |path: String| {
+        let answer = client().get(format!("http://{address}{path}")).send().await;
+        let answer = answer.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("text"))
+    };
+    let tree = stopped.tree(&whole.to_string());
+    for (row, hop) in [(2, "gateway-user"), (3, "gateway-user"), (5, "user-llm")] {
+        let span = tree.rows[row].span.id;
+        let (_, detail) = get(format!("/traces/{whole}/spans/{span}")).await;
+        assert!(
+            detail.contains(&format!("<th scope=\"row\">{hop}</th>")),
+            "{row}: {detail}"
+        );
+        assert!(detail.contains("All that was sent"), "{detail}");
+    }
+    let (_, detail) = get(format!("/traces/{whole}/spans/{}", tree.rows[4].span.id)).await;
+    assert!(!detail.contains("On the wire"), "{detail}");
+    let (_, page) = get(format!("/traces/{whole}")).await;
+    assert!(page.contains("What went over the wire") && page.contains("On the wire: 3 requests"));
+    assert!(page.contains("no rule finds anything wrong"));
+    // Only the client has a span of the other one.
+    let (_, page) = get(format!("/traces/{unseen}")).await;
+    assert!(page.contains("Diagnosis: 1 finding. Not sampled"), "{page}");
+    let (status, _) = get("/traces/4bf92f3577b34da6a3ce929d0e0e4736.case.json".to_owned()).await;
+    assert_eq!(status, 404);
+}
+
+/// Of a trace of which no span has arrived, the header may still be known.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_without_a_span_is_diagnosed_by_its_header() {
+    let system = Setup::default().wired().start().await;
+    let address = system.wire.address(HOPS[2]).expect("a proxy");
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let request = client().post(format!("http://{address}/generate"));
+    let request = request.header("traceparent", format!("00-{id}-00f067aa0ba902b7-00"));
+    let request = request.json(&serde_json::json!({ "prompt": "?" }));
+    assert_eq!(request.send().await.expect("an answer").status(), 200);
+    let stopped = system.stop().await;
+    let address = support::serve(viewer::routes(stopped.store, stopped.wire)).await;
+    let answer = client()
+        .get(format!("http://{address}/traces/{id}"))
+        .send()
+        .await;
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.status(), 404);
+    let page = answer.text().await.expect("text");
+    assert!(
+        page.contains("the caller sent flags without the sampled bit"),
+        "{page}"
+    );
 }

@@ -380,6 +380,131 @@ async fn the_traces_of_a_running_lab_are_shown_in_a_terminal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hop_is_broken_and_diagnosed_from_the_terminal() {
+    let mut lab = Lab::start(&[]).await;
+    let printed = lab.read_to("Ctrl-C stops").await;
+    let site = address(&printed, "All traces").replace("http://", "");
+    let site = site.replace("/traces", "");
+    let ask = async |arguments: &[&str]| {
+        let arguments = [arguments, &["--site", &site]].concat();
+        let output = command(&arguments).await.output().await.expect("it runs");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    assert_eq!(ask(&["diagnose"]).await, "No rule finds anything wrong.\n");
+    assert_eq!(ask(&["break", "list"]).await.matches("no fault").count(), 3);
+    let set = ask(&["break", "gateway-user", "drop-traceparent"]).await;
+    assert!(
+        set.lines()
+            .any(|line| line.starts_with("gateway-user") && line.ends_with("drop-traceparent")),
+        "{set}"
+    );
+
+    // Through the address that the lab has printed.
+    let (_, gateway) = printed.split_once("curl -i ").expect("a command");
+    let gateway = gateway.split(' ').next().expect("an address");
+    let query = json!({ "user_id": "user_1", "query": "?" });
+    let answer = client()
+        .post(gateway)
+        .json(&query)
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(answer.status(), 200);
+    let broken = within_reason(async {
+        loop {
+            let text = ask(&["diagnose"]).await;
+            if text.contains("One request, several traces") {
+                break text;
+            }
+        }
+    });
+    let broken = broken.await;
+    assert!(
+        broken.contains("On gateway-user, the `traceparent` that was sent did not arrive"),
+        "{broken}"
+    );
+    assert!(
+        broken.contains(&format!("http://{site}/how-to/diagnose.html#broken-header")),
+        "{broken}"
+    );
+    // The header stands beside the span that sent it.
+    let trace = ask(&["trace"]).await;
+    assert!(trace.contains("gateway-user  200  sent by POST /process of api-gateway  fault: drop-traceparent\n  - traceparent: 00-"), "{trace}");
+
+    // The same from a file.
+    let id = ask(&["traces", "--limit", "1", "--json"]).await;
+    let id: Value = serde_json::from_str(&id).expect("JSON");
+    let id = id[0]["traceId"].as_str().expect("an id");
+    let (status, case) = text(&format!("http://{site}/traces/{id}.case.json")).await;
+    assert_eq!(status, 200);
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "case.json", &case);
+    let file = folder.path().join("case.json");
+    let told = ask(&["diagnose", file.to_str().expect("text")]).await;
+    assert_eq!(told, broken.replace(&format!("http://{site}/"), ""));
+
+    assert_eq!(
+        ask(&["break", "restore"]).await.matches("no fault").count(),
+        3
+    );
+    ask(&["break", "user-llm", "cut"]).await;
+    let restored = ask(&["break", "user-llm", "restore"]).await;
+    assert_eq!(restored.matches("no fault").count(), 3);
+    for (arguments, reason) in [
+        (
+            &["break", "nowhere", "cut"][..],
+            "there is no hop \"nowhere\": there are client-gateway",
+        ),
+        (
+            &["break", "user-llm", "burn"],
+            "there is no fault \"burn\": there are drop-traceparent",
+        ),
+        (&["break", "user-llm"], "which fault?"),
+    ] {
+        let error = failure(&[arguments, &["--site", &site]].concat()).await;
+        assert!(error.contains(reason), "{error}");
+    }
+    assert_eq!(lab.signal("-TERM").await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_diagnosed_is_told_in_a_line() {
+    let mut lab = Lab::start(&["view"]).await;
+    let printed = lab.read_to("Send spans here").await;
+    let site = address(&printed, "Traces").replace("http://", "");
+    let site = site.replace("/traces", "");
+    // Nothing has arrived: what to try, in order.
+    for id in [None, Some("4bf92f3577b34da6a3ce929d0e0e4736")] {
+        let arguments: Vec<&str> = ["diagnose"]
+            .into_iter()
+            .chain(id)
+            .chain(["--site", &*site])
+            .collect();
+        let output = command(&arguments).await.output().await.expect("it runs");
+        let told = String::from_utf8(output.stdout).expect("text");
+        assert!(told.starts_with("Nothing arrived: "), "{told}");
+        assert!(
+            told.contains("  1. Wait") && told.contains("  2. Stop"),
+            "{told}"
+        );
+    }
+    let error = failure(&["break", "list", "--site", &site]).await;
+    assert!(error.contains("this lab runs no services"), "{error}");
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "notes.txt", "no trace at all");
+    let file = folder.path().join("notes.txt");
+    let error = failure(&["diagnose", file.to_str().expect("text")]).await;
+    assert!(
+        error.contains("notes.txt: there is no trace in it"),
+        "{error}"
+    );
+    let error = failure(&["diagnose", folder.path().to_str().expect("text")]).await;
+    assert!(error.contains("cannot be read"), "{error}");
+    assert_eq!(lab.signal("-TERM").await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn help_has_the_limits_and_completions_the_commands() {
     let print = async |arguments: &[&str]| {
         let mut command = Command::new(binaries().await.join("lab"));
@@ -409,7 +534,15 @@ async fn help_has_the_limits_and_completions_the_commands() {
     }
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = print(&["completions", shell]).await;
-        for word in ["view", "traces", "trace", "check", "max-connections"] {
+        for word in [
+            "view",
+            "traces",
+            "trace",
+            "diagnose",
+            "break",
+            "check",
+            "max-connections",
+        ] {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }

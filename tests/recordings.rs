@@ -9,7 +9,7 @@ use std::fs;
 use std::process::Stdio;
 
 use clap::ValueEnum as _;
-use lab::diagnose::Rule;
+use lab::diagnose::{Rule, diagnose};
 use lab::services::{Plan, Service, is_setting};
 use lab::wire::Fault;
 use lab::{otlp, receiver, waterfall};
@@ -30,6 +30,11 @@ async fn ask(setup: Setup, status: u16) -> Stopped {
     system.stop().await
 }
 
+/// Nothing is wrong with how these are traced: the rules must not say so.
+fn is_sound(stopped: &Stopped) {
+    assert_eq!(diagnose(&stopped.trees(), &[]), []);
+}
+
 /// The traces that are left, the earliest first.
 fn figure(stopped: &Stopped) -> String {
     let mut trees = stopped.trees();
@@ -40,6 +45,7 @@ fn figure(stopped: &Stopped) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_trace() {
     let stopped = ask(setup(), 200).await;
+    is_sound(&stopped);
     let tree = stopped.only_tree();
     check("whole.html", &figure(&stopped)).unwrap();
     check("whole.txt", &tree.to_text()).unwrap();
@@ -78,7 +84,9 @@ async fn a_service_that_does_not_answer() {
             format!("http://{silent}"),
         )
         .with("user-service", "LLM_SERVICE_TIMEOUT_MS", 100);
-    check("slow.html", &figure(&ask(setup, 504).await)).unwrap();
+    let stopped = ask(setup, 504).await;
+    is_sound(&stopped);
+    check("slow.html", &figure(&stopped)).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +121,9 @@ async fn a_stranger_at_the_edge() {
     for service in [edge, gateway, user, llm] {
         service.stop().await;
     }
-    check("stranger.html", &figure(&Stopped { store, wire, log })).unwrap();
+    let stopped = Stopped { store, wire, log };
+    is_sound(&stopped);
+    check("stranger.html", &figure(&stopped)).unwrap();
 }
 
 /// What the lab prints is recorded from the lab: its help, its list, and a trace.
@@ -132,6 +142,10 @@ async fn the_lab_in_a_terminal() {
         String::from_utf8(output.stdout).expect("text")
     };
     check("help.txt", &run(&["--help"]).await).unwrap();
+    let help = run(&["break", "--help"]).await;
+    let faults = help.split("Faults:\n").nth(1).expect("the faults");
+    let faults = faults.split("\n\n").next().expect("a list");
+    check("faults.txt", &format!("{faults}\n")).unwrap();
 
     let stopped = ask(setup(), 200).await;
     let failed = {
@@ -198,8 +212,9 @@ fn show_in_readme() {
 }
 
 /// What is recorded here and in `tests/python_original`; of two folders in `tests/faults.rs` and `tests/diagnose.rs`. All else is recorded where the tutorial is followed.
-const ELSEWHERE: [&str; 11] = [
+const ELSEWHERE: [&str; 12] = [
     "fallen-apart.html",
+    "faults.txt",
     "help.txt",
     "lost-spans.txt",
     "missing-service.html",

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use lab::book;
+use lab::diagnose::{Rule, diagnose};
+use lab::tree::Tree;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::{Value, json};
 use support::in_process::{Lab, span};
@@ -145,6 +147,14 @@ async fn assert_shown(lab: &Lab, id: &str, sender: &str, language: &str, error: 
     assert!(page.contains("first attempt"), "{page}");
 }
 
+/// The rules that find something: none may find what is not there.
+fn rules(trees: &[Tree]) -> Vec<Rule> {
+    let found = diagnose(trees, &[]);
+    let mut rules: Vec<Rule> = found.iter().map(|finding| finding.rule).collect();
+    rules.dedup();
+    rules
+}
+
 /// Sends with every protocol, packed and not, and looks at what is in the lab.
 async fn send_all(program: PathBuf, file: &str, protocols: &[&str], language: &str, error: &str) {
     let lab = Lab::start().await;
@@ -172,6 +182,8 @@ async fn send_all(program: PathBuf, file: &str, protocols: &[&str], language: &s
         }
     }
     assert_eq!(lab.counts()[0], 2 * protocols.len());
+    // The sender answers 500, and does not say that this is an error.
+    assert_eq!(rules(&lab.store.trees()), [Rule::StatusNotSet]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -265,6 +277,7 @@ async fn gos_sdk_joins_a_trace_and_is_shown() {
     );
     let (_, list) = lab.get("/traces").await;
     assert!(list.contains("its root is missing"), "{list}");
+    assert_eq!(rules(&lab.store.trees()), [Rule::Orphan]);
 }
 
 /// jaeger-mcp, which offers Jaeger's query API to language models as tools, over JSON-RPC, a message a line.

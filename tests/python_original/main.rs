@@ -12,6 +12,7 @@ use std::process::Stdio;
 use axum::routing::post;
 use axum::{Json, Router};
 use lab::book;
+use lab::diagnose::{Rule, diagnose};
 use lab::receiver;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
@@ -186,6 +187,8 @@ async fn one_request_is_answered_200_passes_its_test_and_leaves_three_traces() {
     assert_eq!(trees.len(), 3);
     recording::check("three-traces.html", &recording::figures(&trees))
         .unwrap_or_else(|stale| panic!("{stale}"));
+    let rules: Vec<Rule> = diagnose(&trees, &[]).iter().map(|it| it.rule).collect();
+    assert_eq!(rules, []);
     let said = original.test().await;
     assert!(said.contains("All tests passed!"), "{said}");
 }
@@ -204,4 +207,5 @@ async fn the_cause_is_the_capital_letter() {
         trees.iter().map(Tree::to_text).collect::<Vec<_>>()
     );
     assert!(trees[0].is_whole());
+    assert_eq!(diagnose(&trees, &[]), []);
 }

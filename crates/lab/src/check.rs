@@ -17,6 +17,7 @@ use clap::ValueEnum;
 use tokio::process::Command;
 use tokio::time::{Instant, timeout_at};
 
+use crate::diagnose::{self, Rule};
 use crate::span::Span;
 use crate::store::Store;
 use crate::tree::{Row, Tree};
@@ -205,8 +206,67 @@ impl Expected {
 /// What the lab says of `step`, given all traces, the newest first; `otlp` is where it takes spans.
 ///
 /// # Errors
-/// What is missing, a line each.
+/// What is missing, a line each; and behind `why: `, what the rules of `diagnose` find in the newest request, and the line
+/// of the tutorial's code to look at.
 pub fn verdict(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, String> {
+    judged(step, all, otlp).map_err(|missing| {
+        if step == Step::KeepItWhole {
+            return missing;
+        }
+        let why = why(all)
+            .into_iter()
+            .map(|reason| format!("\nwhy: {reason}"));
+        missing + &why.collect::<String>()
+    })
+}
+
+/// What the rules find in the newest request.
+fn why(all: &[Tree]) -> Vec<String> {
+    let Some(newest) = all.iter().max_by_key(|tree| tree.start) else {
+        return Vec::new();
+    };
+    let end = |tree: &Tree| tree.start.saturating_add(tree.duration);
+    let parts = all
+        .iter()
+        .filter(|tree| tree.start <= end(newest) && newest.start <= end(tree));
+    let parts: Vec<Tree> = parts.cloned().collect();
+    let found = diagnose::diagnose(&parts, &[]).into_iter();
+    let told = found.filter_map(|finding| {
+        let (line, file) = look_at(finding.rule)?;
+        let cause = finding.cause;
+        Some(format!("{cause} Look at `{line}` in src/{file}"))
+    });
+    told.collect()
+}
+
+/// The line of the tutorial's code that a finding is about, and its file below `src`.
+pub fn look_at(rule: Rule) -> Option<(&'static str, &'static str)> {
+    match rule {
+        Rule::BrokenHeader | Rule::FallenApart => Some((INJECT, "outgoing.rs")),
+        Rule::WrongParent => Some((
+            "let result = self.send(url, body).with_context(cx.clone()).await;",
+            "outgoing.rs",
+        )),
+        Rule::SeveralRoots => Some((
+            "let parent = extract_context_from_carrier(request.headers());",
+            "incoming.rs",
+        )),
+        Rule::MissingSpans => Some((
+            "if let Err(error) = self.provider.shutdown_with_timeout(FLUSH_TIMEOUT) {",
+            "telemetry.rs",
+        )),
+        Rule::StatusNotSet => Some((
+            "record_error(&span, status.as_str().to_owned(), String::new());",
+            "incoming.rs",
+        )),
+        Rule::WrongKind => Some((".with_kind(SpanKind::Client)", "outgoing.rs")),
+        // The tutorial's caller is curl, whose spans nobody has; and of the rest the tutorial has no line.
+        _ => None,
+    }
+}
+
+/// The verdict, without the reasons.
+fn judged(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, String> {
     match step {
         Step::SetUp => Ok(format!("the lab runs, and takes spans at http://{otlp}")),
         Step::LlmService => {
@@ -320,7 +380,10 @@ async fn answer(
         if waited.is_err() || Instant::now() >= deadline {
             let lines: String = missing
                 .lines()
-                .map(|line| format!("not yet: {line}\n"))
+                .map(|line| match line.starts_with("why: ") {
+                    true => format!("{line}\n"),
+                    false => format!("not yet: {line}\n"),
+                })
                 .collect();
             return (StatusCode::CONFLICT, lines).into_response();
         }

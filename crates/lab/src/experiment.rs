@@ -28,6 +28,9 @@ use crate::wire::{Fault, Hop, Wire, now, random};
 /// How long the spans of a request may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Who the client says it is.
+const SERVICE: &str = "fault-lab";
+
 /// What the client sends besides its `traceparent`.
 const TRACESTATE: &str = "client=fault-lab";
 const BAGGAGE: &str = "session.id=42";
@@ -111,7 +114,7 @@ impl Experiment {
             ..Proto::default()
         };
         let resource = Resource {
-            attributes: vec![text("service.name", "client")],
+            attributes: vec![text("service.name", SERVICE)],
             ..Resource::default()
         };
         let scope = InstrumentationScope {

@@ -2,6 +2,8 @@
 //!
 //! Data flows one way: [`receiver`] and [`grpc`] -> [`otlp`] -> [`store`] -> [`tree`], [`analysis`] and [`list`] ->
 //! [`jaeger`] (JSON), [`viewer`] (HTML) and [`terminal`] (text). [`session`] keeps what was received in a file.
+//! The [`wire`] stands between the services; [`request`] brings its headers and the traces together for [`diagnose`],
+//! and an [`experiment`] is one request with a fault. What needs neither socket nor clock is in the crate `traces`.
 
 pub mod book;
 pub mod check;

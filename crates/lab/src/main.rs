@@ -381,7 +381,7 @@ async fn break_hop(site: &str, hop: &str, fault: Option<&str>) -> anyhow::Result
 /// The faults, for the help of `break`.
 fn faults() -> String {
     let faults = Fault::value_variants().iter();
-    let lines = faults.map(|fault| format!("  {:22}{}\n", fault.name(), fault.what()));
+    let lines = faults.map(|fault| format!("  {:23}{}\n", fault.name(), fault.what()));
     let lines: String = lines.collect();
     format!(
         "Faults:\n{lines}\nExamples:\n  lab break gateway-user drop-traceparent\n  lab break gateway-user restore\n  \

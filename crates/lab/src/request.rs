@@ -1,6 +1,6 @@
 //! Everything that belongs to one request: its traces, however many it fell into, and its headers on the wire.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::case::Case;
@@ -11,6 +11,7 @@ use crate::store::Store;
 use crate::summary::{Summary, breaks};
 use crate::tree::Tree;
 use crate::wire::Wire;
+use traces::wire::Exchange;
 
 /// How many other traces are looked at.
 const NEAR: usize = 1000;
@@ -27,7 +28,7 @@ pub fn near(list: &List, start: u64, end: u64) -> Vec<Arc<Summary>> {
 /// The request that a trace is of; nothing where neither a span nor a header has its id.
 pub fn case(list: &List, wire: &Wire, id: TraceId) -> Option<Case> {
     let exchanges = wire.exchanges();
-    let named = |exchange: &&traces::wire::Exchange| {
+    let named = |exchange: &&Exchange| {
         let both = [exchange.sent_by(), exchange.received()];
         both.into_iter().flatten().any(|it| it.trace_id == id)
     };
@@ -44,29 +45,29 @@ pub fn case(list: &List, wire: &Wire, id: TraceId) -> Option<Case> {
     let (start, end) = time.or(of_wire)?;
 
     let near = near(list, start, end);
-    let trees: HashMap<TraceId, Tree> = near
-        .iter()
-        .filter_map(|it| tree(&list.store, TraceId::parse(&it.trace_id)?))
-        .collect();
-    let all: Vec<Tree> = trees.values().cloned().collect();
-    let mut together: Vec<BTreeSet<TraceId>> = breaks(&near)
-        .iter()
-        .map(|it| {
-            let (a, b) = it.traces;
-            [a, b]
-                .into_iter()
-                .filter_map(|index| TraceId::parse(&near[index].trace_id))
-                .collect()
-        })
-        .collect();
+    let parts = breaks(&near).into_iter().map(|it| {
+        let both = [it.traces.0, it.traces.1].map(|index| TraceId::parse(&near[index].trace_id));
+        both.into_iter().flatten().collect()
+    });
+    let mut together: Vec<BTreeSet<TraceId>> = parts.collect();
+    let exchanges = exchanges
+        .into_iter()
+        .filter(|it| it.start <= end && start <= it.end.unwrap_or(it.start));
+    let exchanges: Vec<Exchange> = exchanges.collect();
+    // To find out who answered a request takes the trees of all traces of that time.
+    let trees: Vec<Tree> = match exchanges.is_empty() {
+        true => Vec::new(),
+        false => near
+            .iter()
+            .filter_map(|it| tree(&list.store, TraceId::parse(&it.trace_id)?))
+            .collect(),
+    };
     let linked: Vec<BTreeSet<TraceId>> = exchanges
         .iter()
         .map(|exchange| {
-            let ends = [exchange.sent_by(), exchange.received()]
-                .into_iter()
-                .flatten()
-                .map(|it| it.trace_id);
-            ends.chain(answered_by(exchange, &all).map(|(trace, _)| trace))
+            let ends = [exchange.sent_by(), exchange.received()];
+            let ends = ends.into_iter().flatten().map(|it| it.trace_id);
+            ends.chain(answered_by(exchange, &trees).map(|(trace, _)| trace))
                 .collect()
         })
         .collect();
@@ -88,13 +89,10 @@ pub fn case(list: &List, wire: &Wire, id: TraceId) -> Option<Case> {
         .zip(&linked)
         .filter(|(_, set)| !set.is_disjoint(&ids));
     let wire: Vec<_> = wire.map(|(exchange, _)| exchange).collect();
-    let trees = ids
-        .iter()
-        .filter_map(|id| tree(&list.store, *id))
-        .map(|(_, tree)| tree);
+    let trees = ids.iter().filter_map(|id| tree(&list.store, *id));
     Some(Case::new(trees.collect(), wire))
 }
 
-fn tree(store: &Store, id: TraceId) -> Option<(TraceId, Tree)> {
-    Some((id, Tree::new(&store.trace(id)?)?))
+fn tree(store: &Store, id: TraceId) -> Option<Tree> {
+    Tree::new(&store.trace(id)?)
 }

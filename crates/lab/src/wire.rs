@@ -30,7 +30,7 @@ pub struct Hop {
 pub const HOPS: [Hop; 3] = [
     Hop {
         name: "client-gateway",
-        from: "client",
+        from: "fault-lab",
         to: "api-gateway",
     },
     Hop {

@@ -175,8 +175,13 @@ impl Finding {
 /// Everything that the rules find in these traces, and in what a proxy has seen of their requests.
 pub fn diagnose(trees: &[Tree], wire: &[Exchange]) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut unsampled = BTreeSet::new();
     for exchange in wire {
-        findings.extend(on_the_wire(exchange, trees));
+        let finding = on_the_wire(exchange, trees);
+        // Who obeys the flag passes it on: the first hop is told.
+        findings.extend(finding.filter(|finding| {
+            finding.rule != Rule::Unsampled || finding.traces.iter().all(|it| unsampled.insert(*it))
+        }));
     }
     findings.extend(fallen_apart(trees));
     let mut versions = Versions::default();

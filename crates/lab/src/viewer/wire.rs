@@ -65,9 +65,9 @@ pub async fn page(State(site): State<Site>) -> Response {
 
 fn form(state: &HopState) -> Markup {
     html! {
-        form.filter method="post" action={ "/wire/" (state.hop) } aria-label=(state.hop) {
+        form.hop method="post" action={ "/wire/" (state.hop) } aria-label=(state.hop) {
             label { (state.hop) " at " (state.address)
-                select.wide name="fault" {
+                select name="fault" {
                     option value="" { "no fault" }
                     @for fault in Fault::value_variants() {
                         @let name = fault.name();
