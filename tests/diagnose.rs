@@ -717,6 +717,19 @@ fn ten_thousand_findings_are_told_in_a_few_sentences() {
     );
 }
 
+/// A span that was exported twice, and children of one parent that is missing, are one finding.
+#[test]
+fn what_is_the_same_is_told_once() {
+    let child = |id: &str| json!({ "traceId": "0a".repeat(16), "spanId": id, "parentSpanId": "0c".repeat(8), "name": "SELECT", "kind": 3 });
+    let (one, two) = (child("0000000000000001"), child("0000000000000002"));
+    let request = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [one, one, two] }] }] });
+    let case = Case::read(request.to_string().as_bytes()).expect("a case");
+    let findings = case.findings();
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    assert_eq!(findings[0].rule, Rule::MissingSpans);
+    assert_eq!(findings[0].spans.len(), 2);
+}
+
 /// The page has a section for each rule, in the order of the rules, and shows the trace that it finds.
 #[test]
 fn the_guide_has_every_rule() {

@@ -313,7 +313,7 @@ async fn every_byte_passes_as_it_came() {
         ),
         (
             "an upgrade",
-            format!("GET / HTTP/1.1\r\nUpgrade: raw\r\n\r\n\0\x01 not HTTP at all"),
+            "GET / HTTP/1.1\r\nUpgrade: raw\r\n\r\n\0\x01 not HTTP at all".to_owned(),
         ),
     ];
     let answer = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 418 Teapot\r\nX-Odd:1\r\nx-odd: 2\r\n\r\nbody";

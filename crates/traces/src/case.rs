@@ -1,7 +1,7 @@
 //! What a diagnosis looks at: the traces of a request, and what went over the wire. As a file it is OTLP JSON, with the
 //! wire in a field that other readers ignore.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -52,11 +52,13 @@ impl Case {
             spans, problems, ..
         } = otlp::from_json_lines(text);
         let mut traces: BTreeMap<_, Vec<Arc<Span>>> = BTreeMap::new();
+        // One that was exported twice is one.
+        let mut seen = HashSet::new();
         for span in spans {
-            traces
-                .entry(span.trace_id)
-                .or_default()
-                .push(Arc::new(span));
+            if seen.insert((span.trace_id, span.id)) {
+                let spans = traces.entry(span.trace_id).or_default();
+                spans.push(Arc::new(span));
+            }
         }
         let wire = wire(text);
         if traces.is_empty() && wire.is_empty() && !problems.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! A rule speaks only where the spans, or the headers on the wire, show it. What could as well be right is left alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -403,8 +403,26 @@ fn structure(tree: &Tree) -> Vec<Finding> {
         .iter()
         .filter(|row| row.span.kind() == "CLIENT" && row.below == 0);
     let calls: Vec<&Row> = calls.take(CALLS).collect();
+    // Children of one missing parent are one finding, in the order of their first.
+    let mut orphans: Vec<Vec<&Row>> = Vec::new();
+    let mut known = HashMap::new();
     for row in tree.tops().filter(|row| row.orphan) {
-        findings.push(orphan(&calls, row));
+        let siblings = (row.span.parent, row.span.service());
+        let index = *known.entry(siblings).or_insert(orphans.len());
+        match orphans.get_mut(index) {
+            Some(rows) => rows.push(row),
+            None => orphans.push(vec![row]),
+        }
+    }
+    for rows in orphans {
+        let mut finding = orphan(&calls, rows[0]);
+        let more = rows[1..].iter().map(|row| place(&row.span));
+        finding.spans.extend(more);
+        if rows.len() > 1 {
+            let cause = &finding.cause;
+            finding.cause = format!("{cause} The same of {} more.", rows.len() - 1);
+        }
+        findings.push(finding);
     }
     for row in tree.tops().filter(|row| row.ring) {
         let cause = format!("{} is its own ancestor.", words(&row.span));
