@@ -997,6 +997,8 @@ async fn a_lab_without_a_book_says_so() {
         .await
         .expect("an answer");
     assert_eq!(answer.status(), 404);
+    let page = answer.text().await.expect("text");
+    assert!(page.contains("The book is not here"), "{page}");
 }
 
 #[tokio::test]

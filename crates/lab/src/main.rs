@@ -326,7 +326,7 @@ async fn diagnose(site: &str, trace: Option<&str>) -> anyhow::Result<()> {
             let text = text.with_context(|| format!("{name} cannot be read"))?;
             let case = Case::read(&text).map_err(|problem| anyhow::anyhow!("{name}: {problem}"))?;
             // There need not be a lab.
-            (case, String::new())
+            (case, "the book's page ".to_owned())
         }
         None => {
             let case = Lab::at(site)?.case(trace).await?;

@@ -27,7 +27,10 @@ pub fn routes(store: Store, wire: Wire, book: Option<Pages>, otlp: SocketAddr) -
         .merge(check::routes(store, otlp));
     match book {
         Some(pages) => routes.fallback_service(get(page).with_state(pages)),
-        None => routes.route("/", get(async || viewer::without_book())),
+        // Links lead to its pages all the same.
+        None => routes
+            .route("/", get(async || viewer::without_book()))
+            .fallback(async || (StatusCode::NOT_FOUND, viewer::without_book())),
     }
 }
 
