@@ -204,7 +204,7 @@ async fn the_grid_is_walked_with_keys_alone() {
     };
     let focused = "return document.activeElement.querySelector('a')?.textContent ?? document.activeElement.id;";
     // The grid is one stop of the Tab key.
-    let before = "document.querySelector('.diagnosis summary').focus();";
+    let before = "document.querySelector('.actions > :last-child').focus();";
     browser.run(before).await;
     browser.press(key::TAB).await;
     assert_eq!(browser.run(focused).await, "root");

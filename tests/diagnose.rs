@@ -167,7 +167,7 @@ async fn a_header_that_does_not_get_through() {
     let upper = experiment(HOPS[1], Some(Fault::UpperCaseName)).await;
     compare(
         Rule::BrokenHeader,
-        of(cut, &[Rule::BrokenHeader, Rule::FallenApart]),
+        of(cut, &[Rule::BrokenHeader]),
         of(upper, &[]),
     );
 }
@@ -597,6 +597,7 @@ fn a_secret_in_a_span() {
         ("gen_ai.usage.input_tokens", "1234567890"),
         ("session.token.count", "a hundred thousand"),
         ("password.policy", "at least 12 characters"),
+        ("www-authenticate", "Bearer authentication-required-here"),
         ("task", "task-sk-and-other-words-that-are-long-enough"),
         ("url.full", "https://user@example.com/?token=REDACTED"),
         ("api.key.name", "deployment of 2026"),
@@ -679,6 +680,8 @@ fn what_is_pasted_is_read_as_what_it_is() {
         []
     );
     assert_eq!(found("traceparent: 00-1-2-3"), [Rule::BrokenHeader]);
+    let twice = format!("traceparent: {valid}\ntraceparent: {valid}");
+    assert_eq!(found(&twice), [Rule::BrokenHeader]);
     assert_eq!(found(r#"{"resourceSpans": []}"#), [Rule::NothingArrived]);
     for wrong in ["", "hello", "host: x", "[1", "{\"a\""] {
         let problem = Case::read(wrong.as_bytes()).expect_err(wrong);

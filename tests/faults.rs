@@ -116,7 +116,7 @@ async fn every_fault_does_what_the_page_says() {
             }
             .figure(&case, &links);
             page.push_str(&format!(
-                "<section class=\"fault\" id=\"{0}-{1}\"><h3>{0} on {1}</h3>{2}</section>\n",
+                "<section class=\"fault\" id=\"{0}-{1}\"><h4>{0} on {1}</h4>{2}</section>\n",
                 fault.name(),
                 hop.name,
                 figure.into_string()
@@ -298,26 +298,24 @@ async fn proxied(target: SocketAddr) -> (Wire, SocketAddr) {
 #[tokio::test]
 async fn every_byte_passes_as_it_came() {
     let head = "POST /a?b=%20 HTTP/1.1\r\nHost: x\r\nX-Odd:no blank\r\nx-ODD:   three\t\r\nX-Latin: caf\u{e9}\r\n";
-    let requests: [(&str, String); 5] = [
-        ("no body", format!("{head}\r\n")),
-        ("a body", format!("{head}Content-Length: 5\r\n\r\nhello")),
+    let requests: [(&str, usize, String); 4] = [
+        ("no body", 1, format!("{head}\r\n")),
+        ("a body", 1, format!("{head}Content-Length: 5\r\n\r\nhello")),
         (
             "chunks",
+            2,
             format!(
-                "{head}transfer-ENCODING: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nTrailer: 1\r\n\r\n"
+                "{head}transfer-ENCODING: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nTrailer: 1\r\n\r\n{head}\r\n"
             ),
         ),
         (
             "two at once",
+            2,
             format!("{head}content-length: 2\r\n\r\nhi{head}\r\n"),
-        ),
-        (
-            "an upgrade",
-            "GET / HTTP/1.1\r\nUpgrade: raw\r\n\r\n\0\x01 not HTTP at all".to_owned(),
         ),
     ];
     let answer = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 418 Teapot\r\nX-Odd:1\r\nx-odd: 2\r\n\r\nbody";
-    for (what, request) in requests {
+    for (what, requests_in, request) in requests {
         // A character a byte: not all of it is UTF-8.
         let request: Vec<u8> = request.chars().map(|it| it as u8).collect();
         let (target, got) = echo(request.len(), answer).await;
@@ -334,18 +332,126 @@ async fn every_byte_passes_as_it_came() {
         assert_eq!(got.await.expect("bytes"), request, "{what}");
         let seen = wire.exchanges();
         assert_eq!(seen.last().expect("one").status, Some(418), "{what}");
+        assert_eq!(seen.len(), requests_in, "{what}");
         let sent: Vec<u8> = seen[0].sent.chars().map(|it| it as u8).collect();
         assert!(request.starts_with(&sent), "{what}");
     }
 }
 
+/// A client that has said all may still wait for the answer; and a connection that is closed is closed on both sides.
+#[tokio::test]
+async fn a_client_that_closes_its_half_is_answered_and_nothing_stays_open() {
+    let listener = TcpListener::bind(FREE).await.expect("a free port");
+    let target = listener.local_addr().expect("an address");
+    let (_, address) = proxied(target).await;
+    let mut client = TcpStream::connect(address).await.expect("a connection");
+    client
+        .write_all(b"GET / HTTP/1.1\r\n\r\n")
+        .await
+        .expect("it is read");
+    client.shutdown().await.expect("it is open");
+    let (mut service, _) = listener.accept().await.expect("a connection");
+    let mut got = Vec::new();
+    // The end comes through as well.
+    service.read_to_end(&mut got).await.expect("bytes");
+    assert_eq!(got, b"GET / HTTP/1.1\r\n\r\n");
+    let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+    service.write_all(answer).await.expect("it is read");
+    drop(service);
+    let mut back = Vec::new();
+    client.read_to_end(&mut back).await.expect("bytes");
+    assert_eq!(back, answer);
+
+    // A client that goes away.
+    let client = TcpStream::connect(address).await.expect("a connection");
+    let (mut service, _) = listener.accept().await.expect("a connection");
+    drop(client);
+    assert_eq!(
+        support::within_reason(service.read(&mut [0]))
+            .await
+            .expect("an end"),
+        0
+    );
+    drop(service);
+}
+
+/// A service may refuse a body before it has read it.
+#[tokio::test]
+async fn an_early_answer_reaches_the_client() {
+    let listener = TcpListener::bind(FREE).await.expect("a free port");
+    let target = listener.local_addr().expect("an address");
+    let (_, address) = proxied(target).await;
+    let service = tokio::spawn(async move {
+        let (mut service, _) = listener.accept().await.expect("a connection");
+        service.read_exact(&mut [0; 100]).await.expect("bytes");
+        service
+            .write_all(b"HTTP/1.1 413 No\r\n\r\n")
+            .await
+            .expect("it is read");
+        // With unread bytes, this is a reset.
+        drop(service);
+    });
+    let mut client = TcpStream::connect(address).await.expect("a connection");
+    let head = "POST / HTTP/1.1\r\ncontent-length: 4000000\r\n\r\n";
+    client.write_all(head.as_bytes()).await.expect("it is read");
+    client
+        .write_all(&[b'x'; 4_000_000])
+        .await
+        .expect("all of it is read");
+    client.shutdown().await.expect("it is open");
+    let mut back = Vec::new();
+    client.read_to_end(&mut back).await.expect("bytes");
+    assert_eq!(back, b"HTTP/1.1 413 No\r\n\r\n");
+    service.await.expect("it ends");
+}
+
+#[tokio::test]
+async fn what_is_no_http_any_more_passes_too() {
+    let listener = TcpListener::bind(FREE).await.expect("a free port");
+    let target = listener.local_addr().expect("an address");
+    let (wire, address) = proxied(target).await;
+    let request = b"GET / HTTP/1.1\r\nUpgrade: raw\r\n\r\n";
+    let mut client = TcpStream::connect(address).await.expect("a connection");
+    let (mut service, _) = {
+        client.write_all(request).await.expect("it is read");
+        listener.accept().await.expect("a connection")
+    };
+    let mut got = vec![0; request.len()];
+    // A service that declines: the next request is one.
+    service.read_exact(&mut got).await.expect("bytes");
+    service
+        .write_all(b"HTTP/1.1 204 No\r\n\r\n")
+        .await
+        .expect("it is read");
+    client.read_exact(&mut [0; 19]).await.expect("bytes");
+    client.write_all(request).await.expect("it is read");
+    service.read_exact(&mut got).await.expect("bytes");
+    service
+        .write_all(b"HTTP/1.1 101 Yes\r\n\r\n")
+        .await
+        .expect("it is read");
+    client.read_exact(&mut [0; 20]).await.expect("bytes");
+    client
+        .write_all(b"\0\x01 not HTTP")
+        .await
+        .expect("it is read");
+    client.shutdown().await.expect("it is open");
+    got.clear();
+    service.read_to_end(&mut got).await.expect("bytes");
+    assert_eq!(got, b"\0\x01 not HTTP");
+    let statuses: Vec<_> = wire.exchanges().iter().map(|it| it.status).collect();
+    assert_eq!(statuses, [Some(204), Some(101)]);
+}
+
 #[tokio::test]
 async fn what_is_no_http_ends_its_connection_alone() {
-    let long = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(100_000));
+    let long = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(1_000_000));
+    let chunk = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\n";
     let many = "GET / HTTP/1.1\r\n".to_owned() + &"a: b\r\n".repeat(1000);
     let bad = [
         "\0\0\0\0\r\n\r\n",
         "POST / HTTP/1.1\r\ncontent-length: minus\r\n\r\n",
+        chunk,
         &long,
         &many,
     ];
@@ -502,7 +608,7 @@ async fn what_went_over_the_wire_stands_beside_the_span_that_sent_it() {
     assert!(!detail.contains("On the wire"), "{detail}");
     let (_, page) = get(format!("/traces/{whole}")).await;
     assert!(page.contains("What went over the wire") && page.contains("On the wire: 3 requests"));
-    assert!(page.contains("no rule finds anything wrong"));
+    assert!(page.contains("Diagnosis: the trace is in order."));
     // Only the client has a span of the other one.
     let (_, page) = get(format!("/traces/{unseen}")).await;
     assert!(page.contains("Diagnosis: 1 finding. Not sampled"), "{page}");

@@ -18,13 +18,17 @@
   for (const heading of document.querySelectorAll("main h3[id]")) form.example.add(new Option(heading.textContent, heading.id));
 
   let program;
-  const load = async () => {
-    const answer = await fetch(place.dataset.program);
-    if (!answer.ok) throw new Error(`${place.dataset.program}: ${answer.status}`);
+  const load = async address => {
+    const answer = await fetch(address);
+    if (!answer.ok) throw new Error(`${address}: ${answer.status}`);
+    return answer;
+  };
+  const start = async () => {
+    const answer = await load(place.dataset.program);
     return (await WebAssembly.instantiate(await answer.arrayBuffer())).instance.exports;
   };
   const diagnose = async text => {
-    program ??= load();
+    program ??= start();
     const { memory, room, diagnose } = await program;
     const bytes = new TextEncoder().encode(text);
     const at = room(bytes.length);
@@ -33,9 +37,10 @@
     const length = new DataView(memory.buffer).getUint32(answer, true);
     return new TextDecoder().decode(new Uint8Array(memory.buffer, answer + 4, length));
   };
-  const show = async () => {
+  const show = async (text) => {
     status.textContent = "";
     try {
+      form.text.value = await text;
       outcome.innerHTML = await diagnose(form.text.value);
       const found = outcome.querySelectorAll("ul.findings > li").length;
       status.textContent = found === 0 ? outcome.querySelector(".findings").textContent : `${found} ${found === 1 ? "finding" : "findings"}.`;
@@ -46,15 +51,11 @@
       status.textContent = `This does not work here: ${error.message}.`;
     }
   };
-  form.addEventListener("submit", event => { event.preventDefault(); show(); });
-  form.file.addEventListener("change", async () => {
-    if (!form.file.files[0]) return;
-    form.text.value = await form.file.files[0].text();
-    show();
+  form.addEventListener("submit", event => { event.preventDefault(); show(form.text.value); });
+  form.file.addEventListener("change", () => {
+    if (form.file.files[0]) show(form.file.files[0].text());
   });
-  form.example.addEventListener("change", async () => {
-    if (!form.example.value) return;
-    form.text.value = await (await fetch(`${place.dataset.examples}${form.example.value}.json`)).text();
-    show();
+  form.example.addEventListener("change", () => {
+    if (form.example.value) show(load(`${place.dataset.examples}${form.example.value}.json`).then(it => it.text()));
   });
 })();

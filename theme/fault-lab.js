@@ -17,7 +17,7 @@
       <label><input type="radio" name="guess" value="2"> two</label>
       <label><input type="radio" name="guess" value="3"> three</label>
     </fieldset>
-    <label class="own" hidden><input type="checkbox" name="live" checked> with a new request, through my own lab</label>
+    <label class="own" hidden><input type="checkbox" name="live" checked> with a new request, through the running lab</label>
     <button>Show what happens</button>
   </form>
   <p role="status"></p>
@@ -38,7 +38,7 @@
   addEventListener("beforeprint", () => { open = all.open; all.open = true; });
   addEventListener("afterprint", () => { all.open = open; });
   const lead = () => {
-    const wanted = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const wanted = document.getElementById(location.hash.slice(1));
     if (wanted && all.contains(wanted)) { all.open = true; wanted.scrollIntoView(); }
   };
   addEventListener("hashchange", lead);
@@ -57,7 +57,7 @@
     event.preventDefault();
     const [hop, fault, guess] = [form.hop.value, form.fault.value, Number(form.guess.value)];
     const live = form.live.checked && !form.querySelector(".own").hidden;
-    let html = recorded.get(`${fault}-${hop}`).innerHTML;
+    let html = recorded.get(`${fault}-${hop}`).innerHTML.replaceAll("h4>", "h3>");
     if (live) {
       status.textContent = "The request is on its way.";
       try {
@@ -67,7 +67,7 @@
         if (!answer.ok) throw new Error(await answer.text());
         html = `<h3>${fault} on ${hop}, just now</h3>${await answer.text()}`;
       } catch (error) {
-        status.textContent = `Your lab does not answer (${error.message.trim()}): this is what was recorded.`;
+        status.textContent = `The lab does not answer (${error.message.trim()}): this is what was recorded.`;
         outcome.innerHTML = html;
         return;
       }

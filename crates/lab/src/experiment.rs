@@ -44,8 +44,7 @@ pub struct Experiment {
 
 impl Experiment {
     /// Sends one request to `gateway`, as a client that is traced itself: its CLIENT span is added to `store`. The
-    /// faults that were set before are set again afterwards. Returns the id of the client's trace, and what the wire has
-    /// counted before.
+    /// faults that are set do not count meanwhile. Returns the id of the client's trace.
     ///
     /// # Errors
     /// When no request can be made.

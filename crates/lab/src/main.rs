@@ -317,6 +317,10 @@ async fn trace(site: &str, id: Option<&str>, json: bool) -> anyhow::Result<()> {
 
 async fn diagnose(site: &str, trace: Option<&str>) -> anyhow::Result<()> {
     let file = trace.filter(|name| *name == "-" || Path::new(name).exists());
+    let is_id = |name: &str| name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if let Some(name) = trace.filter(|name| file.is_none() && !is_id(name)) {
+        anyhow::bail!("there is no file {name}, and no trace id begins so");
+    }
     let (case, book) = match file {
         Some(name) => {
             let text = match name {

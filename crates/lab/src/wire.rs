@@ -80,6 +80,8 @@ struct Inner {
     /// Where the proxies listen.
     served: BTreeMap<&'static str, SocketAddr>,
     faults: Faults,
+    /// In their place, while there is an experiment.
+    experiment: Option<Faults>,
     exchanges: VecDeque<Exchange>,
     /// How many were there before the first one that is kept.
     forgotten: usize,
@@ -117,15 +119,14 @@ impl Wire {
         };
     }
 
-    /// Sets this fault and no other, until what is returned is dropped: then those are set that were set before. Others
-    /// who ask for the same wait until then.
+    /// Has this fault and no other, until what is returned is dropped: then those that are set count again. Others who ask
+    /// for the same wait until then.
     pub async fn only(&self, hop: Hop, fault: Option<Fault>) -> Only {
         let turn = Arc::clone(&self.turns).lock_owned().await;
         let faults = fault.map(|fault| (hop.name, fault)).into_iter().collect();
-        let before = std::mem::replace(&mut self.lock().faults, faults);
+        self.lock().experiment = Some(faults);
         Only {
             wire: self.clone(),
-            before,
             _turn: turn,
         }
     }
@@ -133,6 +134,13 @@ impl Wire {
     /// The fault that is set on a hop.
     pub fn fault(&self, hop: Hop) -> Option<Fault> {
         self.lock().faults.get(hop.name).copied()
+    }
+
+    /// What a request of a hop meets now.
+    fn active(&self, hop: Hop) -> Option<Fault> {
+        let inner = self.lock();
+        let faults = inner.experiment.as_ref().unwrap_or(&inner.faults);
+        faults.get(hop.name).copied()
     }
 
     /// What has gone over the wire, the first one first.
@@ -170,13 +178,12 @@ impl Wire {
 /// See [`Wire::only`].
 pub struct Only {
     wire: Wire,
-    before: Faults,
     _turn: OwnedMutexGuard<()>,
 }
 
 impl Drop for Only {
     fn drop(&mut self) {
-        self.wire.lock().faults = std::mem::take(&mut self.before);
+        self.wire.lock().experiment = None;
     }
 }
 

@@ -84,6 +84,12 @@ impl Case {
                 "there is no trace in it: it must be OTLP JSON, or a `traceparent`".to_owned(),
             );
         }
+        if found.len() > 1 {
+            return Ok(Case {
+                headers: Some(vec![diagnose::of_headers(found.len())]),
+                ..Case::default()
+            });
+        }
         let headers = found
             .into_iter()
             .filter_map(|it| diagnose::of_header(it).err());

@@ -2,7 +2,7 @@
 //!
 //! A rule speaks only where the spans, or the headers on the wire, show it. What could as well be right is left alone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::trace::v1::Span as Proto;
 use crate::header;
 use crate::span::{Span, SpanId, TraceId, any_text, attribute, shortened};
 use crate::summary::{Summary, breaks};
-use crate::tree::{Row, Tree, label, took};
+use crate::tree::{Row, Tree, label, plain, took};
 use crate::wire::{Exchange, values};
 
 /// What can be found, the causes before what follows from them.
@@ -76,7 +76,7 @@ impl Rule {
     pub fn title(self) -> &'static str {
         match self {
             Rule::NothingArrived => "Nothing arrived",
-            Rule::BrokenHeader => "A header did not get through",
+            Rule::BrokenHeader => "A broken header",
             Rule::Unsampled => "Not sampled",
             Rule::FallenApart => "One request, several traces",
             Rule::SeveralRoots => "Several roots",
@@ -97,26 +97,26 @@ impl Rule {
         match self {
             Rule::NothingArrived => &[
                 "Wait for the next export: five seconds, unless OTEL_BSP_SCHEDULE_DELAY says otherwise.",
-                "Stop the service with Ctrl-C or SIGTERM, so that it flushes, and read its last lines: an exporter says there what it could not send.",
-                "Compare OTEL_EXPORTER_OTLP_ENDPOINT with the addresses that the lab prints; over HTTP the path is /v1/traces, which only the variable adds by itself.",
-                "Look for what switches spans off: OTEL_SDK_DISABLED, OTEL_TRACES_SAMPLER, OTEL_TRACES_EXPORTER, or a `traceparent` whose flags are 00.",
+                "Stop the service so that it flushes: it must call `shutdown` on its provider at Ctrl-C and SIGTERM. Then read its log, which must let `opentelemetry` through: the SDK says there what it could not send.",
+                "Compare the exporter's address with those that the lab prints: gRPC and HTTP have ports of their own, and over HTTP the path is /v1/traces, which OTEL_EXPORTER_OTLP_ENDPOINT gets by itself, and `with_endpoint` does not.",
+                "Look for what switches spans off: a sampler in the code, OTEL_TRACES_SAMPLER, RUST_LOG where spans come from `tracing`, a `traceparent` whose flags end in an even digit; in other SDKs also OTEL_SDK_DISABLED and OTEL_TRACES_EXPORTER.",
                 "See that the program sets a tracer provider, and keeps it until it ends.",
-                "Send a span by hand with curl: when that arrives, the service is at fault, and otherwise the way is.",
+                "Send the span of the guide by hand: when it arrives, look in the service, and otherwise at the address and the network.",
             ],
             Rule::BrokenHeader => &[
-                "Let every hop pass `traceparent` on as it came, or replace it by a valid one: inject with a propagator, never by hand.",
+                "Let a proxy pass `traceparent` on as it came, and a service send one that its propagator has written: once, and never by hand.",
             ],
             Rule::Unsampled => &[
-                "Find the first service that sends flags 00: its sampler decided, and all behind it obey. To see every request, give it OTEL_TRACES_SAMPLER=parentbased_always_on.",
+                "Find where the flags first end in an even digit: between two services, repair what changes them; in the service that begins the trace, change its sampler, in its code or by OTEL_TRACES_SAMPLER.",
             ],
             Rule::FallenApart => &[
-                "In the caller, inject the context into the headers of this call; in the called service, extract it and make it the parent; and see that both set a propagator.",
+                "In the caller, inject the current context into the headers of this call; in the called service, extract it and make it the parent before the span starts; and set a propagator in both.",
             ],
             Rule::SeveralRoots => &[
                 "Start the later spans below the context that was extracted: pass the whole context on, not the trace id alone.",
             ],
             Rule::MissingSpans => &[
-                "Stop every process with SIGTERM and flush its provider before it ends; then look in its log for spans that were dropped or could not be sent.",
+                "See that every service exports to the same place, and calls `shutdown` on its provider before it ends; then look in its log for spans that were dropped.",
             ],
             Rule::Orphan => &[
                 "Where the caller is yours, let it export its spans here, and sample them; where it is a stranger, nothing is wrong.",
@@ -125,10 +125,10 @@ impl Rule {
                 "Inject from the context of the CLIENT span, while it is current; and hold no context guard across an await: wrap the future with `with_context`.",
             ],
             Rule::WrongKind => &[
-                "Set the kind where the span is started: SERVER for a request that is answered, CLIENT for one that is sent, PRODUCER and CONSUMER for messages.",
+                "Set the kind where the span is started, with `with_kind`, or as the field `otel.kind` of `tracing`: SERVER for a request that is answered, CLIENT for one that is sent.",
             ],
             Rule::StatusNotSet => &[
-                "Set the status to error on a SERVER span for 500 and above, and on a CLIENT span for 400 and above.",
+                "Set the status to error, with `set_status`, or as the field `otel.status_code` of `tracing`: on a SERVER span for 500 and above, on a CLIENT span for 400 and above.",
             ],
             Rule::ClockSkew => &[
                 "Synchronise the clocks of the hosts (NTP), and do not read times across services until then: durations are right, positions are not.",
@@ -140,7 +140,7 @@ impl Rule {
                 "Name the span after the route or the operation, such as `GET /users/{id}`, and keep the value in an attribute.",
             ],
             Rule::Secret => &[
-                "Do not record it, or redact it before export; and replace the secret, as it has been stored.",
+                "Do not record it, with `skip` or `skip_all` of `#[instrument]` where that did, or redact it before export; and change the secret: it has been stored.",
             ],
         }
     }
@@ -186,15 +186,20 @@ pub fn diagnose(trees: &[Tree], wire: &[Exchange]) -> Vec<Finding> {
     findings.extend(fallen_apart(trees));
     let mut versions = Versions::default();
     let mut spans = Grouped::default();
+    let mut sources = HashSet::new();
     for tree in trees {
         findings.extend(structure(tree));
         for row in &tree.rows {
             let proto = row.span.proto();
-            for (rule, attribute, cause) in of_span(tree, row, &proto) {
+            // What spans share is looked at once.
+            let new = sources.insert(Arc::as_ptr(&row.span.source));
+            for (rule, attribute, cause) in of_span(tree, row, &proto, new) {
                 let subject = format!("{} {attribute}", row.span.service());
                 spans.add(rule, subject, cause, place(&row.span));
             }
-            versions.add(&row.span);
+            if new {
+                versions.add(&row.span);
+            }
         }
     }
     findings.extend(spans.findings());
@@ -206,6 +211,13 @@ pub fn diagnose(trees: &[Tree], wire: &[Exchange]) -> Vec<Finding> {
         };
         findings.push(Finding::new(Rule::NothingArrived, cause, Vec::new()));
     }
+    // A header explains what follows from it.
+    let explained = findings.iter().filter(|it| it.rule == Rule::BrokenHeader);
+    let explained: BTreeSet<Place> = explained.flat_map(|it| it.spans.clone()).collect();
+    findings.retain(|finding| {
+        let follows = matches!(finding.rule, Rule::FallenApart | Rule::Orphan);
+        !follows || !finding.spans.iter().all(|span| explained.contains(span))
+    });
     findings.sort_by_key(|finding| finding.rule);
     told(findings)
 }
@@ -245,9 +257,19 @@ pub fn of_header(value: &str) -> Result<header::Traceparent, Finding> {
             let cause = "Byte 54: the flags end in an even digit, so the caller has recorded nothing and asks for the same.";
             return Err(Finding::new(Rule::Unsampled, cause.to_owned(), Vec::new()));
         }
-        Err(broken) => format!("Whoever gets this begins a trace of its own: {broken}."),
+        Err(broken) => {
+            format!("By the standard, whoever gets this begins a trace of its own: {broken}.")
+        }
     };
     Err(Finding::new(Rule::BrokenHeader, cause, Vec::new()))
+}
+
+/// What is wrong with so many `traceparent` headers of one request.
+pub fn of_headers(count: usize) -> Finding {
+    let cause = format!(
+        "There are {count} `traceparent` headers where one is allowed, and which one counts depends on the propagator."
+    );
+    Finding::new(Rule::BrokenHeader, cause, Vec::new())
 }
 
 fn place(span: &Span) -> Place {
@@ -256,8 +278,9 @@ fn place(span: &Span) -> Place {
 
 /// A span in a sentence.
 fn words(span: &Span) -> String {
-    let (name, service) = (label(span.name()), label(span.service()));
-    format!("`{name}` ({}, {service})", span.kind())
+    // Code stands between backticks.
+    let name = plain(span.name()).replace('`', "'");
+    format!("`{name}` ({}, {})", span.kind(), plain(span.service()))
 }
 
 // The headers.
@@ -272,15 +295,13 @@ fn on_the_wire(exchange: &Exchange, trees: &[Tree]) -> Option<Finding> {
         ([], Some(_)) => (
             Rule::BrokenHeader,
             format!(
-                "On {hop}, the `traceparent` that was sent did not arrive: something between drops it, so {to} began a trace of its own."
+                "On {hop}, the `traceparent` that was sent did not arrive: something between drops it."
             ),
         ),
         ([value], _) => match header::traceparent(value) {
             Err(broken) => (
                 Rule::BrokenHeader,
-                format!(
-                    "On {hop}, {to} got a `traceparent` that is not valid, so it began a trace of its own: {broken}."
-                ),
+                format!("On {hop}, {to} got a `traceparent` that is not valid: {broken}."),
             ),
             Ok(read)
                 if from.is_some_and(|from| {
@@ -298,6 +319,8 @@ fn on_the_wire(exchange: &Exchange, trees: &[Tree]) -> Option<Finding> {
                     ),
                 )
             }
+            // Some samplers do not ask.
+            Ok(read) if !read.sampled && answered_by(exchange, trees).is_some() => return None,
             Ok(read) if !read.sampled => {
                 let whose = match from.is_some_and(|from| from.sampled) {
                     true => format!("On {hop}, the sampled flag was cleared on the way"),
@@ -306,7 +329,7 @@ fn on_the_wire(exchange: &Exchange, trees: &[Tree]) -> Option<Finding> {
                 (
                     Rule::Unsampled,
                     format!(
-                        "{whose} (byte 54 of the `traceparent`), so {to} and all behind it recorded nothing."
+                        "{whose} (byte 54 of the `traceparent`), so {to} is asked to record nothing, and to pass that on."
                     ),
                 )
             }
@@ -315,7 +338,7 @@ fn on_the_wire(exchange: &Exchange, trees: &[Tree]) -> Option<Finding> {
         (several, _) => (
             Rule::BrokenHeader,
             format!(
-                "On {hop}, {to} got {} `traceparent` headers where one is allowed, so which one counts is left to the reader.",
+                "On {hop}, {to} got {} `traceparent` headers where one is allowed, and which one counts depends on the propagator.",
                 several.len()
             ),
         ),
@@ -334,7 +357,11 @@ fn on_the_wire(exchange: &Exchange, trees: &[Tree]) -> Option<Finding> {
 /// of the service that is a top and began meanwhile.
 pub fn answered_by(exchange: &Exchange, trees: &[Tree]) -> Option<Place> {
     let rows = || trees.iter().flat_map(|tree| &tree.rows);
-    if let Some(received) = exchange.received() {
+    let delivered = exchange.delivered.as_deref().unwrap_or_default();
+    for value in values(delivered, "traceparent") {
+        let Ok(received) = header::traceparent(value) else {
+            continue;
+        };
         let led = rows().find(|row| {
             let span = &row.span;
             span.trace_id == received.trace_id
@@ -344,6 +371,9 @@ pub fn answered_by(exchange: &Exchange, trees: &[Tree]) -> Option<Place> {
         if let Some(row) = led {
             return Some(place(&row.span));
         }
+    }
+    if exchange.received().is_some() {
+        return None;
     }
     let meanwhile = exchange.start..=exchange.end.unwrap_or(exchange.start);
     let mut tops = rows().filter(|row| {
@@ -366,7 +396,7 @@ fn fallen_apart(trees: &[Tree]) -> Vec<Finding> {
     let found = breaks(&summaries).into_iter().map(|it| {
         let (from, to) = it.traces;
         let cause = format!(
-            "`{}` of {} was answered by {} in a trace of its own: no `traceparent` arrived there that could be read.",
+            "`{}` of {} was answered by {} in another trace: the context of the call did not get there, or was not used.",
             label(&it.name),
             label(&it.caller),
             label(&it.called)
@@ -437,23 +467,6 @@ fn structure(tree: &Tree) -> Vec<Finding> {
             .iter()
             .filter_map(|row| beside_its_client(tree, &calls, row)),
     );
-    for row in &tree.rows {
-        let Some(parent) = row.parent.map(|parent| &tree.rows[parent].span) else {
-            continue;
-        };
-        let late = row.late.filter(|_| parent.service() == row.span.service());
-        // A message is often processed when its sender has long ended.
-        if let Some(late) = late.filter(|_| row.span.kind() != "CONSUMER") {
-            let cause = format!(
-                "{} starts {} after its parent {} has ended: it was begun in a context that was left behind.",
-                words(&row.span),
-                took(late),
-                words(parent)
-            );
-            let spans = vec![place(parent), place(&row.span)];
-            findings.push(Finding::new(Rule::WrongParent, cause, spans));
-        }
-    }
     findings.extend(skewed(tree));
     findings
 }
@@ -462,16 +475,24 @@ fn structure(tree: &Tree) -> Vec<Finding> {
 fn orphan(calls: &[&Row], row: &Row) -> Finding {
     let (span, parent) = (&row.span, row.span.parent.map(|it| it.to_string()));
     let (words, parent) = (words(span), parent.unwrap_or_default());
-    if !matches!(span.kind(), "SERVER" | "CONSUMER") {
+    // OTLP's flags say whether the parent is of another process, where the sender knows.
+    let flags = span.proto().flags;
+    let remote = match flags & 0x100 {
+        0 => matches!(span.kind(), "SERVER" | "CONSUMER"),
+        _ => flags & 0x200 != 0,
+    };
+    if !remote {
         let cause = format!(
-            "The parent {parent} of {words} is a span of the same service, and has not arrived: it has not ended, or the process ended before it was sent."
+            "The parent {parent} of {words} has not arrived. It is of the same process: it has not ended, or was not sent."
         );
         return Finding::new(Rule::MissingSpans, cause, vec![place(span)]);
     }
     // A call that was answered by nobody here, while this happened: who was called is missing as a whole.
     let around = calls.iter().find(|call| {
         let client = &call.span;
+        let other = |key: &str| key.starts_with("db.") || key.starts_with("messaging.");
         client.service() != span.service()
+            && !client.proto().attributes.iter().any(|it| other(&it.key))
             && (client.start()..=client.end()).contains(&span.start())
     });
     match around {
@@ -577,8 +598,9 @@ impl Grouped {
     }
 }
 
-/// Of one span: the rule, the attribute that it is about where there are several, and the cause.
-fn of_span(tree: &Tree, row: &Row, proto: &Proto) -> Vec<(Rule, String, String)> {
+/// Of one span, and of its resource where that is `new`: the rule, the attribute that it is about where there are several,
+/// and the cause.
+fn of_span(tree: &Tree, row: &Row, proto: &Proto, new: bool) -> Vec<(Rule, String, String)> {
     let span = &row.span;
     let mut found = Vec::new();
     let any = |keys: [&str; 2]| keys.into_iter().find_map(|key| attribute(proto, key));
@@ -610,11 +632,14 @@ fn of_span(tree: &Tree, row: &Row, proto: &Proto) -> Vec<(Rule, String, String)>
             );
             found.push((Rule::WrongKind, String::new(), cause));
         } else if method && attribute(proto, "http.route").is_some() {
-            let cause = format!(
-                "{} has an HTTP route, so it answers a request: it must be SERVER.",
-                words(span)
-            );
-            found.push((Rule::WrongKind, String::new(), cause));
+            // Below a span of its own service it is a part of answering.
+            if above.is_none_or(|above| above.service() != span.service()) {
+                let cause = format!(
+                    "{} has an HTTP route, so it answers a request: it must be SERVER.",
+                    words(span)
+                );
+                found.push((Rule::WrongKind, String::new(), cause));
+            }
         } else if method && any(["url.full", "http.url"]).is_some() {
             let cause = format!(
                 "{} has a whole URL, so it sends a request: it must be CLIENT.",
@@ -624,9 +649,10 @@ fn of_span(tree: &Tree, row: &Row, proto: &Proto) -> Vec<(Rule, String, String)>
         }
     }
     let path = any(["url.path", "http.target"]);
-    if let Some(part) = never_repeats(span.name(), path.as_deref()) {
+    let has_route = attribute(proto, "http.route").is_some_and(|it| span.name().contains(&it));
+    if let Some(part) = never_repeats(span.name(), path.as_deref().filter(|_| !has_route)) {
         let cause = format!(
-            "The name of {} has a value in it, `{}`: each gives a name of its own.",
+            "The name of {} has a value in it, `{}`, so each value makes another name.",
             words(span),
             shortened(part, 60)
         );
@@ -634,7 +660,7 @@ fn of_span(tree: &Tree, row: &Row, proto: &Proto) -> Vec<(Rule, String, String)>
     }
     let own = proto.attributes.iter();
     let events = proto.events.iter().flat_map(|event| &event.attributes);
-    let resource = &span.source.resource.attributes;
+    let resource = span.source.resource.attributes.iter().filter(|_| new);
     for KeyValue { key, value, .. } in own.chain(events).chain(resource) {
         let text = any_text(value);
         let plain = matches!(
@@ -690,6 +716,8 @@ fn never_repeats<'a>(name: &'a str, path: Option<&str>) -> Option<&'a str> {
 
 /// What a value is, where it must not be seen. Never the value itself.
 fn secret(key: &str, value: &str) -> Option<&'static str> {
+    // A secret is short: what is long is looked at from its beginning.
+    let value = beginning(value);
     let masked = ["redact", "filtered", "masked", "***", "xxxx", "[hidden"];
     let lower = value.to_lowercase();
     if value.trim().is_empty() || masked.iter().any(|mask| lower.contains(mask)) {
@@ -740,7 +768,16 @@ fn secret(key: &str, value: &str) -> Option<&'static str> {
             | ("access" | "auth" | "refresh" | "id" | "bearer", "token")
     );
     // What is a word of its own, and not the secret: `user.password` = `set`.
-    (is_secret && value.len() >= 6).then_some("what its name says")
+    (is_secret && value.len() >= 6).then_some("a secret, by its name")
+}
+
+/// The first 16 KiB of a text.
+fn beginning(text: &str) -> &str {
+    let mut end = text.len().min(16 * 1024);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// Whether behind `mark` there are at least `length` characters that a token is made of, and not those of a word.
@@ -748,9 +785,11 @@ fn token_behind(value: &str, mark: &str, length: usize) -> bool {
     let is_token = |it: &char| it.is_ascii_alphanumeric() || "-_.~+/=".contains(*it);
     value.match_indices(mark).any(|(at, _)| {
         let begins = !value[..at].ends_with(|it: char| it.is_ascii_alphanumeric() || it == '-');
-        let rest = value[at + mark.len()..].chars();
-        let token: String = rest.take_while(is_token).collect();
-        begins && token.len() >= length && token.bytes().any(|it| it.is_ascii_digit())
+        begins && {
+            let rest = value[at + mark.len()..].chars();
+            let token: String = rest.take_while(is_token).take(100).collect();
+            token.len() >= length && token.bytes().any(|it| it.is_ascii_digit())
+        }
     })
 }
 
@@ -784,7 +823,7 @@ fn secret_in_query(value: &str) -> bool {
 
 /// The versions of each library, by process.
 #[derive(Default)]
-struct Versions(BTreeMap<(String, String), ByVersion>);
+struct Versions(BTreeMap<(String, String, String), ByVersion>);
 
 type ByVersion = BTreeMap<String, Vec<Place>>;
 
@@ -801,7 +840,7 @@ impl Versions {
             Some(format!("{host} {}", find("process.pid")?))
         });
         let Some(process) = process else { return };
-        let process = format!("{} {process}", span.service());
+        let service = span.service().to_owned();
         let sdk = find("telemetry.sdk.language").zip(find("telemetry.sdk.version"));
         let sdk = sdk
             .map(|(language, version)| (format!("the OpenTelemetry SDK for {language}"), version));
@@ -809,7 +848,10 @@ impl Versions {
         let scope = (!scope.name.is_empty() && !scope.version.is_empty())
             .then(|| (format!("`{}`", label(&scope.name)), scope.version.clone()));
         for (library, version) in sdk.into_iter().chain(scope) {
-            let versions = self.0.entry((process.clone(), library)).or_default();
+            let versions = self
+                .0
+                .entry((service.clone(), process.clone(), library))
+                .or_default();
             let spans = versions.entry(version).or_default();
             spans.push(place(span));
         }
@@ -820,12 +862,11 @@ impl Versions {
             .0
             .into_iter()
             .filter(|(_, versions)| versions.len() > 1);
-        several.map(|((process, library), versions)| {
-            let service = process.split(' ').next().unwrap_or_default();
+        several.map(|((service, _, library), versions)| {
             let names: Vec<String> = versions.keys().map(|it| shortened(it, 40)).collect();
             let cause = format!(
-                "One process of {} has {library} twice, as {}: each copy has a context and a propagator of its own, and they do not know each other.",
-                label(service),
+                "One process of {} has {library} twice, as {}: copies of OpenTelemetry share no context and no propagator.",
+                label(&service),
                 names.join(" and ")
             );
             let first = versions.into_values().filter_map(|spans| spans.first().copied());

@@ -1,5 +1,6 @@
 //! A case in words and pictures: what was found, its waterfalls, and the headers on the wire.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use maud::{Markup, html};
@@ -19,6 +20,9 @@ const NAMED: usize = 5;
 /// Where the page is that has a section for each rule, below the book's own folder.
 pub const GUIDE: &str = "how-to/diagnose.html";
 
+/// What is said where no rule finds anything: it is about the trace, and not about the request.
+pub const SOUND: &str = "The trace is in order.";
+
 /// Where a page leads to.
 pub struct Links<'a> {
     /// The folder of the book's pages, with its slash.
@@ -31,7 +35,7 @@ pub struct Links<'a> {
 pub fn findings(findings: &[Finding], links: &Links) -> Markup {
     html! {
         @if findings.is_empty() {
-            p.findings { "No rule finds anything wrong." }
+            p.findings { (SOUND) }
         } @else {
             ul.findings {
                 @for finding in findings { (finding_item(finding, links)) }
@@ -69,7 +73,8 @@ fn finding_item(finding: &Finding, links: &Links) -> Markup {
 pub fn text(findings: &[Finding], book: &str) -> String {
     let mut text = String::new();
     if findings.is_empty() {
-        text.push_str("No rule finds anything wrong.\n");
+        text.push_str(SOUND);
+        text.push('\n');
     }
     for (
         index,
@@ -204,9 +209,14 @@ pub fn wire_text(case: &Case) -> String {
             let kept = delivered.is_none_or(|it| lines(it).any(|other| other == line));
             let _ = writeln!(text, "  {} {}", if kept { ' ' } else { '-' }, visible(line));
         }
+        let mut added = HashMap::new();
         for line in delivered.into_iter().flat_map(lines) {
-            let count = |head: &str| lines(head).filter(|it| *it == line).count();
-            if delivered.is_some_and(|it| count(it) > count(sent)) {
+            let more = added.entry(line).or_insert_with(|| {
+                let count = |head: &str| lines(head).filter(|it| *it == line).count();
+                delivered.map_or(0, count).saturating_sub(count(sent))
+            });
+            if *more > 0 {
+                *more -= 1;
                 let _ = writeln!(text, "  + {}", visible(line));
             }
         }
@@ -243,7 +253,7 @@ pub fn problem(problem: &str) -> Markup {
 /// A sentence whose code stands between backticks.
 fn marked(sentence: &str) -> Markup {
     html! {
-        @for (index, part) in sentence.split('`').enumerate() {
+        @for (index, part) in visible(sentence).split('`').enumerate() {
             @if index % 2 == 1 { code { bdi { (part) } } } @else { (part) }
         }
     }

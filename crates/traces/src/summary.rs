@@ -172,18 +172,34 @@ pub fn breaks(summaries: &[Arc<Summary>]) -> Vec<Break> {
             && !linked(&server.1.links, client.0)
             && !linked(&client.1.links, server.0)
     };
-    let only = |candidates: &mut dyn Iterator<Item = usize>| match (
-        candidates.next(),
-        candidates.next(),
-    ) {
-        (Some(only), None) => Some(only),
-        _ => None,
-    };
-    let found = clients.iter().enumerate().filter_map(|(index, client)| {
-        let mut to = (0..servers.len()).filter(|server| reached(client, &servers[*server]));
-        let server = &servers[only(&mut to)?];
-        let mut from = (0..clients.len()).filter(|client| reached(&clients[*client], server));
-        (only(&mut from)? == index).then(|| Break {
+    // Only what began within the time of a call can be its other end.
+    let mut by_start: Vec<usize> = (0..servers.len()).collect();
+    by_start.sort_by_key(|server| servers[*server].1.start);
+    let began_before =
+        |time: u64| by_start.partition_point(|server| servers[*server].1.start < time);
+    let mut callers = vec![0; servers.len()];
+    let mut called = Vec::with_capacity(clients.len());
+    for client in &clients {
+        let (from, to) = (
+            began_before(client.1.start),
+            began_before(client.1.end.saturating_add(1)),
+        );
+        let within = by_start.get(from..to).unwrap_or_default().iter().copied();
+        let reached: Vec<usize> = within
+            .filter(|server| reached(client, &servers[*server]))
+            .collect();
+        for server in &reached {
+            callers[*server] += 1;
+        }
+        called.push(match reached[..] {
+            [only] => Some(only),
+            _ => None,
+        });
+    }
+    let found = clients.iter().zip(called).filter_map(|(client, server)| {
+        let index = server.filter(|server| callers[*server] == 1)?;
+        let server = &servers[index];
+        Some(Break {
             caller: client.1.service.clone(),
             called: server.1.service.clone(),
             name: client.1.name.clone(),

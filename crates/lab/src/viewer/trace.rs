@@ -43,14 +43,13 @@ pub async fn page(
     let Site { list, wire } = site;
     let (id, form) = name.split_once('.').unwrap_or((&name, ""));
     let seen = list.store.version();
-    let case = TraceId::parse(id).and_then(|id| request::case(&list, &wire, id));
+    let case = || TraceId::parse(id).and_then(|id| request::case(&list, &wire, id));
     if form == "case.json" {
-        return whole_request(id, case.as_ref());
+        return whole_request(id, case().as_ref());
     }
     let Some((tree, spans)) = read(&list, id) else {
-        return no_such_trace(case.as_ref());
+        return no_such_trace(case().as_ref());
     };
-    let case = case.unwrap_or_default();
     match form {
         "" => {}
         "txt" => return tree.to_text().into_response(),
@@ -61,6 +60,7 @@ pub async fn page(
             return viewer::not_found("No such form of a trace", what);
         }
     }
+    let case = case().unwrap_or_default();
     let find = |id: &Option<String>| {
         let id = id.as_deref().and_then(SpanId::parse)?;
         tree.rows.iter().position(|row| row.span.id == id)
@@ -175,7 +175,7 @@ fn diagnosis(case: &Case) -> Markup {
     let mut titles: Vec<&str> = found.iter().map(|finding| finding.rule.title()).collect();
     titles.dedup();
     html! {
-        @if found.is_empty() { p.facts { "Diagnosis: no rule finds anything wrong." } }
+        @if found.is_empty() { p.facts { "Diagnosis: " (report::SOUND.to_lowercase()) } }
         @else {
             details.diagnosis {
                 summary { "Diagnosis: " (count(found.len(), "finding")) ". " (titles.join("; ")) }

@@ -71,7 +71,7 @@ fn form(state: &HopState) -> Markup {
                     option value="" { "no fault" }
                     @for fault in Fault::value_variants() {
                         @let name = fault.name();
-                        option value=(name) selected[state.fault.as_ref() == Some(&name)] { (name) ": " (fault.what().to_lowercase()) }
+                        option value=(name) selected[state.fault.as_ref() == Some(&name)] { (name) ": " (fault.what()) }
                     }
                 }
             }

@@ -152,7 +152,7 @@ impl Fault {
                 "{to} finds no traceparent and begins a trace of its own; {from} gets its answer and notices nothing."
             ),
             Fault::ForgeTraceparent => format!(
-                "{to} believes the forged header: its spans join a trace that nobody else has a span of, as orphans."
+                "{to} believes the forged header: its SERVER span is an orphan in another trace, and all that follows joins it there."
             ),
             Fault::TruncateTraceparent => format!(
                 "A traceparent of 30 bytes is not valid, so {to} treats it as none and begins a trace of its own."
@@ -164,10 +164,10 @@ impl Fault {
                 "Names of headers are the same in any case: {to} finds TRACEPARENT as well, and the trace stays whole."
             ),
             Fault::DuplicateTraceparent => format!(
-                "The SDK of {to} takes the first of the two, so the trace stays whole; a strict one would have to take neither."
+                "The SDK of {to} takes the first of the two, so the trace stays whole; a strict propagator takes neither."
             ),
             Fault::ClearSampled => format!(
-                "{to} and all behind it obey the flag and record nothing: one trace is left, which ends at the call of {from}."
+                "{to} obeys the flag and records nothing, and so does whoever it calls: one trace is left, which ends at the call of {from}."
             ),
             Fault::DropTracestate => format!(
                 "The trace stays whole: tracestate is for vendors, and what they had to say is lost from {to} on."
@@ -176,7 +176,7 @@ impl Fault {
                 "The trace stays whole: baggage travels beside it, and from {to} on nobody can read it."
             ),
             Fault::AddLatency => format!(
-                "One trace, and a gap in it: the CLIENT span of {from} begins {} ms before the SERVER span of {to}.",
+                "One trace, and a gap in it: the CLIENT span of {from} begins more than {} ms before the SERVER span of {to}.",
                 LATENCY.as_millis()
             ),
             Fault::Cut => format!(

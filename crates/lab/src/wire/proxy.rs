@@ -15,8 +15,11 @@ use traces::wire::Exchange;
 use super::fault::Answer;
 use super::{Hop, Wire, now};
 
-/// The most bytes of a request line and its headers: more than any of the services takes.
-const HEAD_LIMIT: usize = 64 * 1024;
+/// The most bytes of a request line and its headers: more than the services take, whose limit is hyper's.
+const HEAD_LIMIT: usize = 512 * 1024;
+
+/// Room for a read, in bytes.
+const PART: usize = 16 * 1024;
 
 /// The most headers.
 const HEADERS_LIMIT: usize = 200;
@@ -26,8 +29,16 @@ const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"
 
 const SERVER_ERROR: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
 
-/// The answer that is awaited on a connection: the number of its exchange.
-type Awaited = Arc<std::sync::Mutex<Option<usize>>>;
+/// What the two directions of a connection tell each other.
+type Awaited = Arc<std::sync::Mutex<Answers>>;
+
+#[derive(Default)]
+struct Answers {
+    /// The number of the exchange whose answer is awaited.
+    awaited: Option<usize>,
+    /// The service has switched to another protocol (RFC 9110, 15.2.2): what follows is not HTTP.
+    switched: bool,
+}
 
 pub async fn serve(wire: Wire, hop: Hop, mut listener: TcpListener, target: SocketAddr) {
     loop {
@@ -49,21 +60,25 @@ async fn connection(wire: Wire, hop: Hop, client: TcpStream, target: SocketAddr)
     let awaited = Awaited::default();
     let there = Requests {
         from: requests,
-        buffer: Vec::new(),
-        to_upstream,
+        buffer: Vec::with_capacity(PART),
+        to_upstream: Some(to_upstream),
         to_client: Arc::clone(&to_client),
         awaited: Arc::clone(&awaited),
         hop,
         wire: wire.clone(),
     };
-    let back = pass_back(answers, &to_client, &awaited, &wire);
+    let mut there = std::pin::pin!(there.pass_on());
+    let mut back = std::pin::pin!(pass_back(answers, &to_client, &awaited, &wire));
     tokio::select! {
-        // The service has closed: so do we.
-        outcome = back => outcome,
-        cut = there.pass_on() => match cut? {
+        // The service has closed. What the client is still sending must be read, or it may lose the answer.
+        outcome = &mut back => {
+            outcome?;
+            there.await.map(drop)
+        }
+        end = &mut there => match end? {
             End::Cut => Ok(()),
             // It may be answered yet.
-            End::Closed(_open) => std::future::pending().await,
+            End::Closed => back.await,
         },
     }
 }
@@ -72,15 +87,16 @@ async fn connection(wire: Wire, hop: Hop, client: TcpStream, target: SocketAddr)
 enum End {
     /// By a fault: nothing more may pass.
     Cut,
-    /// By the client, who may still be waiting for an answer. Our half to the service is closed when this is dropped.
-    Closed(OwnedWriteHalf),
+    /// By the client, who may still be waiting for an answer; or the service has closed.
+    Closed,
 }
 
 struct Requests {
     from: OwnedReadHalf,
     /// What was read and not passed on yet.
     buffer: Vec<u8>,
-    to_upstream: OwnedWriteHalf,
+    /// Nothing once the service does not read any more.
+    to_upstream: Option<OwnedWriteHalf>,
     to_client: Arc<Mutex<OwnedWriteHalf>>,
     awaited: Awaited,
     hop: Hop,
@@ -91,15 +107,18 @@ struct Requests {
 enum Body {
     Bytes(u64),
     Chunked,
-    /// Not HTTP any more (RFC 9110, 7.8): everything that follows.
-    Upgraded,
 }
 
 impl Requests {
     async fn pass_on(mut self) -> io::Result<End> {
-        while let Some((length, body)) = self.head().await? {
+        while let Some(Head {
+            length,
+            body,
+            expects,
+        }) = self.head().await?
+        {
             let head: Vec<u8> = self.buffer.drain(..length).collect();
-            let fault = self.wire.fault(self.hop);
+            let fault = self.wire.active(self.hop);
             let answer = fault.map_or(Answer::PassOn, |fault| fault.answer());
             let changed = fault.map_or_else(|| head.clone(), |fault| fault.apply(&head));
             let number = self.wire.record(Exchange {
@@ -115,44 +134,84 @@ impl Requests {
             match answer {
                 Answer::Cut => return Ok(End::Cut),
                 Answer::ServerError => {
-                    self.body(body, false).await?;
+                    if !expects {
+                        self.body(body, false).await?;
+                    }
                     self.wire.answered(number, Some(500));
-                    self.to_client.lock().await.write_all(SERVER_ERROR).await?;
+                    let mut to_client = self.to_client.lock().await;
+                    to_client.write_all(SERVER_ERROR).await?;
+                    if expects {
+                        // Its body was not asked for: it does not come.
+                        to_client.shutdown().await?;
+                        return Ok(End::Cut);
+                    }
                 }
                 Answer::PassOn => {
                     if let Some(fault) = fault {
                         tokio::time::sleep(fault.latency()).await;
                     }
-                    if let Ok(mut awaited) = self.awaited.lock() {
-                        *awaited = Some(number);
+                    if let Ok(mut answers) = self.awaited.lock() {
+                        answers.awaited = Some(number);
                     }
-                    self.to_upstream.write_all(&changed).await?;
+                    self.write(&changed).await;
                     self.body(body, true).await?;
                 }
             }
+            if self.to_upstream.is_none() {
+                return Ok(End::Closed);
+            }
         }
-        self.to_upstream.shutdown().await?;
-        Ok(End::Closed(self.to_upstream))
+        if let Some(to_upstream) = &mut self.to_upstream {
+            // An error means that the service has closed too.
+            let _ = to_upstream.shutdown().await;
+        }
+        Ok(End::Closed)
     }
 
-    /// Reads until the head of a request is there; its length in bytes. `None` where the client has closed.
-    async fn head(&mut self) -> io::Result<Option<(usize, Body)>> {
+    /// Passes bytes on, as long as the service reads them: an error there is no reason not to pass its answer back.
+    async fn write(&mut self, bytes: &[u8]) {
+        if let Some(to_upstream) = &mut self.to_upstream
+            && to_upstream.write_all(bytes).await.is_err()
+        {
+            self.to_upstream = None;
+        }
+    }
+
+    /// Reads until the head of a request is there. `None` where the client has closed.
+    async fn head(&mut self) -> io::Result<Option<Head>> {
         loop {
+            if self.awaited.lock().is_ok_and(|answers| answers.switched) {
+                self.everything().await?;
+                return Ok(None);
+            }
             let mut headers = [httparse::EMPTY_HEADER; HEADERS_LIMIT];
             let mut request = httparse::Request::new(&mut headers);
             match request.parse(&self.buffer) {
                 Ok(httparse::Status::Complete(length)) => {
-                    return Ok(Some((length, body_of(&request)?)));
+                    return Head::new(length, &request).map(Some);
                 }
                 Ok(httparse::Status::Partial) if self.buffer.len() <= HEAD_LIMIT => {}
                 Ok(httparse::Status::Partial) => return Err(invalid("the head is too long")),
                 Err(error) => return Err(invalid(&error.to_string())),
             }
+            self.buffer.reserve(PART);
             if self.from.read_buf(&mut self.buffer).await? == 0 {
                 return match self.buffer.is_empty() {
                     true => Ok(None),
                     false => Err(io::ErrorKind::UnexpectedEof.into()),
                 };
+            }
+        }
+    }
+
+    /// Passes on what is no HTTP any more.
+    async fn everything(&mut self) -> io::Result<()> {
+        loop {
+            let length = self.buffer.len() as u64;
+            self.bytes(length, true).await?;
+            self.buffer.reserve(PART);
+            if self.from.read_buf(&mut self.buffer).await? == 0 {
+                return Ok(());
             }
         }
     }
@@ -168,14 +227,10 @@ impl Requests {
                     return self.trailers(on).await;
                 }
                 // And the end of its line.
-                self.bytes(size + 2, on).await?;
-            },
-            Body::Upgraded => loop {
-                let length = self.buffer.len() as u64;
-                self.bytes(length, on).await?;
-                if self.from.read_buf(&mut self.buffer).await? == 0 {
-                    return Ok(());
-                }
+                let end = size
+                    .checked_add(2)
+                    .ok_or_else(|| invalid("a chunk is too long"))?;
+                self.bytes(end, on).await?;
             },
         }
     }
@@ -185,8 +240,10 @@ impl Requests {
         loop {
             match httparse::parse_chunk_size(&self.buffer) {
                 Ok(httparse::Status::Complete((line, size))) => return Ok((line as u64, size)),
-                Ok(httparse::Status::Partial) => self.more().await?,
-                Err(_) => return Err(invalid("a chunk has no size")),
+                Ok(httparse::Status::Partial) if self.buffer.len() <= HEAD_LIMIT => {
+                    self.more().await?
+                }
+                _ => return Err(invalid("a chunk has no size")),
             }
         }
     }
@@ -220,16 +277,17 @@ impl Requests {
                 .buffer
                 .len()
                 .min(usize::try_from(length).unwrap_or(usize::MAX));
+            let bytes: Vec<u8> = self.buffer.drain(..part).collect();
             if on {
-                self.to_upstream.write_all(&self.buffer[..part]).await?;
+                self.write(&bytes).await;
             }
-            self.buffer.drain(..part);
             length -= part as u64;
         }
         Ok(())
     }
 
     async fn more(&mut self) -> io::Result<()> {
+        self.buffer.reserve(PART);
         match self.from.read_buf(&mut self.buffer).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
@@ -241,32 +299,40 @@ fn invalid(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason.to_owned())
 }
 
-fn body_of(request: &httparse::Request) -> io::Result<Body> {
-    let find = |name: &str| {
-        let headers = request.headers.iter();
-        headers
-            .rev()
-            .find(|header| header.name.eq_ignore_ascii_case(name))
-            .map(|it| it.value)
-    };
-    if find("upgrade").is_some() || request.method == Some("CONNECT") {
-        return Ok(Body::Upgraded);
-    }
-    if let Some(encoding) = find("transfer-encoding") {
-        return match encoding.to_ascii_lowercase().ends_with(b"chunked") {
-            true => Ok(Body::Chunked),
-            false => Err(invalid("the body has no end")),
+/// What the head of a request says of what follows.
+struct Head {
+    /// In bytes.
+    length: usize,
+    body: Body,
+    /// Whether the client waits to be asked for the body (RFC 9110, 10.1.1).
+    expects: bool,
+}
+
+impl Head {
+    fn new(length: usize, request: &httparse::Request) -> io::Result<Head> {
+        let find = |name: &str| {
+            let mut headers = request.headers.iter().rev();
+            let found = headers.find(|header| header.name.eq_ignore_ascii_case(name));
+            found.map(|header| header.value)
         };
+        let body = match (find("transfer-encoding"), find("content-length")) {
+            (Some(encoding), _) if encoding.to_ascii_lowercase().ends_with(b"chunked") => {
+                Body::Chunked
+            }
+            (Some(_), _) => return Err(invalid("the body has no end")),
+            (None, Some(length)) => {
+                let length = std::str::from_utf8(length).ok();
+                let length = length.and_then(|it| it.trim().parse().ok());
+                Body::Bytes(length.ok_or_else(|| invalid("the content has no length"))?)
+            }
+            (None, None) => Body::Bytes(0),
+        };
+        Ok(Head {
+            length,
+            body,
+            expects: find("expect").is_some(),
+        })
     }
-    let Some(length) = find("content-length") else {
-        return Ok(Body::Bytes(0));
-    };
-    let length = std::str::from_utf8(length)
-        .ok()
-        .and_then(|it| it.trim().parse().ok());
-    length
-        .map(Body::Bytes)
-        .ok_or_else(|| invalid("the content has no length"))
 }
 
 /// A character a byte; what opens doors is left out.
@@ -291,20 +357,22 @@ async fn pass_back(
     awaited: &Awaited,
     wire: &Wire,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; 16 * 1024];
+    let mut buffer = vec![0; PART];
     let mut begun = Vec::new();
     loop {
         let length = answers.read(&mut buffer).await?;
         if length == 0 {
             return to_client.lock().await.shutdown().await;
         }
-        if let Ok(mut awaited) = awaited.lock()
-            && let Some(number) = *awaited
+        if let Ok(mut answers) = awaited.lock()
+            && let Some(number) = answers.awaited
         {
             begun.extend(&buffer[..length.min(HEAD_LIMIT)]);
             if let Some(status) = final_status(&begun) {
                 wire.answered(number, status);
-                *awaited = None;
+                answers.awaited = None;
+                // Before the client hears of it.
+                answers.switched = status == Some(101);
                 begun.clear();
             }
         }
