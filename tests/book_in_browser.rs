@@ -268,16 +268,8 @@ async fn everybody_can_use_them() {
                     json!(true),
                 )
                 .await;
-            let script = format!(
-                "{axe}; const found = await axe.run(document, {{ resultTypes: ['violations'] }}); return found.violations.map(it => [it.id, it.nodes.map(node => node.html.slice(0, 200))]);"
-            );
-            assert_eq!(browser.run(&script).await, json!([]), "{path} {look:?}");
-            let fits = "return document.documentElement.scrollWidth <= innerWidth;";
-            assert_eq!(
-                browser.run(fits).await,
-                true,
-                "{path} is wider than {look:?}"
-            );
+            let what = format!("{path} {look:?}");
+            browser.is_for_everybody(&axe, &what).await;
         }
     }
 }

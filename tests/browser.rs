@@ -8,6 +8,7 @@ use std::fs;
 
 use browser::{Browser, WIDE, key};
 use lab::book;
+use lab::wire::{Fault, HOPS};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::Status;
 use serde_json::{Value, json};
@@ -410,6 +411,16 @@ async fn everybody_can_use_it() {
     ];
     lab.export_of("database", vec![failed, span(1, 9, 3, "INSERT")])
         .await;
+    // With a hop, and a request on it.
+    let listener = tokio::net::TcpListener::bind(support::FREE).await;
+    let hop = lab
+        .wire
+        .serve(HOPS[1], listener.expect("a free port"), lab.address);
+    lab.wire.set(HOPS[1], Some(Fault::DropTraceparent));
+    let url = format!("http://{}/traces", hop.expect("an address"));
+    let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let request = support::client().get(url).header("traceparent", header);
+    assert_eq!(request.send().await.expect("an answer").status(), 200);
     // Colours do not depend on the width, nor the layout on the colours.
     for look in [WIDE, (500, true)] {
         let Some(browser) = open(&lab, "/traces", look).await else {
@@ -423,6 +434,7 @@ async fn everybody_can_use_it() {
             &trace_path(1),
             &span,
             "/traces/map",
+            "/wire",
             &trace_path(7),
         ] {
             browser.go(path).await;
@@ -430,16 +442,8 @@ async fn everybody_can_use_it() {
                 .run("return matchMedia('(prefers-color-scheme: dark)').matches;")
                 .await;
             assert_eq!(dark, look.1);
-            let script = format!(
-                "{axe}; const found = await axe.run(document, {{ resultTypes: ['violations'] }}); return found.violations.map(it => [it.id, it.nodes.map(node => node.html.slice(0, 200))]);"
-            );
-            assert_eq!(browser.run(&script).await, json!([]), "{path} {look:?}");
-            let fits = "return document.documentElement.scrollWidth <= innerWidth;";
-            assert_eq!(
-                browser.run(fits).await,
-                true,
-                "{path} is wider than {look:?}"
-            );
+            let what = format!("{path} {look:?}");
+            browser.is_for_everybody(&axe, &what).await;
         }
     }
 }

@@ -26,6 +26,7 @@ use opentelemetry_sdk::trace::{
 };
 use regex::Regex;
 use serde_json::json;
+use support::in_process::Lab;
 use support::recording::check;
 use support::{Setup, Stopped, client, refused};
 
@@ -731,6 +732,34 @@ fn what_is_the_same_is_told_once() {
     assert_eq!(findings.len(), 1, "{findings:#?}");
     assert_eq!(findings[0].rule, Rule::MissingSpans);
     assert_eq!(findings[0].spans.len(), 2);
+}
+
+/// The command of the guide that sends a span by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_span_of_the_guide_arrives() {
+    if support::is_missing("curl", "the package `curl`") {
+        return;
+    }
+    let page = lab::book::root()
+        .join("src")
+        .join(report::GUIDE.replace(".html", ".md"));
+    let page = std::fs::read_to_string(page).expect("the guide");
+    let (_, command) = page.split_once("```sh\ncurl ").expect("a command");
+    let (command, _) = command.split_once("```").expect("its end");
+    let lab = Lab::start().await;
+    let here = command.replace("localhost:4318", &lab.address.to_string());
+    assert_ne!(here, command);
+    let mut shell = tokio::process::Command::new("bash");
+    let sent = shell
+        .arg("-c")
+        .arg(format!("curl --noproxy '*' {here}"))
+        .output();
+    let output = sent.await.expect("bash runs");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).starts_with("HTTP/1.1 200"),
+        "{output:?}"
+    );
+    assert_eq!(lab.store.trees()[0].name(), "by hand");
 }
 
 /// The page has a section for each rule, in the order of the rules, and shows the trace that it finds.

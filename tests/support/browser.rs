@@ -215,6 +215,21 @@ impl Browser {
         serde_json::from_value(rows.await).expect("texts")
     }
 
+    /// The page must be for everybody, by the rules of axe-core, whose source this is; and as wide as the window.
+    pub async fn is_for_everybody(&self, axe: &str, what: &str) {
+        let script = format!(
+            "{axe}; const found = await axe.run(document, {{ resultTypes: ['violations'] }});
+             return found.violations.map(it => [it.id, it.nodes.map(node => node.html.slice(0, 200))]);"
+        );
+        assert_eq!(self.run(&script).await, json!([]), "{what}");
+        let fits = "return document.documentElement.scrollWidth <= innerWidth;";
+        assert_eq!(
+            self.run(fits).await,
+            true,
+            "{what} is wider than the window"
+        );
+    }
+
     /// What went wrong on the page by itself.
     pub async fn errors(&self) -> Vec<String> {
         let script = "return performance.getEntriesByType('resource').filter(it => it.responseStatus >= 400).map(it => it.name);";

@@ -24,11 +24,11 @@ use tokio::sync::watch;
 
 use crate::diagnose::Place;
 use crate::list::List;
-use crate::otlp;
 use crate::span::TraceId;
 use crate::store::Store;
 use crate::waterfall;
 use crate::wire::Wire;
+use crate::{otlp, report};
 
 /// The style of the viewer's own pages.
 const CSS: &str = include_str!("viewer/viewer.css");
@@ -79,7 +79,7 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         .route("/traces/import", import)
         .route(
             "/traces/viewer.css",
-            asset("text/css", [waterfall::CSS, CSS].concat()),
+            asset("text/css", [waterfall::CSS, report::CSS, CSS].concat()),
         )
         .route(
             "/traces/viewer.js",

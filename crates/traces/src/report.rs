@@ -11,6 +11,9 @@ use crate::tree::{plain, visible};
 use crate::waterfall::{count, picture};
 use crate::wire::{Exchange, lines};
 
+/// The style of findings and headers, shared with the book.
+pub const CSS: &str = include_str!("report.css");
+
 /// The headers that a trace travels in.
 const OF_TRACES: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
