@@ -392,6 +392,43 @@ async fn a_file_that_is_dropped_is_shown() {
     lab.export(&[("content-type", JSON)], "{}").await;
 }
 
+/// The form of the wire's page passes the policy of the page, and the lab's check of who sends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hop_is_broken_on_the_page_with_keys_alone() {
+    let lab = Lab::start().await;
+    let listener = tokio::net::TcpListener::bind(support::FREE).await;
+    lab.wire
+        .serve(HOPS[1], listener.expect("a free port"), lab.address)
+        .expect("an address");
+    let Some(browser) = open(&lab, "/wire", WIDE).await else {
+        return;
+    };
+    for (option, fault) in [
+        ("clear-sampled", Some(Fault::ClearSampled)),
+        ("no fault", None),
+    ] {
+        browser
+            .run("document.querySelector('.hop select').focus();")
+            .await;
+        browser.press(option).await;
+        browser.strike(key::TAB).await;
+        browser.strike(key::ENTER).await;
+        // A script that waits would go with its page.
+        support::within_reason(async {
+            while lab.wire.fault(HOPS[1]) != fault {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        browser.go("/wire").await;
+        let shown = "return document.querySelector('.hop select').value;";
+        assert_eq!(
+            browser.run(shown).await,
+            fault.map_or(String::new(), Fault::name)
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_can_use_it() {
     let axe = book::root().join("target/foreign/node_modules/axe-core/axe.min.js");

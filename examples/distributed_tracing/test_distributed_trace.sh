@@ -37,7 +37,7 @@ query() { # query USER_ID TRACE_ID PARENT_ID
 # The tree of a trace, without what differs from run to run.
 tree() { # tree TRACE_ID
   request "$lab/traces/$1.txt" |
-    sed -E 's/ +[0-9]+\.[0-9]+ ms//; s/([^ │]) {2,}/\1 /g; s/ $//; s/chat .* (INTERNAL|CLIENT)/chat MODEL/'
+    sed -E 's/ +[0-9]+\.[0-9]+ (ms|µs|s)//; s/([^ │]) {2,}/\1 /g; s/ $//; s/chat .* (INTERNAL|CLIENT)/chat MODEL/'
 }
 
 # Waits until the trace is as it should be, or patience ends; then compares once more, to say what is different.

@@ -397,9 +397,9 @@ fn fallen_apart(trees: &[Tree]) -> Vec<Finding> {
         let (from, to) = it.traces;
         let cause = format!(
             "`{}` of {} was answered by {} in another trace: the context of the call did not get there, or was not used.",
-            label(&it.name),
-            label(&it.caller),
-            label(&it.called)
+            plain(&it.name).replace('`', "'"),
+            plain(&it.caller),
+            plain(&it.called)
         );
         let spans = vec![
             (trees[from].trace_id, it.spans.0),
@@ -410,6 +410,7 @@ fn fallen_apart(trees: &[Tree]) -> Vec<Finding> {
     found.collect()
 }
 
+/// How many calls without an answer are looked at: of more, nobody can say which belongs to which.
 const CALLS: usize = 100;
 
 fn structure(tree: &Tree) -> Vec<Finding> {

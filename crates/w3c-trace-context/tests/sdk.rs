@@ -31,7 +31,7 @@ fn received_by(propagator: &dyn TextMapPropagator, headers: &HeaderMap) -> Conte
 fn list(members: Vec<(String, String)>) -> String {
     let members = members.into_iter().enumerate();
     let members: Vec<String> = members
-        .map(|(n, (key, value))| format!("{key}{n}={value}"))
+        .map(|(n, (key, value))| format!("{key}_{n}={value}"))
         .collect();
     members.join(",")
 }
