@@ -10,6 +10,10 @@ sysroot=$(rustc --print sysroot)
 RUST_LLD=$(find "$sysroot" -name rust-lld -type f | head -1)
 export RUST_LLD
 export RUSTFLAGS="--cfg getrandom_backend=\"unsupported\" -Clinker=$PWD/crates/in_browser/linker.sh -Clinker-flavor=wasm-ld"
+# What is built must not tell where.
+for folder in "$PWD" "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
+  RUSTFLAGS="$RUSTFLAGS --remap-path-prefix=$folder=."
+done
 if [ -d "$sysroot/lib/rustlib/$target/lib" ]; then
   standard_library=()
 elif [ -d /usr/lib/rustlib/src/rust/library ]; then
