@@ -99,7 +99,7 @@ async fn a_pasted_trace_is_told_what_the_lab_tells() {
 #[test]
 fn the_program_of_the_page_is_not_stale() {
     let program = fs::read(book::root().join("src/how-to/diagnose.wasm")).expect("the program");
-    let sources = sources::state_of_sources(&book::root().join("crates"));
+    let sources = sources::state_of_sources(&book::root().join("crates")).expect("the sources");
     let found = program
         .windows(sources.len())
         .any(|it| it == sources.as_bytes());

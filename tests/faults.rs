@@ -16,7 +16,7 @@ use lab::viewer;
 use lab::wire::{Fault, HOPS, Hop, Wire};
 use support::in_process::{self, Lab};
 use support::recording::check;
-use support::{FREE, Setup, client, shape};
+use support::{FREE, Setup, WHOLE, client, shape};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -36,26 +36,21 @@ async fn experiment(hop: Hop, fault: Option<Fault>) -> Case {
     case
 }
 
-/// The tree of a request when nothing is wrong with its headers.
-const WHOLE: &str = "\
-POST /api/query CLIENT fault-lab http 200
-  POST /api/query SERVER api-gateway http 200
-    POST /process CLIENT api-gateway http 200
-      POST /process SERVER user-service http 200
-        validate_user INTERNAL user-service
-        POST /generate CLIENT user-service http 200
-          POST /generate SERVER llm-service http 200
-            chat offline INTERNAL llm-service
-";
+/// The tree of a request when nothing is wrong with its headers: that of the services, below the client.
+fn whole() -> String {
+    let services = WHOLE.lines().map(|line| format!("  {line}\n"));
+    "POST /api/query CLIENT fault-lab http 200\n".to_owned() + &services.collect::<String>()
+}
 
-/// The lines of `WHOLE` at which each hop's SERVER span stands, and how deep.
+/// The lines of [`whole`] at which each hop's SERVER span stands, and how deep.
 const SERVERS: [(usize, usize); 3] = [(1, 1), (3, 3), (6, 5)];
 
-/// `WHOLE` before a hop and behind it, each as a tree of its own.
+/// [`whole`] before a hop and behind it, each as a tree of its own.
 fn halves(hop: Hop) -> [String; 2] {
     let index = HOPS.iter().position(|it| *it == hop).expect("a hop");
     let (line, depth) = SERVERS[index];
-    let lines: Vec<&str> = WHOLE.lines().collect();
+    let whole = whole();
+    let lines: Vec<&str> = whole.lines().collect();
     let before = lines[..line].join("\n") + "\n";
     let behind: String = lines[line..]
         .iter()
@@ -83,7 +78,7 @@ fn failed(hop: Hop, call: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_fault_there_is_one_trace_and_the_headers_arrive_as_they_were_sent() {
     let case = experiment(HOPS[0], None).await;
-    assert_eq!(case.trees.iter().map(shape).collect::<Vec<_>>(), [WHOLE]);
+    assert_eq!(case.trees.iter().map(shape).collect::<Vec<_>>(), [whole()]);
     assert!(case.trees[0].is_whole());
     let hops: Vec<&str> = case.wire.iter().map(|it| it.hop.as_str()).collect();
     assert_eq!(hops, HOPS.map(|hop| hop.name));
@@ -150,11 +145,11 @@ fn traces_are_as_said(case: &Case, hop: Hop, fault: Fault, what: &str) {
         | Fault::DuplicateTraceparent
         | Fault::DropTracestate
         | Fault::DropBaggage => {
-            assert_eq!(shapes, [WHOLE], "{what}");
+            assert_eq!(shapes, [whole()], "{what}");
             assert_eq!(status, Some(200), "{what}");
         }
         Fault::AddLatency => {
-            assert_eq!(shapes, [WHOLE], "{what}");
+            assert_eq!(shapes, [whole()], "{what}");
             let rows = &case.trees[0].rows;
             let server = rows
                 .iter()

@@ -11,20 +11,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use support::{Setup, System, client, hung, json_of, refused, serve, shape, span, within_reason};
+use support::{
+    Setup, System, WHOLE, client, hung, json_of, refused, serve, shape, span, within_reason,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-
-const WHOLE: &str = "\
-POST /api/query SERVER api-gateway http 200
-  POST /process CLIENT api-gateway http 200
-    POST /process SERVER user-service http 200
-      validate_user INTERNAL user-service
-      POST /generate CLIENT user-service http 200
-        POST /generate SERVER llm-service http 200
-          chat offline INTERNAL llm-service
-";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_valid_request_gives_one_trace_through_three_services() {

@@ -2,12 +2,13 @@
 
 include!("sources.rs");
 
-fn main() {
-    let folder = std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo"));
-    let crates = folder.parent().expect("the folder of the crates");
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let crates = std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("..");
+    let crates = crates.canonicalize()?;
     for folder in ["in_browser", "traces"] {
         println!("cargo:rerun-if-changed={}", crates.join(folder).display());
     }
-    let out = std::path::PathBuf::from(std::env::var("OUT_DIR").expect("cargo"));
-    std::fs::write(out.join("sources"), state_of_sources(crates)).expect("written");
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("sources"), state_of_sources(&crates)?)?;
+    Ok(())
 }

@@ -2,12 +2,15 @@
 // writes it into the program, and by the test, which looks for it there.
 
 /// FNV-1a over the names and the texts of all files below `crates/traces` and `crates/in_browser`.
-pub fn state_of_sources(crates: &std::path::Path) -> String {
+///
+/// # Errors
+/// When one of them cannot be read.
+pub fn state_of_sources(crates: &std::path::Path) -> std::io::Result<String> {
     let mut files = Vec::new();
     let mut folders = vec![crates.join("in_browser"), crates.join("traces")];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
             match path.is_dir() {
                 true if path.ends_with("target") => {}
                 true => folders.push(path),
@@ -18,21 +21,14 @@ pub fn state_of_sources(crates: &std::path::Path) -> String {
     files.sort();
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for path in files {
-        let name = path
-            .strip_prefix(crates)
-            .expect("below")
-            .to_string_lossy()
-            .replace('\\', "/");
-        let text = std::fs::read(&path).expect("a file");
-        for byte in name.bytes().chain([0]).chain(text) {
+        let name = path.strip_prefix(crates).unwrap_or(&path).to_string_lossy();
+        let name = name.replace('\\', "/");
+        for byte in name.bytes().chain([0]).chain(std::fs::read(&path)?) {
             // A checkout may have other line ends.
             if byte != b'\r' {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
             }
         }
     }
-    format!("one-trace-sources-{hash:014x}")
-        .chars()
-        .take(32)
-        .collect()
+    Ok(format!("one-trace source{hash:016x}"))
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use lab::book::Page;
 use regex::Regex;
 use serde_json::Value;
+use tokio::time::{timeout, timeout_at};
 
 use crate::page::{Action, Folder, Part, Step, Writing, steps};
 use crate::support::recording::{self, redact};
@@ -448,22 +449,30 @@ impl Reader {
         Ok(())
     }
 
+    /// What the lab tells its own pages: a piece whenever spans have come, from now on.
+    async fn news(&self) -> Result<reqwest::Response, String> {
+        let url = format!("http://127.0.0.1:{}/traces/events", self.port(3000));
+        let client = reqwest::Client::builder().no_proxy().build();
+        let answer = client.expect("a client").get(&url).send().await;
+        answer.map_err(|error| format!("{url}: {error}"))
+    }
+
     async fn open(&mut self, url: &str) -> Result<(), String> {
         let path = url
             .strip_prefix("http://127.0.0.1:3000")
             .ok_or(format!("{url} is not an address of the lab"))?;
         // A trace that is on its way has no page yet.
         let deadline = Instant::now() + ARRIVAL_DEADLINE;
+        let mut news = self.news().await?;
         loop {
             let (status, text) = self.get(path).await?;
             if status == 200 {
                 self.shown = text;
                 return Ok(());
             }
-            if Instant::now() > deadline {
+            if timeout_at(deadline.into(), news.chunk()).await.is_err() {
                 return Err(format!("{url} is answered {status}"));
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -514,6 +523,7 @@ impl Reader {
     async fn figure(&mut self, shown: &str, file: Option<PathBuf>) -> Result<(), String> {
         let started = Instant::now();
         let mut last = (String::new(), Instant::now());
+        let mut news = self.news().await?;
         loop {
             let mut figures = String::new();
             for id in self.traces().await {
@@ -538,7 +548,9 @@ impl Reader {
                     last.0
                 ));
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // To record anew, it must also be seen that nothing more comes.
+            let most = if self.record { QUIET } else { ARRIVAL_DEADLINE };
+            let _ = timeout(most, news.chunk()).await;
         }
     }
 

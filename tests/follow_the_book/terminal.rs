@@ -176,7 +176,6 @@ impl Drop for Terminal {
         let deadline = Instant::now() + Duration::from_secs(30);
         while kill("-0", group) && Instant::now() < deadline {
             let _ = running.child.try_wait();
-            std::thread::sleep(Duration::from_millis(20));
         }
         kill("-KILL", group);
     }

@@ -21,6 +21,17 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, OnceCell, watch};
 
+/// The tree of a valid request, as [`shape`] tells it.
+pub const WHOLE: &str = "\
+POST /api/query SERVER api-gateway http 200
+  POST /process CLIENT api-gateway http 200
+    POST /process SERVER user-service http 200
+      validate_user INTERNAL user-service
+      POST /generate CLIENT user-service http 200
+        POST /generate SERVER llm-service http 200
+          chat offline INTERNAL llm-service
+";
+
 /// Any free port of the loopback interface.
 pub const FREE: &str = "127.0.0.1:0";
 
