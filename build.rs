@@ -128,7 +128,7 @@ fn write_block(
     let file = folder.join(format!("{name}.md"));
     // The fence must be the longest run of backticks, and the text must begin on the line that the test is named after.
     let padding = "\n".repeat(written.line - 1);
-    let mut code = complete(&expanded.code);
+    let mut code = complete(&expanded.code, teaches(&origin));
     if let Some(folder) = root.join(&origin).parent() {
         // `#[path]` counts from the folder of the file that the listing shows.
         code = code.replace("#[path = \"", &format!("#[path = \"{}/", folder.display()));
@@ -183,9 +183,16 @@ fn included(
     )))
 }
 
+/// The crate that a listing of this file belongs to: the one that the book teaches, unless it is of another example.
+fn teaches(origin: &Path) -> &str {
+    let example = origin.strip_prefix("examples").ok();
+    let name = example.and_then(|path| path.iter().next()?.to_str());
+    name.unwrap_or("distributed_tracing")
+}
+
 /// A listing may be a module of a crate. Then it is compiled as one; what it takes from other modules (`crate::NAME`)
-/// comes from the crate that the book teaches. And a program needs a `main`.
-fn complete(code: &str) -> String {
+/// comes from `library`. And a program needs a `main`.
+fn complete(code: &str, library: &str) -> String {
     let code = code.trim_end();
     if code.contains("fn main(") {
         return code.to_owned();
@@ -201,7 +208,7 @@ fn complete(code: &str) -> String {
     }
     let imports: String = modules
         .iter()
-        .map(|name| format!("use distributed_tracing::{name};\n"))
+        .map(|name| format!("use {library}::{name};\n"))
         .collect();
     // On the line of the code's first line, so that the compiler counts lines as the file does.
     format!("mod listing {{ {code}\n}}\n{imports}fn main() {{}}")

@@ -1,6 +1,7 @@
-//! What tracing costs: the three services under load, with tracing off, at 10 % and at 100 %, in one run.
+//! What tracing costs: the three services under load, with tracing off, at several shares of requests, and with other
+//! ways to make spans, in one run.
 //!
-//! `cargo bench --bench overhead`. Load generator, services and receiver share the machine's cores, so read the
+//! `cargo bench --bench overhead`; with `COSTS=write` the tables of the guides are written too. Load generator, services and receiver share the machine's cores, so read the
 //! ratios and not the rates. Modes take turns, round by round, so that a machine that slows down slows all of them.
 
 use std::net::SocketAddr;
@@ -27,37 +28,92 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const MEASURED: Duration = Duration::from_secs(4);
 const SPANS_PER_REQUEST: u64 = 7;
 
-/// A name, the environment that makes it so, and the share of requests that is traced.
-const MODES: [(&str, &[(&str, &str)]); 3] = [
-    ("off", &[("OTEL_SDK_DISABLED", "true")]),
-    (
-        "10 %",
-        &[
-            ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
-            ("OTEL_TRACES_SAMPLER_ARG", "0.1"),
-        ],
+/// One row: how the services are run.
+struct Mode {
+    name: &'static str,
+    environment: &'static [(&'static str, &'static str)],
+    /// The binary that is all three services, by its argument; nothing for those of the tutorial.
+    binary: Option<&'static str>,
+    /// The table of a guide that it stands in, beside the untraced run.
+    guide: Option<&'static str>,
+}
+
+const fn ratio(
+    name: &'static str,
+    environment: &'static [(&'static str, &'static str)],
+    guide: Option<&'static str>,
+) -> Mode {
+    Mode {
+        name,
+        environment,
+        binary: None,
+        guide,
+    }
+}
+
+const fn variant(name: &'static str, binary: &'static str) -> Mode {
+    Mode {
+        name,
+        environment: &[],
+        binary: Some(binary),
+        guide: Some("with-tracing"),
+    }
+}
+
+const SAMPLER: (&str, &str) = ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio");
+const RATIO: &str = "OTEL_TRACES_SAMPLER_ARG";
+
+/// The first is what the others are compared with.
+const MODES: [Mode; 7] = [
+    ratio("no tracing", &[("OTEL_SDK_DISABLED", "true")], None),
+    ratio(
+        "none, a ratio of 0",
+        &[SAMPLER, (RATIO, "0.0")],
+        Some("sampling"),
     ),
-    ("100 %", &[]),
+    ratio("1 %", &[SAMPLER, (RATIO, "0.01")], Some("sampling")),
+    ratio("10 %", &[SAMPLER, (RATIO, "0.1")], Some("sampling")),
+    ratio("all", &[], Some("sampling")),
+    variant("`tracing` and a bridge", "instrumented_services"),
+    variant("ready-made layers", "ready_made_services"),
 ];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let binaries = services::build(true).await?;
-    let mut results: [Vec<Measured>; 3] = Default::default();
+    build_variants().await?;
+    let mut results: [Vec<Measured>; MODES.len()] = Default::default();
     let mut half = None;
     for round in 1..=ROUNDS {
-        for (mode, (name, environment)) in MODES.iter().enumerate() {
-            let measured = measure(&binaries, environment, half).await?;
+        for (mode, row) in MODES.iter().enumerate() {
+            let measured = measure(&binaries, row, half).await?;
             // Half of what the first untraced run could do, for every later run.
             half = half.or(Some(measured.saturated.rate / 2.0));
             eprintln!(
-                "round {round}, {name}: {:.0} requests/s",
-                measured.saturated.rate
+                "round {round}, {}: {:.0} requests/s",
+                row.name, measured.saturated.rate
             );
             results[mode].push(measured);
         }
     }
     report(&results, half.unwrap_or_default());
+    if std::env::var("COSTS").is_ok_and(|mode| mode == "write") {
+        for guide in ["sampling", "with-tracing"] {
+            let path = lab::book::root().join(format!("src/recordings/{guide}/cost.md"));
+            std::fs::write(&path, costs(&results, guide))
+                .with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Compiles the services of the other modes.
+async fn build_variants() -> anyhow::Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = tokio::process::Command::new(cargo);
+    build.args(["build", "--release", "--quiet", "--bins"]);
+    let status = build.current_dir(lab::book::root()).status().await?;
+    ensure!(status.success(), "the services do not compile: see above");
     Ok(())
 }
 
@@ -68,6 +124,8 @@ struct Measured {
     arrived: u64,
     lost: u64,
     lost_at_half: u64,
+    /// Of OTLP a request, unpacked.
+    bytes: f64,
 }
 
 /// What a load gave: answers per second, and latencies in microseconds, sorted.
@@ -86,39 +144,49 @@ impl Load {
     }
 }
 
-async fn measure(
-    binaries: &Path,
-    environment: &[(&str, &str)],
-    half: Option<f64>,
-) -> anyhow::Result<Measured> {
-    let (saturated, arrived, lost) = run(binaries, environment, None).await?;
-    let rate = half.unwrap_or(saturated.rate / 2.0);
-    let (half, arrived_at_half, lost_at_half) = run(binaries, environment, Some(rate)).await?;
+async fn measure(binaries: &Path, mode: &Mode, half: Option<f64>) -> anyhow::Result<Measured> {
+    let saturated = run(binaries, mode, None).await?;
+    let rate = half.unwrap_or(saturated.load.rate / 2.0);
+    let half = run(binaries, mode, Some(rate)).await?;
     Ok(Measured {
-        saturated,
-        half,
-        arrived: arrived + arrived_at_half,
-        lost: lost + lost_at_half,
-        lost_at_half,
+        arrived: saturated.arrived + half.arrived,
+        lost: saturated.lost + half.lost,
+        lost_at_half: half.lost,
+        bytes: half.bytes,
+        saturated: saturated.load,
+        half: half.load,
     })
 }
 
-/// Starts the system, loads it, stops it; returns the load, the spans that arrived, and those that did not.
-async fn run(
-    binaries: &Path,
-    environment: &[(&str, &str)],
-    rate: Option<f64>,
-) -> anyhow::Result<(Load, u64, u64)> {
-    let arrived = Arc::new(AtomicU64::new(0));
+/// The outcome of one load: what arrived, and how many spans did not.
+struct Run {
+    load: Load,
+    arrived: u64,
+    lost: u64,
+    bytes: f64,
+}
+
+/// What the receiver has counted.
+#[derive(Default)]
+struct Arrived {
+    spans: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// Starts the system, loads it, stops it.
+async fn run(binaries: &Path, mode: &Mode, rate: Option<f64>) -> anyhow::Result<Run> {
+    let arrived = Arc::<Arrived>::default();
     let otlp = receiver(Arc::clone(&arrived)).await?;
     let log: Arc<Mutex<Vec<String>>> = Arc::default();
     let mut chain: Vec<Service> = Vec::new();
     for name in CHAIN {
         let mut plan =
             Plan::new(binaries, name, "127.0.0.1:0".parse()?, otlp).with("RUST_LOG", "warn");
-        plan = environment
-            .iter()
-            .fold(plan, |plan, (key, value)| plan.with(key, value));
+        let environment = mode.environment.iter();
+        plan = environment.fold(plan, |plan, (key, value)| plan.with(key, value));
+        if let Some(binary) = mode.binary {
+            plan = plan.run_by(&format!("{binary} {name}"));
+        }
         if let Some(next) = chain.first() {
             plan = plan.calling(next.name, next.address);
         }
@@ -151,14 +219,21 @@ async fn run(
                 .ok()
         })
         .sum();
-    let arrived = arrived.load(Relaxed);
-    let sampled = environment.is_empty();
+    let bytes = arrived.bytes.load(Relaxed) as f64 / answered as f64;
+    let arrived = arrived.spans.load(Relaxed);
+    // Only the services of the tutorial count what they lose.
+    let all = mode.environment.is_empty() && mode.binary.is_none();
     let expected = answered * SPANS_PER_REQUEST;
     ensure!(
-        !sampled || arrived + lost == expected,
+        !all || arrived + lost == expected,
         "{arrived} spans arrived and {lost} were lost of {expected}"
     );
-    Ok((load, arrived, lost))
+    Ok(Run {
+        load,
+        arrived,
+        lost,
+        bytes,
+    })
 }
 
 /// Loads the gateway: as fast as it answers, or at `rate` requests a second, each latency counted from the moment
@@ -291,14 +366,17 @@ mod counted {
 }
 
 /// Counts the spans it receives and keeps none, so that the receiver's own cost stays out of the picture.
-async fn receiver(arrived: Arc<AtomicU64>) -> anyhow::Result<SocketAddr> {
-    let count = async |State(arrived): State<Arc<AtomicU64>>, body: Bytes| {
+async fn receiver(arrived: Arc<Arrived>) -> anyhow::Result<SocketAddr> {
+    let count = async |State(arrived): State<Arc<Arrived>>, body: Bytes| {
+        arrived.bytes.fetch_add(body.len() as u64, Relaxed);
         let request = counted::Request::decode(body).unwrap_or_default();
         let scopes = request
             .resource_spans
             .iter()
             .flat_map(|resource| &resource.scope_spans);
-        arrived.fetch_add(scopes.map(|scope| scope.spans.len() as u64).sum(), Relaxed);
+        arrived
+            .spans
+            .fetch_add(scopes.map(|scope| scope.spans.len() as u64).sum(), Relaxed);
     };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -314,8 +392,39 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
+/// The median of `value` over the rounds, as a ratio: of each round to the untraced run beside it.
+fn of_untraced(own: &[Measured], off: &[Measured], value: impl Fn(&Measured) -> f64) -> f64 {
+    let rounds = own.iter().zip(off);
+    median(rounds.map(|(own, off)| value(own) / value(off)).collect())
+}
+
+/// The table of a guide: what is true of the machine alone is left out.
+fn costs(results: &[Vec<Measured>; MODES.len()], guide: &str) -> String {
+    let first = match guide {
+        "sampling" => "Recorded",
+        _ => "Spans by",
+    };
+    let mut table = format!(
+        "| {first} | Processor time a request | Requests a second | Bytes of OTLP a request |\n|---|---|---|---|\n"
+    );
+    for (mode, measured) in MODES.iter().zip(results) {
+        let name = match mode.guide {
+            Some(it) if it == guide => mode.name,
+            // All requests by the services of the tutorial: the row that the variants are read beside.
+            Some("sampling") if mode.name == "all" => "OpenTelemetry's API",
+            None => mode.name,
+            _ => continue,
+        };
+        let cpu = of_untraced(measured, &results[0], |it| it.saturated.cpu);
+        let rate = of_untraced(measured, &results[0], |it| it.saturated.rate);
+        let bytes = median(measured.iter().map(|it| it.bytes).collect());
+        table.push_str(&format!("| {name} | {cpu:.2} | {rate:.2} | {bytes:.0} |\n"));
+    }
+    table
+}
+
 /// Medians over the rounds; ratios are medians of each round's own ratio to the untraced run beside it.
-fn report(results: &[Vec<Measured>; 3], half: f64) {
+fn report(results: &[Vec<Measured>; MODES.len()], half: f64) {
     println!(
         "\n{CONNECTIONS} connections; half of saturation: {half:.0} requests/s; medians of {ROUNDS} rounds\n"
     );
@@ -324,17 +433,9 @@ fn report(results: &[Vec<Measured>; 3], half: f64) {
          | p99 ms at half | of untraced | spans arrived | lost at half |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
-    for ((name, _), measured) in MODES.iter().zip(results) {
+    for (Mode { name, .. }, measured) in MODES.iter().zip(results) {
         let of = |value: &dyn Fn(&Measured) -> f64| median(measured.iter().map(value).collect());
-        let ratio = |value: &dyn Fn(&Measured) -> f64| {
-            median(
-                measured
-                    .iter()
-                    .zip(&results[0])
-                    .map(|(own, off)| value(own) / value(off))
-                    .collect(),
-            )
-        };
+        let ratio = |value: &dyn Fn(&Measured) -> f64| of_untraced(measured, &results[0], value);
         let arrived: u64 = measured.iter().map(|round| round.arrived).sum();
         let lost: u64 = measured.iter().map(|round| round.lost).sum();
         let lost_at_half: u64 = measured.iter().map(|round| round.lost_at_half).sum();

@@ -10,11 +10,11 @@ use std::process::Stdio;
 
 use clap::ValueEnum as _;
 use lab::diagnose::{Rule, diagnose};
-use lab::services::{Plan, Service, is_setting};
+use lab::services::is_setting;
 use lab::wire::Fault;
-use lab::{otlp, receiver, waterfall};
+use lab::{otlp, waterfall};
 use support::recording::{self, check, figures, redact};
-use support::{FREE, Setup, Stopped, System, binaries, client, hung, refused, serve};
+use support::{FREE, Setup, Stopped, binaries, hung, refused};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
@@ -87,43 +87,6 @@ async fn a_service_that_does_not_answer() {
     let stopped = ask(setup, 504).await;
     is_sound(&stopped);
     check("slow.html", &figure(&stopped)).unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_at_the_edge() {
-    let mut build = Command::new(env!("CARGO"));
-    build
-        .args(["build", "--quiet", "--bin", "edge_gateway"])
-        .current_dir(lab::book::root());
-    assert!(build.status().await.expect("cargo runs").success());
-
-    let System {
-        gateway,
-        user,
-        llm,
-        store,
-        wire,
-        log,
-    } = setup().start().await;
-    let backend = serve(receiver::routes(store.clone())).await;
-    let free = FREE.parse().expect("an address");
-    let plan = Plan::new(&binaries().await, "edge-gateway", free, backend)
-        .calling("user-service", user.address);
-    let edge = Service::start(plan, log.sink()).await.expect("it starts");
-    let request = client()
-        .post(format!("http://{}/api/query", edge.address))
-        .header(
-            "traceparent",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        )
-        .json(&serde_json::json!({ "user_id": "user_1", "query": "What is a trace?" }));
-    assert_eq!(request.send().await.expect("an answer").status(), 200);
-    for service in [edge, gateway, user, llm] {
-        service.stop().await;
-    }
-    let stopped = Stopped { store, wire, log };
-    is_sound(&stopped);
-    check("stranger.html", &figure(&stopped)).unwrap();
 }
 
 /// What the lab prints is recorded from the lab: its help, its list, and a trace.
@@ -212,14 +175,13 @@ fn show_in_readme() {
 }
 
 /// What is recorded here and in `tests/python_original`; of two folders in `tests/faults.rs` and `tests/diagnose.rs`. All else is recorded where the tutorial is followed.
-const ELSEWHERE: [&str; 12] = [
+const ELSEWHERE: [&str; 11] = [
     "fallen-apart.html",
     "faults.txt",
     "help.txt",
     "lost-spans.txt",
     "missing-service.html",
     "slow.html",
-    "stranger.html",
     "terminal.txt",
     "three-traces.html",
     "whole.html",

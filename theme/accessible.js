@@ -19,6 +19,12 @@
   label.hidden = true;
   label.before(button);
 
+  // The boxes of a list to tick can be ticked, and say what they are for.
+  for (const box of document.querySelectorAll("main li > input[type=checkbox]")) {
+    box.disabled = false;
+    box.setAttribute("aria-label", box.parentElement.textContent.trim());
+  }
+
   // What scrolls must be within reach of the arrow keys.
   const reach = () => {
     for (const wide of document.querySelectorAll("pre > code, .table-wrapper")) {

@@ -102,6 +102,7 @@ pub fn refused() -> (SocketAddr, TcpSocket) {
 #[derive(Default)]
 pub struct Setup {
     variables: Vec<(&'static str, String, String)>,
+    programs: Vec<(&'static str, String)>,
     backend: Option<SocketAddr>,
     wired: bool,
     faults: Vec<(&'static str, Fault)>,
@@ -168,6 +169,12 @@ impl Setup {
         self
     }
 
+    /// Lets another command be the service; the test compiles its binary before.
+    pub fn run_by(mut self, service: &'static str, command: &str) -> Self {
+        self.programs.push((service, command.to_owned()));
+        self
+    }
+
     /// Exports to `address` instead of the lab's receiver.
     pub fn with_backend(mut self, address: SocketAddr) -> Self {
         self.backend = Some(address);
@@ -206,6 +213,10 @@ impl Setup {
                 .iter()
                 .filter(|(service, ..)| [name, "all"].contains(service));
             let plan = own.fold(plan, |plan, (_, key, value)| plan.with(key, value));
+            let other = self.programs.iter().find(|(service, _)| *service == name);
+            let plan = other
+                .iter()
+                .fold(plan, |plan, (_, command)| plan.run_by(command));
             Service::start(plan, log.sink())
                 .await
                 .expect("the service starts")

@@ -1,8 +1,8 @@
 //! What the book shows of real runs: the files in src/recordings, written when that is asked for, compared otherwise.
 #![allow(dead_code)] // each test file uses a part of it
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use lab::tree::Tree;
 use lab::waterfall;
@@ -28,12 +28,17 @@ pub fn check(name: &str, now: &str) -> Result<(), String> {
         return Ok(());
     }
     match overwrite() {
-        true => fs::write(&path, now).map_err(|error| format!("{}: {error}", path.display())),
+        true => write(&path, now).map_err(|error| format!("{}: {error}", path.display())),
         false => Err(format!(
             "{name} is stale (SNAPSHOTS=overwrite records anew): {}",
             difference(&redact(&recorded), &redact(now))
         )),
     }
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    fs::write(path, text)
 }
 
 /// Where two texts differ first, with what stands around it.

@@ -75,6 +75,7 @@ pub const CHAIN: [&str; 3] = ["llm-service", "user-service", "api-gateway"];
 pub struct Plan {
     name: &'static str,
     program: PathBuf,
+    arguments: Vec<String>,
     environment: Vec<(String, String)>,
 }
 
@@ -85,11 +86,22 @@ impl Plan {
         let plan = Plan {
             name,
             program: binaries.join(file),
+            arguments: Vec::new(),
             environment: Vec::new(),
         };
         plan.with(&variable(name, "ADDR"), address)
             .with("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{otlp}"))
             .with("NO_PROXY", "127.0.0.1,localhost")
+    }
+
+    /// Lets another command be the service: a binary of the same folder, and its arguments.
+    pub fn run_by(mut self, command: &str) -> Self {
+        let mut words = command.split(' ');
+        let binary = words.next().unwrap_or_default();
+        self.program
+            .set_file_name(format!("{binary}{}", std::env::consts::EXE_SUFFIX));
+        self.arguments = words.map(str::to_owned).collect();
+        self
     }
 
     /// Tells the service where to find the one that it calls.
@@ -137,9 +149,11 @@ impl Service {
         let Plan {
             name,
             program,
+            arguments,
             environment,
         } = plan;
         let mut command = Command::new(&program);
+        command.args(arguments);
         for (key, _) in std::env::vars_os().filter(|(key, _)| is_setting(&key.to_string_lossy())) {
             command.env_remove(key);
         }

@@ -1,0 +1,30 @@
+//! A process without a propagator.
+
+use distributed_tracing::outgoing::Upstream;
+use distributed_tracing::telemetry;
+use opentelemetry::global;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+
+use crate::setup::{FLUSH, exporter};
+use crate::stock::order;
+
+/// Wrong: without `set_text_map_propagator` the global propagator writes nothing and
+/// reads nothing, and says nothing about it.
+pub async fn broken(stock: Upstream) -> anyhow::Result<()> {
+    let provider = SdkTracerProvider::builder()
+        .with_resource(Resource::builder().with_service_name("shop").build())
+        .with_batch_exporter(exporter()?)
+        .build();
+    global::set_tracer_provider(provider.clone());
+    order(stock).await?;
+    Ok(provider.shutdown_with_timeout(FLUSH)?)
+}
+
+/// `telemetry::init` sets it.
+pub async fn repaired(stock: Upstream) -> anyhow::Result<()> {
+    let telemetry = telemetry::init("shop")?;
+    order(stock).await?;
+    telemetry.shutdown();
+    Ok(())
+}

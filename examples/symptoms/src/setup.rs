@@ -1,0 +1,56 @@
+//! What the symptoms that set up OpenTelemetry themselves have in common.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use distributed_tracing::spans::{EventType, trace};
+use distributed_tracing::telemetry;
+use opentelemetry::global;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use tracing::Subscriber;
+use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_subscriber::registry::LookupSpan;
+
+/// How long the last spans may take to the backend.
+pub const FLUSH: Duration = Duration::from_millis(500);
+
+/// The exporter of the tutorial: OTLP over HTTP, by the standard variables.
+///
+/// # Errors
+/// When one of the variables cannot be used.
+pub fn exporter() -> anyhow::Result<SpanExporter> {
+    SpanExporter::builder()
+        .with_http()
+        .build()
+        .context("the OTEL_EXPORTER_OTLP_* variables cannot be used")
+}
+
+/// The spans of `service`, in batches to `exporter`; global, with the propagators of
+/// the tutorial.
+pub fn provider(service: &'static str, exporter: SpanExporter) -> SdkTracerProvider {
+    let provider = SdkTracerProvider::builder()
+        .with_resource(Resource::builder().with_service_name(service).build())
+        .with_batch_exporter(exporter)
+        .build();
+    global::set_tracer_provider(provider.clone());
+    telemetry::set_propagator();
+    provider
+}
+
+/// Makes OpenTelemetry spans of `tracing`'s.
+pub fn layer<S>(provider: &SdkTracerProvider) -> OpenTelemetryLayer<S, SdkTracer>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    tracing_opentelemetry::layer().with_tracer(provider.tracer("symptoms"))
+}
+
+/// Work under one span of its own.
+pub async fn pay() {
+    let paid = async { Ok::<(), Infallible>(()) };
+    let Ok(()) = trace("pay", EventType::Tool, paid).await;
+}

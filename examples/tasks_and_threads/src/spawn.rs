@@ -1,0 +1,22 @@
+//! `tokio::spawn`: a new task starts without a context.
+
+use std::convert::Infallible;
+
+use distributed_tracing::spans::{EventType, trace};
+use opentelemetry::trace::FutureExt as _;
+use tokio::task::JoinError;
+
+/// The context is taken here, where the task is made, and not where it runs.
+pub async fn kept() -> Result<(), JoinError> {
+    tokio::spawn(fetch().with_current_context()).await
+}
+
+/// Wrong: `fetch` begins a trace of its own.
+pub async fn lost() -> Result<(), JoinError> {
+    tokio::spawn(fetch()).await
+}
+
+async fn fetch() {
+    let work = async { Ok::<(), Infallible>(()) };
+    let Ok(()) = trace("fetch", EventType::Tool, work).await;
+}

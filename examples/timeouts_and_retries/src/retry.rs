@@ -1,0 +1,238 @@
+// ANCHOR: code
+//! A call that is tried again: every attempt is a CLIENT span of its own, below one
+//! INTERNAL span for all of them.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, StatusCode};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use distributed_tracing::error::{ApiError, CallError};
+use distributed_tracing::outgoing::inject_context_into_carrier;
+use distributed_tracing::telemetry::{record_error, tracer};
+use opentelemetry::trace::{
+    FutureExt as _, SpanKind, TraceContextExt as _, Tracer as _,
+};
+use opentelemetry::{Context, KeyValue};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::budget::Budget;
+use crate::circuit::Circuit;
+
+/// Why there is no answer, after all attempts. Names no address, so it is safe to
+/// put on a span.
+#[derive(Debug, thiserror::Error)]
+pub enum RetryError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("not called: too many calls have failed")]
+    CircuitOpen,
+}
+
+impl RetryError {
+    /// The value of `error.type`.
+    pub fn error_type(&self) -> Cow<'static, str> {
+        match self {
+            RetryError::Call(error) => error.error_type(),
+            RetryError::CircuitOpen => "circuit_open".into(),
+        }
+    }
+}
+
+impl From<RetryError> for ApiError {
+    fn from(error: RetryError) -> Self {
+        match error {
+            RetryError::Call(error) => error.into(),
+            RetryError::CircuitOpen => ApiError::UpstreamFailed,
+        }
+    }
+}
+
+/// The pauses between attempts: two of them, about 50 and about 100 milliseconds.
+/// With jitter, so that callers who failed together do not come back together.
+pub fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_times(2)
+        .with_jitter()
+}
+
+/// Whether the same request may do better later: no answer, or one that says so.
+/// What the other side refuses, it refuses again.
+pub fn is_worth_a_retry(error: &CallError) -> bool {
+    match error {
+        CallError::Timeout | CallError::Unreachable => true,
+        CallError::Status(status) => matches!(
+            *status,
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+        ),
+        CallError::InvalidAnswer => false,
+    }
+}
+
+/// A service that this one calls until it answers. Only for calls that may be made
+/// twice: an answer that was lost on the way back has done its work.
+pub struct Retrying {
+    client: Client,
+    base: Url,
+    circuit: Circuit,
+}
+
+impl Retrying {
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(base: Url, circuit: Circuit) -> reqwest::Result<Self> {
+        let client = Client::builder().redirect(Policy::none()).build()?;
+        Ok(Retrying {
+            client,
+            base,
+            circuit,
+        })
+    }
+
+    /// POSTs `body` as JSON to `path`, as often as it is worth it.
+    ///
+    /// # Errors
+    /// That of the last attempt; or that none was made, because the circuit is open.
+    pub async fn post<Answer: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Answer, RetryError> {
+        let span = tracer().start(format!("POST {path} with retries"));
+        let cx = Context::current_with_span(span);
+        let result = self.tries(path, body).with_context(cx.clone()).await;
+        if let Err(error) = &result {
+            record_error(&cx.span(), error.error_type(), error.to_string());
+        }
+        cx.span().end();
+        result
+    }
+
+    async fn tries<Answer: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Answer, RetryError> {
+        let budget = Budget::current();
+        let mut pauses = pauses().build();
+        let mut resends = 0;
+        loop {
+            if !self.circuit.lets_through(Instant::now()) {
+                return Err(RetryError::CircuitOpen);
+            }
+            let result = self.attempt(path, body, resends, budget).await;
+            let failed = result.as_ref().is_err_and(is_worth_a_retry);
+            self.circuit.report(!failed, Instant::now());
+            let Err(error) = result else {
+                return Ok(result?);
+            };
+            let pause = pauses
+                .next()
+                .filter(|pause| *pause < budget.left_for_a_call());
+            match pause {
+                Some(pause) if failed => tokio::time::sleep(pause).await,
+                _ => return Err(error.into()),
+            }
+            resends += 1;
+        }
+    }
+
+    /// One request under a CLIENT span, which ends with the budget at the latest.
+    async fn attempt<Answer: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        resends: i64,
+        budget: Budget,
+    ) -> Result<Answer, CallError> {
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", "POST"),
+            KeyValue::new(
+                "server.address",
+                self.base.host_str().unwrap_or_default().to_owned(),
+            ),
+        ];
+        if resends > 0 {
+            attributes.push(KeyValue::new("http.request.resend_count", resends));
+        }
+        let tracer = tracer();
+        let span = tracer
+            .span_builder(format!("POST {path}"))
+            .with_kind(SpanKind::Client)
+            .with_attributes(attributes)
+            .start(&tracer);
+        let cx = Context::current_with_span(span);
+        let send = self.send(path, body, budget).with_context(cx.clone());
+        let result = send.await;
+        if let Err(error) = &result {
+            record_error(&cx.span(), error.error_type(), error.description());
+        }
+        cx.span().end();
+        result
+    }
+
+    async fn send<Answer: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        budget: Budget,
+    ) -> Result<Answer, CallError> {
+        let mut headers = HeaderMap::new();
+        inject_context_into_carrier(&mut headers);
+        budget.inject(&mut headers);
+        let mut url = self.base.clone();
+        url.set_path(path);
+        let request = self.client.post(url).headers(headers).json(body);
+        let response = request.timeout(budget.left_for_a_call()).send().await?;
+
+        let status = response.status();
+        let code =
+            KeyValue::new("http.response.status_code", i64::from(status.as_u16()));
+        Context::map_current(|cx| cx.span().set_attribute(code));
+        if !status.is_success() {
+            return Err(CallError::Status(status));
+        }
+        Ok(response.json().await?)
+    }
+}
+// ANCHOR_END: code
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_differ_from_caller_to_caller() {
+        let of = |seed| -> Vec<u128> {
+            let pauses = pauses().with_jitter_seed(seed).build();
+            pauses.map(|pause| pause.as_millis()).collect()
+        };
+        for seed in 0..100 {
+            let pauses = of(seed);
+            assert_eq!(pauses.len(), 2);
+            assert!((50..=100).contains(&pauses[0]), "{pauses:?}");
+            assert!((100..=200).contains(&pauses[1]), "{pauses:?}");
+        }
+        assert!((1..100).any(|seed| of(seed) != of(0)), "there is no jitter");
+    }
+
+    #[test]
+    fn what_was_refused_is_not_asked_again() {
+        let status =
+            |code| CallError::Status(StatusCode::from_u16(code).expect("a code"));
+        for code in [429, 502, 503, 504] {
+            assert!(is_worth_a_retry(&status(code)), "{code}");
+        }
+        for code in [400, 403, 404, 409, 500, 501] {
+            assert!(!is_worth_a_retry(&status(code)), "{code}");
+        }
+        assert!(!is_worth_a_retry(&CallError::InvalidAnswer));
+    }
+}

@@ -1,0 +1,37 @@
+//! api-gateway at the edge of a system: the service of the tutorial, with `edge`
+//! around its routes.
+
+use std::time::Duration;
+
+use distributed_tracing::error::Failure;
+use distributed_tracing::outgoing::Upstream;
+use distributed_tracing::{server, settings, telemetry};
+use tokio::net::TcpListener;
+use trust_boundaries::edge::{edge, set_propagator};
+
+// Its `main` is not called.
+#[allow(dead_code)]
+#[path = "../../../distributed_tracing/src/bin/api_gateway.rs"]
+mod api_gateway;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let telemetry = telemetry::init("edge-gateway")?;
+    set_propagator();
+    let address: String = settings::read("EDGE_GATEWAY_ADDR", "127.0.0.1:5000")?;
+    let user_service =
+        Upstream::from_env("USER_SERVICE", "http://127.0.0.1:5001", DEADLINE)?;
+    let routes = edge(api_gateway::routes(user_service), DEADLINE);
+    let listener = TcpListener::bind(&address).await?;
+    println!(
+        "edge-gateway listening on http://{}",
+        listener.local_addr()?
+    );
+    let served = axum::serve(listener, routes)
+        .with_graceful_shutdown(server::stop_signal())
+        .await;
+    telemetry.shutdown();
+    Ok(served?)
+}

@@ -1,0 +1,123 @@
+//! A trace arrives whole or not at all, the flag on the wire says which, and the Collector's configuration is one.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use lab::report;
+use serde_yaml_ng::Value;
+
+use crate::support::recording::{check, figures};
+use crate::support::{Setup, Stopped, WHOLE, shape};
+
+const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
+const RATIO: &str = "OTEL_TRACES_SAMPLER_ARG";
+
+fn setup() -> Setup {
+    Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
+}
+
+/// A share of what begins at the gateway, as the guide sets it.
+fn share(setup: Setup, ratio: &str) -> Setup {
+    let setup = setup.with("api-gateway", SAMPLER, "parentbased_traceidratio");
+    setup.with("api-gateway", RATIO, ratio)
+}
+
+async fn ask(setup: Setup, times: usize) -> Stopped {
+    let system = setup.start().await;
+    for _ in 0..times {
+        assert_eq!(system.ask("user_1").await.status(), 200);
+    }
+    system.stop().await
+}
+
+/// None and all of 200 have a chance of one in 10^25 each.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_arrives_whole_or_not_at_all() {
+    let trees = ask(share(setup(), "0.25"), 200).await.trees();
+    assert!((1..200).contains(&trees.len()), "{} of 200", trees.len());
+    for tree in trees {
+        assert_eq!(shape(&tree), WHOLE);
+    }
+}
+
+/// The same headers, but for the last digit.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_flag_on_the_wire_says_what_the_next_service_does() {
+    for (ratio, flags, spans) in [("1.0", "01", 7), ("0.0", "00", 0)] {
+        let stopped = ask(share(setup().wired(), ratio), 1).await;
+        assert_eq!(stopped.store.usage().spans, spans);
+        let exchanges = stopped.wire.exchanges();
+        let sent: Vec<_> = exchanges.iter().filter_map(|it| it.sent_by()).collect();
+        assert_eq!(sent.len(), 2, "one header on each hop between services");
+        for header in sent {
+            assert_eq!(header.sampled, flags == "01");
+        }
+        let between: Vec<_> = exchanges
+            .into_iter()
+            .filter(|it| it.hop != "client-gateway")
+            .collect();
+        let name = format!("sampling/flags-{flags}.html");
+        check(&name, &(report::wire(&between, false).into_string() + "\n")).unwrap();
+    }
+}
+
+/// `traceidratio` looks at the trace id alone: a service that has another ratio than the first tears traces apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ratio_that_ignores_the_parent_tears_traces_apart() {
+    let deaf = setup().with("user-service", SAMPLER, "traceidratio");
+    let stopped = ask(deaf.with("user-service", RATIO, "0.0"), 1).await;
+    let trees = stopped.trees();
+    let expected = "\
+POST /api/query SERVER api-gateway http 200
+  POST /process CLIENT api-gateway http 200
+";
+    assert_eq!(trees.iter().map(shape).collect::<String>(), expected);
+    check("sampling/torn.html", &figures(&trees)).unwrap();
+}
+
+/// What the Collector's documentation says of its configuration. The Collector itself is asked in the workflow.
+#[test]
+fn the_configuration_of_the_collector_holds_together() {
+    let path = lab::book::root().join("examples/sampling/collector.yaml");
+    let file: Value =
+        serde_yaml_ng::from_str(&fs::read_to_string(path).expect("a file")).expect("YAML");
+    let names = |value: &Value| -> Vec<String> {
+        let texts = value.as_sequence().expect("a list").iter();
+        texts
+            .map(|it| it.as_str().expect("text").to_owned())
+            .collect()
+    };
+    let traces = &file["service"]["pipelines"]["traces"];
+    for kind in ["receivers", "processors", "exporters"] {
+        let used: BTreeSet<String> = names(&traces[kind]).into_iter().collect();
+        let defined = file[kind].as_mapping().expect("a map").keys();
+        let defined = defined
+            .map(|it| it.as_str().expect("text").to_owned())
+            .collect();
+        assert_eq!(
+            used, defined,
+            "{kind}: a pipeline uses what is defined, and all of it"
+        );
+    }
+    // https://github.com/open-telemetry/opentelemetry-collector/tree/main/processor#recommended-processors
+    let processors = names(&traces["processors"]);
+    assert_eq!(processors, ["memory_limiter", "tail_sampling", "batch"]);
+
+    let sampling = &file["processors"]["tail_sampling"];
+    for policy in sampling["policies"].as_sequence().expect("policies") {
+        let kind = policy["type"].as_str().expect("a type");
+        let setting = match kind {
+            "status_code" => &policy[kind]["status_codes"],
+            "latency" => &policy[kind]["threshold_ms"],
+            "probabilistic" => &policy[kind]["sampling_percentage"],
+            other => panic!("{other} is not looked at here"),
+        };
+        assert!(!setting.is_null(), "{kind} has nothing to go by");
+        assert!(policy["name"].is_string());
+    }
+    // A decision that comes before the deadline of a request would not see its end.
+    let wait = sampling["decision_wait"]
+        .as_str()
+        .and_then(|it| it.strip_suffix('s'));
+    assert!(wait.expect("seconds").parse::<u32>().expect("a number") > 10);
+}
