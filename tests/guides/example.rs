@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use lab::services::is_setting;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
-use lab::{grpc, receiver};
+use lab::{grpc, otlp, receiver};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
@@ -137,4 +137,10 @@ pub fn in_order(mut trees: Vec<Tree>) -> Vec<Tree> {
 pub fn shapes(trees: &[Tree]) -> String {
     let shapes: Vec<String> = trees.iter().map(shape).collect();
     shapes.join("\n")
+}
+
+/// All that was sent of a tree, as JSON.
+pub fn sent(tree: &Tree) -> String {
+    let spans = tree.rows.iter().map(|row| &*row.span);
+    serde_json::to_string(&otlp::to_request(spans)).expect("JSON")
 }

@@ -14,6 +14,7 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message as _;
 use regex::Regex;
 use reqwest::Method;
+use serde_json::json;
 
 use crate::example::binaries;
 use crate::support::recording::{check, figures};
@@ -148,27 +149,28 @@ async fn the_exporter_does_not_export_its_own_lines() {
     let stopped = system.stop().await;
     assert!(!stopped.log.find("user-service", "ExportError").is_empty());
     let records = records.lock().expect("a lock");
-    let own = records
-        .iter()
-        .filter(|(scope, _)| scope.starts_with("opentelemetry"));
-    assert_eq!(own.count(), 0, "{records:?}");
-    assert!(!records.is_empty());
+    assert_eq!(records.len(), 2, "listening, and answered: {records:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_count_all_requests_and_name_a_trace_that_was_recorded() {
-    let setup = setup().await.with(
-        "api-gateway",
-        "OTEL_TRACES_SAMPLER",
-        "parentbased_traceidratio",
-    );
-    let system = setup
-        .with("api-gateway", "OTEL_TRACES_SAMPLER_ARG", "0.5")
-        .start()
-        .await;
-    const REQUESTS: usize = 100;
-    for _ in 0..REQUESTS {
-        assert_eq!(system.ask("user_1").await.status(), 200);
+    let system = setup().await.start().await;
+    // The last ones are not sampled: as examples they would lead nowhere.
+    let callers = [
+        "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "11111111111111111111111111111111-2222222222222222-00",
+    ];
+    for caller in callers {
+        for _ in 0..10 {
+            let request = client().post(format!("http://{}/api/query", system.gateway.address));
+            let request = request
+                .header("traceparent", format!("00-{caller}"))
+                .json(&json!({
+                    "user_id": "user_1",
+                    "query": "What is a trace?",
+                }));
+            assert_eq!(request.send().await.expect("an answer").status(), 200);
+        }
     }
     // Another method is another status, and no new value of a label.
     let process = format!("http://{}/process", system.user.address);
@@ -192,14 +194,10 @@ async fn metrics_count_all_requests_and_name_a_trace_that_was_recorded() {
     let text = answer.text().await.expect("text");
     let stopped = system.stop().await;
     let trees = stopped.trees();
-    assert!(trees.len() < REQUESTS, "all are sampled");
     let count = text
         .lines()
         .find(|it| it.contains("_count{") && it.contains("\"200\""));
-    assert!(
-        count.expect("a count").ends_with(&format!(" {REQUESTS}")),
-        "{text}"
-    );
+    assert!(count.expect("a count").ends_with(" 20"), "{text}");
     assert!(
         text.contains("http_request_method=\"_OTHER\"") && !text.contains("ODD"),
         "{text}"
