@@ -200,6 +200,6 @@ async fn no_message_names_an_address() {
         Some("unreachable")
     );
     for text in [body, sent(&tree), stopped.log.lines().join("\n")] {
-        assert!(!text.contains("48151"), "{text}");
+        assert!(!text.contains("key-48151"), "{text}");
     }
 }

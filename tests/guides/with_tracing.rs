@@ -95,7 +95,7 @@ async fn baggage_gets_through_and_the_flag_is_respected() {
                 .post(format!("http://{}/api/query", system.gateway.address))
                 .header("traceparent", traceparent)
                 .header("baggage", "tenant=acme")
-                .header(AUTHORIZATION, "Bearer 48151")
+                .header(AUTHORIZATION, "Bearer key-48151")
                 .json(&json!({ "user_id": "user_1", "query": "What is a trace?" }));
             assert_eq!(request.send().await.expect("an answer").status(), 200);
         }
@@ -116,7 +116,7 @@ async fn baggage_gets_through_and_the_flag_is_respected() {
             );
         }
         // A layer that records all headers was told to leave this one out.
-        assert!(!sent(&tree).contains("48151"), "{way}");
+        assert!(!sent(&tree).contains("key-48151"), "{way}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! A layer that makes spans of everything, the exporter's own included.
 
 use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::task::spawn_blocking;
 use tracing::instrument;
 use tracing_subscriber::filter::Targets;
@@ -15,12 +16,7 @@ pub async fn broken() -> anyhow::Result<()> {
     let provider = provider("shop", exporter);
     tracing_subscriber::registry().with(layer(&provider)).init();
     order().await;
-    spawn_blocking(move || {
-        provider.force_flush()?;
-        provider.shutdown_with_timeout(FLUSH)
-    })
-    .await??;
-    Ok(())
+    flush_twice(provider).await
 }
 
 /// Spans of our own code, and of nothing below it.
@@ -32,12 +28,16 @@ pub async fn repaired() -> anyhow::Result<()> {
         .with(layer(&provider).with_filter(own))
         .init();
     order().await;
-    spawn_blocking(move || {
+    flush_twice(provider).await
+}
+
+/// The first flush makes spans, and the second sends them.
+async fn flush_twice(provider: SdkTracerProvider) -> anyhow::Result<()> {
+    let flush = move || {
         provider.force_flush()?;
         provider.shutdown_with_timeout(FLUSH)
-    })
-    .await??;
-    Ok(())
+    };
+    Ok(spawn_blocking(flush).await??)
 }
 
 #[instrument]

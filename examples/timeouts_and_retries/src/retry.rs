@@ -76,6 +76,18 @@ pub fn is_worth_a_retry(error: &CallError) -> bool {
     }
 }
 
+/// Whether the other side does not do its work. One that refuses does.
+pub fn is_down(error: &CallError) -> bool {
+    match error {
+        CallError::Status(status) => {
+            status.is_server_error() || is_worth_a_retry(error)
+        }
+        CallError::Timeout | CallError::Unreachable | CallError::InvalidAnswer => {
+            true
+        }
+    }
+}
+
 /// A service that this one calls until it answers. Only for calls that may be made
 /// twice: an answer that was lost on the way back has done its work.
 pub struct Retrying {
@@ -127,17 +139,19 @@ impl Retrying {
             if !self.circuit.lets_through(Instant::now()) {
                 return Err(RetryError::CircuitOpen);
             }
-            let result = self.attempt(path, body, resends, budget).await;
-            let failed = result.as_ref().is_err_and(is_worth_a_retry);
-            self.circuit.report(!failed, Instant::now());
-            let Err(error) = result else {
-                return Ok(result?);
+            let error = match self.attempt(path, body, resends, budget).await {
+                Ok(answer) => {
+                    self.circuit.report(true, Instant::now());
+                    return Ok(answer);
+                }
+                Err(error) => error,
             };
-            let pause = pauses
-                .next()
-                .filter(|pause| *pause < budget.left_for_a_call());
+            self.circuit.report(!is_down(&error), Instant::now());
+            let pause = pauses.next().filter(|_| is_worth_a_retry(&error));
             match pause {
-                Some(pause) if failed => tokio::time::sleep(pause).await,
+                Some(pause) if pause < budget.left_for_a_call() => {
+                    tokio::time::sleep(pause).await;
+                }
                 _ => return Err(error.into()),
             }
             resends += 1;
@@ -152,12 +166,14 @@ impl Retrying {
         resends: i64,
         budget: Budget,
     ) -> Result<Answer, CallError> {
+        let url = self.url(path);
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let port = url.port_or_known_default().unwrap_or_default();
         let mut attributes = vec![
             KeyValue::new("http.request.method", "POST"),
-            KeyValue::new(
-                "server.address",
-                self.base.host_str().unwrap_or_default().to_owned(),
-            ),
+            KeyValue::new("url.full", url.to_string()),
+            KeyValue::new("server.address", host),
+            KeyValue::new("server.port", i64::from(port)),
         ];
         if resends > 0 {
             attributes.push(KeyValue::new("http.request.resend_count", resends));
@@ -169,7 +185,7 @@ impl Retrying {
             .with_attributes(attributes)
             .start(&tracer);
         let cx = Context::current_with_span(span);
-        let send = self.send(path, body, budget).with_context(cx.clone());
+        let send = self.send(url, body, budget).with_context(cx.clone());
         let result = send.await;
         if let Err(error) = &result {
             record_error(&cx.span(), error.error_type(), error.description());
@@ -180,15 +196,13 @@ impl Retrying {
 
     async fn send<Answer: DeserializeOwned>(
         &self,
-        path: &str,
+        url: Url,
         body: &impl Serialize,
         budget: Budget,
     ) -> Result<Answer, CallError> {
         let mut headers = HeaderMap::new();
         inject_context_into_carrier(&mut headers);
         budget.inject(&mut headers);
-        let mut url = self.base.clone();
-        url.set_path(path);
         let request = self.client.post(url).headers(headers).json(body);
         let response = request.timeout(budget.left_for_a_call()).send().await?;
 
@@ -200,6 +214,14 @@ impl Retrying {
             return Err(CallError::Status(status));
         }
         Ok(response.json().await?)
+    }
+
+    /// `path` at the base URL, whose own path and query may hold a key.
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(path);
+        url.set_query(None);
+        url
     }
 }
 // ANCHOR_END: code
@@ -234,5 +256,8 @@ mod tests {
             assert!(!is_worth_a_retry(&status(code)), "{code}");
         }
         assert!(!is_worth_a_retry(&CallError::InvalidAnswer));
+        for (code, down) in [(403, false), (429, true), (500, true), (503, true)] {
+            assert_eq!(is_down(&status(code)), down, "{code}");
+        }
     }
 }
