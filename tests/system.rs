@@ -417,6 +417,16 @@ impl HeldModel {
     }
 }
 
+/// Whoever has read "listening" may stop the service: the signal must find it ready, or its last spans are lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_listens_can_be_stopped() {
+    for _ in 0..10 {
+        let stopped = System::start().await.stop().await;
+        // The gateway was the last to start, and is the first to be stopped.
+        assert_eq!(stopped.log.find("api-gateway", "stopping").len(), 1);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_lets_requests_in_flight_finish_and_flushes_every_span() {
     let model = HeldModel::default();

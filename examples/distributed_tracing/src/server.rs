@@ -1,6 +1,7 @@
 //! Serves the routes of one service: limits on every request, a health check, and an
 //! orderly stop.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tower_http::map_request_body::MapRequestBodyLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::incoming::continue_trace;
 use crate::settings;
@@ -58,6 +59,8 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let pause = settings::deadline("BODY_TIMEOUT_MS", BODY_DEADLINE)?;
     let patience = settings::deadline("SHUTDOWN_TIMEOUT_MS", SHUTDOWN_DEADLINE)?;
+    // Before anyone can know that we listen, and stop us.
+    let stop = stop_signal().context("signals cannot be awaited")?;
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("{name} cannot listen on {address}"))?;
@@ -66,7 +69,7 @@ pub async fn serve(
     let (stopping, stopped) = oneshot::channel();
     let server = axum::serve(listener, traced(routes, pause))
         .with_graceful_shutdown(async {
-            stop_signal().await;
+            stop.await;
             info!("stopping: no new requests");
             let _ = stopping.send(());
         });
@@ -85,31 +88,33 @@ pub async fn serve(
     }
 }
 
-/// Waits for Ctrl-C or, on Unix, SIGTERM, which is how Kubernetes and Docker stop a
-/// process.
-pub async fn stop_signal() {
-    let ctrl_c = async {
-        if let Err(error) = tokio::signal::ctrl_c().await {
-            warn!(%error, "Ctrl-C cannot be awaited");
-            std::future::pending::<()>().await;
+/// Ctrl-C or SIGTERM, which is how Kubernetes and Docker stop a process. From this
+/// call on they do not end the process; the future says when one has come.
+///
+/// # Errors
+/// When the process cannot listen to signals.
+#[cfg(unix)]
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-    };
-    #[cfg(unix)]
-    let terminate = async {
-        use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => drop(terminate.recv().await),
-            Err(error) => {
-                warn!(%error, "SIGTERM cannot be awaited");
-                std::future::pending().await
-            }
-        }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
+    })
+}
 
-    tokio::select! {
-        () = ctrl_c => {}
-        () = terminate => {}
-    }
+/// Ctrl-C.
+///
+/// # Errors
+/// None here; where Ctrl-C cannot be listened to, the future never ends.
+#[cfg(not(unix))]
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    })
 }

@@ -85,9 +85,10 @@ pub async fn serve(spans: Spans) -> anyhow::Result<()> {
     };
     let routes = routes.route("/health", get(async || "ok"));
     let listener = TcpListener::bind(&address).await?;
+    let stop = server::stop_signal()?;
     println!("{name} listening on http://{}", listener.local_addr()?);
     let served = axum::serve(listener, routes)
-        .with_graceful_shutdown(server::stop_signal())
+        .with_graceful_shutdown(stop)
         .await;
     if let Err(error) = provider.shutdown_with_timeout(telemetry::FLUSH_TIMEOUT) {
         tracing::warn!(%error, "the last spans were not flushed");

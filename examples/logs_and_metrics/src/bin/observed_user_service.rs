@@ -33,10 +33,11 @@ async fn main() -> Result<(), Failure> {
         .route("/metrics", get(metrics).with_state(all));
     let listener = TcpListener::bind(&address).await?;
     let address = listener.local_addr()?;
+    let stop = server::stop_signal()?;
     println!("user-service listening on http://{address}");
     info!(%address, "listening");
     let served = axum::serve(listener, routes)
-        .with_graceful_shutdown(server::stop_signal())
+        .with_graceful_shutdown(stop)
         .await;
     telemetry.shutdown();
     Ok(served?)

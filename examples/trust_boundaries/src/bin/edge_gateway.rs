@@ -25,12 +25,13 @@ async fn main() -> Result<(), Failure> {
         Upstream::from_env("USER_SERVICE", "http://127.0.0.1:5001", DEADLINE)?;
     let routes = edge(api_gateway::routes(user_service), DEADLINE);
     let listener = TcpListener::bind(&address).await?;
+    let stop = server::stop_signal()?;
     println!(
         "edge-gateway listening on http://{}",
         listener.local_addr()?
     );
     let served = axum::serve(listener, routes)
-        .with_graceful_shutdown(server::stop_signal())
+        .with_graceful_shutdown(stop)
         .await;
     telemetry.shutdown();
     Ok(served?)

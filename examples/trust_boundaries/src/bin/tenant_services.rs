@@ -52,9 +52,10 @@ async fn main() -> Result<(), Failure> {
     let provider = start_tracing(name)?;
     let address: String = settings::read(variable, "127.0.0.1:0")?;
     let listener = TcpListener::bind(&address).await?;
+    let stop = server::stop_signal()?;
     println!("{name} listening on http://{}", listener.local_addr()?);
     let served = axum::serve(listener, routes)
-        .with_graceful_shutdown(server::stop_signal())
+        .with_graceful_shutdown(stop)
         .await;
     provider.shutdown_with_timeout(Duration::from_secs(5))?;
     Ok(served?)
