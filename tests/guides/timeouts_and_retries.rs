@@ -1,17 +1,20 @@
 //! Attempts are spans, the caller's time is kept on every hop, and an open circuit calls nobody.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::post;
+use axum::middleware::from_fn;
+use axum::routing::{get, post};
 use reqwest::Response;
 use serde_json::json;
+use timeouts_and_retries::budget::keep_budget;
 
 use crate::example::{binaries, in_order, sent, shapes};
 use crate::support::recording::{check, figures};
-use crate::support::{Setup, Stopped, client, hung, refused, serve, span};
+use crate::support::{Setup, Stopped, client, hung, refused, serve, span, within_reason};
 
 const HEADER: &str = "x-envoy-expected-rq-timeout-ms";
 
@@ -158,6 +161,16 @@ async fn what_is_left_of_the_time_is_passed_on() {
         told[0] <= 5_000 && told.is_sorted_by(|a, b| a > b),
         "{told:?}"
     );
+}
+
+/// Work that calls nobody ends too, when its caller has gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn work_without_an_end_has_one() {
+    let routes = Router::new().route("/", get(pending::<&str>));
+    let address = serve(routes.layer(from_fn(keep_budget))).await;
+    let request = client().get(format!("http://{address}")).header(HEADER, 20);
+    let answer = within_reason(request.send()).await.expect("an answer");
+    assert_eq!(answer.status(), 504);
 }
 
 /// What 403 means does not change with the next attempt.
