@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use serde_json::Value;
 use tokio::time::{timeout, timeout_at};
 
 use crate::page::{Action, Folder, Part, Step, Writing, steps};
+use crate::support::free_port;
 use crate::support::recording::{self, redact};
 use crate::terminal::Terminal;
 
@@ -92,7 +92,7 @@ impl Reader {
             parent,
             terminals: BTreeMap::new(),
             last: 0,
-            ports: PORTS.into_iter().zip(free_ports()).collect(),
+            ports: PORTS.map(|port| (port, free_port())).into_iter().collect(),
             typed,
             known: HashSet::new(),
             shown: String::new(),
@@ -608,12 +608,6 @@ impl Drop for Reader {
         self.terminals.clear();
         let _ = fs::remove_dir_all(&self.parent);
     }
-}
-
-/// Free ports below those that the system hands out to others, for processes that are told where to listen.
-fn free_ports() -> impl Iterator<Item = u16> {
-    let first = 20_000 + u16::try_from(std::process::id() % 10_000).expect("below 10,000");
-    (first..32_000).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
 }
 
 /// The file of the recording that a page includes.

@@ -3,6 +3,7 @@
 //!
 //! `SNAPSHOTS=overwrite cargo test --test guides` records them anew.
 
+mod component;
 mod example;
 mod form;
 #[path = "../support/mod.rs"]

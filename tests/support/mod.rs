@@ -6,6 +6,7 @@ pub mod recording;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -34,6 +35,22 @@ POST /api/query SERVER api-gateway http 200
 
 /// Any free port of the loopback interface.
 pub const FREE: &str = "127.0.0.1:0";
+
+/// A free port below those that the system hands out to others, for a process that is told where to listen. No two calls
+/// give the same.
+pub fn free_port() -> u16 {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
+        let own = u16::try_from(std::process::id() % 10_000).expect("below 10,000");
+        AtomicU16::new(20_000 + own)
+    });
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(port < 32_000, "no port is free");
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 /// Whether a program that a test calls is not there. Says so, and how to get it; in CI that is a failure.
 pub fn is_missing(program: &str, get: &str) -> bool {

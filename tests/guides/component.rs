@@ -1,0 +1,100 @@
+//! What the guides run beside the services: where install.sh has put it, and how it is started and stopped.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::support::skipped;
+
+/// The slowest, a backend in Python, takes a quarter of a minute on an idle machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// The folder of an installed component, such as `nats`; `None` where install.sh has not been run since its version
+/// changed.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let root = lab::book::root();
+    let folder = root.join("target/components").join(name);
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let pinned = read(root.join(format!("tests/guides/components/{name}.txt")));
+    assert!(
+        !pinned.is_empty(),
+        "tests/guides/components has no {name}.txt"
+    );
+    if read(folder.join("installed")) != pinned {
+        skipped(
+            name,
+            &format!("it with `bash tests/guides/components/install.sh {name}`"),
+        );
+        return None;
+    }
+    Some(folder)
+}
+
+/// A component that runs until it is stopped, or dropped.
+pub struct Component {
+    child: Child,
+    lines: watch::Receiver<Vec<String>>,
+    _readers: JoinSet<()>,
+}
+
+impl Component {
+    /// Starts it, and waits until it prints a line that contains `ready`.
+    pub async fn start(mut command: Command, ready: &str) -> Component {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let (sender, lines) = watch::channel(Vec::new());
+        let mut readers = JoinSet::new();
+        readers.spawn(read(
+            child.stdout.take().expect("an output"),
+            sender.clone(),
+        ));
+        readers.spawn(read(child.stderr.take().expect("an output"), sender));
+        let component = Component {
+            child,
+            lines,
+            _readers: readers,
+        };
+        component.wait_for(ready).await;
+        component
+    }
+
+    /// All that it has printed so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.borrow().clone()
+    }
+
+    /// Waits until it has printed a line that contains `text`.
+    pub async fn wait_for(&self, text: &str) {
+        let mut lines = self.lines.clone();
+        let printed = lines.wait_for(|lines| lines.iter().any(|line| line.contains(text)));
+        let printed = timeout(DEADLINE, printed).await;
+        assert!(
+            matches!(printed, Ok(Ok(_))),
+            "it did not print {text:?}, but {:#?}",
+            self.lines()
+        );
+    }
+
+    /// Kills it, as a crash does.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it was running");
+    }
+}
+
+async fn read(output: impl AsyncRead + Unpin, lines: watch::Sender<Vec<String>>) {
+    let mut output = BufReader::new(output).lines();
+    while let Ok(Some(line)) = output.next_line().await {
+        lines.send_modify(|lines| lines.push(line));
+    }
+}
