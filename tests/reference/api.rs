@@ -1,0 +1,122 @@
+//! The public items of the modules that carry the context, with their docs, as they stand in the code.
+
+use crate::support::recording::check;
+use crate::{anchored, source};
+
+/// In the order of the page.
+const MODULES: [&str; 4] = ["incoming", "outgoing", "spans", "telemetry"];
+
+#[test]
+fn the_reference_has_every_public_item_with_the_words_of_the_code() {
+    let page = std::fs::read_to_string(lab::book::root().join("src/reference/api.md"));
+    let page = page.expect("a page");
+    let mut recorded = String::new();
+    for module in MODULES {
+        for item in items(&source(&format!("{module}.rs"))) {
+            let include = format!(
+                "{{{{#include ../recordings/reference/api.md:{}}}}}",
+                item.name
+            );
+            assert!(
+                page.contains(&include),
+                "{module}::{} is not on the page",
+                item.name
+            );
+            recorded += &anchored(&item.name, &item.text());
+        }
+    }
+    check("reference/api.md", &recorded).unwrap();
+}
+
+/// A public item: `Upstream::post`, its docs, and its signature.
+struct Item {
+    name: String,
+    docs: String,
+    signature: String,
+}
+
+impl Item {
+    fn text(&self) -> String {
+        let escaped = self
+            .signature
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;");
+        let docs = self
+            .docs
+            .replace("[`", "`")
+            .replace("`]", "`")
+            .replace("# Errors\n", "**Errors.** ");
+        format!(
+            "<pre><code class=\"language-rust\">{escaped}</code></pre>\n\n{}\n",
+            docs.trim()
+        )
+    }
+}
+
+/// Reads what rustfmt has written: an item of a module begins its line, one of an `impl` is four columns in.
+fn items(text: &str) -> Vec<Item> {
+    let (mut items, mut docs, mut of) = (Vec::new(), String::new(), String::new());
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(name) = line
+            .strip_prefix("impl ")
+            .and_then(|it| it.strip_suffix(" {"))
+        {
+            of = format!("{name}::");
+        } else if line == "}" {
+            of.clear();
+        }
+        let code = line.trim_start();
+        if let Some(doc) = code.strip_prefix("///") {
+            docs += doc.strip_prefix(' ').unwrap_or(doc);
+            docs.push('\n');
+            continue;
+        }
+        if code.starts_with("#[") {
+            continue;
+        }
+        if code.starts_with("pub ") && !code.starts_with("pub mod") {
+            let mut signature = line.to_owned();
+            // An enum is shown with its variants, a function without its body, a struct without its fields.
+            while !signature.ends_with(['{', ';', '}'])
+                || signature.contains("pub enum") && !signature.ends_with("\n}")
+            {
+                signature.push('\n');
+                signature += lines.next().expect("the item ends");
+            }
+            items.push(Item {
+                name: format!("{of}{}", name(code)),
+                docs: std::mem::take(&mut docs),
+                signature: unindented(&signature),
+            });
+        }
+        docs.clear();
+    }
+    items
+}
+
+/// The word behind `fn`, `struct`, `enum` or `const`.
+fn name(code: &str) -> &str {
+    let words = code.split_whitespace();
+    let name = words
+        .skip_while(|word| !["fn", "struct", "enum", "const"].contains(word))
+        .nth(1);
+    let name = name.expect("a name");
+    name.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .next()
+        .expect("a name")
+}
+
+/// Without the indentation of an `impl`, and without the brace that opens what is not shown.
+fn unindented(signature: &str) -> String {
+    let indent = signature.len() - signature.trim_start().len();
+    let lines = signature
+        .lines()
+        .map(|line| line.get(indent..).unwrap_or_default());
+    let text = lines.collect::<Vec<_>>().join("\n");
+    text.strip_suffix('{')
+        .unwrap_or(&text)
+        .trim_end()
+        .to_owned()
+}
