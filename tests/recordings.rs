@@ -175,12 +175,13 @@ fn show_in_readme() {
 }
 
 /// What is recorded here and in `tests/python_original`; of two folders in `tests/faults.rs` and `tests/diagnose.rs`. All else is recorded where the tutorial is followed.
-const ELSEWHERE: [&str; 11] = [
+const ELSEWHERE: [&str; 12] = [
     "fallen-apart.html",
     "faults.txt",
     "help.txt",
     "lost-spans.txt",
     "missing-service.html",
+    "python-original.md",
     "slow.html",
     "terminal.txt",
     "three-traces.html",

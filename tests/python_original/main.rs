@@ -16,6 +16,7 @@ use lab::diagnose::{Rule, diagnose};
 use lab::receiver;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
+use regex::Regex;
 use serde_json::{Value, json};
 use support::{client, recording, skipped, within_reason};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -53,7 +54,7 @@ struct Original {
     /// The printed ports, and the free ones in their place.
     ports: Vec<(u16, u16)>,
     store: Store,
-    _services: Vec<Child>,
+    services: Vec<Child>,
 }
 
 impl Original {
@@ -113,25 +114,30 @@ impl Original {
             folder,
             ports,
             store,
-            _services: services,
+            services,
         }
     }
 
     /// One request as the tutorial's; waits for its spans, and returns its trees, the earliest first.
     async fn ask(&self) -> Vec<Tree> {
-        let gateway = self
-            .ports
-            .iter()
-            .find(|(page, _)| *page == 5000)
-            .expect("the gateway")
-            .1;
-        let request = client()
-            .post(format!("http://127.0.0.1:{gateway}/api/query"))
-            .json(&json!({ "user_id": "user_1", "query": "What is a trace?" }));
+        let query = json!({ "user_id": "user_1", "query": "What is a trace?" });
+        let (status, _) = self.send(&query).await;
+        assert_eq!(status, 200);
+        self.trees(SPANS).await
+    }
+
+    /// What a client of the gateway is answered.
+    async fn send(&self, query: &Value) -> (u16, String) {
+        let (_, gateway) = self.ports[2];
+        let request = client().post(format!("http://127.0.0.1:{gateway}/api/query"));
+        let answer = request.json(query).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("text"))
+    }
+
+    /// Waits for so many spans, and returns their trees, the earliest first.
+    async fn trees(&self, spans: usize) -> Vec<Tree> {
         let mut changes = self.store.changes();
-        let answer = request.send().await.expect("an answer");
-        assert_eq!(answer.status(), 200);
-        while self.store.usage().spans < SPANS {
+        while self.store.usage().spans < spans {
             within_reason(changes.changed())
                 .await
                 .expect("the store goes on");
@@ -185,6 +191,8 @@ async fn one_request_is_answered_200_passes_its_test_and_leaves_three_traces() {
     let original = Original::start(folder, &[]).await;
     let trees = original.ask().await;
     assert_eq!(trees.len(), 3);
+    let mut rows = trees.iter().flat_map(|tree| &tree.rows);
+    assert!(rows.all(|row| row.span.kind() == "INTERNAL"));
     recording::check("three-traces.html", &recording::figures(&trees))
         .unwrap_or_else(|stale| panic!("{stale}"));
     let rules: Vec<Rule> = diagnose(&trees, &[]).iter().map(|it| it.rule).collect();
@@ -208,4 +216,59 @@ async fn the_cause_is_the_capital_letter() {
     );
     assert!(trees[0].is_whole());
     assert_eq!(diagnose(&trees, &[]), []);
+}
+
+/// The page *From Python to Rust* shows what the original makes of a request that fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_fail_are_answered_200_or_with_a_traceback() {
+    let Some(folder) = installed() else { return };
+    let (nobody, _taken) = support::refused();
+    let model = format!("http://{nobody}/v1");
+    let no_model = [("OPENAI_BASE_URL", &*model)];
+    let query = |user: &str| json!({ "user_id": user, "query": "What is a trace?" });
+    // What happens, the request, its settings, whether llm-service is killed before, and how many spans arrive.
+    let cases = [
+        ("unknown user", query("nobody"), &[][..], false, 3),
+        ("field is missing", json!({}), &[], false, 2),
+        ("llm-service is down", query("user_1"), &[], true, 3),
+        ("model is down", query("user_1"), &no_model, false, 6),
+    ];
+    let mut table =
+        "| Request | Status | Body | Traces | Spans in error |\n|---|---|---|---|---|\n".to_owned();
+    for (what, query, settings, down, spans) in cases {
+        let mut original = Original::start(folder.clone(), settings).await;
+        if down {
+            original.services[0].kill().await.expect("it was running");
+        }
+        let (status, body) = original.send(&query).await;
+        let trees = original.trees(spans).await;
+        let rows = trees.iter().flat_map(|tree| &tree.rows);
+        let failed: Vec<String> = rows
+            .filter(|row| row.span.is_error())
+            .map(|row| format!("`{}`", row.span.name()))
+            .collect();
+        let failed = if failed.is_empty() {
+            "none".to_owned()
+        } else {
+            failed.join("<br>")
+        };
+        let (body, count) = (told(&body), trees.len());
+        table += &format!("| {what} | {status} | {body} | {count} | {failed} |\n");
+    }
+    recording::check("python-original.md", &table).unwrap_or_else(|stale| panic!("{stale}"));
+}
+
+/// The body of an answer, for a cell of a table.
+fn told(body: &str) -> String {
+    if body.contains("Traceback") {
+        return "a page with the traceback".to_owned();
+    }
+    let body: Value = serde_json::from_str(body).expect("JSON");
+    let port = Regex::new(r"port=\d+").expect("a pattern");
+    let body = port
+        .replace_all(&body.to_string(), "port=PORT")
+        .into_owned();
+    let start: String = body.chars().take(120).collect();
+    let rest = if start.len() < body.len() { "…" } else { "" };
+    format!("`{start}{rest}`")
 }
