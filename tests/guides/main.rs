@@ -3,12 +3,14 @@
 //!
 //! `SNAPSHOTS=overwrite cargo test --test guides` records them anew.
 
+mod collector;
 mod component;
 mod example;
 mod form;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod compose_and_kubernetes;
 mod logs_and_metrics;
 mod sampling;
 mod symptoms;
