@@ -12,3 +12,7 @@ for file in */collector*.yaml; do
   docker run --rm --volume "$PWD:/etc/otel:ro" "${variables[@]}" \
     otel/opentelemetry-collector-contrib:0.135.0 validate --config "/etc/otel/$file"
 done
+docker run --rm --volume "$PWD:/etc/otel:ro" jaegertracing/jaeger:2.13.0 \
+  validate --config /etc/otel/scaling/jaeger-cassandra.yaml
+docker run --rm --volume "$PWD:/etc/otel:ro" grafana/tempo:2.8.2 \
+  -config.file=/etc/otel/scaling/tempo.yaml -config.verify=true
