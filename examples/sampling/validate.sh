@@ -1,6 +1,18 @@
 #!/usr/bin/env bash
-# Asks the OpenTelemetry Collector itself whether its configuration is one. Needs Docker.
+# Asks the OpenTelemetry Collector itself whether its configuration files, of all examples, are ones. Needs Docker.
 set -euo pipefail
-cd "$(dirname "$0")"
-docker run --rm --volume "$PWD:/etc/otel:ro" --env BACKEND_ENDPOINT=http://localhost:4318 \
-  otel/opentelemetry-collector-contrib:0.135.0 validate --config /etc/otel/collector.yaml
+cd "$(dirname "$0")/.."
+for file in */collector*.yaml; do
+  echo "$file"
+  # Each variable that has no default gets a value; where it leads is not looked at.
+  variables=()
+  for name in $(grep --only-matching --extended-regexp '\$\{env:[A-Z_]+\}' "$file" | tr --delete '${}' | sort --unique); do
+    variables+=(--env "${name#env:}=http://localhost:4318")
+  done
+  docker run --rm --volume "$PWD:/etc/otel:ro" "${variables[@]}" \
+    otel/opentelemetry-collector-contrib:0.135.0 validate --config "/etc/otel/$file"
+done
+docker run --rm --volume "$PWD:/etc/otel:ro" jaegertracing/jaeger:2.13.0 \
+  validate --config /etc/otel/scaling/jaeger-cassandra.yaml
+docker run --rm --volume "$PWD:/etc/otel:ro" grafana/tempo:2.8.2 \
+  -config.file=/etc/otel/scaling/tempo.yaml -config.verify=true

@@ -10,7 +10,7 @@ use crate::example::page;
 use crate::support::recording;
 
 /// Each guide with an example, whose test has its name with `_` for `-`.
-const GUIDES: [&str; 8] = [
+const GUIDES: [&str; 10] = [
     "symptoms",
     "tasks-and-threads",
     "timeouts-and-retries",
@@ -19,6 +19,8 @@ const GUIDES: [&str; 8] = [
     "with-tracing",
     "test-propagation",
     "trust-boundaries",
+    "compose-and-kubernetes",
+    "more-than-one-machine",
 ];
 
 #[test]

@@ -3,13 +3,16 @@
 //!
 //! `SNAPSHOTS=overwrite cargo test --test guides` records them anew.
 
+mod collector;
 mod component;
 mod example;
 mod form;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod compose_and_kubernetes;
 mod logs_and_metrics;
+mod more_than_one_machine;
 mod sampling;
 mod symptoms;
 mod tasks_and_threads;

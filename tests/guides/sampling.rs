@@ -1,11 +1,8 @@
 //! A trace arrives whole or not at all, the flag on the wire says which, and the Collector's configuration is one.
 
-use std::collections::BTreeSet;
-use std::fs;
-
 use lab::report;
-use serde_yaml_ng::Value;
 
+use crate::collector::{collector, texts};
 use crate::support::recording::{check, figures};
 use crate::support::{Setup, Stopped, WHOLE, shape};
 
@@ -78,29 +75,9 @@ POST /api/query SERVER api-gateway http 200
 /// What the Collector's documentation says of its configuration. The Collector itself is asked in the workflow.
 #[test]
 fn the_configuration_of_the_collector_holds_together() {
-    let path = lab::book::root().join("examples/sampling/collector.yaml");
-    let file: Value =
-        serde_yaml_ng::from_str(&fs::read_to_string(path).expect("a file")).expect("YAML");
-    let names = |value: &Value| -> Vec<String> {
-        let texts = value.as_sequence().expect("a list").iter();
-        texts
-            .map(|it| it.as_str().expect("text").to_owned())
-            .collect()
-    };
-    let traces = &file["service"]["pipelines"]["traces"];
-    for kind in ["receivers", "processors", "exporters"] {
-        let used: BTreeSet<String> = names(&traces[kind]).into_iter().collect();
-        let defined = file[kind].as_mapping().expect("a map").keys();
-        let defined = defined
-            .map(|it| it.as_str().expect("text").to_owned())
-            .collect();
-        assert_eq!(
-            used, defined,
-            "{kind}: a pipeline uses what is defined, and all of it"
-        );
-    }
+    let file = collector("examples/sampling/collector.yaml");
     // https://github.com/open-telemetry/opentelemetry-collector/tree/main/processor#recommended-processors
-    let processors = names(&traces["processors"]);
+    let processors = texts(&file["service"]["pipelines"]["traces"]["processors"]);
     assert_eq!(processors, ["memory_limiter", "tail_sampling", "batch"]);
 
     let sampling = &file["processors"]["tail_sampling"];

@@ -82,6 +82,13 @@ pub struct Plan {
 impl Plan {
     /// The service `name`, which listens on `address` and exports its spans to the receiver at `otlp`.
     pub fn new(binaries: &Path, name: &'static str, address: SocketAddr, otlp: SocketAddr) -> Self {
+        Plan::bare(binaries, name)
+            .with(&variable(name, "ADDR"), address)
+            .with("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{otlp}"))
+    }
+
+    /// The service `name`, with the settings that it has by itself.
+    pub fn bare(binaries: &Path, name: &'static str) -> Self {
         let file = name.replace('-', "_") + std::env::consts::EXE_SUFFIX;
         let plan = Plan {
             name,
@@ -89,9 +96,7 @@ impl Plan {
             arguments: Vec::new(),
             environment: Vec::new(),
         };
-        plan.with(&variable(name, "ADDR"), address)
-            .with("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{otlp}"))
-            .with("NO_PROXY", "127.0.0.1,localhost")
+        plan.with("NO_PROXY", "127.0.0.1,localhost")
     }
 
     /// Lets another command be the service: a binary of the same folder, and its arguments.

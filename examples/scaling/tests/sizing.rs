@@ -1,0 +1,120 @@
+//! The sizing against numbers worked out by hand, and against what must hold for all.
+
+use clap::Parser as _;
+use proptest::prelude::*;
+use scaling::{Load, Unusable};
+
+fn load(spans_per_second: f64) -> Load {
+    let mut load = Load::parse_from(["sizing", "--spans-per-second=1"]);
+    load.spans_per_second = spans_per_second;
+    load
+}
+
+#[test]
+fn by_hand() {
+    let load = Load {
+        spans_per_second: 100_000.0,
+        headroom: 2.0,
+        spans_per_trace: 10.0,
+        bytes_per_span: 500.0,
+        compressed_bytes_per_span: 100.0,
+        kept_share: 0.1,
+        decision_wait_seconds: 10.0,
+        memory_factor: 4.0,
+        collector_spans_per_second: 60_000.0,
+        partition_mb_per_second: 5.0,
+        kafka_hours: 10.0,
+        copies: 3.0,
+        retention_days: 10.0,
+    };
+    let size = load.size().expect("a size");
+    assert_eq!(size.network_mb_per_second, 100.0);
+    assert_eq!(size.compressed_mb_per_second, 20.0);
+    // 200,000 / 60,000 = 3.3
+    assert_eq!(size.collectors, 4);
+    // 200,000 spans/s for 10 s, in traces of 10, by 4
+    assert_eq!(size.traces_held, 50_000);
+    // 500,000 spans of 500 bytes, four times
+    assert_eq!(size.held_gb, 1.0);
+    // 20 MB/s at 5 each
+    assert_eq!(size.partitions, 4);
+    // 100,000 * 100 bytes * 36,000 s * 3
+    assert!((size.kafka_tb - 1.08).abs() < 1e-9);
+    // 10,000 * 500 bytes * 864,000 s * 3
+    assert!((size.stored_tb - 12.96).abs() < 1e-9);
+}
+
+#[test]
+fn what_is_no_load_is_refused_with_its_name() {
+    for wrong in [0.0, -1.0, f64::NAN, f64::INFINITY, -0.0] {
+        let refused = load(wrong).size();
+        assert_eq!(refused, Err(Unusable::NotPositive("spans-per-second")));
+    }
+    let share = Load {
+        kept_share: 1.1,
+        ..load(1.0)
+    };
+    assert!(matches!(share.size(), Err(Unusable::OutOfRange(_))));
+    let headroom = Load {
+        headroom: 0.5,
+        ..load(1.0)
+    };
+    assert!(matches!(headroom.size(), Err(Unusable::OutOfRange(_))));
+    assert_eq!(load(f64::MAX).size(), Err(Unusable::TooLarge));
+}
+
+/// Sums of such numbers are not exact.
+const CLOSE: f64 = 1.0 + 1e-9;
+
+fn any_load() -> impl Strategy<Value = Load> {
+    let any = || prop_oneof![any::<f64>(), 1e-3..1e9f64];
+    proptest::collection::vec(any(), 13).prop_map(|of| Load {
+        spans_per_second: of[0],
+        headroom: of[1],
+        spans_per_trace: of[2],
+        bytes_per_span: of[3],
+        compressed_bytes_per_span: of[4],
+        kept_share: of[5],
+        decision_wait_seconds: of[6],
+        memory_factor: of[7],
+        collector_spans_per_second: of[8],
+        partition_mb_per_second: of[9],
+        kafka_hours: of[10],
+        copies: of[11],
+        retention_days: of[12],
+    })
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics_and_what_has_a_size_has_a_finite_one(load in any_load()) {
+        if let Ok(size) = load.size() {
+            prop_assert!(size.stored_tb.is_finite() && size.held_gb.is_finite());
+            prop_assert!(size.network_mb_per_second.is_finite());
+            let _ = size.to_string();
+        }
+    }
+
+    #[test]
+    fn there_is_enough_of_everything(spans in 1.0..1e8f64) {
+        let load = load(spans);
+        let size = load.size().expect("a size");
+        let busiest = spans * load.headroom;
+        let collectors = size.collectors as f64;
+        prop_assert!(collectors * load.collector_spans_per_second * CLOSE >= busiest);
+        let capacity = size.partitions as f64 * load.partition_mb_per_second;
+        prop_assert!(capacity * CLOSE >= size.compressed_mb_per_second);
+        prop_assert_eq!(size.partitions % size.collectors, 0);
+        let held = size.traces_held as f64 * collectors * load.spans_per_trace;
+        prop_assert!(held * CLOSE >= busiest * load.decision_wait_seconds);
+    }
+
+    #[test]
+    fn more_spans_never_need_less(spans in 1.0..1e8f64, more in 1.0..10.0f64) {
+        let (less, more) = (load(spans).size(), load(spans * more).size());
+        let (less, more) = (less.expect("a size"), more.expect("a size"));
+        prop_assert!(less.collectors <= more.collectors);
+        prop_assert!(less.kafka_tb <= more.kafka_tb);
+        prop_assert!(less.stored_tb <= more.stored_tb);
+    }
+}
