@@ -10,6 +10,7 @@ mod form;
 mod support;
 
 mod logs_and_metrics;
+mod real_llm;
 mod sampling;
 mod symptoms;
 mod tasks_and_threads;
