@@ -594,6 +594,21 @@ async fn a_client_that_goes_ends_the_call_and_its_span_with_what_was_known() {
     assert_eq!(chat.proto().events.len(), 1);
 }
 
+/// A span that has not ended is not exported.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_does_not_wait_for_an_answer_loses_its_span() {
+    let address = model(|| {
+        let first = stream::iter([Bytes::from(piece("one"))]);
+        stream(first.chain(stream::pending()))
+    })
+    .await;
+    let streaming = Streaming::start(address, &[("SHUTDOWN_TIMEOUT_MS", "100")]).await;
+    let mut answer = streaming.ask("?").await;
+    within_reason(answer.chunk()).await.expect("a piece");
+    let (tree, _) = streaming.stop().await;
+    assert_eq!(shape(&tree), "POST /generate SERVER llm-service http 200\n");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_models_server_is_told_of_the_trace_only_when_it_is_ours() {
     for ours in [false, true] {

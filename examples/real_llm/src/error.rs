@@ -53,7 +53,7 @@ impl IntoResponse for ModelError {
             ModelError::Call(error) => ApiError::from(error).into_response(),
             // That we ask too often is not the client's error, so it is no 429.
             ModelError::Busy(seconds) => {
-                let wait = seconds.map(|seconds| (RETRY_AFTER, seconds.to_string()));
+                let wait = seconds.map(|it| (RETRY_AFTER, it.to_string()));
                 (StatusCode::SERVICE_UNAVAILABLE, AppendHeaders(wait))
                     .into_response()
             }

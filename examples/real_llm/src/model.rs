@@ -34,8 +34,9 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads the same variables as the tutorial's model. `LLM_IS_OURS=true` is for a
-    /// server of our own that is traced too.
+    /// Reads the variables of the tutorial's model; `LLM_BASE_URL` is llama.cpp on
+    /// this machine unless set. `LLM_IS_OURS=true` is for a server of our own that
+    /// is traced too.
     ///
     /// # Errors
     /// When one of the variables is missing, or cannot be used.

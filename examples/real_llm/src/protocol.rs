@@ -16,17 +16,20 @@ const LIMIT: usize = 16 * 1024 * 1024;
 /// A chunk, as far as we use it.
 #[derive(Deserialize)]
 pub struct Chunk {
+    /// That of the answer, the same in each of its chunks.
     pub id: Option<String>,
+    /// The model that answers, which may have a longer name than we asked for.
     pub model: Option<String>,
-    #[serde(default)]
-    pub choices: Vec<Choice>,
     /// Of the whole call. As we ask for it, it comes with the last chunk.
     pub usage: Option<Usage>,
+    /// One, as we ask for one answer; none in a chunk that has the usage.
+    #[serde(default)]
+    choices: Vec<Choice>,
     error: Option<Value>,
 }
 
 #[derive(Deserialize)]
-pub struct Choice {
+struct Choice {
     #[serde(default)]
     delta: Delta,
     finish_reason: Option<String>,
@@ -37,15 +40,17 @@ struct Delta {
     content: Option<String>,
 }
 
-/// Tokens.
+/// What the call took, in tokens.
 #[derive(Clone, Copy, Deserialize)]
 pub struct Usage {
+    /// Of what was sent.
     pub prompt_tokens: i64,
+    /// Of the answer.
     pub completion_tokens: i64,
 }
 
 impl Chunk {
-    /// Nothing in the first chunk of most servers, and in the last ones.
+    /// A piece of the answer. Most servers begin with a chunk that has none.
     pub fn text(&self) -> Option<&str> {
         let text = self.choices.first()?.delta.content.as_deref();
         text.filter(|text| !text.is_empty())
@@ -58,8 +63,8 @@ impl Chunk {
 }
 
 /// The chunks of an answer, up to its end or to the first error.
-pub fn chunks(response: Response) -> impl Stream<Item = Result<Chunk, ModelError>> {
-    let events = SseByteStream::new(limited(response).boxed());
+pub fn chunks(answer: Response) -> impl Stream<Item = Result<Chunk, ModelError>> {
+    let events = SseByteStream::new(limited(answer).boxed());
     stream::try_unfold((events, false), async |(mut events, mut finished)| {
         while let Some(event) = events.next().await {
             let Some(data) = event?.data else { continue };
@@ -84,9 +89,9 @@ pub fn chunks(response: Response) -> impl Stream<Item = Result<Chunk, ModelError
 }
 
 /// The body, up to [`LIMIT`].
-fn limited(response: Response) -> impl Stream<Item = Result<Bytes, ModelError>> {
+fn limited(answer: Response) -> impl Stream<Item = Result<Bytes, ModelError>> {
     let mut left = LIMIT;
-    response.bytes_stream().map(move |bytes| {
+    answer.bytes_stream().map(move |bytes| {
         let bytes = bytes.map_err(|error| match error.is_timeout() {
             true => CallError::Timeout.into(),
             false => ModelError::CutOff,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use distributed_tracing::telemetry::{record_error, tracer};
 use opentelemetry::trace::{SpanKind, TraceContextExt as _, Tracer as _};
-use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
+use opentelemetry::{Array, Context, KeyValue, Value};
 use opentelemetry_semantic_conventions::attribute::{SERVER_ADDRESS, SERVER_PORT};
 use reqwest::Url;
 use serde_json::json;
@@ -35,7 +35,7 @@ struct Content {
 }
 
 impl ChatSpan {
-    /// Begins now, below the current span. `prompt` is given where it may be recorded.
+    /// Begins now, below the current span. `prompt` where it may be recorded.
     pub fn start(model: &str, url: &Url, prompt: Option<&str>) -> Self {
         let host = url.host_str().unwrap_or_default().to_owned();
         let port = i64::from(url.port_or_known_default().unwrap_or_default());
@@ -71,25 +71,23 @@ impl ChatSpan {
 
     /// Notes what a chunk says of the call, and when the first text came.
     pub fn hear(&mut self, chunk: &Chunk) {
-        let span = self.cx.span();
         if !self.heard.any_chunk {
             self.heard.any_chunk = true;
             let seconds = self.asked.elapsed().as_secs_f64();
-            let time = "gen_ai.response.time_to_first_chunk";
-            span.set_attribute(KeyValue::new(time, seconds));
+            self.set("gen_ai.response.time_to_first_chunk", seconds);
             for (key, value) in [
                 ("gen_ai.response.id", &chunk.id),
                 ("gen_ai.response.model", &chunk.model),
             ] {
                 if let Some(value) = value {
-                    span.set_attribute(KeyValue::new(key, value.clone()));
+                    self.set(key, value.clone());
                 }
             }
         }
         if let Some(text) = chunk.text() {
             if !self.heard.any_text {
                 self.heard.any_text = true;
-                span.add_event("first_token", Vec::new());
+                self.cx.span().add_event("first_token", Vec::new());
             }
             if let Some(content) = &mut self.content {
                 content.answer.push_str(text);
@@ -105,23 +103,23 @@ impl ChatSpan {
     pub fn fail(&self, error: &ModelError) {
         record_error(&self.cx.span(), error.error_type(), error.description());
     }
+
+    fn set(&self, key: &'static str, value: impl Into<Value>) {
+        self.cx.span().set_attribute(KeyValue::new(key, value));
+    }
 }
 
 impl Drop for ChatSpan {
     fn drop(&mut self) {
-        let span = self.cx.span();
         // What the conventions say of an answer that did not come to its end.
         let reason = self.heard.finish_reason.as_deref().unwrap_or("error");
         if self.heard.any_chunk {
-            let reasons = vec![StringValue::from(reason.to_owned())];
-            let reasons = Value::Array(Array::String(reasons));
-            let key = "gen_ai.response.finish_reasons";
-            span.set_attribute(KeyValue::new(key, reasons));
+            let reasons = Array::String(vec![reason.to_owned().into()]);
+            self.set("gen_ai.response.finish_reasons", Value::Array(reasons));
         }
         if let Some(usage) = self.heard.usage {
-            let (input, output) = (usage.prompt_tokens, usage.completion_tokens);
-            span.set_attribute(KeyValue::new("gen_ai.usage.input_tokens", input));
-            span.set_attribute(KeyValue::new("gen_ai.usage.output_tokens", output));
+            self.set("gen_ai.usage.input_tokens", usage.prompt_tokens);
+            self.set("gen_ai.usage.output_tokens", usage.completion_tokens);
         }
         if let Some(Content { prompt, answer }) = &self.content {
             let parts = |text| json!([{ "type": "text", "content": text }]);
@@ -131,13 +129,9 @@ impl Drop for ChatSpan {
                 "parts": parts(answer),
                 "finish_reason": reason,
             }]);
-            for (key, messages) in [
-                ("gen_ai.input.messages", prompt),
-                ("gen_ai.output.messages", answer),
-            ] {
-                span.set_attribute(KeyValue::new(key, messages.to_string()));
-            }
+            self.set("gen_ai.input.messages", prompt.to_string());
+            self.set("gen_ai.output.messages", answer.to_string());
         }
-        span.end();
+        self.cx.span().end();
     }
 }
