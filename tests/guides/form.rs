@@ -10,7 +10,7 @@ use crate::example::page;
 use crate::support::recording;
 
 /// Each guide with an example, whose test has its name with `_` for `-`.
-const GUIDES: [&str; 10] = [
+const GUIDES: [&str; 11] = [
     "symptoms",
     "tasks-and-threads",
     "timeouts-and-retries",
@@ -21,6 +21,7 @@ const GUIDES: [&str; 10] = [
     "trust-boundaries",
     "compose-and-kubernetes",
     "more-than-one-machine",
+    "real-llm",
 ];
 
 #[test]

@@ -13,6 +13,7 @@ mod support;
 mod compose_and_kubernetes;
 mod logs_and_metrics;
 mod more_than_one_machine;
+mod real_llm;
 mod sampling;
 mod symptoms;
 mod tasks_and_threads;
