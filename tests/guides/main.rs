@@ -10,6 +10,7 @@ mod form;
 mod support;
 
 mod logs_and_metrics;
+mod other_backends;
 mod sampling;
 mod symptoms;
 mod tasks_and_threads;
