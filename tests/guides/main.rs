@@ -6,8 +6,10 @@
 mod component;
 mod example;
 mod form;
+mod phoenix;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 
 mod logs_and_metrics;
 mod other_backends;

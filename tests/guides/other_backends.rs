@@ -14,7 +14,6 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use axum::serve::Listener;
 use lab::services::{Plan, Service};
 use lab::store::{Limits, Store};
 use lab::{grpc, otlp, receiver};
@@ -27,25 +26,21 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message as _;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use reqwest::Url;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-use tokio_rustls::server::TlsStream;
 
 use crate::component::{Component, installed};
-use crate::example::{binaries, in_order, page};
+use crate::example::{binaries, in_order, page, shapes};
+use crate::phoenix;
 use crate::sampling::collector;
 use crate::support::recording::{check, figures};
 use crate::support::{
-    FREE, Log, Setup, System, WHOLE, client, free_port, json_of, serve, shape, within_reason,
+    FREE, Log, Setup, System, WHOLE, client, free_port, json_of, serve, within_reason,
 };
+use crate::tls::Tls;
 
 /// No key of anybody.
 const KEY: &str = "hh_never_in_a_log";
@@ -98,15 +93,11 @@ fn portable(setup: Setup) -> Setup {
     })
 }
 
-async fn lab() -> (Store, SocketAddr) {
+/// The lab's receiver, over HTTP or over gRPC, and what it has been sent.
+async fn lab(over: fn(Store) -> Router) -> (Store, SocketAddr) {
     let store = Store::new(Limits::default());
-    let routes = receiver::routes(store.clone()).merge(grpc::routes(store.clone()));
-    let address = serve(routes.fallback(async || StatusCode::NOT_FOUND)).await;
+    let address = serve(over(store.clone())).await;
     (store, address)
-}
-
-fn only_shape(store: &Store) -> String {
-    store.trees().iter().map(shape).collect()
 }
 
 /// Jaeger and Tempo are not here: that their files lead to OTLP, and the tree to whoever speaks it, is all that this says
@@ -114,24 +105,21 @@ fn only_shape(store: &Store) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_file_leads_to_a_receiver_of_otlp() {
     binaries().await;
-    for file in [
-        "jaeger.env",
-        "tempo.env",
-        "collector.env",
-        "collector-grpc.env",
-    ] {
-        let (store, address) = lab().await;
-        let setup = sending(file, address);
-        let setup = if file == "collector-grpc.env" {
-            portable(setup)
-        } else {
-            setup
-        };
-        let system = setup.start().await;
-        assert_eq!(system.ask("user_1").await.status(), 200);
-        system.stop().await;
-        assert_eq!(only_shape(&store), WHOLE, "{file}");
+    for file in ["jaeger.env", "tempo.env", "collector.env"] {
+        let (store, address) = lab(receiver::routes).await;
+        one_request(sending(file, address)).await;
+        assert_eq!(shapes(&store.trees()), WHOLE, "{file}");
     }
+    let (store, address) = lab(grpc::routes).await;
+    one_request(portable(sending("collector-grpc.env", address))).await;
+    assert_eq!(shapes(&store.trees()), WHOLE);
+}
+
+/// Asks once, and stops the services, which send their spans then.
+async fn one_request(setup: Setup) {
+    let system = setup.start().await;
+    assert_eq!(system.ask("user_1").await.status(), 200);
+    system.stop().await;
 }
 
 /// What a receiver has been sent: path, headers and body of each request.
@@ -176,7 +164,7 @@ async fn honeyhive_gets_path_key_and_a_session_on_every_span() {
     let taken = Requests::default();
     let tls = Tls::serve(honeyhive(taken.clone())).await;
     let setup = sending("honeyhive.env", tls.address).with("all", "SSL_CERT_FILE", tls.authority());
-    let system = portable(setup.with("all", "RUST_LOG", "debug"))
+    let system = portable(setup.with("all", "RUST_LOG", "trace"))
         .start()
         .await;
     // The second belongs to a conversation: its caller names the session.
@@ -188,9 +176,11 @@ async fn honeyhive_gets_path_key_and_a_session_on_every_span() {
         .json(&json!({ "user_id": "user_1", "query": "And a span?" }));
     assert_eq!(request.send().await.expect("an answer").status(), 200);
     let stopped = system.stop().await;
-    assert_eq!(stopped.log.find("llm-service", "spans were lost"), [""; 0]);
     for line in stopped.log.lines() {
-        assert!(!line.contains(KEY), "{line}");
+        assert!(
+            !line.contains(KEY) && !line.contains("spans were"),
+            "{line}"
+        );
     }
 
     let taken = taken.lock().expect("unpoisoned");
@@ -261,18 +251,32 @@ async fn ask_llm_service(plan: impl FnOnce(Plan) -> Plan, backend: SocketAddr, l
     llm.stop().await;
 }
 
-/// A backend that gives these answers, one after the other, and the last one again and again. Says when it was asked.
-async fn answering(
-    answers: &'static [(u16, &'static str)],
+/// What a backend answers: these statuses, with `Retry-After` where there is one, and 200 when it is asked again, or the
+/// same. And how often it is asked.
+struct Refusal(&'static [u16], &'static str, bool, usize);
+
+const REFUSALS: [Refusal; 5] = [
+    Refusal(&[400, 401, 403, 404, 500], "", true, 1),
+    Refusal(&[429, 502, 503, 504], "", true, 2),
+    Refusal(&[503], "", false, 4),
+    Refusal(&[429, 503], "1", true, 2),
+    Refusal(&[429, 503], "60", true, 1),
+];
+
+/// Says when it was asked.
+async fn refusing(
+    status: u16,
+    retry_after: &'static str,
+    then_takes: bool,
 ) -> (SocketAddr, Arc<Mutex<Vec<Instant>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let times = Arc::clone(&asked);
+    let status = StatusCode::from_u16(status).expect("a status");
     let answer = async move || -> Response {
         let mut times = times.lock().expect("unpoisoned");
-        let (status, retry_after) = answers[times.len().min(answers.len() - 1)];
         times.push(Instant::now());
-        let status = StatusCode::from_u16(status).expect("a status");
         match retry_after {
+            _ if then_takes && times.len() > 1 => StatusCode::OK.into_response(),
             "" => status.into_response(),
             after => (status, [(RETRY_AFTER, after)]).into_response(),
         }
@@ -281,151 +285,46 @@ async fn answering(
     (address, asked)
 }
 
-/// A row of the guide's table: what is answered, in words and as it is; how often the exporter asks, and whether that
-/// brings the spans there.
-struct Refusal {
-    answers: &'static [(u16, &'static str)],
-    words: &'static str,
-    asked: usize,
-    delivered: bool,
-}
-
-const REFUSALS: [Refusal; 6] = [
-    Refusal {
-        answers: &[(401, "")],
-        words: "401, 403, 404 and the like",
-        asked: 1,
-        delivered: false,
-    },
-    Refusal {
-        answers: &[(500, "")],
-        words: "500",
-        asked: 1,
-        delivered: false,
-    },
-    Refusal {
-        answers: &[(503, ""), (200, "")],
-        words: "503 (or 429, 502, 504), then 200",
-        asked: 2,
-        delivered: true,
-    },
-    Refusal {
-        answers: &[(503, "")],
-        words: "503 and no end",
-        asked: 4,
-        delivered: false,
-    },
-    Refusal {
-        answers: &[(429, "1"), (200, "")],
-        words: "429 with `Retry-After: 1`, then 200",
-        asked: 2,
-        delivered: true,
-    },
-    Refusal {
-        answers: &[(429, "60")],
-        words: "429 with `Retry-After: 60`",
-        asked: 1,
-        delivered: false,
-    },
-];
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_is_asked_again_only_where_that_may_help() {
-    let mut table = "| The backend answers | asked | the spans |\n|---|---|---|\n".to_owned();
-    for refusal in REFUSALS {
-        let Refusal {
-            answers,
-            words,
-            asked,
-            delivered,
-        } = refusal;
-        let (backend, times) = answering(answers).await;
-        let log = Log::default();
-        ask_llm_service(|plan| plan, backend, &log).await;
-        let times = times.lock().expect("unpoisoned").clone();
-        assert_eq!(times.len(), asked, "{words}");
-        if answers[0].1 == "1" {
-            assert!(times[1] - times[0] >= Duration::from_secs(1), "{words}");
+    let mut table =
+        "| The backend answers | is asked | the spans are |\n|---|---|---|\n".to_owned();
+    for Refusal(statuses, retry_after, then_takes, asked) in REFUSALS {
+        let delivered = then_takes && asked > 1;
+        for status in statuses {
+            let (backend, times) = refusing(*status, retry_after, then_takes).await;
+            let log = Log::default();
+            ask_llm_service(|plan| plan, backend, &log).await;
+            let times = times.lock().expect("unpoisoned").clone();
+            assert_eq!(times.len(), asked, "{status} {retry_after}");
+            if let ("1", [first, second]) = (retry_after, &times[..]) {
+                assert!(*second - *first >= Duration::from_secs(1), "{status}");
+            }
+            let lost = log.find("llm-service", "spans were lost");
+            assert_eq!(
+                lost.is_empty(),
+                delivered,
+                "{status} {retry_after}: {lost:?}"
+            );
         }
-        let lost = log.find("llm-service", "spans were lost");
-        assert_eq!(lost.is_empty(), delivered, "{words}: {lost:?}");
-        let (times, spans) = match (asked, delivered) {
-            (1, _) => ("once".to_owned(), "lost"),
-            (times, true) => (format!("{times} times"), "delivered"),
-            (times, false) => (format!("{times} times"), "lost"),
-        };
-        table.push_str(&format!("| {words} | {times} | {spans} |\n"));
+        let mut answers = statuses
+            .iter()
+            .map(u16::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
+        if !retry_after.is_empty() {
+            answers.push_str(&format!(" with `Retry-After: {retry_after}`"));
+        }
+        answers.push_str(match (then_takes, delivered) {
+            (true, true) => ", then 200",
+            (true, false) => "",
+            (false, _) => ", and no end",
+        });
+        let asked = ["once", "twice", "", "four times"][asked - 1];
+        let spans = if delivered { "delivered" } else { "lost" };
+        table.push_str(&format!("| {answers} | {asked} | {spans} |\n"));
     }
     check("other-backends/refusals.md", &table).unwrap();
-}
-
-/// A server with a certificate of an authority that nobody else knows.
-struct Tls {
-    address: SocketAddr,
-    folder: TempDir,
-}
-
-impl Tls {
-    async fn serve(routes: Router) -> Tls {
-        let folder = TempDir::new().expect("a folder");
-        let key = || KeyPair::generate().expect("a key");
-        let mut authority = CertificateParams::default();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority_key = key();
-        let root = authority.self_signed(&authority_key).expect("a root");
-        std::fs::write(folder.path().join("ca.pem"), root.pem()).expect("a file");
-        let issuer = Issuer::new(authority, authority_key);
-        let key = key();
-        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let certificate = CertificateParams::new(names).expect("names");
-        let certificate = certificate.signed_by(&key, &issuer).expect("a certificate");
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-            )
-            .expect("a configuration");
-        let listener = TcpListener::bind(FREE).await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        tokio::spawn(async move { axum::serve(TlsListener { listener, acceptor }, routes).await });
-        Tls { address, folder }
-    }
-
-    /// The file with the authority's certificate.
-    fn authority(&self) -> String {
-        self.folder.path().join("ca.pem").display().to_string()
-    }
-}
-
-struct TlsListener {
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-}
-
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let Ok((stream, address)) = self.listener.accept().await else {
-                continue;
-            };
-            // Who does not trust the certificate hangs up.
-            if let Ok(stream) = self.acceptor.accept(stream).await {
-                return (stream, address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -496,20 +395,18 @@ async fn a_collector_passes_the_tree_on_over_http_and_over_grpc() {
     binaries().await;
     for file in ["collector.env", "collector-grpc.env"] {
         let folder = TempDir::new().expect("a folder");
-        let (store, lab) = lab().await;
+        let (store, lab) = lab(receiver::routes).await;
         let (http, grpc) = (free_port(), free_port());
         let Some(_rotel) = rotel(http, grpc, lab, folder.path()).await else {
             return;
         };
-        let setup = match file {
+        one_request(match file {
             "collector.env" => sending(file, local(http)),
             _ => portable(sending(file, local(grpc))),
-        };
-        let system = setup.start().await;
-        assert_eq!(system.ask("user_1").await.status(), 200);
-        system.stop().await;
+        })
+        .await;
         arrived(&store, 7).await;
-        assert_eq!(only_shape(&store), WHOLE, "{file}");
+        assert_eq!(shapes(&store.trees()), WHOLE, "{file}");
     }
 }
 
@@ -545,7 +442,7 @@ async fn kill_in_mid_request(system: &System, backend: Component, asked: &Notify
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_killed_in_mid_request_costs_spans_and_no_request() {
     let folder = TempDir::new().expect("a folder");
-    let (store, lab) = lab().await;
+    let (store, lab) = lab(receiver::routes).await;
     let (http, grpc) = (free_port(), free_port());
     let Some(first) = rotel(http, grpc, lab, folder.path()).await else {
         return;
@@ -570,14 +467,13 @@ async fn a_collector_killed_in_mid_request_costs_spans_and_no_request() {
     let stopped = system.stop().await;
     arrived(&store, 10).await;
     let trees = in_order(store.trees());
-    let shapes: Vec<String> = trees.iter().map(shape).collect();
     let left = "\
 POST /process SERVER user-service http 200
   validate_user INTERNAL user-service
   POST /generate CLIENT user-service http 200
 ";
     let whole = WHOLE.replace("chat offline INTERNAL", "chat held CLIENT");
-    assert_eq!(shapes, [left.to_owned(), whole]);
+    assert_eq!(shapes(&trees), format!("{left}\n{whole}"));
     check("other-backends/killed.html", &figures(&trees[..1])).unwrap();
     let lines: Vec<String> = SERVICES
         .iter()
@@ -591,110 +487,6 @@ POST /process SERVER user-service http 200
 fn without_time(line: &str) -> String {
     let time = regex::Regex::new(r"\S+Z +").expect("a pattern");
     time.replace(line, "").into_owned()
-}
-
-async fn phoenix(port: u16, folder: &Path) -> Option<Component> {
-    let mut command = tokio::process::Command::new(installed("phoenix")?.join("bin/phoenix"));
-    command
-        .arg("serve")
-        .env("PHOENIX_WORKING_DIR", folder)
-        .env("PHOENIX_HOST", "127.0.0.1")
-        .env("PHOENIX_PORT", port.to_string())
-        .env("PHOENIX_GRPC_PORT", free_port().to_string())
-        .env("PHOENIX_TELEMETRY_ENABLED", "false")
-        .env("PHOENIX_AGENTS_DISABLE_BASH", "true");
-    Some(Component::start(command, "Uvicorn running on").await)
-}
-
-/// What Phoenix gives back of a project, in the form that it calls OTLP, when it has that many spans of it.
-async fn read_back(phoenix: SocketAddr, project: &str, spans: usize) -> ExportTraceServiceRequest {
-    let url = format!("http://{phoenix}/v1/projects/{project}/spans/otlpv1?limit=1000");
-    within_reason(async {
-        loop {
-            let answer = client().get(&url).send().await.expect("an answer");
-            let answer: Value = answer.json().await.unwrap_or_default();
-            let data = answer["data"].as_array().map_or(&[][..], |data| data);
-            if data.len() >= spans {
-                let spans = data.iter().map(span_of).collect();
-                let scope_spans = vec![ScopeSpans {
-                    spans,
-                    ..ScopeSpans::default()
-                }];
-                let resource = ResourceSpans {
-                    scope_spans,
-                    ..ResourceSpans::default()
-                };
-                return ExportTraceServiceRequest {
-                    resource_spans: vec![resource],
-                };
-            }
-        }
-    })
-    .await
-}
-
-fn span_of(json: &Value) -> Span {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let id = |value: &Value| {
-        let digits = text(value);
-        let pairs = (0..digits.len()).step_by(2);
-        pairs
-            .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex"))
-            .collect()
-    };
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let attributes = |value: &Value| list(value).iter().map(pair_of).collect();
-    Span {
-        trace_id: id(&json["trace_id"]),
-        span_id: id(&json["span_id"]),
-        parent_span_id: id(&json["parent_span_id"]),
-        trace_state: text(&json["trace_state"]),
-        name: text(&json["name"]),
-        kind: match json["kind"].as_str() {
-            Some("SPAN_KIND_INTERNAL") => 1,
-            other => panic!("{other:?}: Phoenix has learnt kinds; tell the guide"),
-        },
-        start_time_unix_nano: json["start_time_unix_nano"].as_u64().expect("a time"),
-        end_time_unix_nano: json["end_time_unix_nano"].as_u64().expect("a time"),
-        attributes: attributes(&json["attributes"]),
-        events: list(&json["events"])
-            .iter()
-            .map(|event| Event {
-                time_unix_nano: event["time_unix_nano"].as_u64().expect("a time"),
-                name: text(&event["name"]),
-                attributes: attributes(&event["attributes"]),
-                ..Event::default()
-            })
-            .collect(),
-        links: list(&json["links"])
-            .iter()
-            .map(|_| Link::default())
-            .collect(),
-        status: Some(Status {
-            code: json["status"]["code"].as_i64().unwrap_or_default() as i32,
-            message: text(&json["status"]["message"]),
-        }),
-        ..Span::default()
-    }
-}
-
-fn pair_of(json: &Value) -> KeyValue {
-    let value = &json["value"];
-    let value = match value {
-        _ if value["string_value"].is_string() => value["string_value"]
-            .as_str()
-            .map(|it| Any::StringValue(it.to_owned())),
-        _ if value["bool_value"].is_boolean() => value["bool_value"].as_bool().map(Any::BoolValue),
-        _ if value["int_value"].is_i64() => value["int_value"].as_i64().map(Any::IntValue),
-        _ if value["double_value"].is_f64() => value["double_value"].as_f64().map(Any::DoubleValue),
-        _ => {
-            let values = value["array_value"]["values"].as_array().expect("a list");
-            let wrapped = values.iter().map(|it| pair_of(&json!({ "value": it })));
-            let values = wrapped.filter_map(|it| it.value).collect();
-            Some(Any::ArrayValue(ArrayValue { values }))
-        }
-    };
-    pair(json["key"].as_str().unwrap_or_default(), value)
 }
 
 fn pair(key: &str, value: Option<Any>) -> KeyValue {
@@ -747,22 +539,27 @@ fn full_span() -> ExportTraceServiceRequest {
         }),
         ..Span::default()
     };
-    let scope = InstrumentationScope {
+    let mut request = as_sent(vec![span]);
+    let resource = &mut request.resource_spans[0];
+    resource.resource = Some(Resource {
+        attributes: vec![pair("service.name", text("orders"))],
+        ..Resource::default()
+    });
+    resource.scope_spans[0].scope = Some(InstrumentationScope {
         name: "shop".to_owned(),
         version: "1.0".to_owned(),
         ..InstrumentationScope::default()
-    };
+    });
+    request
+}
+
+/// Spans of which nobody knows where they come from.
+fn as_sent(spans: Vec<Span>) -> ExportTraceServiceRequest {
     let scope_spans = vec![ScopeSpans {
-        scope: Some(scope),
-        spans: vec![span],
+        spans,
         ..ScopeSpans::default()
     }];
-    let resource = Resource {
-        attributes: vec![pair("service.name", text("orders"))],
-        ..Resource::default()
-    };
     let resource = ResourceSpans {
-        resource: Some(resource),
         scope_spans,
         ..ResourceSpans::default()
     };
@@ -851,41 +648,41 @@ async fn of_lab(store: &Store) -> ExportTraceServiceRequest {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_phoenix_keeps_and_what_its_death_costs() {
     let folder = TempDir::new().expect("a folder");
-    let port = free_port();
-    let Some(phoenix) = phoenix(port, folder.path()).await else {
+    let address = local(free_port());
+    let Some(running) = phoenix::start(address, folder.path()).await else {
         return;
     };
 
     // As its file says, into a project of its own.
-    let system = sending("phoenix.env", local(port)).start().await;
+    let system = sending("phoenix.env", address).start().await;
     assert_eq!(system.ask("user_1").await.status(), 200);
     assert_eq!(system.ask("stranger").await.status(), 403);
     let stopped = system.stop().await;
     assert_eq!(stopped.log.find("api-gateway", "spans were"), [""; 0]);
-    let read = otlp::from_request(read_back(local(port), "one-trace", 11).await);
+    let read = as_sent(phoenix::spans(address, "one-trace", 11).await);
+    let read = otlp::from_request(read);
     let seen = Store::new(Limits::default());
     seen.add(read.expect("spans").spans);
     let trees = in_order(seen.trees());
-    let shapes: Vec<String> = trees.iter().map(shape).collect();
-    assert_eq!(shapes, [anonymous(WHOLE), anonymous(REFUSED)]);
+    let expected = format!("{WHOLE}\n{REFUSED}");
+    assert_eq!(shapes(&trees), anonymous(&expected));
     check("other-backends/phoenix.html", &figures(&trees[..1])).unwrap();
 
-    // One span with all that a span can have: to the lab, to Phoenix, and to the lab by way of a
-    // collector.
+    // One span with all that a span can have: to the lab, to Phoenix, and through a collector.
     let sent = full_span();
-    let (direct, lab_direct) = lab().await;
-    let (collected, lab_collected) = lab().await;
+    let (direct, lab_direct) = lab(receiver::routes).await;
+    let (collected, lab_collected) = lab(receiver::routes).await;
     export(lab_direct, &sent).await;
     let http = free_port();
     let Some(_rotel) = rotel(http, free_port(), lab_collected, folder.path()).await else {
         return;
     };
     export(local(http), &sent).await;
-    export(local(port), &sent).await;
+    export(address, &sent).await;
     let columns = [
         kept(&sent, &of_lab(&direct).await),
         kept(&sent, &of_lab(&collected).await),
-        kept(&sent, &read_back(local(port), "default", 1).await),
+        kept(&sent, &as_sent(phoenix::spans(address, "default", 1).await)),
     ];
     let mut table = "| | the lab | rotel, a collector | Phoenix |\n|---|---|---|---|\n".to_owned();
     for ((part, lab), ((_, rotel), (_, phoenix))) in
@@ -898,7 +695,7 @@ async fn what_phoenix_keeps_and_what_its_death_costs() {
     check("other-backends/kept.md", &table).unwrap();
 
     // It takes protobuf only.
-    let json = client().post(format!("http://{}/v1/traces", local(port)));
+    let json = client().post(format!("http://{}/v1/traces", address));
     let json = json
         .header(CONTENT_TYPE, "application/json")
         .body("{}")
@@ -907,12 +704,12 @@ async fn what_phoenix_keeps_and_what_its_death_costs() {
     assert_eq!(json.expect("an answer").status(), 415);
 
     let (model, asked, go) = held_model().await;
-    let system = sending("phoenix.env", local(port))
+    let system = sending("phoenix.env", address)
         .with("llm-service", "LLM_BASE_URL", format!("http://{model}"))
         .with("llm-service", "LLM_MODEL", "held")
         .start()
         .await;
-    kill_in_mid_request(&system, phoenix, &asked, &go).await;
+    kill_in_mid_request(&system, running, &asked, &go).await;
     let stopped = system.stop().await;
     for (service, lost) in [("api-gateway", 2), ("user-service", 3), ("llm-service", 2)] {
         let line = format!("did not take them lost={lost} ended={lost}");

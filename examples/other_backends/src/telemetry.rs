@@ -33,21 +33,17 @@ pub fn init(service: &'static str) -> anyhow::Result<Telemetry> {
     telemetry::set_propagator();
 
     let delivery = Arc::new(Delivery::default());
-    // ANCHOR: transport
     // No `with_http()`: `OTEL_EXPORTER_OTLP_PROTOCOL` chooses.
     let exporter = SpanExporter::builder()
         .build()
         .context("the OTEL_EXPORTER_OTLP_* variables cannot be used")?;
-    // ANCHOR_END: transport
     let batches =
         BatchSpanProcessor::builder(Counted::new(exporter, &delivery)).build();
     let mut provider = SdkTracerProvider::builder()
         .with_resource(Resource::builder().with_service_name(service).build());
-    // ANCHOR: honeyhive
     if let Some(honeyhive) = HoneyHive::from_env() {
         provider = provider.with_span_processor(honeyhive);
     }
-    // ANCHOR_END: honeyhive
     let provider = provider
         .with_span_processor(Counted::new(batches, &delivery))
         .build();
