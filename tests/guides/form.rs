@@ -10,7 +10,7 @@ use crate::example::page;
 use crate::support::recording;
 
 /// Each guide with an example, whose test has its name with `_` for `-`.
-const GUIDES: [&str; 11] = [
+const GUIDES: [&str; 12] = [
     "symptoms",
     "tasks-and-threads",
     "timeouts-and-retries",
@@ -22,6 +22,7 @@ const GUIDES: [&str; 11] = [
     "compose-and-kubernetes",
     "more-than-one-machine",
     "real-llm",
+    "other-backends",
 ];
 
 #[test]

@@ -7,13 +7,16 @@ mod collector;
 mod component;
 mod example;
 mod form;
+mod phoenix;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 
 mod compose_and_kubernetes;
 mod logs_and_metrics;
 mod more_than_one_machine;
 mod real_llm;
+mod other_backends;
 mod sampling;
 mod symptoms;
 mod tasks_and_threads;
