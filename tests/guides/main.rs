@@ -3,6 +3,7 @@
 //!
 //! `SNAPSHOTS=overwrite cargo test --test guides` records them anew.
 
+mod brokers;
 mod component;
 mod example;
 mod form;
@@ -10,6 +11,7 @@ mod form;
 mod support;
 
 mod logs_and_metrics;
+mod message_queues;
 mod sampling;
 mod symptoms;
 mod tasks_and_threads;
