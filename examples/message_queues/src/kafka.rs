@@ -42,7 +42,8 @@ pub struct Queue {
 /// When the broker cannot be reached, or refuses.
 pub async fn connect(url: &Url, name: &str) -> anyhow::Result<Queue> {
     let destination = Destination::new("kafka", url, name, 9092);
-    let client = ClientBuilder::new(vec![destination.authority()])
+    let broker = format!("{}:{}", destination.address, destination.port);
+    let client = ClientBuilder::new(vec![broker])
         .build()
         .await
         .context("Kafka cannot be reached")?;

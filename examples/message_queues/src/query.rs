@@ -7,8 +7,10 @@ use distributed_tracing::outgoing::Upstream;
 use serde::{Deserialize, Serialize};
 use timeouts_and_retries::retry::is_worth_a_retry;
 
+use crate::queue::Delivery;
+
 /// The body of the client's request, and of the message.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 pub struct Query {
     pub user_id: String,
     pub query: String,
@@ -39,12 +41,20 @@ impl WorkError {
     }
 }
 
-/// Asks user-service what is in a message. The answer is dropped: in this example
-/// nobody waits for it.
-///
-/// # Errors
-/// When the message is not a [`Query`], or the call fails.
-pub async fn ask(user_service: &Upstream, payload: &[u8]) -> Result<(), WorkError> {
+/// Asks user-service what is in the messages, one after the other. The answers are
+/// dropped: in this example nobody waits for them.
+pub async fn ask_all<H>(
+    user_service: &Upstream,
+    deliveries: &[Delivery<H>],
+) -> Vec<Result<(), WorkError>> {
+    let mut results = Vec::new();
+    for delivery in deliveries {
+        results.push(ask(user_service, &delivery.payload).await);
+    }
+    results
+}
+
+async fn ask(user_service: &Upstream, payload: &[u8]) -> Result<(), WorkError> {
     let query: Query = serde_json::from_slice(payload)
         .map_err(|_shows_it| WorkError::InvalidMessage)?;
     let _: serde_json::Value = user_service.post("/process", &query).await?;

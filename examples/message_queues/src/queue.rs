@@ -31,11 +31,6 @@ impl Destination {
             port: url.port().unwrap_or(port),
         }
     }
-
-    /// `host:port`.
-    pub fn authority(&self) -> String {
-        format!("{}:{}", self.address, self.port)
-    }
 }
 
 /// Where the letters of `queue` go that nobody can work on.
@@ -75,7 +70,6 @@ pub enum Verdict {
 }
 
 /// A message as a worker gets it. `Handle` is what the client needs to settle it.
-#[derive(Debug)]
 pub struct Delivery<Handle> {
     pub id: String,
     pub payload: Vec<u8>,
@@ -137,6 +131,7 @@ pub trait Consumer: Send + 'static {
 }
 
 /// Waits for a message, and up to `wait` longer for others: at most `size` in all.
+/// Those that it has when it is dropped will be delivered again.
 ///
 /// # Errors
 /// When the broker is gone.

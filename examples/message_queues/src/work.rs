@@ -7,7 +7,7 @@ use distributed_tracing::outgoing::Upstream;
 use tokio::sync::oneshot::Receiver;
 use tokio::time::sleep;
 
-use crate::query::{WorkError, ask};
+use crate::query::{WorkError, ask_all};
 use crate::queue::{Consumer, Destination, Verdict, batch};
 use crate::spans::process;
 
@@ -37,20 +37,15 @@ impl Worker {
         mut stop: Receiver<()>,
     ) -> anyhow::Result<()> {
         loop {
+            let taken = batch(&mut consumer, self.batch_size, self.batch_wait);
             let deliveries = tokio::select! {
                 _ = &mut stop => return Ok(()),
-                taken = batch(&mut consumer, self.batch_size, self.batch_wait) => taken?,
+                taken = taken => taken?,
             };
-            let results = process(destination, &deliveries, async {
-                let mut results = Vec::new();
-                for delivery in &deliveries {
-                    results.push(ask(&self.user_service, &delivery.payload).await);
-                }
-                results
-            });
-            // Settled after the work, and not before: of a worker that dies in
-            // between, the next one gets the message.
-            let results = results.await;
+            let work = ask_all(&self.user_service, &deliveries);
+            let results = process(destination, &deliveries, work).await;
+            // After the work, and not before: of a worker that dies in between, the
+            // next one gets the messages.
             for (delivery, result) in deliveries.into_iter().zip(results) {
                 let verdict = verdict(&result, delivery.count);
                 if verdict == Verdict::Again {

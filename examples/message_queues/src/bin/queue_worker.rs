@@ -1,4 +1,4 @@
-//! query-worker: takes queries from the queue, and asks user-service. It listens for
+//! queue-worker: takes queries from the queue, and asks user-service. It listens for
 //! health checks alone.
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("query-worker")?;
+    let telemetry = telemetry::init("queue-worker")?;
     let url: Url = settings::read("QUEUE_URL", "nats://127.0.0.1:4222")?;
     let worked = match url.scheme() {
         "nats" => work(nats::connect(&url, QUERIES).await?).await,
@@ -39,7 +39,7 @@ async fn main() -> Result<(), Failure> {
 
 /// Works until it is told to stop; then the message in hand is finished.
 async fn work(queue: impl Queue) -> anyhow::Result<()> {
-    let address = settings::read("QUERY_WORKER_ADDR", "127.0.0.1:5003")?;
+    let address = settings::read("QUEUE_WORKER_ADDR", "127.0.0.1:5003")?;
     let worker = Worker {
         user_service: Upstream::from_env(
             "USER_SERVICE",
@@ -58,7 +58,7 @@ async fn work(queue: impl Queue) -> anyhow::Result<()> {
             async move { worker.work(consumer, &destination, stopped).await },
         );
     tokio::select! {
-        served = server::serve("query-worker", Router::new(), address) => {
+        served = server::serve("queue-worker", Router::new(), address) => {
             // An error means that the work has ended by itself.
             let _ = stop.send(());
             served?;
