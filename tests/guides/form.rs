@@ -10,7 +10,7 @@ use crate::example::page;
 use crate::support::recording;
 
 /// Each guide with an example, whose test has its name with `_` for `-`.
-const GUIDES: [&str; 8] = [
+const GUIDES: [&str; 9] = [
     "symptoms",
     "tasks-and-threads",
     "timeouts-and-retries",
@@ -19,6 +19,7 @@ const GUIDES: [&str; 8] = [
     "with-tracing",
     "test-propagation",
     "trust-boundaries",
+    "service-mesh",
 ];
 
 #[test]

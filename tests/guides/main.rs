@@ -11,6 +11,7 @@ mod support;
 
 mod logs_and_metrics;
 mod sampling;
+mod service_mesh;
 mod symptoms;
 mod tasks_and_threads;
 mod test_propagation;
