@@ -10,7 +10,7 @@ use crate::example::page;
 use crate::support::recording;
 
 /// Each guide with an example, whose test has its name with `_` for `-`.
-const GUIDES: [&str; 13] = [
+const GUIDES: [&str; 14] = [
     "symptoms",
     "tasks-and-threads",
     "timeouts-and-retries",
@@ -24,6 +24,7 @@ const GUIDES: [&str; 13] = [
     "real-llm",
     "other-backends",
     "message-queues",
+    "service-mesh",
 ];
 
 #[test]

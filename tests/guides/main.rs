@@ -20,6 +20,7 @@ mod real_llm;
 mod other_backends;
 mod message_queues;
 mod sampling;
+mod service_mesh;
 mod symptoms;
 mod tasks_and_threads;
 mod test_propagation;
