@@ -37,6 +37,7 @@ use serde_json::json;
 use support::recording::{self, check, figures};
 use support::{FREE, Log, Setup, Stopped, client, refused, serve, shape, span, within_reason};
 use tokio::process::Command;
+use tokio::spawn;
 use tokio::sync::Notify;
 use tracing::{Instrument as _, info_span};
 
@@ -148,30 +149,34 @@ const CASES: [Case; 9] = cases! {
     work().with_context(remote()).instrument(outer());
     work().instrument(outer()).with_context(remote());
     async { work().instrument(outer()).await }.with_context(remote());
-    async { tokio::spawn(work()).await }.instrument(outer());
-    async { tokio::spawn(work().with_current_context()).await }.instrument(outer());
-    async { tokio::spawn(work().in_current_span()).await }.instrument(outer());
+    async { spawn(work()).await }.instrument(outer());
+    async { spawn(work().with_current_context()).await }.instrument(outer());
+    async { spawn(work().in_current_span()).await }.instrument(outer());
 };
 
 /// Of the bridge as it is built, and of one that keeps the two stacks apart.
 #[test]
 fn the_order_of_wrapping_decides_which_span_is_the_parent() {
     for (activates, name) in [(true, "bridged"), (false, "apart")] {
-        let mut table = "| Code | `outer` | `of tracing` | `of OpenTelemetry` |\n\
-                         |---|---|---|---|\n"
+        let mut table = "| | Code | `outer` | `inner` | `plain` |\n\
+                         |---|---|---|---|---|\n"
             .to_owned();
-        for (code, case) in CASES {
+        for (number, (code, case)) in (1..).zip(CASES) {
             let bridge = Bridge {
                 activates,
                 ..Bridge::default()
             };
             let parents = parents(bridge, case()).expect("a runtime");
-            let of = |name: &str| parents.get(name).map_or("", String::as_str);
+            let of = |name: &str| parents.get(name).map_or("–", String::as_str);
             // On one line, and as it would be in a function that can fail.
             let words: Vec<&str> = code.split_whitespace().collect();
             let code = words.join(" ").replace(".expect(\"a bridge\")", "?");
-            let [outer, traced, plain] = ["outer", "of tracing", "of OpenTelemetry"].map(of);
-            table.push_str(&format!("| `{code}` | {outer} | {traced} | {plain} |\n"));
+            // Where a line may break, on a narrow page.
+            let code = code.replace(").", ")<wbr>.");
+            let [outer, inner, plain] = ["outer", "inner", "plain"].map(of);
+            table.push_str(&format!(
+                "| {number} | <code>{code}</code> | {outer} | {inner} | {plain} |\n"
+            ));
         }
         check(&format!("two-stacks/{name}.md"), &table).unwrap();
     }

@@ -43,10 +43,11 @@ pub fn outer_below(parent: Context) -> Result<Span, SetParentError> {
     Ok(span)
 }
 
-/// Makes a span of `tracing`, and after it one with OpenTelemetry's own API.
+/// Makes `inner`, a span of `tracing`, and after it `plain`, one of OpenTelemetry's
+/// own API.
 pub async fn work() {
-    info_span!("of tracing").in_scope(|| {});
-    drop(global::tracer("explanation").start("of OpenTelemetry"));
+    info_span!("inner").in_scope(|| {});
+    drop(global::tracer("explanation").start("plain"));
 }
 
 /// Runs `work`. Returns the name of each span's parent by the name of the span; the
