@@ -1,0 +1,161 @@
+//! One request through all three services must give one trace. Runs them in this
+//! process, on free ports.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use distributed_tracing::model::Model;
+use distributed_tracing::outgoing::Upstream;
+use distributed_tracing::{server, telemetry};
+use opentelemetry::global;
+use opentelemetry::trace::Status;
+use opentelemetry_sdk::trace::{
+    InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData,
+};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpSocket};
+
+// The services themselves; each has a `main` that a test does not call.
+#[allow(dead_code)]
+#[path = "../../distributed_tracing/src/bin/api_gateway.rs"]
+mod api_gateway;
+#[allow(dead_code)]
+#[path = "../../distributed_tracing/src/bin/llm_service.rs"]
+mod llm_service;
+#[allow(dead_code)]
+#[path = "../../distributed_tracing/src/bin/user_service.rs"]
+mod user_service;
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn one_request_gives_one_trace() -> anyhow::Result<()> {
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder()
+        .with_sampler(Sampler::AlwaysOn)
+        .with_simple_exporter(exporter.clone())
+        .build();
+    global::set_tracer_provider(provider);
+    telemetry::set_propagator();
+
+    let llm_service = start(llm_service::routes(Model::offline())).await?;
+    let api_gateway = start_in_front_of(llm_service).await?;
+    assert_eq!(ask(api_gateway, "user_1").await?, 200);
+
+    let spans = exporter.get_finished_spans()?;
+    assert_eq!(
+        with_parents(&spans),
+        [
+            "POST /api/query Server, below nothing",
+            "POST /generate Client, below POST /process Server",
+            "POST /generate Server, below POST /generate Client",
+            "POST /process Client, below POST /api/query Server",
+            "POST /process Server, below POST /process Client",
+            "chat offline Internal, below POST /generate Server",
+            "validate_user Internal, below POST /process Server",
+        ]
+    );
+    let trace_ids: HashSet<_> = spans
+        .iter()
+        .map(|span| span.span_context.trace_id())
+        .collect();
+    assert_eq!(trace_ids.len(), 1, "one request, one trace id");
+    assert_eq!(in_error(&spans), [""; 0]);
+
+    exporter.reset();
+    assert_eq!(ask(api_gateway, "stranger").await?, 403);
+    assert_eq!(
+        in_error(&exporter.get_finished_spans()?),
+        [
+            "POST /process Client: 403",
+            "validate_user Internal: one_trace::user_service::InvalidUser",
+        ]
+    );
+
+    exporter.reset();
+    // Taken, and nobody listens.
+    let nobody = TcpSocket::new_v4()?;
+    nobody.bind("127.0.0.1:0".parse()?)?;
+    let api_gateway = start_in_front_of(nobody.local_addr()?).await?;
+    assert_eq!(ask(api_gateway, "user_1").await?, 502);
+    assert_eq!(
+        in_error(&exporter.get_finished_spans()?),
+        [
+            "POST /api/query Server: 502",
+            "POST /generate Client: unreachable",
+            "POST /process Client: 502",
+            "POST /process Server: 502",
+        ]
+    );
+    Ok(())
+}
+
+async fn start_in_front_of(llm_service: SocketAddr) -> anyhow::Result<SocketAddr> {
+    let user_service = start(user_service::routes(upstream(llm_service)?)).await?;
+    start(api_gateway::routes(upstream(user_service)?)).await
+}
+
+async fn ask(api_gateway: SocketAddr, user_id: &str) -> reqwest::Result<StatusCode> {
+    let response = reqwest::Client::new()
+        .post(format!("http://{api_gateway}/api/query"))
+        .json(&json!({ "user_id": user_id, "query": "What is a trace?" }))
+        .send()
+        .await?;
+    Ok(response.status())
+}
+
+/// Each span in error with its `error.type`, in alphabetical order.
+fn in_error(spans: &[SpanData]) -> Vec<String> {
+    let failed = |span: &&SpanData| matches!(span.status, Status::Error { .. });
+    let mut lines: Vec<String> = spans
+        .iter()
+        .filter(failed)
+        .map(|span| {
+            let mut attributes = span.attributes.iter();
+            let kind = attributes.find(|it| it.key.as_str() == "error.type");
+            let kind = kind.map_or("nothing".into(), |it| it.value.as_str());
+            format!("{} {:?}: {kind}", span.name, span.span_kind)
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// Each span with the name and kind of its parent, in alphabetical order.
+fn with_parents(spans: &[SpanData]) -> Vec<String> {
+    let name = |span: &SpanData| format!("{} {:?}", span.name, span.span_kind);
+    let names: HashMap<_, _> = spans
+        .iter()
+        .map(|span| (span.span_context.span_id(), name(span)))
+        .collect();
+    let mut lines: Vec<String> = spans
+        .iter()
+        .map(|span| {
+            let parent = names
+                .get(&span.parent_span_id)
+                .map_or("nothing", String::as_str);
+            format!("{}, below {parent}", name(span))
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+async fn start(routes: Router) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        axum::serve(listener, server::traced(routes, DEADLINE)).await
+    });
+    Ok(address)
+}
+
+fn upstream(address: SocketAddr) -> anyhow::Result<Upstream> {
+    Ok(Upstream::new(
+        format!("http://{address}").parse()?,
+        DEADLINE,
+    )?)
+}
