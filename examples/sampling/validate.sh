@@ -16,8 +16,3 @@ docker run --rm --volume "$PWD:/etc/otel:ro" jaegertracing/jaeger:2.13.0 \
   validate --config /etc/otel/scaling/jaeger-cassandra.yaml
 docker run --rm --volume "$PWD:/etc/otel:ro" grafana/tempo:2.8.2 \
   -config.file=/etc/otel/scaling/tempo.yaml -config.verify=true
-# Asks the OpenTelemetry Collector itself whether the configurations of the guides are such. Needs Docker.
-for folder in sampling other_backends; do
-  docker run --rm --volume "$PWD/$folder:/etc/otel:ro" --env BACKEND_ENDPOINT=http://localhost:4318 \
-    --env PHOENIX_ENDPOINT=http://localhost:6006 --env HONEYHIVE_ENDPOINT=https://localhost/opentelemetry --env HH_API_KEY=none \
-    otel/opentelemetry-collector-contrib:0.135.0 validate --config /etc/otel/collector.yaml

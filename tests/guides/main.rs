@@ -3,8 +3,8 @@
 //!
 //! `SNAPSHOTS=overwrite cargo test --test guides` records them anew.
 
-mod collector;
 mod brokers;
+mod collector;
 mod component;
 mod example;
 mod form;
@@ -15,10 +15,10 @@ mod tls;
 
 mod compose_and_kubernetes;
 mod logs_and_metrics;
-mod more_than_one_machine;
-mod real_llm;
-mod other_backends;
 mod message_queues;
+mod more_than_one_machine;
+mod other_backends;
+mod real_llm;
 mod sampling;
 mod service_mesh;
 mod symptoms;

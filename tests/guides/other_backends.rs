@@ -32,10 +32,10 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use crate::collector::collector;
 use crate::component::{Component, installed};
 use crate::example::{binaries, in_order, page, shapes};
 use crate::phoenix;
-use crate::sampling::collector;
 use crate::support::recording::{check, figures};
 use crate::support::{
     FREE, Log, Setup, System, WHOLE, client, free_port, json_of, serve, within_reason,
