@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::brokers::Broker;
 use crate::example::{binaries, in_order, page, sent, shapes};
 use crate::support::recording::{check, figures};
-use crate::support::{FREE, Setup, Stopped, System, hung, refused, serve, span};
+use crate::support::{FREE, Setup, Stopped, System, hung, refused, serve, shape, span};
 
 /// What the three brokers have in common. Each broker is started once, so its rules are kept one after the other.
 async fn keeps_the_rules(mut broker: Broker) {
@@ -27,6 +27,10 @@ async fn keeps_the_rules(mut broker: Broker) {
     a_batch_has_a_trace_of_its_own_with_a_link_to_each_sender(&broker).await;
     the_next_worker_goes_on_where_one_has_died(&broker).await;
     a_context_that_is_no_context_begins_a_trace(&broker).await;
+    // It counts the deaths of workers, and knows of them at once.
+    if broker.system == "rabbitmq" {
+        what_kills_each_worker_is_dead_itself(&broker).await;
+    }
     if broker.durable {
         what_was_confirmed_survives_the_broker(&mut broker).await;
     }
@@ -288,6 +292,27 @@ async fn the_next_worker_goes_on_where_one_has_died(broker: &Broker) {
     assert_eq!(deliveries(&trees[0]), [count]);
 }
 
+async fn what_kills_each_worker_is_dead_itself(broker: &Broker) {
+    let system = start(setup(broker)).await;
+    let id = id(system.ask("user_1").await).await;
+    for _ in 0..3 {
+        let (silent, called) = hung().await;
+        let dies = worker(broker, &system, silent, &[]).await;
+        called.notified().await;
+        drop(dies); // SIGKILL
+    }
+    let worker = worker(broker, &system, system.user.address, &[]).await;
+    settled(&system, &id, "Dead").await;
+    let tree = stop(worker, system).await.only_tree();
+    let expected = "\
+POST /api/query SERVER api-gateway http 202
+  send queries PRODUCER api-gateway
+    process queries CONSUMER queue-worker error too_many_deliveries
+";
+    assert_eq!(shape(&tree), expected);
+    is_kept(broker, &tree).await;
+}
+
 async fn a_context_that_is_no_context_begins_a_trace(broker: &Broker) {
     let system = start(setup(broker)).await;
     let worker = worker(broker, &system, system.user.address, &[]).await;
@@ -313,12 +338,14 @@ async fn a_context_that_is_no_context_begins_a_trace(broker: &Broker) {
     assert_eq!(trees.len(), 4);
     for tree in &trees {
         assert_eq!(tree.rows[0].span.name(), "process queries");
-        assert!(!sent(tree).contains("48151"));
+        assert!(!tree.rows[0].orphan, "it has believed a header");
+        assert!(!sent(tree).contains("secret-48151"));
     }
     let failed = &trees[3].rows[0].span;
     let error = failed.attribute("error.type");
     assert_eq!(error.as_deref(), Some("invalid_message"));
-    assert!(!stopped.log.lines().join("\n").contains("48151"));
+    assert_eq!(broker.dead_letter().await, "", "as it was sent");
+    assert!(!stopped.log.lines().join("\n").contains("secret-48151"));
 }
 
 async fn what_was_confirmed_survives_the_broker(broker: &mut Broker) {

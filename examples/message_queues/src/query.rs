@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use timeouts_and_retries::retry::is_worth_a_retry;
 
 use crate::queue::Delivery;
+use crate::work::MAX_DELIVERIES;
 
 /// The body of the client's request, and of the message.
 #[derive(Deserialize, Serialize)]
@@ -22,6 +23,8 @@ pub struct Query {
 pub enum WorkError {
     #[error("the message is not a query")]
     InvalidMessage,
+    #[error("the workers that had the message have not settled it")]
+    TooManyDeliveries,
     #[error(transparent)]
     Call(#[from] CallError),
 }
@@ -31,6 +34,7 @@ impl WorkError {
     pub fn error_type(&self) -> Cow<'static, str> {
         match self {
             WorkError::InvalidMessage => "invalid_message".into(),
+            WorkError::TooManyDeliveries => "too_many_deliveries".into(),
             WorkError::Call(error) => error.error_type(),
         }
     }
@@ -49,13 +53,20 @@ pub async fn ask_all<H>(
 ) -> Vec<Result<(), WorkError>> {
     let mut results = Vec::new();
     for delivery in deliveries {
-        results.push(ask(user_service, &delivery.payload).await);
+        results.push(ask(user_service, delivery).await);
     }
     results
 }
 
-async fn ask(user_service: &Upstream, payload: &[u8]) -> Result<(), WorkError> {
-    let query: Query = serde_json::from_slice(payload)
+async fn ask<H>(
+    user_service: &Upstream,
+    delivery: &Delivery<H>,
+) -> Result<(), WorkError> {
+    // Whoever worked on it has died, perhaps of it.
+    if delivery.count > MAX_DELIVERIES {
+        return Err(WorkError::TooManyDeliveries);
+    }
+    let query: Query = serde_json::from_slice(&delivery.payload)
         .map_err(|_shows_it| WorkError::InvalidMessage)?;
     let _: serde_json::Value = user_service.post("/process", &query).await?;
     Ok(())

@@ -11,8 +11,8 @@ use crate::query::{WorkError, ask_all};
 use crate::queue::{Consumer, Destination, Verdict, batch};
 use crate::spans::process;
 
-/// A message that has failed so often is dead.
-const MAX_DELIVERIES: i64 = 3;
+/// A message that was delivered so often is not delivered again.
+pub const MAX_DELIVERIES: i64 = 3;
 
 /// Whom a worker asks, and how it takes messages.
 pub struct Worker {
