@@ -69,6 +69,11 @@ impl Component {
         component
     }
 
+    /// The id of the process, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// All that it has printed so far.
     pub fn lines(&self) -> Vec<String> {
         self.lines.borrow().clone()

@@ -10,7 +10,7 @@ use crate::example::page;
 use crate::support::recording;
 
 /// Each guide with an example, whose test has its name with `_` for `-`.
-const GUIDES: [&str; 9] = [
+const GUIDES: [&str; 10] = [
     "symptoms",
     "tasks-and-threads",
     "timeouts-and-retries",
@@ -20,6 +20,7 @@ const GUIDES: [&str; 9] = [
     "test-propagation",
     "trust-boundaries",
     "service-mesh",
+    "polyglot",
 ];
 
 #[test]

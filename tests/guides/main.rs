@@ -10,6 +10,7 @@ mod form;
 mod support;
 
 mod logs_and_metrics;
+mod polyglot;
 mod sampling;
 mod service_mesh;
 mod symptoms;
