@@ -1,16 +1,20 @@
 //! Runs what a guide shows: the program of its example, with the command that stands on its page.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Output;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
+use axum::{Json, Router};
 use lab::services::is_setting;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use lab::{grpc, otlp, receiver};
+use serde_json::json;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::support::recording::{check, figures};
 use crate::support::{self, serve, shape, within_reason};
@@ -126,6 +130,32 @@ impl Ran {
     pub fn figure(&self, name: &str) {
         check(name, &figures(&self.trees())).unwrap();
     }
+}
+
+/// A port of the loopback interface.
+pub fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// A server in the place of the next service: answers everything with JSON, and hands over the headers that it is sent.
+pub async fn neighbor() -> (SocketAddr, UnboundedReceiver<HeaderMap>) {
+    let (sender, requests) = unbounded_channel();
+    let answer = async move |headers: HeaderMap| {
+        // Nobody listens any more once the test has ended.
+        let _ = sender.send(headers);
+        Json(json!({ "response": "" }))
+    };
+    (serve(Router::new().fallback(answer)).await, requests)
+}
+
+/// Waits for so many spans, of processes that do not say when they have sent the last; returns the traces, the earliest
+/// first.
+pub async fn arrived(store: &Store, spans: usize) -> Vec<Tree> {
+    let mut changes = store.changes();
+    let enough = changes.wait_for(|_| store.usage().spans >= spans);
+    within_reason(enough).await.expect("the store goes on");
+    assert_eq!(store.usage().spans, spans);
+    in_order(store.trees())
 }
 
 /// The earliest first.

@@ -10,7 +10,7 @@ use crate::example::page;
 use crate::support::recording;
 
 /// Each guide with an example, whose test has its name with `_` for `-`.
-const GUIDES: [&str; 14] = [
+const GUIDES: [&str; 15] = [
     "symptoms",
     "tasks-and-threads",
     "timeouts-and-retries",
@@ -25,6 +25,7 @@ const GUIDES: [&str; 14] = [
     "other-backends",
     "message-queues",
     "service-mesh",
+    "polyglot",
 ];
 
 #[test]

@@ -19,6 +19,7 @@ mod message_queues;
 mod more_than_one_machine;
 mod other_backends;
 mod real_llm;
+mod polyglot;
 mod sampling;
 mod service_mesh;
 mod symptoms;

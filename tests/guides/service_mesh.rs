@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use axum::Router;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
-use axum::{Json, Router};
 use lab::diagnose::{Rule, diagnose};
 use lab::receiver;
 use lab::span::Span;
@@ -17,10 +17,10 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use serde_yaml_ng::Value;
 use tokio::process::Command;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::component::{Component, installed};
-use crate::example::{binaries, in_order, sent, shapes};
+use crate::example::{arrived, binaries, local, neighbor, sent, shapes};
 use crate::support::recording::{check, figures};
 use crate::support::{Setup, System, client, free_port, hung, serve, span, within_reason};
 
@@ -50,10 +50,6 @@ struct Ground {
     store: Store,
     backend: SocketAddr,
     template: String,
-}
-
-fn local(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 impl Ground {
@@ -162,14 +158,6 @@ impl Mesh {
         self.system.stop().await;
         arrived(&self.store, spans).await
     }
-}
-
-async fn arrived(store: &Store, spans: usize) -> Vec<Tree> {
-    let mut changes = store.changes();
-    let enough = changes.wait_for(|_| store.usage().spans >= spans);
-    within_reason(enough).await.expect("the store goes on");
-    assert_eq!(store.usage().spans, spans);
-    in_order(store.trees())
 }
 
 fn compare(name: &str, trees: &[Tree], expected: &str) {
@@ -397,17 +385,6 @@ POST /generate SERVER llm-service
   chat slow CLIENT llm-service
 ",
     );
-}
-
-/// A server in the place of a service, and what it is sent.
-async fn neighbor() -> (SocketAddr, UnboundedReceiver<HeaderMap>) {
-    let (sender, requests) = unbounded_channel();
-    let answer = async move |headers: HeaderMap| {
-        // Nobody listens any more once the test has ended.
-        let _ = sender.send(headers);
-        Json(json!({ "response": "" }))
-    };
-    (serve(Router::new().fallback(answer)).await, requests)
 }
 
 /// The way from one service to the next: out through its own sidecar, in through the other's.
