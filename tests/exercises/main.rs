@@ -4,13 +4,14 @@
 //! `SNAPSHOTS=overwrite cargo test --test exercises` records what the page shows anew.
 
 #[allow(dead_code)] // of it, the folder of the binaries
-#[path = "guides/example.rs"]
+#[path = "../guides/example.rs"]
 mod example;
+mod mutants;
+#[path = "../support/mod.rs"]
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -211,7 +212,7 @@ async fn a_service_joins_the_trace_of_these_headers_and_not_of_those() {
     }
     let traces = trees(&system.stop().await);
     let mut traces = traces.iter().map(|tree| tree.trace_id.to_string());
-    let mut rows = vec![["", "Value", "Joins", "By the standard", "Why"].map(str::to_owned)];
+    let mut rows = vec![["No.", "Value", "Joins", "By the standard", "Why"].map(str::to_owned)];
     for (number, (values, joins, standard, why)) in (1..).zip(HEADERS) {
         let id = values[0].split('-').nth(1).expect("an id").to_owned();
         let seen = match joins {
@@ -229,7 +230,7 @@ async fn a_service_joins_the_trace_of_these_headers_and_not_of_those() {
         };
         rows.push([
             number.to_string(),
-            values.join(" and "),
+            values.join("<br>"),
             joins,
             standard.to_owned(),
             why.to_owned(),
@@ -515,7 +516,7 @@ async fn two_faults_leave_two_traces_that_are_in_order_and_the_wire_knows_both()
         (HOPS[2], Fault::DropTraceparent),
     ] {
         let command = format!("cargo run -- break {} {}\n", hop.name, fault.name());
-        assert!(page.contains(&command), "{command}");
+        assert!(page.contains(&command), "the page does not say: {command}");
         system.wire.set(hop, Some(fault));
     }
     assert_eq!(status(question(&system, "user_1", "?")).await, 200);
@@ -582,197 +583,6 @@ fn of_the_four_traces_one_is_in_order() {
     check("exercises/riddles.md", &answers).unwrap();
 }
 
-// 5. Keep it whole.
-
-/// A change that leaves every answer as it is: the file, what stands there, and what takes its place.
-struct Mutant {
-    file: &'static str,
-    line: &'static str,
-    becomes: &'static str,
-    /// Whether the test of the tutorial fails.
-    caught: bool,
-}
-
-const MUTANTS: [Mutant; 6] = [
-    Mutant {
-        file: "src/incoming.rs",
-        line: "status.is_server_error()",
-        becomes: "false",
-        caught: false,
-    },
-    Mutant {
-        file: "src/incoming.rs",
-        line: "status.is_server_error()",
-        becomes: "!status.is_success()",
-        caught: false,
-    },
-    Mutant {
-        file: "src/outgoing.rs",
-        line: "self.send(url, body).with_context(cx.clone()).await",
-        becomes: "self.send(url, body).await",
-        caught: true,
-    },
-    Mutant {
-        file: "src/outgoing.rs",
-        line: "record_error(&cx.span(), error.error_type(), error.description())",
-        becomes: "()",
-        caught: false,
-    },
-    Mutant {
-        file: "src/outgoing.rs",
-        line: "record_error(&cx.span(), error.error_type(), error.description())",
-        becomes: "record_error(&cx.span(), error.to_string(), String::new())",
-        caught: false,
-    },
-    Mutant {
-        file: "src/spans.rs",
-        line: "record_error(&cx.span(), type_name::<E>(), error.to_string())",
-        becomes: "()",
-        caught: false,
-    },
-];
-
-/// All mutants in one copy of the project, so that it is compiled once: `MUTANT` chooses which one it is.
-#[test]
-fn the_extended_test_catches_every_mutant_and_the_tutorials_test_one() {
-    changes(
-        "tests/one_trace.rs",
-        "tests/one_trace.rs",
-        "exercises/mutants.diff",
-    );
-    let project = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutants");
-    write_mutants(&project);
-    let tests = compile_tests(&project);
-    let passes = |test: &str, mutant: usize| {
-        let mut run = Command::new(&tests[test]);
-        let run = run.env("MUTANT", mutant.to_string()).output();
-        run.expect("it runs").status.success()
-    };
-    assert!(passes("tutorial", 0) && passes("solution", 0), "no mutant");
-    let mut rows =
-        vec![["", "File", "The line", "Becomes", "Step 5", "Solution"].map(str::to_owned)];
-    for (number, mutant) in (1..).zip(MUTANTS) {
-        let [tutorial, solution] = ["tutorial", "solution"].map(|test| !passes(test, number));
-        assert_eq!(
-            (tutorial, solution),
-            (mutant.caught, true),
-            "mutant {number}"
-        );
-        let words = |caught| if caught { "red" } else { "green" }.to_owned();
-        let [file, line, becomes] =
-            [mutant.file, mutant.line, mutant.becomes].map(|text| format!("`{text}`"));
-        let number = number.to_string();
-        rows.push([
-            number,
-            file,
-            line,
-            becomes,
-            words(tutorial),
-            words(solution),
-        ]);
-    }
-    let question = rows
-        .iter()
-        .map(|[number, file, line, becomes, ..]| [number, file, line, becomes].map(String::clone));
-    let answer = rows
-        .iter()
-        .map(|[number, .., tutorial, solution]| [number, tutorial, solution].map(String::clone));
-    let tables = anchored("question", &table(question)) + &anchored("answer", &table(answer));
-    check("exercises/mutants.md", &tables).unwrap();
-}
-
-/// The example, with both tests and, where the mutants change it, a choice between them.
-fn write_mutants(project: &Path) {
-    let example = root().join("examples/distributed_tracing");
-    let read = |path: &Path| fs::read_to_string(path).expect("text");
-    let write = |name: &str, text: &str| {
-        let path = project.join(name);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        // What has not changed is not compiled again.
-        if fs::read_to_string(&path).is_ok_and(|there| there == text) {
-            return;
-        }
-        fs::write(path, text).expect("written");
-    };
-    let mut sources: BTreeMap<String, String> = BTreeMap::new();
-    for folder in ["src", "src/bin"] {
-        for entry in fs::read_dir(example.join(folder)).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_file() {
-                let name = path.file_name().and_then(|it| it.to_str()).expect("text");
-                sources.insert(format!("{folder}/{name}"), read(&path));
-            }
-        }
-    }
-    let mut choices: BTreeMap<(&str, &str), String> = BTreeMap::new();
-    for (number, mutant) in (1..).zip(MUTANTS) {
-        let arms = choices.entry((mutant.file, mutant.line)).or_default();
-        arms.push_str(&format!("Ok(\"{number}\") => {{ {} }}\n", mutant.becomes));
-    }
-    for ((file, line), arms) in choices {
-        let source = sources.get_mut(file).expect("a source");
-        assert_eq!(source.matches(line).count(), 1, "{file}: {line}");
-        let choice =
-            format!("(match std::env::var(\"MUTANT\").as_deref() {{\n{arms}_ => {{ {line} }}\n}})");
-        *source = source.replace(line, &choice);
-    }
-    for (name, source) in sources {
-        write(&name, &source);
-    }
-    let solution = read(&root().join("examples/exercises/tests/one_trace.rs"));
-    let solution = solution.replace("\"../../distributed_tracing/", "\"../");
-    let solution = solution.replace("one_trace::user_service", "solution::user_service");
-    write("tests/solution.rs", &solution);
-    write(
-        "tests/tutorial.rs",
-        &read(&example.join("tests/one_trace.rs")),
-    );
-
-    // A workspace of its own, with the crates of our lock file and our profiles. The tests include the services.
-    let manifest = read(&root().join("Cargo.toml"));
-    let profiles = manifest.find("[profile.dev]").map(|at| &manifest[at..]);
-    let profiles = profiles.expect("the profiles are at the end");
-    let manifest = read(&example.join("Cargo.toml"));
-    let manifest = manifest.replace(
-        "[package]\n",
-        "[workspace]\n\n[package]\nautobins = false\n",
-    );
-    write("Cargo.toml", &format!("{manifest}\n{profiles}"));
-    write("Cargo.lock", &read(&root().join("Cargo.lock")));
-}
-
-/// The programs of the two tests, by name.
-fn compile_tests(project: &Path) -> BTreeMap<String, PathBuf> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .expect("the target folder");
-    let output = Command::new(env!("CARGO"))
-        .args([
-            "test",
-            "--offline",
-            "--no-run",
-            "--tests",
-            "--message-format=json",
-        ])
-        .current_dir(project)
-        // Next to ours: what is the same is shared.
-        .env("CARGO_BUILD_BUILD_DIR", target)
-        .env("CARGO_TARGET_DIR", project.join("target"))
-        .output()
-        .expect("cargo runs");
-    let problem = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{problem}");
-    let printed = String::from_utf8(output.stdout).expect("text");
-    let messages = printed
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let programs = messages.filter_map(|message| {
-        let name = message["target"]["name"].as_str()?.to_owned();
-        Some((name, message["executable"].as_str()?.into()))
-    });
-    programs.collect()
-}
-
 // The page.
 
 fn page() -> String {
@@ -799,7 +609,10 @@ fn every_exercise_says_when_it_is_solved_and_folds_hint_and_solution() {
 /// A recording that is shown nowhere, or that no test compares, is none.
 #[test]
 fn every_recording_of_an_exercise_is_shown_and_compared() {
-    let (page, test) = (page(), include_str!("exercises.rs"));
+    let (page, test) = (
+        page(),
+        concat!(include_str!("main.rs"), include_str!("mutants.rs")),
+    );
     for entry in fs::read_dir(folder().join("exercises")).expect("recordings") {
         let name = entry
             .expect("an entry")
