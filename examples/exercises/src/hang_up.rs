@@ -1,5 +1,5 @@
-//! A caller that hangs up: hyper drops the handler where it waits, and no line behind
-//! that `.await` runs.
+//! A caller that hangs up: hyper drops the handler where it waits, and no line
+//! behind that `.await` runs.
 
 use axum::extract::Request;
 use axum::middleware::Next;

@@ -1,4 +1,5 @@
-//! api-gateway or user-service of the tutorial, which notices when its caller hangs up.
+//! api-gateway or user-service of the tutorial, which notices that its caller hung
+//! up.
 
 use std::time::Duration;
 
