@@ -1,4 +1,4 @@
-//! What changes in the services for another backend, where variables alone do not do.
+//! What changes in the services for another backend, where variables do not do.
 
 pub mod honeyhive;
 pub mod telemetry;
