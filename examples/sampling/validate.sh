@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Asks the OpenTelemetry Collector itself whether its configuration files, of all examples, are ones. Needs Docker.
+# Asks the OpenTelemetry Collector, Jaeger and Tempo whether the files of all examples are theirs. Needs Docker.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for file in */collector*.yaml; do

