@@ -161,10 +161,13 @@ fn write_mutants(project: &Path) {
     let profiles = manifest.find("[profile.dev]").map(|at| &manifest[at..]);
     let profiles = profiles.expect("the profiles are at the end");
     let manifest = read(&example.join("Cargo.toml"));
+    // Under a name of its own: in the build folder, a package of the same name would be taken for the reader's project
+    // of another test.
     let manifest = manifest.replace(
-        "[package]\n",
-        "[workspace]\n\n[package]\nautobins = false\n",
+        "[package]\nname = \"distributed_tracing\"\n",
+        "[workspace]\n\n[lib]\nname = \"distributed_tracing\"\n\n[package]\nname = \"mutants\"\nautobins = false\n",
     );
+    assert!(manifest.contains("mutants"));
     write("Cargo.toml", &format!("{manifest}\n{profiles}"));
     write("Cargo.lock", &read(&root().join("Cargo.lock")));
 }
