@@ -350,7 +350,7 @@ async fn a_slow_way_and_a_process_that_stands_still_give_the_same_trace() {
         let latency = u64::try_from(LATENCY.as_nanos()).expect("a short time");
         assert!(span(&tree, "POST /generate", "CLIENT").duration() >= latency);
         assert!(span(&tree, "POST /generate", "SERVER").duration() < latency);
-        assert_eq!(diagnose(&[tree.clone()], &[]), []);
+        assert_eq!(diagnose(std::slice::from_ref(&tree), &[]), []);
         check("what-a-trace-cannot-tell/slow.html", &figures(&[tree])).unwrap();
     }
 }
@@ -364,7 +364,7 @@ async fn spans_that_are_lost_and_spans_that_were_never_made_look_the_same() {
     let unmade = setup().with("llm-service", "OTEL_SDK_DISABLED", true);
     for setup in [lost, unmade] {
         let tree = ask(setup).await.only_tree();
-        assert_eq!(diagnose(&[tree.clone()], &[]), []);
+        assert_eq!(diagnose(std::slice::from_ref(&tree), &[]), []);
         check("what-a-trace-cannot-tell/leaf.html", &figures(&[tree])).unwrap();
     }
 }
