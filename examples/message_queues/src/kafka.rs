@@ -60,12 +60,11 @@ async fn topic(client: &Client, name: &str) -> anyhow::Result<PartitionClient> {
     let made = controller
         .create_topic(name, 1, ONE_REPLICA, TIMEOUT_MS)
         .await;
+    let exists = ProtocolError::TopicAlreadyExists;
     match made {
         Ok(()) => {}
-        Err(Error::ServerError {
-            protocol_error: ProtocolError::TopicAlreadyExists,
-            ..
-        }) => {}
+        Err(Error::ServerError { protocol_error, .. })
+            if protocol_error == exists => {}
         Err(error) => return Err(error).context("the topic cannot be made"),
     }
     let topic = client.partition_client(name, 0, UnknownTopicHandling::Retry);

@@ -75,10 +75,7 @@ async fn declare(
         .chain(&[("x-queue-type", "quorum")])
         .map(|(key, value)| ((*key).into(), AMQPValue::LongString((*value).into())))
         .collect();
-    let options = QueueDeclareOptions {
-        durable: true,
-        ..QueueDeclareOptions::default()
-    };
+    let options = QueueDeclareOptions::durable();
     channel
         .queue_declare(name.into(), options, arguments.into())
         .await?;
