@@ -251,6 +251,33 @@ async fn ask_llm_service(plan: impl FnOnce(Plan) -> Plan, backend: SocketAddr, l
     llm.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_has_its_value_decoded_and_is_left_out_where_it_cannot_be_sent() {
+    let cases = [
+        ("Bearer%20KEY", Some("Bearer KEY")),
+        ("Bearer KEY", Some("Bearer KEY")),
+        ("a%2Cb+c%25", Some("a,b+c%")),
+        ("KEY%0A", None),
+    ];
+    for (value, expected) in cases {
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let headers = Arc::clone(&sent);
+        let take = async move |all: HeaderMap| {
+            headers.lock().expect("unpoisoned").push(all);
+        };
+        let backend = serve(Router::new().route("/v1/traces", post(take))).await;
+        let log = Log::default();
+        let header = format!("Authorization={value}");
+        let plan = |plan: Plan| plan.with("OTEL_EXPORTER_OTLP_HEADERS", header);
+        ask_llm_service(plan, backend, &log).await;
+        let sent = sent.lock().expect("unpoisoned");
+        let sent = sent[0].get(AUTHORIZATION);
+        let sent = sent.map(|it| it.to_str().expect("text"));
+        assert_eq!(sent, expected, "{value}");
+        assert_eq!(log.find("llm-service", "Authorization"), [""; 0]);
+    }
+}
+
 /// What a backend answers: these statuses, with `Retry-After` where there is one, and 200 when it is asked again, or the
 /// same. And how often it is asked.
 struct Refusal(&'static [u16], &'static str, bool, usize);
