@@ -520,13 +520,14 @@ async fn a_call_that_is_refused_is_a_status_and_repeats_no_secret() {
         let header = answer.headers().get("retry-after");
         let header = header.map(|value| value.to_str().expect("text"));
         assert_eq!(header, retry_after, "{error_type}");
-        let answer = answer.text().await.expect("a body");
+        let answer: Value = answer.json().await.expect("JSON");
+        assert!(answer["error"].is_string(), "{answer}");
         let (tree, log) = streaming.stop().await;
         let expected = format!(
             "POST /generate SERVER llm-service http {status} error {status}\n  {CHAT} CLIENT llm-service error {error_type}\n"
         );
         assert_eq!(shape(&tree), expected);
-        keeps_secrets(&[sent(&tree), log.lines().join("\n"), answer]);
+        keeps_secrets(&[sent(&tree), log.lines().join("\n"), answer.to_string()]);
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 
+use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use distributed_tracing::error::{ApiError, CallError};
+use serde_json::json;
 
 /// Holds no text of the model's server, which may repeat a prompt or a key: so it is
 /// safe to put on a span.
@@ -54,7 +56,8 @@ impl IntoResponse for ModelError {
             // That we ask too often is not the client's error, so it is no 429.
             ModelError::Busy(seconds) => {
                 let wait = seconds.map(|it| (RETRY_AFTER, it.to_string()));
-                (StatusCode::SERVICE_UNAVAILABLE, AppendHeaders(wait))
+                let why = Json(json!({ "error": "The model is busy" }));
+                (StatusCode::SERVICE_UNAVAILABLE, AppendHeaders(wait), why)
                     .into_response()
             }
             ModelError::Reported(_) | ModelError::CutOff => {
