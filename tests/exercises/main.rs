@@ -566,7 +566,7 @@ fn of_the_four_traces_one_is_in_order() {
         ("a", "wrong-parent-near", &[][..]),
         ("b", "missing-spans", &[Rule::MissingSpans]),
         ("c", "wrong-parent", &[Rule::WrongParent]),
-        ("d", "clock-skew", &[Rule::ClockSkew]),
+        ("d", "several-roots", &[Rule::SeveralRoots]),
     ] {
         let file = folder().join(format!("diagnose/{case}.json"));
         let case = Case::read(&fs::read(file).expect("a recording")).expect("a case");

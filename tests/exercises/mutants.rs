@@ -47,9 +47,9 @@ const MUTANTS: [Mutant; 6] = [
         caught: false,
     },
     Mutant {
-        file: "src/outgoing.rs",
-        line: "record_error(&cx.span(), error.error_type(), error.description())",
-        becomes: "record_error(&cx.span(), error.to_string(), String::new())",
+        file: "src/error.rs",
+        line: "\"unreachable\".into()",
+        becomes: "self.to_string().into()",
         caught: false,
     },
     Mutant {
