@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -24,10 +24,9 @@ use explanation::{Bridge, recorded};
 use lab::diagnose::diagnose;
 use lab::otlp;
 use lab::services::{Plan, Service};
-use lab::span::Span;
+use lab::span::{Span, SpanId};
 use lab::store::{Limits, Store};
 use lab::wire::{Fault, Hop, LATENCY};
-
 use opentelemetry::trace::FutureExt as _;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
@@ -85,37 +84,28 @@ async fn one_header_holds_the_ids_of_the_caller_and_both_ends_record_them() {
     assert_eq!(place(called), (caller.trace_id, Some(caller.id)));
 
     // Each value stands in the column where its bytes are in the header.
-    let mut drawing = String::new();
-    let mut row = |label: &str, byte: usize, value: &str| {
-        drawing.push_str(&format!("{label:16}{:byte$}{value}\n", ""));
+    let line = |label: &str, byte: usize, value: &str| format!("{label:16}{:byte$}{value}\n", "");
+    let end = |title: &str, span: &Span, label: &str, id: SpanId| {
+        let flags = format!("{:02x}", span.proto().flags & 0xff);
+        let trace_id = line("  trace id", 3, &span.trace_id.to_string());
+        let id = line(label, 36, &id.to_string());
+        format!("{title}\n{trace_id}{id}{}", line("  flags", 53, &flags))
     };
-    let flags = |span: &Span| format!("{:02x}", span.proto().flags & 0xff);
-    row("CLIENT span of api-gateway", 0, "");
-    row("  trace id", 3, &caller.trace_id.to_string());
-    row("  span id", 36, &caller.id.to_string());
-    row("  flags", 53, &flags(caller));
-    row("", 0, "");
-    row(
-        "byte",
-        0,
-        "0  3                                36               53",
-    );
-    row("traceparent", 0, header);
-    row("", 0, "");
-    row("SERVER span of user-service", 0, "");
-    row("  trace id", 3, &called.trace_id.to_string());
-    row(
-        "  parent span id",
-        36,
-        &called.parent.expect("a parent").to_string(),
-    );
-    row("  flags", 53, &flags(called));
-    let drawing: Vec<&str> = drawing.lines().map(str::trim_end).collect();
-    check(
-        "context-and-propagation/hop.txt",
-        &(drawing.join("\n") + "\n"),
-    )
-    .unwrap();
+    let parent = called.parent.expect("a parent");
+    let drawing = [
+        end("CLIENT span of api-gateway", caller, "  span id", caller.id),
+        "\n".to_owned(),
+        line("byte", 0, &format!("0  3{:32}36{:15}53", "", "")),
+        line("traceparent", 0, header),
+        "\n".to_owned(),
+        end(
+            "SERVER span of user-service",
+            called,
+            "  parent span id",
+            parent,
+        ),
+    ];
+    check("context-and-propagation/hop.txt", &drawing.concat()).unwrap();
 
     let user = user.expect("a proxy").to_string();
     let head = hop
@@ -129,6 +119,7 @@ async fn one_header_holds_the_ids_of_the_caller_and_both_ends_record_them() {
     .unwrap();
 }
 
+/// Does some work, whatever it returns.
 async fn finish(work: impl Future) {
     work.await;
 }
@@ -350,7 +341,7 @@ async fn a_slow_way_and_a_process_that_stands_still_give_the_same_trace() {
         let latency = u64::try_from(LATENCY.as_nanos()).expect("a short time");
         assert!(span(&tree, "POST /generate", "CLIENT").duration() >= latency);
         assert!(span(&tree, "POST /generate", "SERVER").duration() < latency);
-        assert_eq!(diagnose(std::slice::from_ref(&tree), &[]), []);
+        assert_eq!(diagnose(&stopped.trees(), &[]), []);
         check("what-a-trace-cannot-tell/slow.html", &figures(&[tree])).unwrap();
     }
 }
@@ -363,9 +354,10 @@ async fn spans_that_are_lost_and_spans_that_were_never_made_look_the_same() {
     let lost = setup().with("llm-service", "OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
     let unmade = setup().with("llm-service", "OTEL_SDK_DISABLED", true);
     for setup in [lost, unmade] {
-        let tree = ask(setup).await.only_tree();
-        assert_eq!(diagnose(std::slice::from_ref(&tree), &[]), []);
-        check("what-a-trace-cannot-tell/leaf.html", &figures(&[tree])).unwrap();
+        let stopped = ask(setup).await;
+        assert_eq!(diagnose(&stopped.trees(), &[]), []);
+        let figure = figures(&[stopped.only_tree()]);
+        check("what-a-trace-cannot-tell/leaf.html", &figure).unwrap();
     }
 }
 
@@ -381,12 +373,10 @@ async fn a_service_that_only_passes_the_context_on_is_not_missed() {
         "{}",
         shape(&tree)
     );
-    assert_eq!(diagnose(std::slice::from_ref(&tree), &[]), []);
-    assert_eq!(
-        diagnose(std::slice::from_ref(&tree), &stopped.wire.exchanges()),
-        []
-    );
-    check("what-a-trace-cannot-tell/passed-on.html", &figures(&[tree])).unwrap();
+    let trees = stopped.trees();
+    assert_eq!(diagnose(&trees, &[]), []);
+    assert_eq!(diagnose(&trees, &stopped.wire.exchanges()), []);
+    check("what-a-trace-cannot-tell/passed-on.html", &figures(&trees)).unwrap();
 }
 
 /// The processor time that this thread has used: the first number of `schedstat` (`man 5 proc`), which only Linux has.
@@ -411,20 +401,18 @@ fn received(spans: Vec<SpanData>) -> Store {
 /// Two of the three leave the processor alone, and only one of these lets others use the thread.
 #[test]
 fn a_span_is_as_long_whether_it_waits_or_works() {
-    let used = Cell::new([Duration::ZERO; 3]);
+    let used = RefCell::new(Vec::new());
     let handle = async {
-        let measured = async |index: usize, work: Work| {
+        let measured = async |work: Work| {
             let before = processor_time();
             work.await;
-            let mut all = used.get();
-            all[index] = processor_time()
-                .zip(before)
-                .map_or(Duration::ZERO, |(after, before)| after - before);
-            used.set(all);
+            let both = processor_time().zip(before);
+            let time = both.map_or(Duration::ZERO, |(after, before)| after - before);
+            used.borrow_mut().push(time);
         };
-        measured(0, Box::pin(awaits())).await;
-        measured(1, Box::pin(blocks())).await;
-        measured(2, Box::pin(computes())).await;
+        measured(Box::pin(awaits())).await;
+        measured(Box::pin(blocks())).await;
+        measured(Box::pin(computes())).await;
     };
     let bridge = Bridge {
         times: true,
@@ -440,28 +428,25 @@ fn a_span_is_as_long_whether_it_waits_or_works() {
     let mut table =
         "| Span | Duration | Entered (`busy_ns`) | Processor time |\n|---|---|---|---|\n"
             .to_owned();
-    let mut entered = Vec::new();
-    for (name, processor) in ["awaits", "blocks", "computes"].into_iter().zip(used.get()) {
+    let (mut entered, mut worked) = (Vec::new(), Vec::new());
+    for (name, processor) in ["awaits", "blocks", "computes"]
+        .into_iter()
+        .zip(used.take())
+    {
         let span = span(tree, name, "INTERNAL");
         let length = Duration::from_nanos(span.duration());
         assert!(length >= Duration::from_millis(100), "{name}: {length:?}");
         let busy = span.attribute("busy_ns").and_then(|it| it.parse().ok());
         let busy = Duration::from_nanos(busy.expect("a number"));
-        entered.push(busy);
         let times = [length, busy, processor].map(milliseconds).join(" | ");
         table.push_str(&format!("| `{name}` | {times} |\n"));
+        entered.push(busy);
+        worked.push(processor);
     }
-    assert!(
-        entered[0] < entered[1] / 2 && entered[0] < entered[2] / 2,
-        "{entered:?}"
-    );
+    let least = |times: &[Duration], index: usize| times[0] < times[index] / 2;
+    assert!(least(&entered, 1) && least(&entered, 2), "{entered:?}");
     if processor_time().is_some() {
-        let [awaited, blocked, computed] = used.get();
-        assert!(
-            awaited < computed / 2 && blocked < computed / 2,
-            "{:?}",
-            used.get()
-        );
+        assert!(least(&worked, 2) && worked[1] < worked[2] / 2, "{worked:?}");
     }
     check(
         "what-a-trace-cannot-tell/equal.html",
