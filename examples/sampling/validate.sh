@@ -6,7 +6,7 @@ for file in */collector*.yaml; do
   echo "$file"
   # Each variable that has no default gets a value; where it leads is not looked at.
   variables=()
-  for name in $(grep --only-matching --extended-regexp '\$\{env:[A-Z_]+\}' "$file" | tr --delete '${}' | sort --unique); do
+  for name in $(grep --only-matching --extended-regexp '\$\{env:[A-Z_]+\}' "$file" | tr -d '${}' | sort -u); do
     variables+=(--env "${name#env:}=http://localhost:4318")
   done
   docker run --rm --volume "$PWD:/etc/otel:ro" "${variables[@]}" \

@@ -103,7 +103,8 @@ fn pod<'a>(objects: &'a [Value], name: &str) -> (&'a Value, &'a Value) {
 
 /// As Kubernetes computes it: what `envFrom` brings, then `env` in its order, where `$(NAME)` is a variable before it.
 fn pod_environment(objects: &[Value], name: &'static str) -> Vec<(String, String)> {
-    let (template, container) = pod(objects, name);
+    let deployment = object(objects, "Deployment", name);
+    let (_, container) = pod(objects, name);
     let mut variables: Vec<(String, String)> = Vec::new();
     for source in container["envFrom"].as_sequence().expect("a list") {
         let map = object(objects, "ConfigMap", text(&source["configMapRef"]["name"]));
@@ -112,7 +113,7 @@ fn pod_environment(objects: &[Value], name: &'static str) -> Vec<(String, String
     }
     for variable in container["env"].as_sequence().expect("a list") {
         let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
-            Some(path) => field(template, name, path),
+            Some(path) => field(deployment, path),
             None => text(&variable["value"]).to_owned(),
         };
         let value = variables.iter().fold(value, |value, (key, known)| {
@@ -124,14 +125,16 @@ fn pod_environment(objects: &[Value], name: &'static str) -> Vec<(String, String
 }
 
 /// What the downward API says of a pod, made up but for what the manifest knows.
-fn field(template: &Value, name: &str, path: &str) -> String {
+fn field(deployment: &Value, path: &str) -> String {
+    let name = text(&deployment["metadata"]["name"]);
+    let labels = &deployment["spec"]["template"]["metadata"]["labels"];
     match path {
         "metadata.name" => format!("{name}-0"),
-        "metadata.namespace" => "one-trace".to_owned(),
+        "metadata.namespace" => text(&deployment["metadata"]["namespace"]).to_owned(),
         "metadata.uid" => format!("uid-of-{name}-0"),
         "spec.nodeName" => "node-1".to_owned(),
         "metadata.labels['app.kubernetes.io/version']" => {
-            text(&template["metadata"]["labels"]["app.kubernetes.io/version"]).to_owned()
+            text(&labels["app.kubernetes.io/version"]).to_owned()
         }
         other => panic!("the downward API has no {other}"),
     }
@@ -536,6 +539,7 @@ fn the_image_is_built_by_the_oldest_rust_we_name_and_does_not_run_as_root() {
         dockerfile.contains(&format!("FROM rust:{rust}-")),
         "not {rust}"
     );
+    // `runAsNonRoot` wants a number.
     let user = dockerfile
         .lines()
         .filter_map(|line| line.strip_prefix("USER "))
@@ -544,7 +548,6 @@ fn the_image_is_built_by_the_oldest_rust_we_name_and_does_not_run_as_root() {
         .and_then(|it| it.split_once(':'))
         .expect("USER NUMBER:NUMBER");
     assert!(user.parse::<u32>().expect("a number") > 0);
-    // What Kubernetes would refuse otherwise: `runAsNonRoot` wants a number.
     assert!(
         dockerfile.contains("\nENTRYPOINT [\"/service\"]\n"),
         "behind a shell, SIGTERM is lost"
