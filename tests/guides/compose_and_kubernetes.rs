@@ -17,9 +17,11 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use regex::Regex;
 use serde_yaml_ng::Value;
 
+use crate::brokers::Broker;
 use crate::collector::{collector, texts, yaml};
 use crate::component::installed;
 use crate::example::binaries;
+use crate::message_queues::QUEUED;
 use crate::support::recording::{check, figures};
 use crate::support::{
     Log, System, WHOLE, client, free_port, hung, refused, serve, shape, skipped, within_reason,
@@ -31,6 +33,9 @@ const PRODUCTION: &str = "examples/deployment/kubernetes/production";
 
 /// The leaf first: each is told where the one before it is.
 const CHAIN: [&str; 3] = ["llm-service", "user-service", "api-gateway"];
+
+/// Those that there are with `--profile queue`.
+const QUEUE: [&str; 2] = ["queueing-gateway", "queue-worker"];
 
 /// The variables of each service.
 type Environments = BTreeMap<&'static str, Vec<(String, String)>>;
@@ -50,6 +55,11 @@ fn compose() -> Value {
 }
 
 fn compose_environments() -> Environments {
+    environments_of(&CHAIN)
+}
+
+/// What compose.yaml says of these services.
+fn environments_of(names: &[&'static str]) -> Environments {
     let services = compose();
     let of = |name: &'static str| {
         let variables = services[name]["environment"].as_mapping();
@@ -59,7 +69,7 @@ fn compose_environments() -> Environments {
             .map(|(key, value)| (text(key).to_owned(), text(value).to_owned()));
         (name, pairs.collect())
     };
-    CHAIN.map(of).into()
+    names.iter().map(|name| of(name)).collect()
 }
 
 /// What `kubectl apply -k` would send; nothing where kubectl is missing.
@@ -162,20 +172,19 @@ async fn start(
         let mut plan = Plan::bare(&binaries().await, name);
         let mut called = None;
         for (key, value) in &environments[name] {
-            let value = match (
-                value.strip_prefix("0.0.0.0:"),
-                value.strip_prefix("http://"),
-            ) {
-                (Some(port), _) => {
-                    called = Some(format!("{name}:{port}"));
-                    here.to_string()
-                }
-                (_, Some(host)) => {
+            let value = match value.split_once("://") {
+                Some((scheme, host)) => {
                     let there = hosts.get(host);
                     let there = there.unwrap_or_else(|| panic!("{key}: nobody is at {host}"));
-                    format!("http://{there}")
+                    format!("{scheme}://{there}")
                 }
-                _ => value.clone(),
+                None => match value.strip_prefix("0.0.0.0:") {
+                    Some(port) => {
+                        called = Some(format!("{name}:{port}"));
+                        here.to_string()
+                    }
+                    None => value.clone(),
+                },
             };
             plan = plan.with(key, value);
         }
@@ -260,6 +269,34 @@ async fn with_the_environment_of_the_compose_file_a_request_is_one_trace() {
         );
     }
     check("compose-and-kubernetes/compose.html", &figures(&[tree])).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_profile_of_the_queue_a_query_is_one_trace_over_it() {
+    let Some(broker) = Broker::nats().await else {
+        return;
+    };
+    assert!(texts(&compose()["nats"]["command"]).contains(&"--jetstream"));
+    let (store, log) = (Store::new(Limits::default()), Log::default());
+    let backend = serve(receiver::routes(store.clone())).await;
+    let nats = broker.url.trim_start_matches("nats://");
+    let nats = nats.parse().expect("an address");
+    let hosts = [("collector:4318", backend), ("nats:4222", nats)];
+    let hosts = hosts
+        .map(|(host, address)| (host.to_owned(), address))
+        .into();
+    let names = ["llm-service", "user-service", QUEUE[0], QUEUE[1]];
+    let services = start(&names, &environments_of(&names), hosts, &log).await;
+    let request = client()
+        .post(format!("http://{}/api/query", services[2].address))
+        .json(&serde_json::json!({ "user_id": "user_1", "query": "What is a trace?" }));
+    assert_eq!(request.send().await.expect("an answer").status(), 202);
+    log.wait_for("queue-worker", "verdict=Done").await;
+    for service in services.into_iter().rev() {
+        service.stop().await;
+    }
+    let shapes: Vec<String> = store.trees().iter().map(shape).collect();
+    assert_eq!(shapes, [QUEUED]);
 }
 
 /// None and all of 200 have a chance below one in a billion each.
@@ -393,7 +430,7 @@ fn in_compose_every_container_is_confined_and_has_time_to_stop() {
                 "{name} is open to others: {port}"
             );
         }
-        if !CHAIN.contains(&name) {
+        if !CHAIN.contains(&name) && !QUEUE.contains(&name) {
             let image = text(&service["image"]);
             assert!(
                 !image.ends_with("latest") && image.contains(':'),
@@ -412,11 +449,11 @@ fn in_compose_every_container_is_confined_and_has_time_to_stop() {
         );
         let address = texts(&service["healthcheck"]["test"])[2];
         let (_, port) = address.split_once(':').expect("a port");
-        let environment = &compose_environments()[name];
+        let environment = service["environment"].as_mapping().expect("variables");
         assert!(
             environment
                 .iter()
-                .any(|(_, value)| *value == format!("0.0.0.0:{port}")),
+                .any(|(_, value)| text(value) == format!("0.0.0.0:{port}")),
             "{name} is asked where it does not listen"
         );
     }
@@ -425,15 +462,12 @@ fn in_compose_every_container_is_confined_and_has_time_to_stop() {
 #[test]
 fn nobody_waits_for_the_queue_but_who_asks_for_it() {
     let services = compose();
-    assert_eq!(texts(&services["nats"]["profiles"]), ["queue"]);
     for (name, service) in services.as_mapping().expect("services") {
         let needs = service["depends_on"].as_mapping();
-        let needs: Vec<&str> = needs
-            .into_iter()
-            .flat_map(|it| it.keys())
-            .map(text)
-            .collect();
-        assert!(!needs.contains(&"nats"), "{name:?}");
+        let mut needs = needs.into_iter().flat_map(|it| it.keys()).map(text);
+        let asks = texts(&service["profiles"]) == ["queue"];
+        assert_eq!(asks, QUEUE.contains(&text(name)) || name == "nats");
+        assert!(asks || needs.all(|it| it != "nats"), "{name:?}");
     }
 }
 
@@ -552,8 +586,8 @@ fn the_image_is_built_by_the_oldest_rust_we_name_and_does_not_run_as_root() {
         dockerfile.contains("\nENTRYPOINT [\"/service\"]\n"),
         "behind a shell, SIGTERM is lost"
     );
-    for name in CHAIN {
-        let binary = format!("target/release/{}", name.replace('-', "_"));
+    for name in CHAIN.iter().chain(&QUEUE) {
+        let binary = format!(" {} ", name.replace('-', "_"));
         assert!(dockerfile.contains(&binary), "{binary} is not in the image");
     }
 }

@@ -59,7 +59,7 @@ async fn kafka_keeps_the_rules() {
 }
 
 /// The tree of a query that was queued and worked on.
-const QUEUED: &str = "\
+pub const QUEUED: &str = "\
 POST /api/query SERVER api-gateway http 202
   send queries PRODUCER api-gateway
     process queries CONSUMER queue-worker
