@@ -149,7 +149,7 @@ const CASES: [Case; 9] = cases! {
 #[test]
 fn the_order_of_wrapping_decides_which_span_is_the_parent() {
     for (activates, name) in [(true, "bridged"), (false, "apart")] {
-        let mut table = "| | Code | `outer` | `inner` | `plain` |\n\
+        let mut table = "| Row | Code | `outer` | `inner` | `plain` |\n\
                          |---|---|---|---|---|\n"
             .to_owned();
         for (number, (code, case)) in (1..).zip(CASES) {

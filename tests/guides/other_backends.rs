@@ -711,7 +711,8 @@ async fn what_phoenix_keeps_and_what_its_death_costs() {
         kept(&sent, &of_lab(&collected).await),
         kept(&sent, &as_sent(phoenix::spans(address, "default", 1).await)),
     ];
-    let mut table = "| | the lab | rotel, a collector | Phoenix |\n|---|---|---|---|\n".to_owned();
+    let mut table =
+        "| Of a span | the lab | rotel, a collector | Phoenix |\n|---|---|---|---|\n".to_owned();
     for ((part, lab), ((_, rotel), (_, phoenix))) in
         columns[0].iter().zip(columns[1].iter().zip(&columns[2]))
     {
