@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use axum::Router;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName};
 use lab::diagnose::{Rule, diagnose};
 use lab::receiver;
 use lab::span::Span;
@@ -147,14 +147,11 @@ async fn ask(address: SocketAddr, headers: HeaderMap) -> Response {
 }
 
 impl Mesh {
-    /// As a stranger, through the sidecar of the gateway.
-    async fn ask(&self) -> StatusCode {
-        let answer = ask(self.sidecars[0].inbound, HeaderMap::new()).await;
-        answer.status()
-    }
-
-    /// Stops the services, waits for so many spans, and returns the traces.
+    /// Sends one request, as a stranger, through the sidecar of the gateway; stops the services, waits for so many spans,
+    /// and returns the traces.
     async fn traces(self, spans: usize) -> Vec<Tree> {
+        let answer = ask(self.sidecars[0].inbound, HeaderMap::new()).await;
+        assert_eq!(answer.status(), 200);
         self.system.stop().await;
         arrived(&self.store, spans).await
     }
@@ -171,9 +168,7 @@ async fn each_sidecar_is_a_span_between_a_caller_and_its_service() {
     let Some(ground) = Ground::new().await else {
         return;
     };
-    let mesh = ground.mesh(Setup::default()).await;
-    assert_eq!(mesh.ask().await, 200);
-    let trees = mesh.traces(12).await;
+    let trees = ground.mesh(Setup::default()).await.traces(12).await;
     assert_eq!(diagnose(&trees, &[]), []);
     let ids = trees[0].rows.iter().map(|row| &row.span);
     let ids: Vec<_> = ids
@@ -211,9 +206,7 @@ async fn a_mesh_alone_gives_as_many_traces_as_there_are_hops() {
     let setup = SERVICES.into_iter().fold(Setup::default(), |setup, it| {
         setup.run_by(it, &format!("untraced_services {it}"))
     });
-    let mesh = ground.mesh(setup).await;
-    assert_eq!(mesh.ask().await, 200);
-    let trees = mesh.traces(5).await;
+    let trees = ground.mesh(setup).await.traces(5).await;
     compare(
         "nothing-forwarded",
         &trees,
@@ -236,9 +229,7 @@ async fn services_that_only_forward_the_headers_get_one_trace_of_proxies() {
         return;
     };
     let setup = Setup::default().with("all", "OTEL_SDK_DISABLED", true);
-    let mesh = ground.mesh(setup).await;
-    assert_eq!(mesh.ask().await, 200);
-    let trees = mesh.traces(5).await;
+    let trees = ground.mesh(setup).await.traces(5).await;
     compare(
         "headers-forwarded",
         &trees,
@@ -260,9 +251,7 @@ async fn a_retry_of_the_mesh_is_a_second_child_of_the_same_span() {
     let setup = Setup::default()
         .run_by("llm-service", "flaky_llm_service")
         .with("llm-service", "LLM_FAILURES", 1);
-    let mesh = ground.mesh(setup).await;
-    assert_eq!(mesh.ask().await, 200);
-    let trees = mesh.traces(14).await;
+    let trees = ground.mesh(setup).await.traces(14).await;
     compare(
         "retried",
         &trees,
@@ -509,7 +498,6 @@ async fn a_health_check_leaves_no_trace() {
     let url = format!("http://{}/health", mesh.sidecars[0].inbound);
     let answer = client().get(url).send().await.expect("an answer");
     assert_eq!(answer.status(), 200);
-    assert_eq!(mesh.ask().await, 200);
     assert_eq!(mesh.traces(12).await.len(), 1);
 }
 
