@@ -69,5 +69,5 @@ gates! {
     licences: tools::licences, Some("cargo-deny"), ["Cargo.toml"];
     workflows: tools::workflows, Some("actionlint"), [".github/"];
     permissions: tools::permissions, Some("zizmor"), [".github/"];
-    scripts: tools::scripts, Some("shellcheck"), [".sh", ".ci/run"];
+    scripts: tools::scripts, Some("shellcheck"), [".sh", ".ci/"];
 }

@@ -35,7 +35,7 @@ type Fault = (
 /// A page without anything special.
 const PAGE: &str = "src/reference/headers.md";
 const LISTING: &str = "examples/sampling/src/lib.rs";
-const WORKFLOW: &str = ".github/workflows/ci.yml";
+const WORKFLOW: &str = ".github/workflows/planted.yml";
 
 #[rustfmt::skip] // one row for each fault
 const FAULTS: &[Fault] = &[
@@ -46,6 +46,8 @@ const FAULTS: &[Fault] = &[
     ("a heading without a blank line above it", "markdown", PAGE, End("\nText.\n§## A heading\n\nText.\n"), "headers.md:LINE:1: [MD022]"),
     ("a blank at the end of a line", "markdown", PAGE, End("\n§Text. \nText.\n"), "headers.md:LINE:6: [MD009]"),
     ("a heading twice on a page", "markdown", PAGE, End("\n## Two\n\nText.\n\n§## Two\n\nText.\n"), "headers.md:LINE:4: [MD024]"),
+    ("a link of the README to a file that is not there", "markdown", "README.md", End("\n§[A file](nowhere.md)\n"), "README.md:LINE:10: [MD057]"),
+    ("a link of the README to a heading that is not there", "markdown", "README.md", End("\n§[A heading](#nowhere)\n"), "README.md:LINE:1: [MD051]"),
     ("a block without a language", "blocks", PAGE, End("\n§```\ntext\n```\n"), "headers.md:LINE: the block has no language"),
     ("an ignored block", "blocks", PAGE, End("\n§```rust,ignore\nfn main() {}\n```\n"), "headers.md:LINE: an ignored block"),
     ("a `no_run` without a reason", "blocks", PAGE, End("\n§```rust,no_run\nfn main() {}\n```\n"), "headers.md:LINE: no_run needs a reason"),
@@ -62,21 +64,21 @@ const FAULTS: &[Fault] = &[
     ("a word of the glossary that leads nowhere", "glossary", "src/how-it-is-tested.md", Instead("[lab](appendix/glossary.md#lab) takes", "§lab takes"), "how-it-is-tested.md:LINE: lab is used before"),
     ("a page outside the table of contents", "orphans", "src/reference/alone.md", New("# Alone\n\nText.\n"), "src/reference/alone.md: src/SUMMARY.md does not name it"),
     ("a recording that no page shows", "recordings", "src/recordings/alone.txt", New("Text.\n"), "src/recordings/alone.txt: no page shows it"),
-    ("an older crate in prose", "versions", "src/explanation/suite.md", Instead("`opentelemetry_sdk` 0.33.1", "`§opentelemetry_sdk` 0.33.0"), "suite.md:LINE: opentelemetry_sdk 0.33.0 is not the pinned {\"0.33.1\"}"),
-    ("an older crate in the address of its documentation", "versions", "src/explanation/architecture.md", Instead("opentelemetry_sdk/0.33.1", "§opentelemetry_sdk/0.32.1"), "architecture.md:LINE: opentelemetry_sdk 0.32.1 is not"),
-    ("an older crate in a manifest", "versions", PAGE, End("\n```toml\n[dependencies]\n§axum = \"0.7\"\n```\n"), "headers.md:LINE: axum 0.7 is not"),
+    ("an older crate in prose", "versions", PAGE, End("\nSo it is since `§opentelemetry_sdk` 0.1.0.\n"), "headers.md:LINE: opentelemetry_sdk 0.1.0 is not the pinned {\""),
+    ("an older crate in the address of its documentation", "versions", PAGE, End("\n[The SDK](https://§docs.rs/opentelemetry_sdk/0.1.0/)\n"), "headers.md:LINE: opentelemetry_sdk 0.1.0 is not"),
+    ("an older crate in a manifest", "versions", PAGE, End("\n```toml\n[dependencies]\n§axum = \"0.1\"\n```\n"), "headers.md:LINE: axum 0.1 is not"),
     ("an older program in a command", "versions", PAGE, End("\n```sh\n§cargo install mdbook@0.4.52\n```\n"), "headers.md:LINE: mdbook 0.4.52 is not"),
-    ("an older Rust", "versions", "README.md", Instead("[Rust](https://rustup.rs) 1.88", "[§Rust](https://rustup.rs) 1.85"), "README.md:LINE: Rust 1.85 is not"),
-    ("an older broker", "versions", "src/how-to/message-queues.md", Instead("NATS 2.15.1", "§NATS 2.14.0"), "message-queues.md:LINE: NATS 2.14.0 is not"),
+    ("an older Rust", "versions", "README.md", End("\n§Rust 1.1 is enough.\n"), "README.md:LINE: Rust 1.1 is not"),
+    ("an older broker", "versions", PAGE, End("\n§NATS 1.0.0 keeps it.\n"), "headers.md:LINE: NATS 1.0.0 is not"),
     ("a version of what nothing pins", "versions", PAGE, End("\n§Zipkin 3.5 shows it too.\n"), "headers.md:LINE: nothing pins Zipkin 3.5"),
-    ("two versions of one OpenTelemetry crate", "twice", "Cargo.lock", End("\n[[package]]\nname = \"opentelemetry\"\nversion = \"0.32.0\"\n"), "opentelemetry is there twice: {\"0.32.0\", \"0.33.1\"}"),
-    ("a crate that `cargo test` leaves out", "members", "Cargo.toml", Instead("    \"examples/scaling\",\n", ""), "default-members lacks"),
-    ("a `rust-version` that is too old", "rust_version", "examples/scaling/Cargo.toml", Instead("rust-version = \"1.88\"", "rust-version = \"1.85\""), "Cargo.toml of \"scaling\": rust-version is \"1.85\""),
-    ("blocks in an older edition", "edition", "tests/skeptic/rustc.rs", Instead("EDITION: &str = \"2024\"", "EDITION: &str = \"2021\""), "tests/skeptic/rustc.rs: EDITION is not \"2024\""),
-    ("a licence that is not allowed", "licences", "crates/w3c-trace-context/Cargo.toml", Instead("license = \"MIT OR Apache-2.0\"", "license = \"GPL-3.0-only\""), "\"w3c-trace-context\" \"0.1.0\": \"failed to satisfy license requirements\""),
-    ("a workflow for a machine that is not there", "workflows", WORKFLOW, Instead("runs-on: ubuntu-latest", "§runs-on: ubuntu-newest"), "ci.yml:LINE:14: label \"ubuntu-newest\" is unknown"),
-    ("an action that is not pinned by its hash", "permissions", WORKFLOW, Instead("actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8", "§actions/checkout@v5"), "ci.yml:LINE: unpinned action"),
-    ("a workflow that may write everything", "permissions", WORKFLOW, Instead("permissions:\n  contents: read", "§permissions: write-all"), "ci.yml:LINE: overly broad permissions"),
+    ("two versions of one OpenTelemetry crate", "twice", "Cargo.lock", End("\n[[package]]\nname = \"opentelemetry\"\nversion = \"0.1.0\"\n"), "Cargo.lock: opentelemetry is there twice: {\"0.1.0\", "),
+    ("a crate that `cargo test` leaves out", "members", "Cargo.toml", Instead("    \"examples/scaling\",\n", ""), "Cargo.toml: default-members lacks"),
+    ("a `rust-version` that is too old", "rust_version", "examples/scaling/Cargo.toml", Instead("rust-version = \"", "rust-version = \"1.85\" # \""), "Cargo.toml of \"scaling\": rust-version is \"1.85\""),
+    ("blocks in an older edition", "edition", "tests/skeptic/rustc.rs", Instead("EDITION: &str = \"", "EDITION: &str = \"2018\"; // \""), "tests/skeptic/rustc.rs: EDITION is not \""),
+    ("a licence that is not allowed", "licences", "crates/w3c-trace-context/Cargo.toml", Instead("license = \"", "license = \"GPL-3.0-only\" # \""), "\"failed to satisfy license requirements\": \"w3c-trace-context\""),
+    ("a workflow for a machine that is not there", "workflows", WORKFLOW, New("on: push\npermissions: {}\njobs:\n  job:\n    name: Job\n    runs-on: §ubuntu-newest\n    steps:\n      - run: 'true'\n"), "planted.yml:LINE:14: label \"ubuntu-newest\" is unknown"),
+    ("an action that is not pinned by its hash", "permissions", WORKFLOW, New("on: push\npermissions: {}\njobs:\n  job:\n    name: Job\n    runs-on: ubuntu-latest\n    steps:\n      - uses: §actions/setup-go@v6\n"), "planted.yml:LINE: unpinned action"),
+    ("a workflow that may write everything", "permissions", WORKFLOW, New("on: push\n§permissions: write-all\njobs:\n  one: &job\n    name: Job\n    runs-on: ubuntu-latest\n    steps:\n      - run: 'true'\n  two: *job\n"), "planted.yml:LINE: overly broad permissions"),
     ("a script with a variable that nobody sets", "scripts", "examples/deployment/verify.sh", End("§echo \"$nowhere\"\n"), "verify.sh:LINE:7: warning: nowhere is referenced but not assigned"),
 ];
 
