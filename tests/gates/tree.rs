@@ -71,10 +71,11 @@ impl Tree {
             .filter(|file| !file.starts_with("src/recordings/"))
     }
 
-    /// The pages of the book.
+    /// The pages of the book: not what mdBook serves where there is none.
     pub fn pages(&self) -> impl Iterator<Item = &str> {
+        let other = ["src/404.md", "src/SUMMARY.md"];
         self.markdown()
-            .filter(|file| file.starts_with("src/") && *file != "src/SUMMARY.md")
+            .filter(move |file| file.starts_with("src/") && !other.contains(file))
     }
 
     /// What the pages include.
