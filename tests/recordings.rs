@@ -174,10 +174,11 @@ fn show_in_readme() {
     }
 }
 
-/// What is recorded here and in `tests/python_original`; of two folders in `tests/faults.rs` and `tests/diagnose.rs`. All else is recorded where the tutorial is followed.
-const ELSEWHERE: [&str; 12] = [
+/// What is recorded here, in `tests/gates` and in `tests/python_original`; of two folders in `tests/faults.rs` and `tests/diagnose.rs`. All else is recorded where the tutorial is followed.
+const ELSEWHERE: [&str; 13] = [
     "fallen-apart.html",
     "faults.txt",
+    "gates.md",
     "help.txt",
     "lost-spans.txt",
     "missing-service.html",

@@ -19,7 +19,7 @@ if [ -d "$sysroot/lib/rustlib/$target/lib" ]; then
 elif [ -d /usr/lib/rustlib/src/rust/library ]; then
   # Debian's compiler has the sources of its library, and no linker for this target: rustup's has one.
   export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1
-  standard_library=(-Z build-std=std,panic_abort -Z build-std-features=optimize_for_size)
+  standard_library=(-Z "build-std=std,panic_abort" -Z build-std-features=optimize_for_size)
 else
   echo "there is no $target: run rustup target add $target" >&2
   exit 1

