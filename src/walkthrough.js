@@ -48,6 +48,7 @@
     const draw = time => events.forEach(it => it.show(part((time - it.at) / it.takes)));
     return { section, start, draw, caption, id: heading.id, title: heading.textContent };
   });
+  total = 100 * Math.ceil(total / 100);
 
   const player = document.createElement("div");
   player.className = "try";

@@ -82,7 +82,9 @@ fn is_shown(scenes: &[String]) {
     });
     assert_eq!(included.collect::<Vec<_>>(), scenes, "src/walkthrough.md");
     let recorded = files(&support::recording::folder().join("walkthrough"), &[]);
-    let names = scenes.iter().map(|name| PathBuf::from(format!("{name}.html")));
+    let names = scenes
+        .iter()
+        .map(|name| PathBuf::from(format!("{name}.html")));
     assert_eq!(
         recorded.into_keys().collect::<BTreeSet<_>>(),
         names.collect(),

@@ -62,7 +62,7 @@ struct Scene {
     name: String,
     /// Where it begins on the tape.
     from: usize,
-    /// What the page shows of the lab.
+    /// What the lab shows, where the page looks at it.
     traces: String,
 }
 
@@ -215,11 +215,7 @@ impl Reader {
                 self.shown
             )),
             (Action::Figure { html }, Action::Figure { html: source }) => {
-                let file = recording(page, source);
-                if let Some(name) = file.as_ref().and_then(|it| it.file_name()) {
-                    self.scene.traces = format!("{{{{#include ../{}}}}}", name.display());
-                }
-                self.figure(html, file).await
+                self.figure(html, recording(page, source)).await
             }
             (Action::Warns, _) => {
                 (self.warns, self.must_warn) = (true, true);
@@ -567,13 +563,15 @@ impl Reader {
             }
             if self.without_times(&figures) == self.without_times(shown) {
                 self.waited += started.elapsed();
+                self.scene.traces = figures;
                 return Ok(());
             }
             if figures != last.0 {
                 last = (figures, Instant::now());
             } else if self.record && last.1.elapsed() > QUIET {
                 let file = file.ok_or("a figure must be included from src/recordings")?;
-                return fs::write(&file, last.0)
+                self.scene.traces = last.0;
+                return fs::write(&file, &self.scene.traces)
                     .map_err(|error| format!("{}: {error}", file.display()));
             } else if !self.record && started.elapsed() > ARRIVAL_DEADLINE {
                 return Err(format!(
@@ -615,14 +613,18 @@ impl Reader {
         let file = format!("walkthrough/{name}.html");
         let recorded = fs::read_to_string(recording::folder().join(&file)).unwrap_or_default();
         let (normal, as_printed) = (self.normal(), self.as_printed());
-        let varies = Regex::new(r#" data-(at|for)="\d+"|\(\d+\)|\b[0-9a-f]{16}\b"#).expect("a pattern");
+        let varies =
+            Regex::new(r#" data-(at|for)="\d+"|\(\d+\)|\b[0-9a-f]{16}\b"#).expect("a pattern");
         let normal = |text: &str| redact(&normal(&varies.replace_all(text, "")));
         self.scenes.push(name);
         let most = if self.record { QUIET } else { ARRIVAL_DEADLINE };
         loop {
             let (now, until) = {
                 let tape = tape.borrow_and_update();
-                (as_printed(&reel::render(&tape[from..], &traces)), tape.len())
+                (
+                    as_printed(&reel::render(&tape[from..], &traces)),
+                    tape.len(),
+                )
             };
             if normal(&now) == normal(&recorded) {
                 self.waited += started.elapsed();
@@ -648,16 +650,23 @@ impl Reader {
         let (ports, project) = (self.ports.clone(), self.project());
         let words = [
             (project.display().to_string(), "distributed_tracing"),
-            (self.parent.display().to_string(), "the folder that holds the clone"),
+            (
+                self.parent.display().to_string(),
+                "the folder that holds the clone",
+            ),
             (self.clone.display().to_string(), "the clone"),
         ];
         move |text| {
-            let ports = ports.iter().map(|(page, free)| {
-                (format!("127.0.0.1:{free}"), format!("127.0.0.1:{page}"))
-            });
-            let words = words.iter().map(|(here, page)| (here.clone(), (*page).to_owned()));
+            let ports = ports
+                .iter()
+                .map(|(page, free)| (format!("127.0.0.1:{free}"), format!("127.0.0.1:{page}")));
+            let words = words
+                .iter()
+                .map(|(here, page)| (here.clone(), (*page).to_owned()));
             let all = ports.chain(words);
-            all.fold(text.to_owned(), |text, (here, page)| text.replace(&here, &page))
+            all.fold(text.to_owned(), |text, (here, page)| {
+                text.replace(&here, &page)
+            })
         }
     }
 

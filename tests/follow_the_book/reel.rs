@@ -50,7 +50,9 @@ pub fn scene(page: &Page, line: usize) -> String {
 
 /// Whether somebody did something that others see happen: files that are written belong to the scene that follows.
 pub fn is_a_scene(entries: &[Entry]) -> bool {
-    let mut typed = entries.iter().filter(|it| matches!(it.what, What::Typed(_)));
+    let mut typed = entries
+        .iter()
+        .filter(|it| matches!(it.what, What::Typed(_)));
     typed.any(|it| it.place != Place::Editor)
 }
 
@@ -107,12 +109,19 @@ fn lines(entries: &[Entry]) -> Vec<Line<'_>> {
             }
         }
         for command in whole.chunk_by(|_, next| !next.typed) {
-            let runs = command.iter().rposition(|it| it.text.starts_with("     Running "));
-            let built = command.iter().rposition(|it| it.text.starts_with("    Finished "));
+            let runs = command
+                .iter()
+                .rposition(|it| it.text.starts_with("     Running "));
+            let built = command
+                .iter()
+                .rposition(|it| it.text.starts_with("    Finished "));
             let from = runs.map(|at| at + 1).or(built).unwrap_or(1);
             let (first, rest) = command.split_at(1);
             let kept = first.iter().chain(rest.iter().skip(from.saturating_sub(1)));
-            all.extend(kept.map(|it| Line { text: it.text.clone(), ..*it }));
+            all.extend(kept.map(|it| Line {
+                text: it.text.clone(),
+                ..*it
+            }));
         }
     }
     all.sort_by_key(|it| it.at);
@@ -125,8 +134,16 @@ pub fn render(entries: &[Entry], traces: &str) -> String {
     let (mut asked, mut shown) = (false, None);
     let mut panes: BTreeMap<(bool, &Place), String> = BTreeMap::new();
     let lines = lines(entries);
-    for Line { at, place, typed, text } in &lines {
-        let pause = before.replace(*at).map_or(Duration::ZERO, |before| *at - before);
+    for Line {
+        at,
+        place,
+        typed,
+        text,
+    } in &lines
+    {
+        let pause = before
+            .replace(*at)
+            .map_or(Duration::ZERO, |before| *at - before);
         clock += pause.min(LONGEST_PAUSE);
         if *typed && asked && shown.is_none() && !text.starts_with("curl") {
             shown = Some(clock);
@@ -143,7 +160,10 @@ pub fn render(entries: &[Entry], traces: &str) -> String {
             clock += takes;
             let takes = takes.as_millis();
             let text = escaped(text);
-            let _ = writeln!(pane, "<kbd data-at=\"{at}\" data-for=\"{takes}\">{text}</kbd>");
+            let _ = writeln!(
+                pane,
+                "<kbd data-at=\"{at}\" data-for=\"{takes}\">{text}</kbd>"
+            );
         } else {
             let tag = match (place, text.as_bytes().first()) {
                 (Place::Editor, Some(b'-')) => "del",
@@ -166,11 +186,16 @@ pub fn render(entries: &[Entry], traces: &str) -> String {
     if !traces.is_empty() {
         let at = shown.unwrap_or(clock).as_millis();
         let traces = traces.trim_end();
-        let _ = writeln!(html, "<div class=\"traces\" data-at=\"{at}\">\n<p>The lab</p>\n{traces}\n</div>");
+        let _ = writeln!(
+            html,
+            "<div class=\"traces\" data-at=\"{at}\">\n<p>The lab</p>\n{traces}\n</div>"
+        );
     }
     html + "</div>\n"
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
