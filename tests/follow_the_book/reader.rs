@@ -613,8 +613,7 @@ impl Reader {
         let file = format!("walkthrough/{name}.html");
         let recorded = fs::read_to_string(recording::folder().join(&file)).unwrap_or_default();
         let (normal, as_printed) = (self.normal(), self.as_printed());
-        let varies =
-            Regex::new(r#" data-(at|for)="\d+"|\(\d+\)|\b[0-9a-f]{16}\b"#).expect("a pattern");
+        let varies = Regex::new(r#" data-(at|for)="\d+"| \(\d+\)"#).expect("a pattern");
         let normal = |text: &str| redact(&normal(&varies.replace_all(text, "")));
         self.scenes.push(name);
         let most = if self.record { QUIET } else { ARRIVAL_DEADLINE };

@@ -109,15 +109,14 @@ fn lines(entries: &[Entry]) -> Vec<Line<'_>> {
             }
         }
         for command in whole.chunk_by(|_, next| !next.typed) {
-            let runs = command
-                .iter()
-                .rposition(|it| it.text.starts_with("     Running "));
-            let built = command
-                .iter()
-                .rposition(|it| it.text.starts_with("    Finished "));
-            let from = runs.map(|at| at + 1).or(built).unwrap_or(1);
-            let (first, rest) = command.split_at(1);
-            let kept = first.iter().chain(rest.iter().skip(from.saturating_sub(1)));
+            let says = |word| command.iter().rposition(|it| it.text.starts_with(word));
+            let from = match says("     Running ") {
+                Some(at) => at + 1,
+                // Its words differ between versions.
+                None if command[0].text.starts_with("cargo new") => command.len(),
+                None => says("    Finished ").unwrap_or(1),
+            };
+            let kept = command[..1].iter().chain(&command[from..]);
             all.extend(kept.map(|it| Line {
                 text: it.text.clone(),
                 ..*it
