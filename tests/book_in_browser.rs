@@ -1,5 +1,5 @@
-//! The pages of the book that one can try, in a real browser: the fault lab, recorded and live, and "paste your trace",
-//! which must say what the lab itself says. With keys alone, and for everybody.
+//! The pages of the book that one can try, in a real browser: the fault lab, recorded and live, "paste your trace", which
+//! must say what the lab itself says, and the walkthrough. With keys alone, and for everybody.
 
 #[path = "support/browser.rs"]
 mod browser;
@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 const FAULT_LAB: &str = "/after/fault-lab.html";
 const DIAGNOSE: &str = "/how-to/diagnose.html";
+const WALKTHROUGH: &str = "/walkthrough.html";
 
 /// The book as the lab serves it, with the pages of a store and a wire; and the folder that it was built in.
 async fn serve_book(store: Store, wire: Wire) -> (SocketAddr, tempfile::TempDir) {
@@ -245,6 +246,140 @@ async fn all_cases_are_on_the_page_without_a_script() {
     assert_eq!(ids, expected.iter().map(String::as_str).collect());
 }
 
+/// What the walkthrough shows: its scene, its button, and of the scene the letters typed and the spans.
+const WATCHED: &str = "
+    const scene = document.querySelector('#walkthrough section:not([hidden]) .scene');
+    const seen = it => it.checkVisibility({ visibilityProperty: true });
+    const typed = [...scene.querySelectorAll('kbd')].map(it => it.firstChild.data.length);
+    const watched = {
+        scene: parseInt(document.querySelector('.try [role=status]').textContent),
+        button: document.querySelector('.try [name=play]').textContent,
+        typed: typed.reduce((sum, it) => sum + it, 0),
+        spans: [...scene.querySelectorAll('tbody tr')].filter(seen).length,
+        lines: [...scene.querySelectorAll('samp')].filter(seen).length,
+    };";
+
+/// Puts the bar of the walkthrough where it is to stand.
+async fn seek(browser: &Browser, milliseconds: &str) {
+    let script = format!(
+        "const seek = document.querySelector('.try input');
+         seek.value = {milliseconds};
+         seek.dispatchEvent(new Event('input'));"
+    );
+    browser.run(&script).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_walkthrough_is_for_those_with_keys_alone_without_motion_without_a_script_and_on_paper()
+{
+    let (address, _folder) = serve_book(Store::new(Limits::default()), Wire::default()).await;
+    let page = support::client().get(format!("http://{address}{WALKTHROUGH}"));
+    let page = page.send().await.expect("an answer").text().await;
+    is_whole_without_a_script(&page.expect("a page"));
+    let Some(browser) = open(address, WALKTHROUGH, WIDE).await else {
+        return;
+    };
+    is_watched_with_keys_alone(&browser).await;
+    stands_still_without_motion_and_on_paper(&browser).await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+async fn is_watched_with_keys_alone(browser: &Browser) {
+    let watched = |what: &str| format!("{WATCHED} return {what};");
+    // Nothing plays by itself: the first scene stands there as it ends.
+    let first = watched("[watched.scene, watched.button, watched.lines]");
+    assert_eq!(browser.run(&first).await, json!([1, "Play", 6]));
+    // From scene to scene, and the book does not turn its page.
+    browser
+        .run("document.querySelector('.try [name=play]').focus();")
+        .await;
+    for _ in 0..6 {
+        browser.strike(key::RIGHT).await;
+    }
+    let state = "[watched.scene, watched.spans]";
+    browser.wait_for(&watched(state), json!([7, 7])).await;
+    browser.strike(key::LEFT).await;
+    browser.wait_for(&watched(state), json!([6, 5])).await;
+    // A scene begins with nothing; its command is typed letter by letter, and stays where it is when it is paused.
+    browser.strike(key::ENTER).await;
+    let state = "[watched.scene, watched.button, watched.spans, watched.typed > 0]";
+    browser
+        .wait_for(&watched(state), json!([6, "Pause", 0, true]))
+        .await;
+    browser.strike(" ").await;
+    browser
+        .wait_for(&watched("watched.button"), json!("Play"))
+        .await;
+    let stands = "const before = document.querySelector('.try input').value;
+        for (let frame = 0; frame < 10; frame++) await new Promise(requestAnimationFrame);
+        return before === document.querySelector('.try input').value;";
+    assert_eq!(browser.run(stands).await, true);
+    // Half of the time of a trace is when half of it is there.
+    let seven = "const start = Number(seek.value); const traces = document.querySelector('.still .traces');                  seek.value = start + Number(traces.dataset.at) + 1000";
+    browser.run("location.hash = '#start-a-trace';").await;
+    browser.wait_for(&watched("watched.scene"), json!(7)).await;
+    let half = format!(
+        "const seek = document.querySelector('.try input'); {seven}; seek.dispatchEvent(new Event('input'));
+         {WATCHED} return watched.spans > 0 && watched.spans < 7;"
+    );
+    assert_eq!(browser.run(&half).await, true);
+    // To the end: by the bar, and then by itself.
+    browser
+        .run("document.querySelector('.try input').focus();")
+        .await;
+    browser.strike(key::END).await;
+    for _ in 0..5 {
+        browser.strike(key::LEFT).await;
+    }
+    browser
+        .run("document.querySelector('.try [name=play]').focus();")
+        .await;
+    browser.strike(key::ENTER).await;
+    let over = "const seek = document.querySelector('.try input'); return [seek.value === seek.max, document.querySelector('.try [name=play]').textContent];";
+    browser.wait_for(over, json!([true, "Play"])).await;
+    assert_eq!(
+        browser.run(&watched("watched.scene")).await,
+        browser
+            .run("return document.querySelectorAll('#walkthrough h2').length;")
+            .await
+    );
+}
+
+async fn stands_still_without_motion_and_on_paper(browser: &Browser) {
+    browser.look_as("screen", true).await;
+    let play = "return document.querySelector('.try [name=play]').checkVisibility();";
+    browser.wait_for(play, json!(false)).await;
+    // Wherever the bar stands, the scene is there as it ends.
+    seek(browser, "1").await;
+    let whole = format!("{WATCHED} return [watched.scene, watched.lines];");
+    assert_eq!(browser.run(&whole).await, json!([1, 6]));
+
+    browser.look_as("print", false).await;
+    browser
+        .run("dispatchEvent(new Event('beforeprint'));")
+        .await;
+    let paper = "const seen = css => [...document.querySelectorAll(css)].filter(it => it.checkVisibility({ visibilityProperty: true })).length;
+        return [seen('.try'), seen('.scene'), seen('.still tbody tr'), seen('#walkthrough h2') - document.querySelectorAll('#walkthrough h2').length];";
+    assert_eq!(browser.run(paper).await, json!([0, 1, 7, 0]));
+    browser.look_as("screen", false).await;
+    browser.run("dispatchEvent(new Event('afterprint'));").await;
+    let scenes = "return document.querySelectorAll('#walkthrough section:not([hidden])').length;";
+    assert_eq!(browser.run(scenes).await, 1);
+}
+
+/// Without a script, every scene of the walkthrough is on the page, and nothing of it is hidden.
+fn is_whole_without_a_script(page: &str) {
+    let source = fs::read_to_string(book::root().join("src/walkthrough.md")).expect("the page");
+    let main = page.split("<main>").nth(1).expect("the text of the page");
+    let main = main.split("</main>").next().expect("its end");
+    let scenes = source.matches("{{#include").count();
+    assert_eq!(main.matches("<div class=\"scene\">").count(), scenes);
+    assert_eq!(main.matches("<table class=\"waterfall\"").count(), 8);
+    for hides in [" hidden", "display:", "{{#include", "<details"] {
+        assert!(!main.contains(hides), "{hides}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_can_use_them() {
     let axe = book::root().join("target/foreign/node_modules/axe-core/axe.min.js");
@@ -271,5 +406,15 @@ async fn everybody_can_use_them() {
             let what = format!("{path} {look:?}");
             browser.is_for_everybody(&axe, &what).await;
         }
+        // As it stands, and as it plays.
+        let page = format!("{WALKTHROUGH}#start-a-trace");
+        let Some(browser) = open(address, &page, look).await else {
+            return;
+        };
+        if look != WIDE {
+            browser.click(".try [name=play]").await;
+        }
+        let what = format!("{page} {look:?}");
+        browser.is_for_everybody(&axe, &what).await;
     }
 }

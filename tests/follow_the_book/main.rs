@@ -5,6 +5,7 @@
 
 mod page;
 mod reader;
+mod reel;
 #[path = "../support/mod.rs"]
 mod support;
 mod terminal;
@@ -47,6 +48,8 @@ async fn the_tutorial_works_as_it_is_printed() {
         reader.follow(page).await;
     }
     reader.nothing_runs();
+    let scenes = reader.last_scene().await;
+    is_shown(&scenes);
     let theirs = files(
         &reader.project(),
         &["Cargo.lock", ".git", ".gitignore", "target"],
@@ -67,6 +70,25 @@ async fn the_tutorial_works_as_it_is_printed() {
     assert!(
         different.is_empty(),
         "the reader's project is not the example: {different:?} differ"
+    );
+}
+
+/// The walkthrough shows all scenes, in their order, and there are no others.
+fn is_shown(scenes: &[String]) {
+    let page = fs::read_to_string(book::root().join("src/walkthrough.md")).expect("the page");
+    let included = page.lines().filter_map(|line| {
+        let line = line.strip_prefix("{{#include recordings/walkthrough/")?;
+        line.strip_suffix(".html}}")
+    });
+    assert_eq!(included.collect::<Vec<_>>(), scenes, "src/walkthrough.md");
+    let recorded = files(&support::recording::folder().join("walkthrough"), &[]);
+    let names = scenes
+        .iter()
+        .map(|name| PathBuf::from(format!("{name}.html")));
+    assert_eq!(
+        recorded.into_keys().collect::<BTreeSet<_>>(),
+        names.collect(),
+        "src/recordings/walkthrough"
     );
 }
 

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use lab::book::Page;
 use regex::Regex;
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
 
 use crate::page::{Action, Folder, Part, Step, Writing, steps};
+use crate::reel::{self, Place, Tape, What, put};
 use crate::support::free_port;
 use crate::support::recording::{self, redact};
 use crate::terminal::Terminal;
@@ -48,6 +50,20 @@ pub struct Reader {
     record: bool,
     /// How long the reader waited on each page for anything but a compiler.
     waited: Duration,
+    tape: Tape,
+    scene: Scene,
+    /// The names of the scenes that are over.
+    scenes: Vec<String>,
+}
+
+/// What is watched at present, for the walkthrough.
+#[derive(Default)]
+struct Scene {
+    name: String,
+    /// Where it begins on the tape.
+    from: usize,
+    /// What the lab shows, where the page looks at it.
+    traces: String,
 }
 
 impl Reader {
@@ -100,6 +116,9 @@ impl Reader {
             must_warn: false,
             record: recording::overwrite(),
             waited: Duration::ZERO,
+            tape: watch::Sender::default(),
+            scene: Scene::default(),
+            scenes: Vec::new(),
         }
     }
 
@@ -123,7 +142,11 @@ impl Reader {
         for (index, (written, step)) in written.iter().zip(&expanded).enumerate() {
             let mut next = expanded[index + 1..].iter().map(|step| &step.action);
             let next = next.find(|action| **action != Action::Warns);
-            if let Err(problem) = self.act(&step.action, &written.action, next, page).await {
+            let mut done = self.enter(reel::scene(page, written.line)).await;
+            if done.is_ok() {
+                done = self.act(&step.action, &written.action, next, page).await;
+            }
+            if let Err(problem) = done {
                 panic!("{}: {problem}", place(written));
             }
         }
@@ -183,7 +206,10 @@ impl Reader {
             }
             (Action::Interrupt { terminals }, _) => self.interrupt(terminals).await,
             (Action::Open { url }, _) => self.open(url).await,
-            (Action::Says { text }, _) if self.shown.contains(text.as_str()) => Ok(()),
+            (Action::Says { text }, _) if self.shown.contains(text.as_str()) => {
+                self.scene.traces = format!("<p>{text}</p>");
+                Ok(())
+            }
             (Action::Says { text }, _) => Err(format!(
                 "the page does not say {text:?}, but:\n{}",
                 self.shown
@@ -219,6 +245,7 @@ impl Reader {
             Writing::Append => fs::read_to_string(&file).map_err(|error| error.to_string())?,
             _ => String::new(),
         };
+        put(&self.tape, Place::Editor, What::Typed(path.to_owned()));
         fs::write(&file, before + content).map_err(|error| format!("{path}: {error}"))?;
         if path == "Cargo.toml" {
             fs::copy(
@@ -236,6 +263,8 @@ impl Reader {
             let lines = diff.lines().filter(|line| line.starts_with([' ', sign]));
             lines.map(|line| format!("{}\n", &line[1..])).collect()
         };
+        put(&self.tape, Place::Editor, What::Typed(path.to_owned()));
+        put(&self.tape, Place::Editor, What::Shown(diff.to_owned()));
         let (before, after) = (side('-'), side('+'));
         let file = self.project().join(path);
         let text = fs::read_to_string(&file).map_err(|error| format!("{path}: {error}"))?;
@@ -272,7 +301,7 @@ impl Reader {
         let terminal = self
             .terminals
             .entry(number)
-            .or_insert_with(|| Terminal::new(&folder));
+            .or_insert_with(|| Terminal::new(number, &folder, &self.tape));
         let same = |a: &Path, b: &Path| a.canonicalize().ok() == b.canonicalize().ok();
         if !same(&terminal.folder, &folder) {
             return Err(format!(
@@ -534,13 +563,15 @@ impl Reader {
             }
             if self.without_times(&figures) == self.without_times(shown) {
                 self.waited += started.elapsed();
+                self.scene.traces = figures;
                 return Ok(());
             }
             if figures != last.0 {
                 last = (figures, Instant::now());
             } else if self.record && last.1.elapsed() > QUIET {
                 let file = file.ok_or("a figure must be included from src/recordings")?;
-                return fs::write(&file, last.0)
+                self.scene.traces = last.0;
+                return fs::write(&file, &self.scene.traces)
                     .map_err(|error| format!("{}: {error}", file.display()));
             } else if !self.record && started.elapsed() > ARRIVAL_DEADLINE {
                 return Err(format!(
@@ -551,6 +582,90 @@ impl Reader {
             // To record anew, it must also be seen that nothing more comes.
             let most = if self.record { QUIET } else { ARRIVAL_DEADLINE };
             let _ = timeout(most, news.chunk()).await;
+        }
+    }
+
+    /// The reader comes to a section of a page: what happened in another one before is a scene.
+    async fn enter(&mut self, name: String) -> Result<(), String> {
+        if name == self.scene.name {
+            return Ok(());
+        }
+        let mut from = self.scene.from;
+        if reel::is_a_scene(&self.tape.borrow()[from..]) {
+            from = self.cut().await?;
+        }
+        let traces = String::new();
+        self.scene = Scene { name, from, traces };
+        Ok(())
+    }
+
+    /// Compares the scene with its recording, or records it; returns where the next one begins. A service may still be
+    /// about to print its last line.
+    async fn cut(&mut self) -> Result<usize, String> {
+        let started = Instant::now();
+        let Scene { name, from, traces } = std::mem::take(&mut self.scene);
+        let mut tape = self.tape.subscribe();
+        let mut traces = traces;
+        if traces.is_empty() && reel::asks(&tape.borrow()[from..]) {
+            let last = self.traces().await.pop().ok_or("there is no trace")?;
+            (_, traces) = self.get(&format!("/traces/{last}.html")).await?;
+        }
+        let file = format!("walkthrough/{name}.html");
+        let recorded = fs::read_to_string(recording::folder().join(&file)).unwrap_or_default();
+        let (normal, as_printed) = (self.normal(), self.as_printed());
+        let varies = Regex::new(r#" data-(at|for)="\d+"| \(\d+\)"#).expect("a pattern");
+        let normal = |text: &str| redact(&normal(&varies.replace_all(text, "")));
+        self.scenes.push(name);
+        let most = if self.record { QUIET } else { ARRIVAL_DEADLINE };
+        loop {
+            let (now, until) = {
+                let tape = tape.borrow_and_update();
+                (
+                    as_printed(&reel::render(&tape[from..], &traces)),
+                    tape.len(),
+                )
+            };
+            if normal(&now) == normal(&recorded) {
+                self.waited += started.elapsed();
+                return Ok(until);
+            }
+            if timeout(most, tape.changed()).await.is_ok() {
+                continue;
+            }
+            recording::check_as(&file, &now, normal)?;
+            return Ok(until);
+        }
+    }
+
+    /// The scenes of all that was followed; the last one ends here.
+    pub async fn last_scene(&mut self) -> Vec<String> {
+        let done = self.enter(String::new()).await;
+        done.unwrap_or_else(|problem| panic!("{problem}"));
+        self.scenes.clone()
+    }
+
+    /// Puts the ports and the folders of the pages in the place of those here.
+    fn as_printed(&self) -> impl Fn(&str) -> String + use<> {
+        let (ports, project) = (self.ports.clone(), self.project());
+        let words = [
+            (project.display().to_string(), "distributed_tracing"),
+            (
+                self.parent.display().to_string(),
+                "the folder that holds the clone",
+            ),
+            (self.clone.display().to_string(), "the clone"),
+        ];
+        move |text| {
+            let ports = ports
+                .iter()
+                .map(|(page, free)| (format!("127.0.0.1:{free}"), format!("127.0.0.1:{page}")));
+            let words = words
+                .iter()
+                .map(|(here, page)| (here.clone(), (*page).to_owned()));
+            let all = ports.chain(words);
+            all.fold(text.to_owned(), |text, (here, page)| {
+                text.replace(&here, &page)
+            })
         }
     }
 

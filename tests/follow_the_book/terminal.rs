@@ -9,6 +9,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
+use crate::reel::{Place, Tape, What, put};
+
 /// Runs what it is given as a shell does, line after line until one fails, and leaves the folder it ended in where we
 /// find it. A service that is interrupted ends; the shell of a terminal does not.
 const SHELL: &str =
@@ -29,6 +31,8 @@ pub struct Terminal {
     running: Option<Running>,
     /// What the last command printed, when it has ended.
     printed: String,
+    number: u8,
+    tape: Tape,
 }
 
 struct Running {
@@ -38,12 +42,19 @@ struct Running {
 }
 
 impl Terminal {
-    pub fn new(folder: &Path) -> Terminal {
+    pub fn new(number: u8, folder: &Path, tape: &Tape) -> Terminal {
         Terminal {
             folder: folder.to_owned(),
             running: None,
             printed: String::new(),
+            number,
+            tape: tape.clone(),
         }
+    }
+
+    /// Where it stands while it runs what was typed last.
+    fn place(&self) -> Place {
+        Place::Terminal(self.number, self.folder.display().to_string())
     }
 
     pub fn is_busy(&self) -> bool {
@@ -53,6 +64,7 @@ impl Terminal {
     /// Types a command.
     pub fn start(&mut self, typed: &str, environment: &[(String, String)]) {
         assert!(!self.is_busy(), "the terminal is busy with another command");
+        put(&self.tape, self.place(), What::Typed(typed.to_owned()));
         let folder_after = tempfile::NamedTempFile::new().expect("a file");
         let mut command = Command::new("sh");
         // What happens to be set where the test runs is not the reader's.
@@ -74,9 +86,12 @@ impl Terminal {
             .expect("a shell");
         let mut stdout = child.stdout.take().expect("an output");
         let (sender, output) = watch::channel(String::new());
+        let (tape, place) = (self.tape.clone(), self.place());
         tokio::spawn(async move {
             let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
             while let Ok(length @ 1..) = stdout.read(&mut buffer).await {
+                let piece = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                put(&tape, place.clone(), What::Shown(piece));
                 all.extend_from_slice(&buffer[..length]);
                 sender.send_replace(String::from_utf8_lossy(&all).into_owned());
             }
@@ -143,6 +158,7 @@ impl Terminal {
 
     /// Presses Ctrl-C, and waits for the end.
     pub async fn interrupt(&mut self, deadline: Duration) -> Result<ExitStatus, String> {
+        put(&self.tape, self.place(), What::Typed("^C".to_owned()));
         self.signal("-INT");
         self.finish(deadline).await
     }

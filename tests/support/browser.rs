@@ -132,6 +132,15 @@ impl Browser {
         self.post("/url", json!({ "url": url })).await;
     }
 
+    /// Makes the page look as it does on paper (`print`), or to a reader who prefers less motion.
+    pub async fn look_as(&self, medium: &str, calm: bool) {
+        let motion = if calm { "reduce" } else { "no-preference" };
+        let motion = json!({ "name": "prefers-reduced-motion", "value": motion });
+        let media = json!({ "media": medium, "features": [motion] });
+        let command = json!({ "cmd": "Emulation.setEmulatedMedia", "params": media });
+        self.post("/goog/cdp/execute", command).await;
+    }
+
     /// As the browser's own button.
     pub async fn back(&self) {
         self.post("/back", json!({})).await;
@@ -228,6 +237,17 @@ impl Browser {
             true,
             "{what} is wider than the window"
         );
+    }
+
+    /// What the browser complains about since it was last asked, and what the page asked of other hosts.
+    pub async fn complaints(&self) -> Vec<String> {
+        let log = self.post("/se/log", json!({ "type": "browser" })).await;
+        let messages = log.as_array().into_iter().flatten();
+        let mut complaints: Vec<String> = messages.map(Value::to_string).collect();
+        let script = "return performance.getEntriesByType('resource').map(it => it.name).filter(it => !it.startsWith(location.origin) && !it.startsWith('data:'));";
+        let hosts: Vec<String> = serde_json::from_value(self.run(script).await).expect("texts");
+        complaints.extend(hosts);
+        complaints
     }
 
     /// What went wrong on the page by itself.

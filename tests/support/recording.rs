@@ -22,16 +22,24 @@ pub fn folder() -> PathBuf {
 /// # Errors
 /// Both, when they differ.
 pub fn check(name: &str, now: &str) -> Result<(), String> {
+    check_as(name, now, redact)
+}
+
+/// The same, with `normal` in the place of [`redact`].
+///
+/// # Errors
+/// Both, when they differ.
+pub fn check_as(name: &str, now: &str, normal: impl Fn(&str) -> String) -> Result<(), String> {
     let path = folder().join(name);
     let recorded = fs::read_to_string(&path).unwrap_or_default();
-    if redact(&recorded) == redact(now) {
+    if normal(&recorded) == normal(now) {
         return Ok(());
     }
     match overwrite() {
         true => write(&path, now).map_err(|error| format!("{}: {error}", path.display())),
         false => Err(format!(
             "{name} is stale (SNAPSHOTS=overwrite records anew): {}",
-            difference(&redact(&recorded), &redact(now))
+            difference(&normal(&recorded), &normal(now))
         )),
     }
 }
