@@ -174,7 +174,7 @@ fn show_in_readme() {
     }
 }
 
-/// What is recorded here, in `tests/gates` and in `tests/python_original`; of two folders in `tests/faults.rs` and `tests/diagnose.rs`. All else is recorded where the tutorial is followed.
+/// What is recorded here, in `tests/gates` and in `tests/python_original`; of two folders in `tests/lab/wire.rs` and `tests/lab/diagnose.rs`. All else is recorded where the tutorial is followed.
 const ELSEWHERE: [&str; 13] = [
     "fallen-apart.html",
     "faults.txt",

@@ -1,10 +1,11 @@
 //! What the lab shows: the list, the page of a trace, Jaeger's JSON, and the files of a session.
 
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support;
+use crate::support::client;
+use crate::support::in_process::{JSON, Lab, json_body, span, trace_path};
 use lab::analysis::{Calls, Share, calls, critical_path, shares};
 use lab::case::Case;
 use lab::list::{Filter, List, duration};
@@ -16,8 +17,6 @@ use lab::wire::Wire;
 use lab::{otlp, site, terminal};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind::{self, Client, Internal, Server};
 use serde_json::{Value, json};
-use support::client;
-use support::in_process::{JSON, Lab, json_body, span, trace_path};
 
 /// A request in OTLP JSON: spans by service. Times in milliseconds.
 #[derive(Clone)]

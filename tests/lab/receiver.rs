@@ -1,10 +1,13 @@
 //! What the lab takes in and what it refuses: over HTTP and gRPC, as exporters send it.
 
-mod support;
-
 use std::io::Write as _;
 use std::net::SocketAddr;
 
+use crate::support;
+use crate::support::in_process::{
+    JSON, Lab, PROTOBUF, attribute, json_body, protobuf, span, trace_path,
+};
+use crate::support::{client, serve, within_reason};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use lab::listen::{self, Names};
@@ -28,8 +31,6 @@ use opentelemetry_proto::tonic::trace::v1::span::Link;
 use prost::Message as _;
 use reqwest::{Client, Method};
 use serde_json::json;
-use support::in_process::{JSON, Lab, PROTOBUF, attribute, json_body, protobuf, span, trace_path};
-use support::{client, serve, within_reason};
 use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;

@@ -1,14 +1,13 @@
 //! The lab as a process: what `cargo run` does and prints, and how it ends when something is wrong.
 
-mod support;
-
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::support;
+use crate::support::{FREE, binaries, client, within_reason};
 use lab::services::is_setting;
 use serde_json::{Value, json};
-use support::{FREE, binaries, client, within_reason};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 

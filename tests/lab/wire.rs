@@ -1,10 +1,12 @@
 //! The wire: with no fault it changes nothing; with each fault, what the page of the fault lab says happens to the real
-//! services. `SNAPSHOTS=overwrite cargo test --test faults` records the page's figures anew.
-
-mod support;
+//! services. `SNAPSHOTS=overwrite cargo test --test lab wire` records the page's figures anew.
 
 use std::net::SocketAddr;
 
+use crate::support;
+use crate::support::in_process::{self, Lab};
+use crate::support::recording::check;
+use crate::support::{FREE, Setup, WHOLE, client, shape};
 use clap::ValueEnum as _;
 use lab::case::Case;
 use lab::experiment::Experiment;
@@ -14,9 +16,6 @@ use lab::request;
 use lab::tree::Tree;
 use lab::viewer;
 use lab::wire::{Fault, HOPS, Hop, Wire};
-use support::in_process::{self, Lab};
-use support::recording::check;
-use support::{FREE, Setup, WHOLE, client, shape};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -1,17 +1,16 @@
 //! `check STEP` passes what the tutorial leaves, and says what is missing where something else was left.
 
-mod support;
-
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::support;
+use crate::support::{Setup, Stopped, System, client};
 use lab::check::{Step, look_at, project, verdict};
 use lab::diagnose::Rule;
 use lab::receiver;
 use lab::tree::Tree;
 use serde_json::json;
-use support::{Setup, Stopped, System, client};
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 

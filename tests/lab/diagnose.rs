@@ -1,11 +1,13 @@
 //! Every rule finds what it is for, in a trace of real services or of the real SDK, and is silent about one that is close
-//! to it. `SNAPSHOTS=overwrite cargo test --test diagnose` records both anew, for the page that shows them.
-
-mod support;
+//! to it. `SNAPSHOTS=overwrite cargo test --test lab diagnose` records both anew, for the page that shows them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use crate::support;
+use crate::support::in_process::Lab;
+use crate::support::recording::check;
+use crate::support::{Setup, Stopped, client, refused};
 use lab::case::Case;
 use lab::diagnose::{Rule, of_header};
 use lab::experiment::Experiment;
@@ -26,9 +28,6 @@ use opentelemetry_sdk::trace::{
 };
 use regex::Regex;
 use serde_json::json;
-use support::in_process::Lab;
-use support::recording::check;
-use support::{Setup, Stopped, client, refused};
 
 /// The trigger of a rule, or what is close to it, and all rules that speak of it.
 struct Try {
