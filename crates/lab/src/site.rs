@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use tokio::sync::watch;
+use tower_http::compression::CompressionLayer;
 use tower_http::services::{ServeDir, ServeFile};
 
 use crate::store::Store;
@@ -26,7 +27,11 @@ pub fn routes(store: Store, wire: Wire, book: Option<Pages>, otlp: SocketAddr) -
         .merge(jaeger::routes(store.clone()))
         .merge(check::routes(store, otlp));
     match book {
-        Some(pages) => routes.fallback_service(get(page).with_state(pages)),
+        Some(pages) => {
+            // Packed, as the web servers of published books send them.
+            let book = get(page).with_state(pages).layer(CompressionLayer::new());
+            routes.fallback_service(book)
+        }
         // Links lead to its pages all the same.
         None => routes
             .route("/", get(async || viewer::without_book()))
