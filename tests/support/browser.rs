@@ -100,7 +100,10 @@ impl Browser {
             _driver: driver,
             profile,
         };
-        let wanted = json!({ "alwaysMatch": { "goog:chromeOptions": { "args": arguments } } });
+        let wanted = json!({ "alwaysMatch": {
+            "goog:chromeOptions": { "args": arguments },
+            "goog:loggingPrefs": { "browser": "ALL" },
+        } });
         let session = browser.post("", json!({ "capabilities": wanted })).await;
         let id = session["sessionId"].as_str().expect("a session");
         browser.session = format!("{}/{id}", browser.session);
@@ -128,8 +131,18 @@ impl Browser {
     }
 
     pub async fn go(&self, path: &str) {
-        let url = format!("http://{}{path}", self.lab);
+        self.visit(&format!("http://{}{path}", self.lab)).await;
+    }
+
+    /// Goes to an address anywhere.
+    pub async fn visit(&self, url: &str) {
         self.post("/url", json!({ "url": url })).await;
+    }
+
+    /// A command of Chromium's own (Chrome DevTools Protocol).
+    pub async fn devtools(&self, command: &str, params: Value) {
+        let body = json!({ "cmd": command, "params": params });
+        self.post("/goog/cdp/execute", body).await;
     }
 
     /// As the browser's own button.
@@ -230,9 +243,14 @@ impl Browser {
         );
     }
 
-    /// What went wrong on the page by itself.
+    /// What went wrong on the page by itself, and what its console says.
     pub async fn errors(&self) -> Vec<String> {
         let script = "return performance.getEntriesByType('resource').filter(it => it.responseStatus >= 400).map(it => it.name);";
-        serde_json::from_value(self.run(script).await).expect("texts")
+        let mut errors: Vec<String> =
+            serde_json::from_value(self.run(script).await).expect("texts");
+        let lines = self.post("/se/log", json!({ "type": "browser" })).await;
+        let lines = lines.as_array().expect("a log");
+        errors.extend(lines.iter().map(|line| line["message"].to_string()));
+        errors
     }
 }
