@@ -295,7 +295,7 @@ fn card(browser: &Path, pages: &Path) -> anyhow::Result<()> {
         "<!DOCTYPE html><meta charset=\"utf-8\"><style>\
          html {{ background: #fff; font: 600 52px system-ui, sans-serif; color: #1b1b1b; }}\
          body {{ margin: 0; width: {width}px; height: {height}px; display: flex; flex-direction: column; justify-content: center; gap: 28px; }}\
-         p {{ margin: 0 48px; }} small {{ font-weight: 400; font-size: 30px; display: block; }} svg {{ width: 100%; height: auto; }}\
+         p, svg {{ margin: 0 40px; }} p {{ padding-inline: 16px; }} small {{ font-weight: 400; font-size: 30px; display: block; }} svg {{ width: auto; height: auto; }}\
          </style><p>One Trace <small>End-to-end distributed tracing in Rust, every line of it proved</small></p>{trace}"
     );
     fs::write(&page, html)?;
