@@ -14,11 +14,9 @@ use std::sync::OnceLock;
 use axum::Router;
 use browser::{Browser, Look, WIDE, key};
 use lab::publish::{self, Home};
-use lab::store::{Limits, Store};
-use lab::wire::Wire;
 use lab::{book, site};
 use serde_json::{Value, json};
-use support::{FREE, is_missing, recording, serve, skipped};
+use support::{is_missing, recording, serve, skipped};
 use tokio::sync::watch;
 
 const FIRST: &str = "introduction.html";
@@ -196,10 +194,7 @@ async fn open(name: &str, look: Look) -> Option<Browser> {
         return None;
     }
     let (_built, pages) = watch::channel(Some(published().to_owned()));
-    let store = Store::new(Limits::default());
-    let otlp = FREE.parse().expect("an address");
-    let site = site::routes(store, Wire::default(), Some(pages), otlp);
-    let address = serve(Router::new().nest_service("/one-trace", site)).await;
+    let address = serve(Router::new().nest_service("/one-trace", site::book(pages))).await;
     Some(Browser::open(address, &at(name), look).await)
 }
 
