@@ -398,6 +398,9 @@ async fn a_copy_in_a_folder_can_be_read_and_searched_without_a_server() {
             json!(3),
         )
         .await;
+    // Nor does it ask for what only a lab can do.
+    let own = "return document.querySelector('.try .own').checkVisibility();";
+    assert_eq!(browser.run(own).await, false);
     assert_eq!(browser.errors().await, Vec::<String>::new());
 }
 

@@ -216,9 +216,12 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// `theme/header.hbs` stands where mdBook has a place for it; here it goes to the foot, and gets the commit.
+/// `theme/header.hbs` stands where mdBook has a place for it; here it goes to the foot, and gets the commit. A book without it
+/// has no foot.
 fn with_footer(html: &str, commit: Option<&str>) -> anyhow::Result<String> {
-    let (before, rest) = html.split_once("<footer").context("it has no footer")?;
+    let Some((before, rest)) = html.split_once("<footer") else {
+        return Ok(html.to_owned());
+    };
     let (footer, after) = rest
         .split_once("</footer>\n")
         .context("its footer has no end")?;
