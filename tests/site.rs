@@ -226,8 +226,6 @@ async fn a_first_visit_is_light_and_nothing_moves() {
                  const add = entries => { for (const it of entries) moved += it.value; };
                  const observer = new PerformanceObserver(list => add(list.getEntries()));
                  observer.observe({ type: 'layout-shift', buffered: true });
-                 const deprecated = new ReportingObserver(() => {}, { types: ['deprecation'], buffered: true });
-                 deprecated.observe();
                  for (let frames = 0; frames < 5; frames++) await frame();
                  add(observer.takeRecords());
                  const loads = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')];
@@ -235,7 +233,7 @@ async fn a_first_visit_is_light_and_nothing_moves() {
                    bytes: loads.reduce((sum, it) => sum + it.transferSize, 0),
                    blocking: loads.filter(it => it.renderBlockingStatus === 'blocking').map(it => it.name.split('/').at(-1).split('-')[0]),
                    elsewhere: loads.map(it => it.name).filter(it => !it.startsWith(location.origin)),
-                   deprecated: deprecated.takeRecords().map(it => it.body.message),
+                   unload: typeof onunload,
                    moved,
                  };",
             )
@@ -248,7 +246,7 @@ async fn a_first_visit_is_light_and_nothing_moves() {
         );
         assert_eq!(seen["blocking"], json!(["style"]), "{name}");
         assert_eq!(seen["elsewhere"], json!([]), "{name}");
-        assert_eq!(seen["deprecated"], json!([]), "{name}");
+        assert_eq!(seen["unload"], "undefined", "{name}");
         assert!(seen["moved"].as_f64() < Some(0.01), "{name}: {seen}");
         assert_eq!(browser.errors().await, Vec::<String>::new(), "{name}");
     }
