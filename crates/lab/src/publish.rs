@@ -96,7 +96,7 @@ fn html_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 fn address(name: &str, home: &Home) -> Option<Url> {
     let name = match name {
         "404.html" | "print.html" => return None,
-        "index.html" | "introduction.html" => "",
+        "index.html" => "introduction.html",
         name => name,
     };
     home.url.as_ref()?.join(name).ok()
