@@ -1,5 +1,18 @@
 // What mdBook's page lacks for readers who use a keyboard or a screen reader.
 (() => {
+  // Past the table of contents, and not by way of an address: that of a page that is not found has another base.
+  const main = document.querySelector("main");
+  main.tabIndex = -1;
+  const skip = document.createElement("a");
+  skip.className = "skip";
+  skip.href = `${location.pathname}${location.search}#mdbook-content`;
+  skip.textContent = "Skip to the text";
+  skip.addEventListener("click", event => { event.preventDefault(); main.focus(); });
+  document.body.prepend(skip);
+
+  // To its place; where the lab has built the book, it is there.
+  main.after(document.querySelector("footer.proved"));
+
   document.getElementById("mdbook-menu-bar").setAttribute("role", "banner");
 
   // A button in place of the label that opens the table of contents: it takes the focus, and says its state.

@@ -44,8 +44,8 @@
   addEventListener("hashchange", lead);
   lead();
 
-  // The page itself may come from a lab that runs the services.
-  fetch(`${path_to_root}wire.json`).then(answer => answer.ok ? answer.json() : []).then(served => {
+  // The page itself may come from a lab that runs the services; one that is a file cannot ask.
+  if (location.protocol !== "file:") fetch(`${path_to_root}wire.json`).then(answer => answer.ok ? answer.json() : []).then(served => {
     form.querySelector(".own").hidden = served.length === 0;
   }).catch(() => {});
 

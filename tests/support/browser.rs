@@ -2,23 +2,78 @@
 //! libraries for it bring a second `http`, or switch on features of serde that the crates here are not built with.
 #![allow(dead_code)] // each user needs a part of it
 
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
 
-/// A browser with one window, closed when dropped.
+/// A browser with one window that no test has used before. To start one takes longer than most tests do with it, so one
+/// that a test is done with is kept for the next.
 pub struct Browser {
     client: reqwest::Client,
-    /// Of the driver's session.
-    session: String,
     lab: SocketAddr,
-    _driver: Child,
-    profile: tempfile::TempDir,
+    dark: bool,
+    /// There until it is dropped.
+    driver: Option<Driver>,
+}
+
+/// ChromeDriver with a session. It ends with this, or with the program of the tests.
+struct Driver {
+    session: String,
+    /// Its input is open as long as it is needed.
+    _process: Child,
+}
+
+/// Those that no test uses.
+static IDLE: Mutex<Vec<Driver>> = Mutex::new(Vec::new());
+
+/// Ends the driver when the input ends; and the browser, which outlives its driver, by what only it is called with.
+const UNTIL_INPUT_ENDS: &str = r#"chromedriver --port=0 &
+    while read -r _; do :; done
+    kill -KILL $!; pkill -KILL -f "$PROFILE"; rm -rf "$PROFILE""#;
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // After a failure nobody knows what state it is in.
+        if !std::thread::panicking()
+            && let (Some(driver), Ok(mut idle)) = (self.driver.take(), IDLE.lock())
+        {
+            idle.push(driver);
+        }
+    }
+}
+
+impl Driver {
+    /// Starts ChromeDriver; returns it with the address under which a session can be asked for, and the browser's folder.
+    fn start() -> (Driver, String) {
+        let profile = tempfile::tempdir().expect("a folder").keep();
+        let profile = profile.display().to_string();
+        let mut process = Command::new("sh")
+            .args(["-c", UNTIL_INPUT_ENDS])
+            .env("PROFILE", &profile)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell");
+        let output = process.stdout.take().expect("an output");
+        let mut lines = BufReader::new(output).lines();
+        let port = loop {
+            let line = lines.next().expect("ChromeDriver starts").expect("text");
+            if let Some((_, port)) = line.split_once("started successfully on port ") {
+                break port.trim_end_matches('.').to_owned();
+            }
+        };
+        let driver = Driver {
+            session: format!("http://127.0.0.1:{port}/session"),
+            _process: process,
+        };
+        (driver, profile)
+    }
 }
 
 /// The keys that have no letter (WebDriver, "Keyboard actions").
@@ -37,17 +92,6 @@ pub mod key {
 /// The name under which an answer has an element (WebDriver, "Elements").
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// The browser outlives its driver, so it is ended by what only it is called with.
-impl Drop for Browser {
-    fn drop(&mut self) {
-        let profile = self.profile.path().as_os_str();
-        let _ = std::process::Command::new("pkill")
-            .args(["-KILL", "-f"])
-            .arg(profile)
-            .status();
-    }
-}
-
 /// The width of a window, and whether its user prefers dark pages.
 pub type Look = (u32, bool);
 
@@ -56,25 +100,30 @@ pub const WIDE: Look = (1280, false);
 impl Browser {
     /// Opens `path` of the lab at an address.
     pub async fn open(lab: SocketAddr, path: &str, (width, dark): Look) -> Browser {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("ChromeDriver runs");
-        let mut output = BufReader::new(driver.stdout.take().expect("an output")).lines();
-        let port = loop {
-            let line = output.next_line().await.expect("text").expect("it starts");
-            if let Some((_, port)) = line.split_once("started successfully on port ") {
-                break port.trim_end_matches('.').to_owned();
-            }
+        let idle = IDLE.lock().expect("no panic").pop();
+        let client = reqwest::Client::builder().no_proxy().build();
+        let mut browser = Browser {
+            client: client.expect("a client"),
+            lab,
+            dark,
+            driver: idle,
         };
-        tokio::spawn(async move { while let Ok(Some(_)) = output.next_line().await {} });
+        if browser.driver.is_none() {
+            browser.start().await;
+        } else {
+            browser.begin_anew().await;
+        }
+        let size = json!({ "width": width, "height": 900 });
+        browser.post("/window/rect", size).await;
+        browser.look_as("screen", false).await;
+        browser.go(path).await;
+        browser
+    }
 
-        let profile = tempfile::tempdir().expect("a folder");
-        let scheme = if dark { 0 } else { 1 };
+    async fn start(&mut self) {
+        let (driver, profile) = Driver::start();
+        let address = driver.session.clone();
+        self.driver = Some(driver);
         let arguments = json!([
             "--headless",
             "--no-sandbox",
@@ -85,34 +134,33 @@ impl Browser {
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-dev-shm-usage",
-            format!("--window-size={width},900"),
-            format!("--blink-settings=preferredColorScheme={scheme}"),
-            format!("--user-data-dir={}", profile.path().display()),
+            format!("--user-data-dir={profile}"),
         ]);
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .expect("a client");
-        let mut browser = Browser {
-            client,
-            session: format!("http://127.0.0.1:{port}/session"),
-            lab,
-            _driver: driver,
-            profile,
-        };
-        let wanted = json!({ "alwaysMatch": { "goog:chromeOptions": { "args": arguments } } });
-        let session = browser.post("", json!({ "capabilities": wanted })).await;
+        let wanted = json!({ "alwaysMatch": {
+            "goog:chromeOptions": { "args": arguments },
+            "goog:loggingPrefs": { "browser": "ALL" },
+        } });
+        let session = self.post("", json!({ "capabilities": wanted })).await;
         let id = session["sessionId"].as_str().expect("a session");
-        browser.session = format!("{}/{id}", browser.session);
-        browser.go(path).await;
-        browser
+        self.driver.as_mut().expect("it is open").session = format!("{address}/{id}");
+    }
+
+    /// A new window in place of the one that another test has left.
+    async fn begin_anew(&self) {
+        let old = self.command(Method::GET, "/window", None).await;
+        let new = self.post("/window/new", json!({ "type": "window" })).await;
+        self.post("/window", json!({ "handle": old })).await;
+        self.command(Method::DELETE, "/window", None).await;
+        self.post("/window", json!({ "handle": new["handle"] }))
+            .await;
+        // What the other has logged.
+        self.post("/se/log", json!({ "type": "browser" })).await;
     }
 
     /// Sends a command; returns its value.
     async fn command(&self, method: Method, path: &str, body: Option<Value>) -> Value {
-        let mut request = self
-            .client
-            .request(method, format!("{}{path}", self.session));
+        let session = &self.driver.as_ref().expect("it is open").session;
+        let mut request = self.client.request(method, format!("{session}{path}"));
         if let Some(body) = &body {
             request = request.json(body);
         }
@@ -128,17 +176,30 @@ impl Browser {
     }
 
     pub async fn go(&self, path: &str) {
-        let url = format!("http://{}{path}", self.lab);
+        self.visit(&format!("http://{}{path}", self.lab)).await;
+    }
+
+    /// Goes to an address anywhere.
+    pub async fn visit(&self, url: &str) {
         self.post("/url", json!({ "url": url })).await;
+    }
+
+    /// A command of Chromium's own (Chrome DevTools Protocol).
+    pub async fn devtools(&self, command: &str, params: Value) {
+        let body = json!({ "cmd": command, "params": params });
+        self.post("/goog/cdp/execute", body).await;
     }
 
     /// Makes the page look as it does on paper (`print`), or to a reader who prefers less motion.
     pub async fn look_as(&self, medium: &str, calm: bool) {
         let motion = if calm { "reduce" } else { "no-preference" };
-        let motion = json!({ "name": "prefers-reduced-motion", "value": motion });
-        let media = json!({ "media": medium, "features": [motion] });
-        let command = json!({ "cmd": "Emulation.setEmulatedMedia", "params": media });
-        self.post("/goog/cdp/execute", command).await;
+        let scheme = if self.dark { "dark" } else { "light" };
+        let features = json!([
+            { "name": "prefers-reduced-motion", "value": motion },
+            { "name": "prefers-color-scheme", "value": scheme },
+        ]);
+        let media = json!({ "media": medium, "features": features });
+        self.devtools("Emulation.setEmulatedMedia", media).await;
     }
 
     /// As the browser's own button.
@@ -155,7 +216,8 @@ impl Browser {
                 break;
             }
             assert!(Instant::now() < deadline, "{url} is not at {part}");
-            tokio::task::yield_now().await;
+            // The browser needs the processor too.
+            self.run("await new Promise(requestAnimationFrame);").await;
         }
         // By now it may still be without its script.
         self.wait_for("return document.readyState;", "complete".into())
@@ -239,20 +301,21 @@ impl Browser {
         );
     }
 
-    /// What the browser complains about since it was last asked, and what the page asked of other hosts.
+    /// What went wrong on the page by itself, and what it asked of other hosts.
     pub async fn complaints(&self) -> Vec<String> {
-        let log = self.post("/se/log", json!({ "type": "browser" })).await;
-        let messages = log.as_array().into_iter().flatten();
-        let mut complaints: Vec<String> = messages.map(Value::to_string).collect();
         let script = "return performance.getEntriesByType('resource').map(it => it.name).filter(it => !it.startsWith(location.origin) && !it.startsWith('data:'));";
         let hosts: Vec<String> = serde_json::from_value(self.run(script).await).expect("texts");
-        complaints.extend(hosts);
-        complaints
+        [self.errors().await, hosts].concat()
     }
 
-    /// What went wrong on the page by itself.
+    /// What went wrong on the page by itself, and what its console says.
     pub async fn errors(&self) -> Vec<String> {
         let script = "return performance.getEntriesByType('resource').filter(it => it.responseStatus >= 400).map(it => it.name);";
-        serde_json::from_value(self.run(script).await).expect("texts")
+        let mut errors: Vec<String> =
+            serde_json::from_value(self.run(script).await).expect("texts");
+        let lines = self.post("/se/log", json!({ "type": "browser" })).await;
+        let lines = lines.as_array().expect("a log");
+        errors.extend(lines.iter().map(|line| line["message"].to_string()));
+        errors
     }
 }

@@ -7,6 +7,8 @@ use mdbook_driver::MDBook;
 use mdbook_driver::config::Config;
 use mdbook_html::HtmlHandlebars;
 
+use crate::publish::{self, Home};
+
 /// The folder of `book.toml`: the one this crate was built in.
 pub fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -25,7 +27,15 @@ pub fn root_if_there() -> Option<PathBuf> {
 /// # Errors
 /// When the book cannot be read or built.
 pub fn build(root: &Path, to: &Path) -> anyhow::Result<PathBuf> {
-    html(root, to).with_context(|| format!("the book at {} does not build", root.display()))
+    publish(root, to, &Home::default())
+}
+
+/// The same, for a place of its own on the web.
+///
+/// # Errors
+/// When the book cannot be read or built, or its pages cannot be finished.
+pub fn publish(root: &Path, to: &Path, home: &Home) -> anyhow::Result<PathBuf> {
+    html(root, to, home).with_context(|| format!("the book at {} does not build", root.display()))
 }
 
 /// A page of the book, in Markdown.
@@ -42,7 +52,7 @@ pub struct Page {
 /// # Errors
 /// When the book cannot be read.
 pub fn pages(root: &Path) -> anyhow::Result<Vec<Page>> {
-    let book = load(root, None)?;
+    let book = load(root, None, &Home::default())?;
     let (expanded, _) = book.preprocess_book(&HtmlHandlebars::new())?;
     let pages = book.book.chapters().zip(expanded.chapters());
     let pages = pages.filter_map(|(chapter, expanded)| {
@@ -57,17 +67,27 @@ pub fn pages(root: &Path) -> anyhow::Result<Vec<Page>> {
     Ok(pages.collect())
 }
 
-fn html(root: &Path, to: &Path) -> anyhow::Result<PathBuf> {
-    let book = load(root, Some(to))?;
+fn html(root: &Path, to: &Path, home: &Home) -> anyhow::Result<PathBuf> {
+    let book = load(root, Some(to), home)?;
     book.execute_build_process(&HtmlHandlebars::new())?;
-    Ok(book.build_dir_for("html"))
+    let pages = book.build_dir_for("html");
+    publish::finish(&pages, root, home)?;
+    Ok(pages)
 }
 
-fn load(root: &Path, to: Option<&Path>) -> anyhow::Result<MDBook> {
+fn load(root: &Path, to: Option<&Path>, home: &Home) -> anyhow::Result<MDBook> {
     let mut config = Config::from_disk(root.join("book.toml"))?;
     config.build.create_missing = false;
     if let Some(to) = to {
         config.build.build_dir = to.to_owned();
+    }
+    if let Some(url) = &home.url {
+        config.set("output.html.site-url", url.path())?;
+    }
+    if let Some(repository) = &home.repository {
+        let edit = format!("{repository}/edit/main/{{path}}");
+        config.set("output.html.edit-url-template", edit)?;
+        config.set("output.html.git-repository-url", repository)?;
     }
     MDBook::load_with_config(root, config)
 }

@@ -13,6 +13,7 @@ pub mod guard;
 pub mod jaeger;
 pub mod list;
 pub mod listen;
+pub mod publish;
 pub mod receiver;
 pub mod request;
 pub mod services;

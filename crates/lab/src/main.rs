@@ -14,6 +14,7 @@ use lab::case::Case;
 use lab::check::Step;
 use lab::list::Filter;
 use lab::listen::Names;
+use lab::publish::Home;
 use lab::services::{self, Running, System};
 use lab::session::{self, Recorder};
 use lab::store::{Limits, Store};
@@ -21,6 +22,7 @@ use lab::terminal::{self, Lab};
 use lab::tree::Tree;
 use lab::wire::{Fault, Hop, Wire};
 use lab::{book, check, grpc, listen, otlp, receiver, report, site, span, viewer};
+use reqwest::Url;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -99,6 +101,22 @@ enum Command {
         #[command(flatten)]
         lab: Site,
     },
+    /// Builds the book to be published: its pages in FOLDER/html, with the commit that is checked out.
+    Book {
+        folder: PathBuf,
+        /// Where the pages will be: for their canonical addresses, a site map, and the page that is not found.
+        #[arg(long, value_parser = address_of_folder)]
+        url: Option<Url>,
+        /// Where the sources are, such as https://github.com/OWNER/NAME: for links to the commit, and to edit a page.
+        #[arg(long, value_name = "URL", value_parser = address_of_repository)]
+        repository: Option<String>,
+        /// A Chromium, which prints FOLDER/html/one-trace.pdf, and draws the picture that links to a page show elsewhere.
+        #[arg(long, value_name = "PROGRAM")]
+        browser: Option<PathBuf>,
+        /// The folder of the book's `book.toml`. [default: where the lab was built, if that is still there]
+        #[arg(long, value_name = "FOLDER", hide_default_value = true)]
+        book: Option<PathBuf>,
+    },
     /// Prints the completions of a shell.
     ///
     /// For bash: lab completions bash > ~/.local/share/bash-completion/completions/lab
@@ -111,6 +129,20 @@ struct Site {
     /// Where the lab serves its pages: HOST:PORT, or the address that it has printed.
     #[arg(long, env = "LAB_SITE", hide_env_values = true, value_name = "ADDRESS", value_parser = host_and_port, default_value = "127.0.0.1:3000")]
     site: String,
+}
+
+fn address_of_folder(text: &str) -> Result<Url, String> {
+    let address = format!("{}/", text.trim_end_matches('/'));
+    match Url::parse(&address) {
+        Ok(url) if ["http", "https"].contains(&url.scheme()) => Ok(url),
+        _ => Err("write an address, such as https://OWNER.github.io/NAME".to_owned()),
+    }
+}
+
+fn address_of_repository(text: &str) -> Result<String, String> {
+    Ok(String::from(address_of_folder(text)?)
+        .trim_end_matches('/')
+        .to_owned())
 }
 
 fn host_and_port(text: &str) -> Result<String, String> {
@@ -264,6 +296,20 @@ async fn main() -> ExitCode {
             break_hop(&lab.site, &hop, fault.as_deref()).await
         }
         Some(Command::Check { step, lab, project }) => check(&lab.site, step, &project).await,
+        Some(Command::Book {
+            folder,
+            url,
+            repository,
+            browser,
+            book,
+        }) => {
+            let home = Home {
+                url,
+                repository,
+                browser,
+            };
+            publish(&folder, book, &home)
+        }
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "lab", &mut script);
@@ -277,6 +323,15 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn publish(folder: &Path, book: Option<PathBuf>, home: &Home) -> anyhow::Result<()> {
+    let root = book.or_else(book::root_if_there);
+    let root =
+        root.context("the book is no longer where the lab was built: --book says where it is")?;
+    let pages = book::publish(&root, folder, home)?;
+    print(&format!("The book is in {}\n", pages.display()));
+    Ok(())
 }
 
 async fn traces(site: &str, filter: Filter, limit: usize, json: bool) -> anyhow::Result<()> {

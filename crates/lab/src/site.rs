@@ -8,8 +8,9 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use tokio::sync::watch;
+use tower_http::compression::CompressionLayer;
 use tower_http::services::{ServeDir, ServeFile};
 
 use crate::store::Store;
@@ -26,12 +27,17 @@ pub fn routes(store: Store, wire: Wire, book: Option<Pages>, otlp: SocketAddr) -
         .merge(jaeger::routes(store.clone()))
         .merge(check::routes(store, otlp));
     match book {
-        Some(pages) => routes.fallback_service(get(page).with_state(pages)),
+        Some(pages) => routes.fallback_service(self::book(pages)),
         // Links lead to its pages all the same.
         None => routes
             .route("/", get(async || viewer::without_book()))
             .fallback(async || (StatusCode::NOT_FOUND, viewer::without_book())),
     }
+}
+
+/// The book alone, packed as the web servers of published books send it.
+pub fn book(pages: Pages) -> MethodRouter {
+    get(page).with_state(pages).layer(CompressionLayer::new())
 }
 
 async fn page(State(mut pages): State<Pages>, request: Request) -> Response {

@@ -1,0 +1,10 @@
+//! What a reader sees, mostly in a real browser: the pages of the lab, those of the book that one can try, and the whole
+//! book as a site.
+
+mod book;
+#[path = "../support/browser.rs"]
+mod browser;
+mod site;
+#[path = "../support/mod.rs"]
+mod support;
+mod viewer;
