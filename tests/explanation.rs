@@ -34,7 +34,9 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanData;
 use serde_json::json;
 use support::recording::{self, check, figures};
-use support::{FREE, Log, Setup, Stopped, client, refused, serve, shape, span, within_reason};
+use support::{
+    FREE, Log, Setup, Stopped, client, refused, serve, shape, span, until, within_reason,
+};
 use tokio::process::Command;
 use tokio::spawn;
 use tokio::sync::Notify;
@@ -325,14 +327,12 @@ async fn a_slow_way_and_a_process_that_stands_still_give_the_same_trace() {
         };
         signal("-STOP").await;
         let stopped = async {
-            while !system.wire.exchanges().iter().any(|it| it.hop == hop.name) {
-                tokio::task::yield_now().await;
-            }
+            until(async || system.wire.exchanges().iter().any(|it| it.hop == hop.name)).await;
             // Not to wait for something: this is how long the process stands still.
             tokio::time::sleep(LATENCY).await;
             signal("-CONT").await;
         };
-        let (answer, ()) = tokio::join!(system.ask("user_1"), within_reason(stopped));
+        let (answer, ()) = tokio::join!(system.ask("user_1"), stopped);
         assert_eq!(answer.status(), 200);
         system.stop().await
     };

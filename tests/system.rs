@@ -12,7 +12,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use support::{
-    Setup, System, WHOLE, client, hung, json_of, refused, serve, shape, span, within_reason,
+    Setup, System, WHOLE, client, hung, json_of, refused, serve, shape, span, until, within_reason,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -446,12 +446,7 @@ async fn sigterm_lets_requests_in_flight_finish_and_flushes_every_span() {
         service.terminate();
     }
     // The gateway has taken the signal once it refuses new connections; the request is still in flight then.
-    within_reason(async {
-        while TcpStream::connect(system.gateway.address).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(async || TcpStream::connect(system.gateway.address).await.is_err()).await;
     assert_eq!(system.store.usage().spans, 0);
     model.answer.notify_one();
 

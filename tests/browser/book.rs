@@ -1,17 +1,18 @@
 //! The pages of the book that one can try, in a real browser: the fault lab, recorded and live, "paste your trace", which
 //! must say what the lab itself says, and the walkthrough. With keys alone, and for everybody.
 
-#[path = "support/browser.rs"]
-mod browser;
-#[path = "../crates/in_browser/sources.rs"]
+#[path = "../../crates/in_browser/sources.rs"]
 mod sources;
-mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-use browser::{Browser, Look, WIDE, key};
+use crate::browser::{Browser, Look, WIDE, key};
+use crate::support;
+use crate::support::{FREE, Setup, empty_folder, is_missing, recording, serve, skipped};
 use lab::case::Case;
 use lab::diagnose::Rule;
 use lab::report::{self, Links};
@@ -19,23 +20,25 @@ use lab::store::{Limits, Store};
 use lab::wire::{HOPS, Wire};
 use lab::{book, site};
 use serde_json::json;
-use support::{FREE, Setup, is_missing, recording, serve, skipped};
 use tokio::sync::watch;
 
 const FAULT_LAB: &str = "/after/fault-lab.html";
 const DIAGNOSE: &str = "/how-to/diagnose.html";
 const WALKTHROUGH: &str = "/walkthrough.html";
 
-/// The book as the lab serves it, with the pages of a store and a wire; and the folder that it was built in.
-async fn serve_book(store: Store, wire: Wire) -> (SocketAddr, tempfile::TempDir) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let pages = book::build(&book::root(), folder.path()).expect("the book is built");
-    let (_built, pages) = watch::channel(Some(pages));
+/// The book as the lab builds it, once.
+fn built() -> &'static Path {
+    static PAGES: LazyLock<PathBuf> = LazyLock::new(|| {
+        book::build(&book::root(), &empty_folder("book")).expect("the book is built")
+    });
+    &PAGES
+}
+
+/// The book as the lab serves it, with the pages of a store and a wire.
+async fn serve_book(store: Store, wire: Wire) -> SocketAddr {
+    let (_built, pages) = watch::channel(Some(built().to_owned()));
     let otlp = FREE.parse().expect("an address");
-    (
-        serve(site::routes(store, wire, Some(pages), otlp)).await,
-        folder,
-    )
+    serve(site::routes(store, wire, Some(pages), otlp)).await
 }
 
 async fn open(address: SocketAddr, path: &str, look: Look) -> Option<Browser> {
@@ -50,7 +53,7 @@ const STATUS: &str = "return document.querySelector('.try [role=status]').textCo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pasted_trace_is_told_what_the_lab_tells() {
-    let (address, _folder) = serve_book(Store::new(Limits::default()), Wire::default()).await;
+    let address = serve_book(Store::new(Limits::default()), Wire::default()).await;
     let Some(browser) = open(address, DIAGNOSE, WIDE).await else {
         return;
     };
@@ -117,7 +120,7 @@ fn the_program_of_the_page_is_not_stale() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_is_pasted_with_keys_alone() {
-    let (address, _folder) = serve_book(Store::new(Limits::default()), Wire::default()).await;
+    let address = serve_book(Store::new(Limits::default()), Wire::default()).await;
     let Some(browser) = open(address, DIAGNOSE, WIDE).await else {
         return;
     };
@@ -153,7 +156,7 @@ async fn a_trace_is_pasted_with_keys_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fault_lab_is_used_with_keys_alone_and_shows_what_was_recorded() {
-    let (address, _folder) = serve_book(Store::new(Limits::default()), Wire::default()).await;
+    let address = serve_book(Store::new(Limits::default()), Wire::default()).await;
     let Some(browser) = open(address, FAULT_LAB, WIDE).await else {
         return;
     };
@@ -195,7 +198,7 @@ async fn the_fault_lab_is_used_with_keys_alone_and_shows_what_was_recorded() {
 async fn the_fault_lab_sends_a_request_through_the_readers_own_services() {
     let setup = Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 50);
     let system = setup.wired().start().await;
-    let (address, _folder) = serve_book(system.store.clone(), system.wire.clone()).await;
+    let address = serve_book(system.store.clone(), system.wire.clone()).await;
     let Some(browser) = open(address, FAULT_LAB, WIDE).await else {
         return;
     };
@@ -230,8 +233,7 @@ async fn the_fault_lab_sends_a_request_through_the_readers_own_services() {
 /// Without a script, and in print, every case is on the page.
 #[tokio::test]
 async fn all_cases_are_on_the_page_without_a_script() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let pages = book::build(&book::root(), folder.path()).expect("the book is built");
+    let pages = built();
     let page = fs::read_to_string(pages.join(&FAULT_LAB[1..])).expect("the page");
     let ids: BTreeSet<&str> = page
         .split("<section class=\"fault\" id=\"")
@@ -272,7 +274,7 @@ async fn seek(browser: &Browser, milliseconds: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_walkthrough_is_for_those_with_keys_alone_without_motion_without_a_script_and_on_paper()
 {
-    let (address, _folder) = serve_book(Store::new(Limits::default()), Wire::default()).await;
+    let address = serve_book(Store::new(Limits::default()), Wire::default()).await;
     let page = support::client().get(format!("http://{address}{WALKTHROUGH}"));
     let page = page.send().await.expect("an answer").text().await;
     is_whole_without_a_script(&page.expect("a page"));
@@ -386,7 +388,7 @@ async fn everybody_can_use_them() {
     let Ok(axe) = fs::read_to_string(axe) else {
         return skipped("axe-core", "it with tests/foreign/install.sh");
     };
-    let (address, _folder) = serve_book(Store::new(Limits::default()), Wire::default()).await;
+    let address = serve_book(Store::new(Limits::default()), Wire::default()).await;
     for look in [WIDE, (500, true)] {
         for path in [FAULT_LAB, DIAGNOSE] {
             let Some(browser) = open(address, path, look).await else {

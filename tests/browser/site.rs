@@ -1,28 +1,38 @@
 //! The built book as a site: what a first visit waits for and weighs, what each page says of itself to search engines and to
 //! links, its foot, its copies for offline and print; and that each page is for everybody.
 
-#[path = "support/browser.rs"]
-mod browser;
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
+use crate::browser::{Browser, Look, WIDE, key};
+use crate::support;
+use crate::support::{empty_folder, in_ci, is_missing, recording, serve, skipped};
 use axum::Router;
-use browser::{Browser, Look, WIDE, key};
 use lab::publish::{self, Home};
 use lab::{book, site};
 use serde_json::{Value, json};
-use support::{is_missing, recording, serve, skipped};
 use tokio::sync::watch;
 
 const FIRST: &str = "introduction.html";
 const STEP: &str = "tutorial/llm-service.html";
 const FAULT_LAB: &str = "after/fault-lab.html";
 const DIAGNOSE: &str = "how-to/diagnose.html";
+
+/// Together these have every kind of part that the book has: listings in each language, waterfalls, forms, tables, the
+/// player.
+const COLOURFUL: [&str; 8] = [
+    FIRST,
+    STEP,
+    FAULT_LAB,
+    DIAGNOSE,
+    "walkthrough.html",
+    "how-to/compose-and-kubernetes.html",
+    "how-to/polyglot.html",
+    "appendix/exercises.html",
+];
 
 /// What the foot of a page names, by the names of crates.io.
 const SHOWN: [&str; 4] = ["opentelemetry", "axum", "reqwest", "tokio"];
@@ -32,18 +42,16 @@ const REPOSITORY: &str = "https://example.org/owner/name";
 
 /// The published copy, built once; without what needs a browser.
 fn published() -> &'static Path {
-    static PAGES: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, pages) = PAGES.get_or_init(|| {
-        let folder = tempfile::tempdir().expect("a folder");
+    static PAGES: LazyLock<PathBuf> = LazyLock::new(|| {
         let home = Home {
             url: Some(URL.parse().expect("an address")),
             repository: Some(REPOSITORY.to_owned()),
             browser: None,
         };
-        let pages = book::publish(&book::root(), folder.path(), &home).expect("the book is built");
-        (folder, pages)
+        let folder = empty_folder("published");
+        book::publish(&book::root(), &folder, &home).expect("the book is built")
     });
-    pages
+    &PAGES
 }
 
 /// Every page of the table of contents, as the site has it.
@@ -248,59 +256,52 @@ async fn a_first_visit_is_light_and_nothing_moves() {
     }
 }
 
+/// Every page by all rules but that of colours, which takes the longest by far: what has a colour of its own is on some
+/// page of [`COLOURFUL`]. In CI it is asked of every page.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_page_is_for_everybody_in_light_and_in_dark() {
     let axe = book::root().join("target/foreign/node_modules/axe-core/axe.min.js");
     let Ok(axe) = fs::read_to_string(axe) else {
         return skipped("axe-core", "it with tests/foreign/install.sh");
     };
-    // Two at a time: this is most of what this file takes.
-    let names = pages();
-    let (half, other) = names.split_at(names.len() / 2);
-    let (mut bad, more) = tokio::join!(
-        not_for_everybody(half, &axe),
-        not_for_everybody(other, &axe)
-    );
-    bad.extend(more);
-    assert_eq!(bad, Vec::<(&String, Value)>::new());
-}
-
-/// What axe-core finds on pages, each in light and in dark.
-async fn not_for_everybody<'a>(names: &'a [String], axe: &str) -> Vec<(&'a String, Value)> {
-    let mut bad = Vec::new();
     let Some(browser) = open("404.html", WIDE).await else {
-        return bad;
+        return;
     };
     browser.devtools("Page.enable", json!({})).await;
     let axe = json!({ "source": axe });
     browser
         .devtools("Page.addScriptToEvaluateOnNewDocument", axe)
         .await;
-    for name in names {
-        browser.go(&at(name)).await;
-        // What is around the text is the same everywhere: `tests/book_in_browser.rs`. The next page begins in dark where this
+    let mut bad = Vec::new();
+    for name in pages() {
+        browser.go(&at(&name)).await;
+        // What is around the text is the same everywhere: `tests/browser/book.rs`. The next page begins in dark where this
         // ends, and one part of a listing stands for all of its colour.
+        let colours = in_ci() || COLOURFUL.contains(&name.as_str());
         let found = browser
-            .run(
-                "const text = { include: [['main'], ['footer']] };
-                 const of = found => found.violations.map(it => [it.id, it.nodes.map(node => node.html.slice(0, 200))]);
-                 const dark = document.documentElement.classList.contains('navy');
-                 const colours = new Set();
-                 for (const it of document.querySelectorAll('pre span')) {
-                   if (colours.has(it.className)) it.replaceWith(...it.childNodes);
-                   colours.add(it.className);
-                 }
-                 const first = await axe.run(text, { resultTypes: ['violations'] });
-                 document.getElementById(`mdbook-theme-${dark ? 'light' : 'navy'}`).click();
-                 const other = await axe.run(text, { resultTypes: ['violations'], runOnly: ['color-contrast'] });
-                 return [...of(first), ...of(other)];",
-            )
+            .run(&format!(
+                "const text = {{ include: [['main'], ['footer']] }};
+                 const look = async rules => (await axe.run(text, {{ resultTypes: ['violations'], ...rules }})).violations;
+                 const found = await look({{ rules: {{ 'color-contrast': {{ enabled: false }} }} }});
+                 if ({colours}) {{
+                   const seen = new Set();
+                   for (const it of document.querySelectorAll('pre span')) {{
+                     if (seen.has(it.className)) it.replaceWith(...it.childNodes);
+                     seen.add(it.className);
+                   }}
+                   for (const theme of ['light', 'navy']) {{
+                     document.getElementById(`mdbook-theme-${{theme}}`).click();
+                     found.push(...await look({{ runOnly: ['color-contrast'] }}));
+                   }}
+                 }}
+                 return found.map(it => [it.id, it.nodes.map(node => node.html.slice(0, 200))]);"
+            ))
             .await;
         if found != json!([]) {
             bad.push((name, found));
         }
     }
-    bad
+    assert_eq!(bad, Vec::<(String, Value)>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,19 +1,17 @@
 //! The viewer in a real browser: what is live, what keys do, and whether everybody can use it.
 
-#[path = "support/browser.rs"]
-mod browser;
-mod support;
-
 use std::fs;
 
-use browser::{Browser, WIDE, key};
+use crate::browser;
+use crate::browser::{Browser, WIDE, key};
+use crate::support;
+use crate::support::in_process::{JSON, Lab, attribute, json_body, span, trace_path};
+use crate::support::{is_missing, skipped};
 use lab::book;
 use lab::wire::{Fault, HOPS};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::Status;
 use serde_json::{Value, json};
-use support::in_process::{JSON, Lab, attribute, json_body, span, trace_path};
-use support::{is_missing, skipped};
 
 /// Opens `path` of the lab; `None` where there is no browser.
 async fn open(lab: &Lab, path: &str, look: browser::Look) -> Option<Browser> {
@@ -414,12 +412,7 @@ async fn a_hop_is_broken_on_the_page_with_keys_alone() {
         browser.strike(key::TAB).await;
         browser.strike(key::ENTER).await;
         // A script that waits would go with its page.
-        support::within_reason(async {
-            while lab.wire.fault(HOPS[1]) != fault {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        support::until(async || lab.wire.fault(HOPS[1]) == fault).await;
         browser.go("/wire").await;
         let shown = "return document.querySelector('.hop select').value;";
         assert_eq!(

@@ -52,6 +52,15 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// A folder below `target/` for what several tests use. Of the last run, nothing is in it.
+pub fn empty_folder(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).expect("it can be emptied");
+    }
+    folder
+}
+
 /// Whether a program that a test calls is not there. Says so, and how to get it; in CI that is a failure.
 pub fn is_missing(program: &str, get: &str) -> bool {
     let missing = std::process::Command::new(program)
@@ -66,10 +75,7 @@ pub fn is_missing(program: &str, get: &str) -> bool {
 
 /// Says that a test is skipped, for what, and how to get it; in CI that is a failure.
 pub fn skipped(missing: &str, get: &str) {
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "{missing} is missing: {get}"
-    );
+    assert!(!in_ci(), "{missing} is missing: {get}");
     eprintln!("skipped: {missing} is missing; install {get}");
 }
 
@@ -190,6 +196,22 @@ pub async fn within_reason<F: Future>(event: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(30), event)
         .await
         .expect("it happens in time")
+}
+
+/// Waits until `is` says so. It is asked at a pace that leaves the processor to what is waited for.
+pub async fn until(mut is: impl AsyncFnMut() -> bool) {
+    let mut pace = tokio::time::interval(Duration::from_millis(5));
+    within_reason(async {
+        while !is().await {
+            pace.tick().await;
+        }
+    })
+    .await;
+}
+
+/// Whether this runs where nothing may be missing.
+pub fn in_ci() -> bool {
+    std::env::var_os("CI").is_some()
 }
 
 /// What is left when the services have stopped.
