@@ -72,7 +72,7 @@ const FAULTS: &[Fault] = &[
     ("an older broker", "versions", PAGE, End("\n§NATS 1.0.0 keeps it.\n"), "headers.md:LINE: NATS 1.0.0 is not"),
     ("a version of what nothing pins", "versions", PAGE, End("\n§Zipkin 3.5 shows it too.\n"), "headers.md:LINE: nothing pins Zipkin 3.5"),
     ("two versions of one OpenTelemetry crate", "twice", "Cargo.lock", End("\n[[package]]\nname = \"opentelemetry\"\nversion = \"0.1.0\"\n"), "Cargo.lock: opentelemetry is there twice: {\"0.1.0\", "),
-    ("a crate that `cargo test` leaves out", "members", "Cargo.toml", Instead("    \"examples/scaling\",\n", ""), "Cargo.toml: default-members lacks"),
+    ("a crate that `cargo test` leaves out", "members", "Cargo.toml", Instead("[\".\", \"crates/*\", \"examples/*\"]", "[\".\", \"crates/*\"]"), "Cargo.toml: default-members lacks"),
     ("a `rust-version` that is too old", "rust_version", "examples/scaling/Cargo.toml", Instead("rust-version = \"", "rust-version = \"1.85\" # \""), "Cargo.toml of \"scaling\": rust-version is \"1.85\""),
     ("blocks in an older edition", "edition", "tests/skeptic/rustc.rs", Instead("EDITION: &str = \"", "EDITION: &str = \"2018\"; // \""), "tests/skeptic/rustc.rs: EDITION is not \""),
     ("a licence that is not allowed", "licences", "crates/w3c-trace-context/Cargo.toml", Instead("license = \"", "license = \"GPL-3.0-only\" # \""), "\"failed to satisfy license requirements\": \"w3c-trace-context\""),
