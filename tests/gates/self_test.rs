@@ -61,7 +61,7 @@ const FAULTS: &[Fault] = &[
     ("an include that is not there", "includes", PAGE, End("\n```text\n§{{#include nowhere.txt}}\n```\n"), "headers.md:LINE: {{#include nowhere.txt}} is not found"),
     ("an image without alt text", "images", PAGE, End("\n§![](../pictures/system.svg)\n"), "headers.md:LINE: the image ../pictures/system.svg has no alt text"),
     ("an image in HTML without alt text", "images", PAGE, End("\n§<img src=\"../pictures/system.svg\">\n"), "headers.md:LINE: the image ../pictures/system.svg has no alt text"),
-    ("a word of the glossary that leads nowhere", "glossary", "src/how-it-is-tested.md", Instead("[lab](appendix/glossary.md#lab) takes", "§lab takes"), "how-it-is-tested.md:LINE: lab is used before"),
+    ("a word of the glossary that leads nowhere", "glossary", "src/appendix/how-it-is-tested.md", Instead("[lab](glossary.md#lab) takes", "§lab takes"), "how-it-is-tested.md:LINE: lab is used before"),
     ("a page outside the table of contents", "orphans", "src/reference/alone.md", New("# Alone\n\nText.\n"), "src/reference/alone.md: src/SUMMARY.md does not name it"),
     ("a recording that no page shows", "recordings", "src/recordings/alone.txt", New("Text.\n"), "src/recordings/alone.txt: no page shows it"),
     ("an older crate in prose", "versions", PAGE, End("\nSo it is since `§opentelemetry_sdk` 0.1.0.\n"), "headers.md:LINE: opentelemetry_sdk 0.1.0 is not the pinned {\""),
