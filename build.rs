@@ -11,7 +11,6 @@ use std::time::SystemTime;
 
 use mdbook_driver::MDBook;
 use mdbook_driver::book::BookItem;
-use mdbook_driver::config::Config;
 use mdbook_html::HtmlHandlebars;
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
@@ -25,9 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed={}", root.join(watched).display());
     }
 
-    let mut config = Config::from_disk(root.join("book.toml"))?;
-    config.build.create_missing = false;
-    let book = MDBook::load_with_config(&root, config)?;
+    let book = MDBook::load(&root)?;
     let (rendered, _) = book.preprocess_book(&HtmlHandlebars::new())?;
     let mut files = Vec::new();
     for item in rendered.iter() {

@@ -55,12 +55,7 @@ async fn the_tutorial_works_as_it_is_printed() {
         &["Cargo.lock", ".git", ".gitignore", "target"],
     );
     // What a reader does not need, and the tutorial does not write.
-    let except = [
-        "README.md",
-        "rustfmt.toml",
-        "test_distributed_trace.sh",
-        "target",
-    ];
+    let except = ["README.md", "test_distributed_trace.sh", "target"];
     let ours = files(&book::root().join("examples/distributed_tracing"), &except);
     let names: BTreeSet<_> = theirs.keys().chain(ours.keys()).collect();
     let different: Vec<_> = names

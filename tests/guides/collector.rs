@@ -1,5 +1,5 @@
 //! The files of the OpenTelemetry Collector, and what can be said of them without it. It is asked itself in the
-//! workflow: examples/sampling/validate.sh.
+//! workflow: examples/validate.sh.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -495,7 +495,7 @@ fn the_collector_of_the_compose_file_is_where_the_services_look_for_it() {
     assert_eq!(command, [format!("--config={container}")]);
     let limit = text(&services["collector"]["mem_limit"]).trim_end_matches('m');
     let image = text(&services["collector"]["image"]);
-    let validated = fs::read_to_string(lab::book::root().join("examples/sampling/validate.sh"));
+    let validated = fs::read_to_string(lab::book::root().join("examples/validate.sh"));
     assert!(
         validated.expect("a script").contains(image),
         "another version is validated"
@@ -609,7 +609,7 @@ fn the_tools_of_compose_and_kubernetes_and_the_linters_accept_the_files() {
     let scripts = [
         "deployment/verify.sh",
         "deployment/one_trace.sh",
-        "sampling/validate.sh",
+        "validate.sh",
     ];
     shellcheck.arg("--severity=warning");
     succeeds(shellcheck.args(scripts.map(|script| format!("examples/{script}"))));

@@ -4,7 +4,7 @@
 use traces::case::Case;
 use traces::report::{self, Links};
 
-/// The state of the sources that this was compiled from: `tests/browser.rs` looks for it.
+/// The state of the sources that this was compiled from: `tests/browser/book.rs` looks for it.
 #[unsafe(no_mangle)]
 pub static SOURCES: [u8; 32] = *include_bytes!(concat!(env!("OUT_DIR"), "/sources"));
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Asks the OpenTelemetry Collector, Jaeger and Tempo whether the files of all examples are theirs. Needs Docker.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")"
 for file in */collector*.yaml; do
   echo "$file"
   # Each variable that has no default gets a value; where it leads is not looked at.
