@@ -27,5 +27,5 @@ fi
 export CARGO_PROFILE_RELEASE_OPT_LEVEL=z CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_PANIC=abort
 export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_STRIP=true
 cargo build --locked --release --package in_browser --target "$target" --target-dir target/in_browser "${standard_library[@]}"
-cp "target/in_browser/$target/release/in_browser.wasm" src/how-to/diagnose.wasm
+install -m 644 "target/in_browser/$target/release/in_browser.wasm" src/how-to/diagnose.wasm
 ls -l src/how-to/diagnose.wasm

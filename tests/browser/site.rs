@@ -270,7 +270,11 @@ async fn a_page_is_for_everybody_in_light_and_in_dark() {
         .devtools("Page.addScriptToEvaluateOnNewDocument", axe)
         .await;
     let mut names = pages();
-    assert!(OF_EACH_KIND.iter().all(|one| names.iter().any(|name| name == one)));
+    assert!(
+        OF_EACH_KIND
+            .iter()
+            .all(|one| names.iter().any(|name| name == one))
+    );
     names.retain(|name| in_ci() || OF_EACH_KIND.contains(&name.as_str()));
     let mut bad = Vec::new();
     for name in names {

@@ -11,7 +11,7 @@ use crate::store::Store;
 use crate::summary::{Summary, breaks};
 use crate::tree::Tree;
 use crate::wire::Wire;
-use traces::wire::Exchange;
+use traces::exchange::Exchange;
 
 /// How many other traces are looked at.
 const NEAR: usize = 1000;

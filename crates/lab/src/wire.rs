@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
-use traces::wire::Exchange;
+use traces::exchange::Exchange;
 
 pub use fault::{Fault, LATENCY};
 

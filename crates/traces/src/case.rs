@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::diagnose::{self, Finding};
+use crate::exchange::{Exchange, values};
 use crate::otlp;
 use crate::span::Span;
 use crate::tree::Tree;
-use crate::wire::{Exchange, values};
 
 /// The name of the field with the wire.
 const WIRE: &str = "wire";

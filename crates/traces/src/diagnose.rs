@@ -9,11 +9,11 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Proto;
 
+use crate::exchange::{Exchange, values};
 use crate::header;
 use crate::span::{Span, SpanId, TraceId, any_text, attribute, shortened};
 use crate::summary::{Summary, breaks};
 use crate::tree::{Row, Tree, label, plain, took};
-use crate::wire::{Exchange, values};
 
 /// What can be found, the causes before what follows from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

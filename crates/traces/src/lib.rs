@@ -4,6 +4,7 @@
 pub mod analysis;
 pub mod case;
 pub mod diagnose;
+pub mod exchange;
 pub mod header;
 pub mod otlp;
 pub mod report;
@@ -11,4 +12,3 @@ pub mod span;
 pub mod summary;
 pub mod tree;
 pub mod waterfall;
-pub mod wire;

@@ -7,9 +7,9 @@ use maud::{Markup, html};
 
 use crate::case::Case;
 use crate::diagnose::{Finding, Place};
+use crate::exchange::{Exchange, lines};
 use crate::tree::{plain, visible};
 use crate::waterfall::{count, picture};
-use crate::wire::{Exchange, lines};
 
 /// The style of findings and headers, shared with the book.
 pub const CSS: &str = include_str!("report.css");

@@ -23,7 +23,7 @@ use crate::tree::{LONGEST, Row, Tree, label, took};
 use crate::viewer::{self, Site, map};
 use crate::waterfall::{Interactive, caption, count, look, picture, tree_grid};
 use crate::{otlp, request};
-use traces::wire::Exchange;
+use traces::exchange::Exchange;
 
 #[derive(Deserialize)]
 pub struct Choice {

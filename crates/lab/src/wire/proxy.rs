@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
-use traces::wire::Exchange;
+use traces::exchange::Exchange;
 
 use super::fault::Answer;
 use super::{Hop, Wire, now};
