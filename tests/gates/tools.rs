@@ -1,4 +1,4 @@
-//! The gates that are programs of others, pinned in `tests/guides/components/gates.txt`.
+//! The gates that are programs of others, pinned in `tests/components/gates.txt`.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

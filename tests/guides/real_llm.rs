@@ -54,7 +54,7 @@ async fn llama(tokens: u32) -> Option<(Component, SocketAddr)> {
     let port = free_port();
     let mut command = Command::new(folder.join("bin/python"));
     command
-        .arg("tests/guides/components/llm.py")
+        .arg("tests/components/llm.py")
         .args([port.to_string(), tokens.to_string()])
         .env("LLM_API_KEY", KEY)
         .current_dir(lab::book::root());

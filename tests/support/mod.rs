@@ -85,15 +85,12 @@ pub fn installed(name: &str) -> Option<PathBuf> {
     let root = lab::book::root();
     let folder = root.join("target/components").join(name);
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
-    let pinned = read(root.join(format!("tests/guides/components/{name}.txt")));
-    assert!(
-        !pinned.is_empty(),
-        "tests/guides/components has no {name}.txt"
-    );
+    let pinned = read(root.join(format!("tests/components/{name}.txt")));
+    assert!(!pinned.is_empty(), "tests/components has no {name}.txt");
     if read(folder.join("installed")) != pinned {
         skipped(
             name,
-            &format!("it with `bash tests/guides/components/install.sh {name}`"),
+            &format!("it with `bash tests/components/install.sh {name}`"),
         );
         return None;
     }

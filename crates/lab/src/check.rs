@@ -1,26 +1,29 @@
 //! `check STEP`: has a step of the tutorial left the trace that it should, and if not, what is missing?
 //!
-//! The lab answers for the steps that leave traces. The last step is a test of the reader's own: [`project`] runs it.
+//! The lab answers for the steps that leave traces. The last step is a test of the reader's own: [`project()`] runs it.
+
+mod project;
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use axum::Router;
 use axum::extract::{Path as Segment, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use clap::ValueEnum;
-use tokio::process::Command;
 use tokio::time::{Instant, timeout_at};
 
 use crate::diagnose::{self, Rule};
 use crate::span::Span;
 use crate::store::Store;
 use crate::tree::{Row, Tree};
+
+use project::INJECT;
+pub use project::project;
 
 /// How long a check waits for spans: a service exports every five seconds unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -424,109 +427,4 @@ pub async fn ask(site: &str, step: Step) -> anyhow::Result<String> {
         StatusCode::CONFLICT if text.starts_with("not yet: ") => bail!("{}", text.trim_end()),
         _ => bail!("what answers at {site} is not the lab ({status}): say with --site where it is"),
     }
-}
-
-/// The line of the reader's project that step 5 is about.
-const INJECT: &str = "inject_context_into_carrier(&mut headers);";
-
-/// Runs the test of the project in `folder`, which must pass, and once more in a copy without the line that injects
-/// the context, where it must fail.
-///
-/// # Errors
-/// What is missing, or why it cannot be found out.
-pub async fn project(folder: &Path) -> anyhow::Result<String> {
-    let outgoing = folder.join("src/outgoing.rs");
-    let source = std::fs::read_to_string(&outgoing).with_context(|| {
-        format!(
-            "{} cannot be read (--project names the folder of your project)",
-            outgoing.display()
-        )
-    })?;
-    ensure!(
-        source.lines().any(|line| line.trim() == INJECT),
-        "not yet: {} has no line `{INJECT}`",
-        outgoing.display()
-    );
-    let (passed, output) = test(folder, None).await?;
-    ensure!(passed, "{output}\nnot yet: the test fails");
-
-    let (root, target) = root_and_target(folder).await?;
-    // Below the project, where cargo finds the same settings, and always there, so that cargo need not begin anew. The
-    // copy is a member of a workspace: in the same place of its own, cargo would mistake it for the project.
-    let workspace = folder.join("target/check");
-    let copy = workspace.join("project");
-    let _ = std::fs::remove_dir_all(&workspace);
-    std::fs::create_dir_all(&copy).context("there is no place to copy the project to")?;
-    for part in ["Cargo.toml", "src", "tests"] {
-        copy_all(&folder.join(part), &copy.join(part))
-            .with_context(|| format!("{part} cannot be copied"))?;
-    }
-    copy_all(&root.join("Cargo.lock"), &workspace.join("Cargo.lock"))
-        .context("Cargo.lock cannot be copied")?;
-    let members = "[workspace]\nresolver = \"3\"\nmembers = [\"project\"]\n";
-    std::fs::write(workspace.join("Cargo.toml"), members)?;
-    // Which uses the variable as before, so that no warning stands in the way.
-    let broken = source.replace(INJECT, "let _ = &mut headers;");
-    std::fs::write(copy.join("src/outgoing.rs"), broken)?;
-    let (passed, output) = test(&copy, Some(&target)).await?;
-    ensure!(
-        !passed,
-        "not yet: the test passes without the line `{INJECT}`"
-    );
-    ensure!(
-        output.contains("test result: FAILED"),
-        "{output}\nnot yet: without the line `{INJECT}` the project does not compile"
-    );
-    Ok("passed: your test succeeds, and fails without the line that injects\n".to_owned())
-}
-
-/// Runs the test of step 5 in `folder`; says whether it passed, and what it printed.
-async fn test(folder: &Path, target: Option<&Path>) -> anyhow::Result<(bool, String)> {
-    let mut command = cargo(folder);
-    command.args(["test", "--test", "one_trace"]);
-    if let Some(target) = target {
-        command.arg("--target-dir").arg(target);
-    }
-    let output = command.output().await.context("cargo cannot be started")?;
-    let printed = [output.stdout, output.stderr].concat();
-    Ok((
-        output.status.success(),
-        String::from_utf8_lossy(&printed).into_owned(),
-    ))
-}
-
-/// Where the project's `Cargo.lock` is, and where cargo builds: compiled dependencies are there already.
-async fn root_and_target(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
-    let mut command = cargo(folder);
-    command.args(["metadata", "--no-deps", "--format-version=1"]);
-    let output = command.output().await.context("cargo cannot be started")?;
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    let path = |key: &str| {
-        let path = metadata[key].as_str().map(PathBuf::from);
-        path.with_context(|| format!("cargo does not say its {key}"))
-    };
-    Ok((path("workspace_root")?, path("target_directory")?))
-}
-
-fn cargo(folder: &Path) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command
-        .current_dir(folder)
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true);
-    command
-}
-
-fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
-    if !from.is_dir() {
-        return std::fs::copy(from, to).map(drop);
-    }
-    std::fs::create_dir(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        copy_all(&entry.path(), &to.join(entry.file_name()))?;
-    }
-    Ok(())
 }
