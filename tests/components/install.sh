@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the guides run beside the services (brokers, proxies, collectors, backends, a model), and the programs of
-# the gates. Each NAME.txt here pins one of them by version and hash, and goes to target/components/NAME. Needs Python
-# 3.11 or newer, with venv.
+# the gates. Each NAME.txt here pins one of them by version and hash, and goes to target/components/NAME.
+# Needs Python 3.11 or newer, with venv.
 #
 # Usage: install.sh [NAME…], or all of them.
 set -euo pipefail
