@@ -1,8 +1,4 @@
 //! What the explanation pages argue from: runs whose figures and tables they show, and the form that the pages have.
-//!
-//! `SNAPSHOTS=overwrite cargo test --test explanation` records them anew.
-
-mod support;
 
 use std::cell::RefCell;
 use std::fs;
@@ -13,6 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::support;
+use crate::support::recording::{self, check, figures};
+use crate::support::{
+    FREE, Log, Setup, Stopped, client, refused, serve, shape, span, until, within_reason,
+};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -33,10 +34,6 @@ use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_sc
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanData;
 use serde_json::json;
-use support::recording::{self, check, figures};
-use support::{
-    FREE, Log, Setup, Stopped, client, refused, serve, shape, span, until, within_reason,
-};
 use tokio::process::Command;
 use tokio::spawn;
 use tokio::sync::Notify;

@@ -1,20 +1,16 @@
 //! The figures outside of the tutorial are recorded from the real services, and still what the services give. Those of
 //! the tutorial are recorded where it is followed: `tests/follow_the_book`.
-//!
-//! `SNAPSHOTS=overwrite cargo test --test recordings` records them anew.
-
-mod support;
 
 use std::fs;
 use std::process::Stdio;
 
+use crate::support::recording::{self, check, figures, redact};
+use crate::support::{FREE, Setup, Stopped, binaries, hung, refused};
 use clap::ValueEnum as _;
 use lab::diagnose::{Rule, diagnose};
 use lab::services::is_setting;
 use lab::wire::Fault;
 use lab::{otlp, waterfall};
-use support::recording::{self, check, figures, redact};
-use support::{FREE, Setup, Stopped, binaries, hung, refused};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 

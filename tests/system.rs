@@ -1,19 +1,18 @@
 //! The three services, as processes over HTTP: what a client sees, and what the trace shows.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use crate::support;
+use crate::support::{
+    Setup, System, WHOLE, client, hung, json_of, refused, serve, shape, span, until, within_reason,
+};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use support::{
-    Setup, System, WHOLE, client, hung, json_of, refused, serve, shape, span, until, within_reason,
-};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;

@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use crate::browser::{Browser, Look, WIDE, key};
 use crate::support;
+use crate::support::browser::{Browser, Look, WIDE, key};
 use crate::support::{FREE, Setup, empty_folder, is_missing, recording, serve, skipped};
 use lab::case::Case;
 use lab::diagnose::Rule;
@@ -390,10 +390,12 @@ async fn everybody_can_use_them() {
     };
     let address = serve_book(Store::new(Limits::default()), Wire::default()).await;
     for look in [WIDE, (500, true)] {
+        let Some(browser) = open(address, "/404.html", look).await else {
+            return;
+        };
+        browser.bring(&axe).await;
         for path in [FAULT_LAB, DIAGNOSE] {
-            let Some(browser) = open(address, path, look).await else {
-                return;
-            };
+            browser.go(path).await;
             // With an outcome.
             let fill = "const form = document.querySelector('.try form');
                 if (form.guess) { form.guess.value = '2'; } else { form.text.value = await (await fetch('../recordings/diagnose/fallen-apart.json')).text(); }
@@ -406,17 +408,15 @@ async fn everybody_can_use_them() {
                 )
                 .await;
             let what = format!("{path} {look:?}");
-            browser.is_for_everybody(&axe, &what).await;
+            browser.is_for_everybody(&what).await;
         }
         // As it stands, and as it plays.
         let page = format!("{WALKTHROUGH}#start-a-trace");
-        let Some(browser) = open(address, &page, look).await else {
-            return;
-        };
+        browser.go(&page).await;
         if look != WIDE {
             browser.click(".try [name=play]").await;
         }
         let what = format!("{page} {look:?}");
-        browser.is_for_everybody(&axe, &what).await;
+        browser.is_for_everybody(&what).await;
     }
 }

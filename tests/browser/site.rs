@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use crate::browser::{Browser, Look, WIDE, key};
 use crate::support;
+use crate::support::browser::{Browser, Look, WIDE, key};
 use crate::support::{empty_folder, in_ci, is_missing, recording, serve, skipped};
 use axum::Router;
 use lab::publish::{self, Home};
@@ -264,11 +264,7 @@ async fn a_page_is_for_everybody_in_light_and_in_dark() {
     let Some(browser) = open("404.html", WIDE).await else {
         return;
     };
-    browser.devtools("Page.enable", json!({})).await;
-    let axe = json!({ "source": axe });
-    browser
-        .devtools("Page.addScriptToEvaluateOnNewDocument", axe)
-        .await;
+    browser.bring(&axe).await;
     let mut names = pages();
     assert!(
         OF_EACH_KIND

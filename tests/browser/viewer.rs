@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use crate::browser;
-use crate::browser::{Browser, WIDE, key};
 use crate::support;
+use crate::support::browser;
+use crate::support::browser::{Browser, WIDE, key};
 use crate::support::in_process::{JSON, Lab, attribute, json_body, span, trace_path};
 use crate::support::{is_missing, skipped};
 use lab::book;
@@ -456,6 +456,7 @@ async fn everybody_can_use_it() {
         let Some(browser) = open(&lab, "/traces", look).await else {
             return;
         };
+        browser.bring(&axe).await;
         let span = format!("{}?span=0000000000000002", trace_path(2));
         for path in [
             "/traces",
@@ -473,7 +474,7 @@ async fn everybody_can_use_it() {
                 .await;
             assert_eq!(dark, look.1);
             let what = format!("{path} {look:?}");
-            browser.is_for_everybody(&axe, &what).await;
+            browser.is_for_everybody(&what).await;
         }
     }
 }

@@ -9,8 +9,8 @@ use std::process::Command;
 use lab::book::root;
 use serde_json::Value;
 
+use super::{anchored, changes, table};
 use crate::support::recording::check;
-use crate::{anchored, changes, table};
 
 /// A change that leaves every answer as it is: the file, what stands there, and what takes its place.
 struct Mutant {

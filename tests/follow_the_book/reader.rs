@@ -12,11 +12,11 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
 
-use crate::page::{Action, Folder, Part, Step, Writing, steps};
-use crate::reel::{self, Place, Tape, What, put};
+use super::page::{Action, Folder, Part, Step, Writing, steps};
+use super::reel::{self, Place, Tape, What, put};
+use super::terminal::Terminal;
 use crate::support::free_port;
 use crate::support::recording::{self, redact};
-use crate::terminal::Terminal;
 
 /// Compiling from scratch takes the longest, on a slow machine.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(1800);

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-use crate::reel::{Place, Tape, What, put};
+use super::reel::{Place, Tape, What, put};
 
 /// Runs what it is given as a shell does, line after line until one fails, and leaves the folder it ended in where we
 /// find it. A service that is interrupted ends; the shell of a terminal does not.

@@ -6,7 +6,7 @@ use std::fs;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::tree::{Tree, cargo};
+use super::tree::{Tree, cargo};
 
 /// The versions of each crate in the lock file.
 pub fn locked(tree: &Tree) -> BTreeMap<String, BTreeSet<String>> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd};
 use regex::Regex;
 
-use crate::tree::Tree;
+use super::tree::Tree;
 
 const GLOSSARY: &str = "src/appendix/glossary.md";
 

@@ -12,7 +12,7 @@ use html5ever::tokenizer::{
 use regex::Regex;
 use reqwest::Url;
 
-use crate::tree::{Tree, place};
+use super::tree::{Tree, place};
 
 /// The tags of a page, in order: name and attributes.
 pub type Tags = Vec<(String, BTreeMap<String, String>)>;

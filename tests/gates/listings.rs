@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use regex::Regex;
 
-use crate::tree::{Tree, place};
+use super::tree::{Tree, place};
 
 /// Each block says what it is, and no Rust is exempt from its test.
 pub fn blocks(tree: &Tree) -> Vec<String> {

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use pulldown_cmark::{Options, Parser, html};
 use regex::Regex;
 
-use crate::links::tags;
-use crate::tree::{Tree, place};
+use super::links::tags;
+use super::tree::{Tree, place};
 
 /// A page that the table of contents does not name, and that is no part of another, is not in the book.
 pub fn orphans(tree: &Tree) -> Vec<String> {

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use super::tree::Tree;
+use super::{GATES, Gate, TREE, tools};
 use crate::support::recording;
-use crate::tree::Tree;
-use crate::{GATES, Gate, TREE, tools};
 
 /// What is planted in a file. `§` stands before the place that the gate must name.
 enum Plant {

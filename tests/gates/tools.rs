@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
+use super::tree::{MADE, Tree};
 use crate::support::installed;
-use crate::tree::{MADE, Tree};
 
 /// Where the programs are, if they are installed.
 pub static BINARIES: LazyLock<Option<PathBuf>> =

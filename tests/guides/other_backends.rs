@@ -32,15 +32,15 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use crate::collector::collector;
-use crate::component::{Component, installed};
-use crate::example::{binaries, in_order, page, shapes};
-use crate::phoenix;
+use super::collector::collector;
+use super::component::{Component, installed};
+use super::example::{binaries, in_order, page, shapes};
+use super::phoenix;
+use super::tls::Tls;
 use crate::support::recording::{check, figures};
 use crate::support::{
     FREE, Log, Setup, System, WHOLE, client, free_port, json_of, serve, within_reason,
 };
-use crate::tls::Tls;
 
 /// No key of anybody.
 const KEY: &str = "hh_never_in_a_log";

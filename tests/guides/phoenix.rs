@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::component::{Component, installed};
+use super::component::{Component, installed};
 use crate::support::{client, free_port, within_reason};
 
 /// Starts it at `address`; `None` where it is not installed.

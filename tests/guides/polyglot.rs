@@ -15,8 +15,8 @@ use lab::wire::Hop;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::component::{Component, installed};
-use crate::example::{arrived, binaries, local, neighbor, shapes};
+use super::component::{Component, installed};
+use super::example::{arrived, binaries, local, neighbor, shapes};
 use crate::support::recording::{check, figures};
 use crate::support::{FREE, Setup, client, free_port, hung, serve, skipped, within_reason};
 

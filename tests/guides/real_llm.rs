@@ -26,8 +26,8 @@ use tokio::process::Command;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::component::{Component, installed};
-use crate::example::{binaries, page, sent};
+use super::component::{Component, installed};
+use super::example::{binaries, page, sent};
 use crate::support::recording::{check, figures};
 use crate::support::{
     FREE, Log, Setup, WHOLE, client, free_port, hung, is_missing, refused, serve, shape, span,

@@ -2,7 +2,7 @@
 
 use lab::report;
 
-use crate::collector::{collector, texts};
+use super::collector::{collector, texts};
 use crate::support::recording::{check, figures};
 use crate::support::{Setup, Stopped, WHOLE, shape};
 

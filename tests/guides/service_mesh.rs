@@ -19,8 +19,8 @@ use serde_yaml_ng::Value;
 use tokio::process::Command;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::component::{Component, installed};
-use crate::example::{arrived, binaries, local, neighbor, sent, shapes};
+use super::component::{Component, installed};
+use super::example::{arrived, binaries, local, neighbor, sent, shapes};
 use crate::support::recording::{check, figures};
 use crate::support::{Setup, System, client, free_port, hung, serve, span, within_reason};
 

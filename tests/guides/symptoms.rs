@@ -9,7 +9,7 @@ use lab::report::{self, Links};
 use lab::tree::Tree;
 use regex::Regex;
 
-use crate::example::{Example, Ran, page};
+use super::example::{Example, Ran, page};
 use crate::support::recording::{self, check, figures};
 
 const GUIDE: &str = "symptoms";

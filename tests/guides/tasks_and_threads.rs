@@ -1,6 +1,6 @@
 //! Work that leaves its task or thread takes the context along, or begins a trace of its own.
 
-use crate::example::Example;
+use super::example::Example;
 
 const GUIDE: &str = "tasks-and-threads";
 

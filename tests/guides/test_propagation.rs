@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_yaml_ng::Value;
 use test_propagation::faults::Fault;
 
-use crate::example::Example;
+use super::example::Example;
 use crate::support::recording::{check, figures};
 
 const GUIDE: &str = "test-propagation";

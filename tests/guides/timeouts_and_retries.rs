@@ -12,7 +12,7 @@ use reqwest::Response;
 use serde_json::json;
 use timeouts_and_retries::budget::keep_budget;
 
-use crate::example::{binaries, in_order, sent, shapes};
+use super::example::{binaries, in_order, sent, shapes};
 use crate::support::recording::{check, figures};
 use crate::support::{Setup, Stopped, client, hung, refused, serve, span, within_reason};
 

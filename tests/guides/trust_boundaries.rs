@@ -16,7 +16,7 @@ use serde_json::json;
 use trust_boundaries::edge::{edge_sampler, set_propagator};
 use trust_boundaries::outgoing::Hosts;
 
-use crate::example::{binaries, in_order, shapes};
+use super::example::{binaries, in_order, shapes};
 use crate::support::recording::{check, figures};
 use crate::support::{FREE, Setup, Stopped, System, WHOLE, client, serve, shape};
 

@@ -3,7 +3,7 @@
 use reqwest::header::AUTHORIZATION;
 use serde_json::json;
 
-use crate::example::{binaries, sent};
+use super::example::{binaries, sent};
 use crate::support::recording::{check, figures};
 use crate::support::{Setup, Stopped, WHOLE, client, hung, refused, shape, span};
 

@@ -1,5 +1,5 @@
 //! Every rule finds what it is for, in a trace of real services or of the real SDK, and is silent about one that is close
-//! to it. `SNAPSHOTS=overwrite cargo test --test lab diagnose` records both anew, for the page that shows them.
+//! to it. `SNAPSHOTS=overwrite cargo test --test book lab::diagnose` records both anew, for the page that shows them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};

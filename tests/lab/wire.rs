@@ -1,5 +1,5 @@
 //! The wire: with no fault it changes nothing; with each fault, what the page of the fault lab says happens to the real
-//! services. `SNAPSHOTS=overwrite cargo test --test lab wire` records the page's figures anew.
+//! services. `SNAPSHOTS=overwrite cargo test --test book lab::wire` records the page's figures anew.
 
 use std::net::SocketAddr;
 

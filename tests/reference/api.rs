@@ -7,8 +7,8 @@ use distributed_tracing::telemetry;
 use opentelemetry::global;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider};
 
+use super::{anchored, source};
 use crate::support::recording::check;
-use crate::{anchored, source};
 
 /// In the order of the page.
 const MODULES: [&str; 4] = ["incoming", "outgoing", "spans", "telemetry"];

@@ -11,9 +11,9 @@ use regex::Regex;
 use reqwest::RequestBuilder;
 use serde_json::json;
 
+use super::{anchored, code, table};
 use crate::support::recording::check;
 use crate::support::{Setup, System, client, hung, refused, serve};
-use crate::{anchored, code, table};
 
 /// One way in which a request can end.
 struct Outcome {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regex::Regex;
 
+use super::{code, source, table};
 use crate::support::recording::check;
-use crate::{code, source, table};
 
 /// What each is for. One that no service reads any more is an error, as one that is missing here.
 const MEANINGS: [(&str, &str); 16] = [

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::{anchored, code, table};
 use crate::support::recording::check;
-use crate::{anchored, code, table};
 
 #[test]
 fn the_versions_are_those_of_the_lock_file() {

@@ -1,15 +1,16 @@
 //! A real browser, driven over [WebDriver](https://www.w3.org/TR/webdriver2/): the few commands that we need. The
 //! libraries for it bring a second `http`, or switch on features of serde that the crates here are not built with.
-#![allow(dead_code)] // each user needs a part of it
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 /// A browser with one window that no test has used before. To start one takes longer than most tests do with it, so one
 /// that a test is done with is kept for the next.
@@ -28,33 +29,42 @@ struct Driver {
     _process: Child,
 }
 
+/// Debian's headless shell: Chromium without what a window needs. It takes half of the time; where it is missing, Chromium
+/// itself does.
+const SHELL: &str = "/usr/bin/chromium-headless-shell";
+
 /// Those that no test uses.
 static IDLE: Mutex<Vec<Driver>> = Mutex::new(Vec::new());
 
 /// Ends the driver when the input ends; and the browser, which outlives its driver, by what only it is called with.
 const UNTIL_INPUT_ENDS: &str = r#"chromedriver --port=0 &
     while read -r _; do :; done
-    kill -KILL $!; pkill -KILL -f "$PROFILE"; rm -rf "$PROFILE""#;
+    kill -KILL $!
+    while pkill -TERM -f "$TMPDIR"; do sleep 0.1; done
+    rm -rf "$TMPDIR""#;
 
 impl Drop for Browser {
     fn drop(&mut self) {
         // After a failure nobody knows what state it is in.
-        if !std::thread::panicking()
-            && let (Some(driver), Ok(mut idle)) = (self.driver.take(), IDLE.lock())
-        {
+        if std::thread::panicking() {
+            return;
+        }
+        // The page that it leaves may play, or ask again and again for a lab that is gone.
+        let leave = self.visit("about:blank");
+        tokio::task::block_in_place(|| Handle::current().block_on(leave));
+        if let (Some(driver), Ok(mut idle)) = (self.driver.take(), IDLE.lock()) {
             idle.push(driver);
         }
     }
 }
 
 impl Driver {
-    /// Starts ChromeDriver; returns it with the address under which a session can be asked for, and the browser's folder.
-    fn start() -> (Driver, String) {
-        let profile = tempfile::tempdir().expect("a folder").keep();
-        let profile = profile.display().to_string();
+    /// Starts ChromeDriver, and has in `session` the address under which one can be asked for.
+    fn start() -> Driver {
         let mut process = Command::new("sh")
             .args(["-c", UNTIL_INPUT_ENDS])
-            .env("PROFILE", &profile)
+            // Below it is what the driver makes for the browser, which is called with that.
+            .env("TMPDIR", tempfile::tempdir().expect("a folder").keep())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -68,11 +78,10 @@ impl Driver {
                 break port.trim_end_matches('.').to_owned();
             }
         };
-        let driver = Driver {
+        Driver {
             session: format!("http://127.0.0.1:{port}/session"),
             _process: process,
-        };
-        (driver, profile)
+        }
     }
 }
 
@@ -121,7 +130,7 @@ impl Browser {
     }
 
     async fn start(&mut self) {
-        let (driver, profile) = Driver::start();
+        let driver = Driver::start();
         let address = driver.session.clone();
         self.driver = Some(driver);
         let arguments = json!([
@@ -134,10 +143,13 @@ impl Browser {
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-dev-shm-usage",
-            format!("--user-data-dir={profile}"),
         ]);
+        let mut options = json!({ "args": arguments });
+        if Path::new(SHELL).exists() {
+            options["binary"] = json!(SHELL);
+        }
         let wanted = json!({ "alwaysMatch": {
-            "goog:chromeOptions": { "args": arguments },
+            "goog:chromeOptions": options,
             "goog:loggingPrefs": { "browser": "ALL" },
         } });
         let session = self.post("", json!({ "capabilities": wanted })).await;
@@ -286,13 +298,19 @@ impl Browser {
         serde_json::from_value(rows.await).expect("texts")
     }
 
-    /// The page must be for everybody, by the rules of axe-core, whose source this is; and as wide as the window.
-    pub async fn is_for_everybody(&self, axe: &str, what: &str) {
-        let script = format!(
-            "{axe}; const found = await axe.run(document, {{ resultTypes: ['violations'] }});
-             return found.violations.map(it => [it.id, it.nodes.map(node => node.html.slice(0, 200))]);"
-        );
-        assert_eq!(self.run(&script).await, json!([]), "{what}");
+    /// From the next page on, the browser runs this before the scripts of a page.
+    pub async fn bring(&self, script: &str) {
+        self.devtools("Page.enable", json!({})).await;
+        let source = json!({ "source": script });
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", source)
+            .await;
+    }
+
+    /// The page must be for everybody, by the rules of axe-core, which was brought along; and as wide as the window.
+    pub async fn is_for_everybody(&self, what: &str) {
+        let script = "const found = await axe.run(document, { resultTypes: ['violations'] });
+             return found.violations.map(it => [it.id, it.nodes.map(node => node.html.slice(0, 200))]);";
+        assert_eq!(self.run(script).await, json!([]), "{what}");
         let fits = "return document.documentElement.scrollWidth <= innerWidth;";
         assert_eq!(
             self.run(fits).await,

@@ -1,10 +1,5 @@
 //! The tables of the reference are made from what they are about: the code and its docs, the lock file, and runs of the
 //! services. A committed table that differs is red.
-//!
-//! `SNAPSHOTS=overwrite cargo test --test reference` writes them anew.
-
-#[path = "../support/mod.rs"]
-mod support;
 
 mod api;
 mod outcomes;

@@ -5,7 +5,5 @@ mod check;
 mod diagnose;
 mod process;
 mod receiver;
-#[path = "../support/mod.rs"]
-mod support;
 mod viewer;
 mod wire;

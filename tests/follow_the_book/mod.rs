@@ -1,19 +1,16 @@
 //! Follows the tutorial as a reader would: an empty folder, the listings and commands as the pages give them, and at
 //! every step the output and the trace that the pages show.
-//!
-//! `SNAPSHOTS=overwrite cargo test --test follow_the_book` records the outputs and figures of the tutorial anew.
 
 mod page;
 mod reader;
 mod reel;
-#[path = "../support/mod.rs"]
-mod support;
 mod terminal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support;
 use lab::book::{self, Page};
 use page::Effort;
 use reader::Reader;
@@ -116,7 +113,7 @@ fn files(folder: &Path, except: &[&str]) -> BTreeMap<PathBuf, String> {
 /// The minutes that the book promises, compiling not counted.
 const MINUTES: f64 = 20.0;
 
-/// `cargo test --test follow_the_book reading -- --nocapture` prints the table.
+/// `cargo test --test book follow_the_book::reading -- --nocapture` prints the table.
 #[test]
 fn reading_and_typing_take_no_longer_than_the_book_says() {
     let mut total = 0.0;

@@ -1,23 +1,20 @@
 //! The exercises of the appendix: each solution does on the real services what its page says, applies to the project that
 //! the tutorial leaves, and the test of the last one is red where something is broken.
-//!
-//! `SNAPSHOTS=overwrite cargo test --test exercises` records what the page shows anew.
 
-#[allow(dead_code)] // of it, the folder of the binaries
-#[path = "../guides/example.rs"]
-mod example;
 mod mutants;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use crate::guides::example::{binaries, in_order, shapes};
+use crate::support::recording::{check, figures, folder};
+use crate::support::{
+    Setup, Stopped, System, WHOLE, client, hung, json_of, serve, shape, span, within_reason,
+};
 use axum::routing::post;
 use axum::{Json, Router};
-use example::{binaries, in_order, shapes};
 use lab::book::root;
 use lab::case::Case;
 use lab::diagnose::{Rule, diagnose};
@@ -29,10 +26,6 @@ use lab::tree::Tree;
 use lab::wire::{Fault, HOPS};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
-use support::recording::{check, figures, folder};
-use support::{
-    Setup, Stopped, System, WHOLE, client, hung, json_of, serve, shape, span, within_reason,
-};
 use tokio::sync::Barrier;
 
 /// Exports nothing before the flush at the end.
@@ -611,7 +604,7 @@ fn every_exercise_says_when_it_is_solved_and_folds_hint_and_solution() {
 fn every_recording_of_an_exercise_is_shown_and_compared() {
     let (page, test) = (
         page(),
-        concat!(include_str!("main.rs"), include_str!("mutants.rs")),
+        concat!(include_str!("mod.rs"), include_str!("mutants.rs")),
     );
     for entry in fs::read_dir(folder().join("exercises")).expect("recordings") {
         let name = entry

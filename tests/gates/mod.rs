@@ -7,8 +7,6 @@ mod links;
 mod listings;
 mod pages;
 mod self_test;
-#[path = "../support/mod.rs"]
-mod support;
 mod tools;
 mod tree;
 mod versions;

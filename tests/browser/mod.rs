@@ -2,9 +2,5 @@
 //! book as a site.
 
 mod book;
-#[path = "../support/browser.rs"]
-mod browser;
 mod site;
-#[path = "../support/mod.rs"]
-mod support;
 mod viewer;

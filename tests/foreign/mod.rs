@@ -1,20 +1,17 @@
 //! Programs that others wrote, and the lab: OpenTelemetry SDKs in Python, JavaScript and Go export to it, and a client of
 //! Jaeger's query API reads from it. install.sh installs them.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use crate::support::in_process::{Lab, span};
+use crate::support::{FREE, client, is_missing, serve, skipped, within_reason};
 use lab::book;
 use lab::diagnose::{Rule, diagnose};
 use lab::tree::Tree;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::{Value, json};
-use support::in_process::{Lab, span};
-use support::{FREE, client, is_missing, serve, skipped, within_reason};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};

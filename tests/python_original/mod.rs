@@ -1,14 +1,11 @@
 //! The 200 that lied: the Python tutorial that this book descends from, run as it is published. The introduction shows
 //! the traces of one request to it, and says what the cause is.
-//!
-//! `SNAPSHOTS=overwrite cargo test --test python_original` records its figure anew.
-
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use crate::support;
+use crate::support::{client, recording, skipped, within_reason};
 use axum::routing::post;
 use axum::{Json, Router};
 use lab::book;
@@ -18,7 +15,6 @@ use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use regex::Regex;
 use serde_json::{Value, json};
-use support::{client, recording, skipped, within_reason};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 

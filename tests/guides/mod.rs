@@ -1,16 +1,12 @@
 //! Every guide shows what its example does: each module here runs the example of one page, asserts the traces, and
 //! compares them with the figures of the page.
-//!
-//! `SNAPSHOTS=overwrite cargo test --test guides` records them anew.
 
 mod brokers;
 mod collector;
 mod component;
-mod example;
+pub mod example;
 mod form;
 mod phoenix;
-#[path = "../support/mod.rs"]
-mod support;
 mod tls;
 
 mod compose_and_kubernetes;
