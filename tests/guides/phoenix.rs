@@ -14,17 +14,23 @@ use tokio::process::Command;
 use super::component::{Component, installed};
 use crate::support::{client, free_port, within_reason};
 
-/// Starts it at `address`; `None` where it is not installed.
+/// As its own program does, but for a collector of garbage that is at work for a third of the start. It lives for seconds.
+const SERVE: &str =
+    "import gc, sys; gc.disable(); from phoenix.server.main import main; sys.exit(main())";
+
+/// Starts it at `address`, without its assistant; `None` where it is not installed.
 pub async fn start(address: SocketAddr, folder: &Path) -> Option<Component> {
-    let mut command = Command::new(installed("phoenix")?.join("bin/phoenix"));
+    let mut command = Command::new(installed("phoenix")?.join("bin/python"));
     command
-        .arg("serve")
+        .args(["-c", SERVE, "serve"])
         .env("PHOENIX_WORKING_DIR", folder)
         .env("PHOENIX_HOST", address.ip().to_string())
         .env("PHOENIX_PORT", address.port().to_string())
         .env("PHOENIX_GRPC_PORT", free_port().to_string())
         .env("PHOENIX_TELEMETRY_ENABLED", "false")
-        .env("PHOENIX_AGENTS_DISABLE_BASH", "true");
+        .env("PHOENIX_ALLOW_EXTERNAL_RESOURCES", "false")
+        .env("PHOENIX_DISABLE_AGENT_ASSISTANT", "true")
+        .env("PHOENIX_ENABLE_MCP_SERVER", "false");
     Some(Component::start(command, "Uvicorn running on").await)
 }
 
