@@ -76,13 +76,15 @@ impl Reader {
         let parent = std::env::temp_dir().join(format!("one-trace-{:x}", hasher.finish()));
         let _ = fs::remove_dir_all(&parent);
         fs::create_dir_all(parent.join(".cargo")).expect("a folder");
-        // The reader's crates are those of our lock file, compiled next to ours: what is the same is shared.
+        // The reader's crates are those of our lock file, compiled next to ours: what is the same is shared. Nobody debugs
+        // the reader's own, which is compiled again and again.
         let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let target = temporary.parent().expect("the target folder");
         let manifest = fs::read_to_string(clone.join("Cargo.toml")).expect("a manifest");
         let profiles = manifest.find("[profile.dev]").map(|at| &manifest[at..]);
         let settings = format!(
-            "[build]\ntarget-dir = {:?}\nbuild-dir = {target:?}\n\n[net]\noffline = true\n\n[term]\ncolor = \"never\"\n\n{}",
+            "[build]\ntarget-dir = {:?}\nbuild-dir = {target:?}\n\n[net]\noffline = true\n\n[term]\ncolor = \"never\"\n\n{}\n\
+             [profile.dev.package.distributed_tracing]\ndebug = false\n",
             temporary.join("reader"),
             profiles.expect("the profiles are at the end"),
         );
