@@ -5,7 +5,6 @@
 // the same trace, and an integer that no number of JavaScript can hold.
 
 import { createRequire } from 'node:module';
-import { setTimeout } from 'node:timers/promises';
 
 // An import would look for the packages in the folders above this file; install.sh has put them under target/.
 const require = createRequire(new URL('../../target/foreign/', import.meta.url));
@@ -40,20 +39,23 @@ const attributes = {
   'order.total': 19.5,
   'order.items': ['tea', 'cups'],
 };
-const server = tracer.startSpan('GET /orders/{id}', { kind: SpanKind.SERVER, attributes }, ROOT_CONTEXT);
+
+// The clock is read once. The SDK starts a span by one clock and ends it by another: where the first is set in between, a child
+// starts after its parent's end.
+const began = Date.now();
+const at = milliseconds => began + milliseconds;
+const server = tracer.startSpan('GET /orders/{id}', { kind: SpanKind.SERVER, attributes, startTime: at(0) }, ROOT_CONTEXT);
 const inServer = trace.setSpan(ROOT_CONTEXT, server);
 
-const charge = tracer.startSpan('charge card', {}, inServer);
-charge.addEvent('retry', { attempt: 2 });
-charge.recordException(new RangeError('card expired'));
+const charge = tracer.startSpan('charge card', { startTime: at(1) }, inServer);
+charge.addEvent('retry', { attempt: 2 }, at(2));
+charge.recordException(new RangeError('card expired'), at(2));
 charge.setStatus({ code: SpanStatusCode.ERROR, message: 'the card was declined' });
-charge.end();
-
-await setTimeout(2); // the SDK starts spans at whole milliseconds, and these two have an order
+charge.end(at(3));
 
 const links = [{ context: elsewhere, attributes: { reason: 'first attempt' } }];
-tracer.startSpan('publish order', { kind: SpanKind.PRODUCER, links }, inServer).end();
-server.end();
+tracer.startSpan('publish order', { kind: SpanKind.PRODUCER, links, startTime: at(4) }, inServer).end(at(5));
+server.end(at(6));
 
 await provider.shutdown(); // sends what is still in the batch
 console.log(server.spanContext().traceId);
