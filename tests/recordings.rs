@@ -123,14 +123,16 @@ async fn the_lab_in_a_terminal() {
         let request = otlp::to_request(spans.iter().map(AsRef::as_ref));
         serde_json::to_string(&request).expect("JSON")
     });
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    fs::write(file.path(), lines.join("\n")).expect("written");
-    let path = file.path().to_str().expect("text");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("traces.jsonl");
+    fs::write(&path, lines.join("\n")).expect("written");
     let mut serving = Command::new(&lab);
-    let serving = serving.args([
-        "view", "--site", FREE, "--otlp", FREE, "--grpc", FREE, "--open", path,
-    ]);
+    let serving = serving.args(["view", "--site", FREE, "--otlp", FREE, "--grpc", FREE]);
     let mut serving = serving
+        .arg("--open")
+        .arg(&path)
+        // It is killed, and leaves its book.
+        .env("TMPDIR", folder.path())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()

@@ -29,7 +29,11 @@ struct Lab {
 
 impl Lab {
     async fn start(arguments: &[&str]) -> Lab {
-        let mut child = command(arguments).await.spawn().expect("the lab starts");
+        Lab::spawn(command(arguments).await)
+    }
+
+    fn spawn(mut command: Command) -> Lab {
+        let mut child = command.spawn().expect("the lab starts");
         let output = BufReader::new(child.stdout.take().expect("an output"));
         Lab { child, output }
     }
@@ -271,7 +275,10 @@ async fn a_killed_lab_disturbs_nobody_and_the_next_one_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("session.jsonl");
     let file = file.to_str().expect("text");
-    let mut lab = Lab::start(&["view", "--save", file]).await;
+    let mut killed = command(&["view", "--save", file]).await;
+    // It cannot take its book with it.
+    killed.env("TMPDIR", folder.path());
+    let mut lab = Lab::spawn(killed);
     let printed = lab.read_to("Send spans here").await;
     let otlp = address(&printed, "OTLP");
     let otlp = otlp.trim_start_matches("http://");
