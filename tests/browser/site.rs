@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use crate::support;
-use crate::support::browser::{Browser, Look, WIDE, key};
+use crate::support::browser::{Browser, Look, WIDE, key, shell};
 use crate::support::{empty_folder, in_ci, is_missing, recording, serve, skipped};
 use axum::Router;
 use lab::publish::{self, Home};
@@ -398,7 +398,8 @@ async fn a_copy_in_a_folder_can_be_read_and_searched_without_a_server() {
 /// With a book of one page: in this way the whole book takes a minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn lab_book_prints_the_book_and_draws_the_picture_of_its_links() {
-    if is_missing("chromium", "Chromium (Debian: chromium)") {
+    let browser = shell().unwrap_or("chromium");
+    if is_missing(browser, "Chromium (Debian: chromium)") {
         return;
     }
     let (root, folder) = (book::root(), tempfile::tempdir().expect("a folder"));
@@ -426,7 +427,7 @@ async fn lab_book_prints_the_book_and_draws_the_picture_of_its_links() {
             "--url",
             URL.trim_end_matches('/'),
             "--browser",
-            "chromium",
+            browser,
             "--book",
         ])
         .args([&small, &folder.path().join("out")])

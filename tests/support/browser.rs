@@ -31,7 +31,10 @@ struct Driver {
 
 /// Debian's headless shell: Chromium without what a window needs. It takes half of the time; where it is missing, Chromium
 /// itself does.
-const SHELL: &str = "/usr/bin/chromium-headless-shell";
+pub fn shell() -> Option<&'static str> {
+    let shell = "/usr/bin/chromium-headless-shell";
+    Path::new(shell).exists().then_some(shell)
+}
 
 /// Those that no test uses.
 static IDLE: Mutex<Vec<Driver>> = Mutex::new(Vec::new());
@@ -145,8 +148,8 @@ impl Browser {
             "--disable-dev-shm-usage",
         ]);
         let mut options = json!({ "args": arguments });
-        if Path::new(SHELL).exists() {
-            options["binary"] = json!(SHELL);
+        if let Some(shell) = shell() {
+            options["binary"] = json!(shell);
         }
         let wanted = json!({ "alwaysMatch": {
             "goog:chromeOptions": options,
