@@ -56,11 +56,11 @@ impl Lab {
         }
     }
 
-    /// The processes that the lab has started.
-    fn children(&self) -> Vec<String> {
+    /// The services that the lab has started, and not git, which it asks for the commit while it builds the book.
+    fn services(&self) -> Vec<String> {
         let id = self.child.id().expect("it runs").to_string();
         let output = std::process::Command::new("pgrep")
-            .args(["-P", &id])
+            .args(["-P", &id, "_service|_gateway"])
             .output();
         let output = output.expect("pgrep runs; install the package `procps`");
         String::from_utf8_lossy(&output.stdout)
@@ -236,7 +236,7 @@ async fn whatever_ends_the_lab_ends_the_services() {
     for signal in ["-INT", "-TERM", "-HUP"] {
         let mut lab = Lab::start(&[]).await;
         lab.read_to("Ctrl-C").await;
-        let services = lab.children();
+        let services = lab.services();
         assert_eq!(services.len(), 3, "{services:?}");
         assert_eq!(lab.signal(signal).await, Some(0), "{signal}");
         let left: Vec<_> = services.iter().filter(|id| kill("-0", id)).collect();
@@ -631,7 +631,7 @@ fn write(folder: &Path, name: &str, text: &str) {
 async fn a_service_that_dies_ends_the_lab_with_its_name() {
     let mut lab = Lab::start(&[]).await;
     lab.read_to("Ctrl-C").await;
-    let services = lab.children();
+    let services = lab.services();
     // Children are listed by age, and the leaf is started first.
     assert!(kill("-KILL", services.first().expect("a service")));
     let mut stderr = String::new();
