@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use crate::guides::example::{binaries, in_order, shapes};
-use crate::support::recording::{check, figures, folder};
+use crate::support::recording::{check, figures, folder, names};
 use crate::support::{
     Setup, Stopped, System, WHOLE, client, hung, json_of, serve, shape, span, within_reason,
 };
@@ -606,12 +606,7 @@ fn every_recording_of_an_exercise_is_shown_and_compared() {
         page(),
         concat!(include_str!("mod.rs"), include_str!("mutants.rs")),
     );
-    for entry in fs::read_dir(folder().join("exercises")).expect("recordings") {
-        let name = entry
-            .expect("an entry")
-            .file_name()
-            .into_string()
-            .expect("text");
+    for name in names("exercises") {
         assert!(
             page.contains(&format!("/exercises/{name}")),
             "{name} is not shown"

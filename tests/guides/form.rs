@@ -56,12 +56,7 @@ fn every_recording_of_a_guide_is_shown_and_compared() {
         let file = format!("tests/guides/{}.rs", guide.replace('-', "_"));
         let test = fs::read_to_string(lab::book::root().join(file)).expect("a test");
         let page = page(guide);
-        for entry in fs::read_dir(recording::folder().join(guide)).expect("recordings") {
-            let name = entry
-                .expect("an entry")
-                .file_name()
-                .into_string()
-                .expect("text");
+        for name in recording::names(guide) {
             assert!(
                 page.contains(&format!("/{guide}/{name}}}}}")),
                 "{guide}/{name} is not shown"

@@ -17,6 +17,13 @@ pub fn folder() -> PathBuf {
     lab::book::root().join("src/recordings")
 }
 
+/// The names of the recordings in a folder below it.
+pub fn names(of: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder().join(of)).expect("recordings");
+    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string());
+    names.map(|name| name.expect("text")).collect()
+}
+
 /// Compares a recording with `now`, ids and times aside; where they differ and that is asked for, writes it anew.
 ///
 /// # Errors
