@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use axum::Router;
 use axum::routing::post;
-use lab::services::{Plan, Service};
+use course::services::{Plan, Service};
 use tokio::net::TcpListener;
 
 /// Requests of the two runs whose difference is looked at: so what starts and stops a process is left out.
@@ -62,7 +62,7 @@ const PARTS: [(&str, &str); 7] = [
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let root = lab::book::root();
+    let root = course::root::find()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.args([

@@ -16,7 +16,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
-use lab::services::{self, CHAIN, Plan, Service};
+use course::services::{self, CHAIN, Plan, Service};
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -80,7 +80,7 @@ const MODES: [Mode; 7] = [
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let binaries = services::build(true).await?;
+    let binaries = services::build(&course::root::find()?, true).await?;
     build_variants().await?;
     let mut results: [Vec<Measured>; MODES.len()] = Default::default();
     let mut half = None;
@@ -99,7 +99,7 @@ async fn main() -> anyhow::Result<()> {
     report(&results, half.unwrap_or_default());
     if std::env::var("COSTS").is_ok_and(|mode| mode == "write") {
         for guide in ["sampling", "with-tracing"] {
-            let path = lab::book::root().join(format!("src/recordings/{guide}/cost.md"));
+            let path = course::root::find()?.join(format!("src/recordings/{guide}/cost.md"));
             std::fs::write(&path, costs(&results, guide))
                 .with_context(|| path.display().to_string())?;
         }
@@ -112,7 +112,7 @@ async fn build_variants() -> anyhow::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = tokio::process::Command::new(cargo);
     build.args(["build", "--release", "--quiet", "--bins"]);
-    let status = build.current_dir(lab::book::root()).status().await?;
+    let status = build.current_dir(course::root::find()?).status().await?;
     ensure!(status.success(), "the services do not compile: see above");
     Ok(())
 }

@@ -19,15 +19,15 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
+use course::services::{Plan, Service};
 use explanation::equal_spans::{awaits, blocks, computes};
 use explanation::parents::{outer, outer_below, parents, remote, work};
 use explanation::{Bridge, recorded};
 use lab::diagnose::diagnose;
 use lab::otlp;
-use lab::services::{Plan, Service};
 use lab::span::{Span, SpanId};
 use lab::store::{Limits, Store};
-use lab::wire::{Fault, Hop, LATENCY};
+use lab::wire::{Fault, LATENCY};
 use opentelemetry::trace::FutureExt as _;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
@@ -61,9 +61,7 @@ async fn one_header_holds_the_ids_of_the_caller_and_both_ends_record_them() {
         .header("baggage", "tenant=acme")
         .json(&query);
     assert_eq!(request.send().await.expect("an answer").status(), 200);
-    let user = system
-        .wire
-        .address(Hop::named("gateway-user").expect("a hop"));
+    let user = system.wire.address(support::hop("gateway-user"));
     let stopped = system.stop().await;
 
     let exchanges = stopped.wire.exchanges();
@@ -308,7 +306,7 @@ async fn a_backend_decides_how_often_a_span_arrives_and_not_what_a_client_sees()
 /// is compared with both.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_way_and_a_process_that_stands_still_give_the_same_trace() {
-    let hop = Hop::named("user-llm").expect("a hop");
+    let hop = support::hop("user-llm");
     let slow = {
         let system = setup().wired().start().await;
         system.wire.set(hop, Some(Fault::AddLatency));
@@ -465,7 +463,7 @@ const PAGES: [&str; 6] = [
 
 #[test]
 fn a_page_explains_something_that_was_run_and_ends_with_questions() {
-    let root = lab::book::root();
+    let root = support::root();
     let summary = fs::read_to_string(root.join("src/SUMMARY.md")).expect("a summary");
     let listed: Vec<&str> = summary
         .lines()

@@ -2,13 +2,14 @@
 //! the tutorial are recorded where it is followed: `tests/follow_the_book`.
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
 use crate::support::recording::{self, check, figures, redact};
 use crate::support::{FREE, Setup, Stopped, binaries, hung, refused};
 use clap::ValueEnum as _;
+use course::services::is_setting;
 use lab::diagnose::{Rule, diagnose};
-use lab::services::is_setting;
 use lab::wire::Fault;
 use lab::{otlp, waterfall};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -89,8 +90,9 @@ async fn a_service_that_does_not_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lab_in_a_terminal() {
     let lab = binaries().await.join("lab");
-    let run = async |arguments: &[&str]| {
-        let mut command = Command::new(&lab);
+    let course = binaries().await.join("course");
+    let run_program = async |program: &Path, arguments: &[&str]| {
+        let mut command = Command::new(program);
         for (key, _) in
             std::env::vars().filter(|(key, _)| is_setting(key) || key.starts_with("LAB_"))
         {
@@ -100,7 +102,11 @@ async fn the_lab_in_a_terminal() {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).expect("text")
     };
+    let run = async |arguments: &[&str]| run_program(&lab, arguments).await;
     check("help.txt", &run(&["--help"]).await).unwrap();
+    check("help-view.txt", &run(&["view", "--help"]).await).unwrap();
+    let help = run_program(&course, &["--help"]).await;
+    check("help-course.txt", &help).unwrap();
     let help = run(&["break", "--help"]).await;
     let faults = help.split("Faults:\n").nth(1).expect("the faults");
     let faults = faults.split("\n\n").next().expect("a list");
@@ -131,8 +137,6 @@ async fn the_lab_in_a_terminal() {
     let mut serving = serving
         .arg("--open")
         .arg(&path)
-        // It is killed, and leaves its book.
-        .env("TMPDIR", folder.path())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -156,7 +160,7 @@ async fn the_lab_in_a_terminal() {
 
 /// The README shows a recording between the fences behind `<!-- recorded: whole.txt -->`.
 fn show_in_readme() {
-    let path = lab::book::root().join("README.md");
+    let path = crate::support::root().join("README.md");
     let readme = fs::read_to_string(&path).expect("a README");
     let mark = "<!-- recorded: whole.txt -->\n```text\n";
     let (before, rest) = readme.split_once(mark).expect("the mark");
@@ -173,10 +177,12 @@ fn show_in_readme() {
 }
 
 /// What is recorded here, in `tests/gates` and in `tests/python_original`; of two folders in `tests/lab/wire.rs` and `tests/lab/diagnose.rs`. All else is recorded where the tutorial is followed.
-const ELSEWHERE: [&str; 13] = [
+const ELSEWHERE: [&str; 15] = [
     "fallen-apart.html",
     "faults.txt",
     "gates.md",
+    "help-course.txt",
+    "help-view.txt",
     "help.txt",
     "lost-spans.txt",
     "missing-service.html",
@@ -192,7 +198,7 @@ const ELSEWHERE: [&str; 13] = [
 /// A recording that no test compares is not one.
 #[test]
 fn every_recording_is_compared() {
-    let pages = lab::book::pages(&lab::book::root()).expect("the book can be read");
+    let pages = course::book::pages(&crate::support::root()).expect("the book can be read");
     let followed = pages.iter().filter(|page| {
         page.path.starts_with("src/tutorial") && !page.path.ends_with("troubleshooting.md")
     });

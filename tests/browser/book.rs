@@ -13,12 +13,13 @@ use std::sync::LazyLock;
 use crate::support;
 use crate::support::browser::{Browser, Look, WIDE, key};
 use crate::support::{FREE, Setup, empty_folder, is_missing, recording, serve, skipped};
+use course::hops::HOPS;
+use course::{book, site};
 use lab::case::Case;
 use lab::diagnose::Rule;
 use lab::report::{self, Links};
 use lab::store::{Limits, Store};
-use lab::wire::{HOPS, Wire};
-use lab::{book, site};
+use lab::wire::Wire;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -29,7 +30,7 @@ const WALKTHROUGH: &str = "/walkthrough.html";
 /// The book as the lab builds it, once.
 fn built() -> &'static Path {
     static PAGES: LazyLock<PathBuf> = LazyLock::new(|| {
-        book::build(&book::root(), &empty_folder("book")).expect("the book is built")
+        book::build(&support::root(), &empty_folder("book")).expect("the book is built")
     });
     &PAGES
 }
@@ -38,7 +39,7 @@ fn built() -> &'static Path {
 async fn serve_book(store: Store, wire: Wire) -> SocketAddr {
     let (_built, pages) = watch::channel(Some(built().to_owned()));
     let otlp = FREE.parse().expect("an address");
-    serve(site::routes(store, wire, Some(pages), otlp)).await
+    serve(site::pages(store, wire, Some(pages), otlp)).await
 }
 
 async fn open(address: SocketAddr, path: &str, look: Look) -> Option<Browser> {
@@ -102,8 +103,8 @@ async fn a_pasted_trace_is_told_what_the_lab_tells() {
 /// The program of the page is made of the sources as they are.
 #[test]
 fn the_program_of_the_page_is_not_stale() {
-    let program = fs::read(book::root().join("src/how-to/diagnose.wasm")).expect("the program");
-    let sources = sources::state_of_sources(&book::root().join("crates")).expect("the sources");
+    let program = fs::read(support::root().join("src/how-to/diagnose.wasm")).expect("the program");
+    let sources = sources::state_of_sources(&support::root().join("crates")).expect("the sources");
     let found = program
         .windows(sources.len())
         .any(|it| it == sources.as_bytes());
@@ -371,7 +372,7 @@ async fn stands_still_without_motion_and_on_paper(browser: &Browser) {
 
 /// Without a script, every scene of the walkthrough is on the page, and nothing of it is hidden.
 fn is_whole_without_a_script(page: &str) {
-    let source = fs::read_to_string(book::root().join("src/walkthrough.md")).expect("the page");
+    let source = fs::read_to_string(support::root().join("src/walkthrough.md")).expect("the page");
     let main = page.split("<main>").nth(1).expect("the text of the page");
     let main = main.split("</main>").next().expect("its end");
     let scenes = source.matches("{{#include").count();
@@ -384,7 +385,7 @@ fn is_whole_without_a_script(page: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_can_use_them() {
-    let axe = book::root().join("target/foreign/node_modules/axe-core/axe.min.js");
+    let axe = support::root().join("target/foreign/node_modules/axe-core/axe.min.js");
     let Ok(axe) = fs::read_to_string(axe) else {
         return skipped("axe-core", "it with tests/foreign/install.sh");
     };

@@ -11,8 +11,8 @@ use crate::support;
 use crate::support::browser::{Browser, Look, WIDE, key, shell};
 use crate::support::{empty_folder, in_ci, is_missing, recording, serve, skipped};
 use axum::Router;
-use lab::publish::{self, Home};
-use lab::{book, site};
+use course::publish::{self, Home};
+use course::{book, site};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -47,14 +47,14 @@ fn published() -> &'static Path {
             browser: None,
         };
         let folder = empty_folder("published");
-        book::publish(&book::root(), &folder, &home).expect("the book is built")
+        book::publish(&support::root(), &folder, &home).expect("the book is built")
     });
     &PAGES
 }
 
 /// Every page of the table of contents, as the site has it.
 fn pages() -> Vec<String> {
-    let pages = book::pages(&book::root()).expect("the book can be read");
+    let pages = book::pages(&support::root()).expect("the book can be read");
     let names = pages.iter().map(|page| {
         let path = page.path.strip_prefix("src").expect("a page");
         path.with_extension("html").display().to_string()
@@ -85,12 +85,12 @@ fn only<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
 
 #[test]
 fn the_foot_of_a_page_has_the_versions_of_the_lock_file() {
-    let lock = fs::read_to_string(book::root().join("Cargo.lock")).expect("the lock file");
+    let lock = fs::read_to_string(support::root().join("Cargo.lock")).expect("the lock file");
     let versions = SHOWN.map(|name| {
         let version = only(&lock, &format!("\nname = \"{name}\"\nversion = \""), "\"");
         format!("{name} {version}")
     });
-    let path = book::root().join("theme/header.hbs");
+    let path = support::root().join("theme/header.hbs");
     let header = fs::read_to_string(&path).expect("the header");
     let start = "reference/versions.html\">";
     let shown = only(&header, start, "</a>");
@@ -110,7 +110,7 @@ fn the_foot_of_a_page_has_the_versions_of_the_lock_file() {
 fn the_foot_of_a_published_page_has_its_commit() {
     let git = |arguments: &[&str]| {
         let output = Command::new("git")
-            .current_dir(book::root())
+            .current_dir(support::root())
             .args(arguments)
             .output();
         String::from_utf8(output.expect("git runs").stdout).expect("text")
@@ -257,7 +257,7 @@ async fn a_first_visit_is_light_and_nothing_moves() {
 /// In CI, where there is time, of every page.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_is_for_everybody_in_light_and_in_dark() {
-    let axe = book::root().join("target/foreign/node_modules/axe-core/axe.min.js");
+    let axe = support::root().join("target/foreign/node_modules/axe-core/axe.min.js");
     let Ok(axe) = fs::read_to_string(axe) else {
         return skipped("axe-core", "it with tests/foreign/install.sh");
     };
@@ -402,7 +402,7 @@ async fn lab_book_prints_the_book_and_draws_the_picture_of_its_links() {
     if is_missing(browser, "Chromium (Debian: chromium)") {
         return;
     }
-    let (root, folder) = (book::root(), tempfile::tempdir().expect("a folder"));
+    let (root, folder) = (support::root(), tempfile::tempdir().expect("a folder"));
     let small = folder.path().join("small");
     let taken = [
         "book.toml",
@@ -420,8 +420,8 @@ async fn lab_book_prints_the_book_and_draws_the_picture_of_its_links() {
         "# One\n\nA page.\n\n## Part of it\n",
     )
     .expect("written");
-    let lab = support::binaries().await.join("lab");
-    let output = Command::new(lab)
+    let course = support::binaries().await.join("course");
+    let output = Command::new(course)
         .args([
             "book",
             "--url",

@@ -7,8 +7,8 @@ use crate::support::browser;
 use crate::support::browser::{Browser, WIDE, key};
 use crate::support::in_process::{JSON, Lab, attribute, json_body, span, trace_path};
 use crate::support::{is_missing, skipped};
-use lab::book;
-use lab::wire::{Fault, HOPS};
+use course::hops::HOPS;
+use lab::wire::Fault;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::Status;
 use serde_json::{Value, json};
@@ -424,7 +424,7 @@ async fn a_hop_is_broken_on_the_page_with_keys_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_can_use_it() {
-    let axe = book::root().join("target/foreign/node_modules/axe-core/axe.min.js");
+    let axe = support::root().join("target/foreign/node_modules/axe-core/axe.min.js");
     let Ok(axe) = fs::read_to_string(axe) else {
         return skipped("axe-core", "it with tests/foreign/install.sh");
     };

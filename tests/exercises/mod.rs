@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use crate::guides::example::{binaries, in_order, shapes};
 use crate::support::recording::{check, figures, folder, names};
+use crate::support::root;
 use crate::support::{
     Setup, Stopped, System, WHOLE, client, hung, json_of, serve, shape, span, within_reason,
 };
 use axum::routing::post;
 use axum::{Json, Router};
-use lab::book::root;
+use course::hops::HOPS;
 use lab::case::Case;
 use lab::diagnose::{Rule, diagnose};
 use lab::list::List;
@@ -23,7 +24,7 @@ use lab::report::{self, Links};
 use lab::request;
 use lab::span::target;
 use lab::tree::Tree;
-use lab::wire::{Fault, HOPS};
+use lab::wire::Fault;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use tokio::sync::Barrier;

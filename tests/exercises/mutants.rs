@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lab::book::root;
+use crate::support::root;
 use serde_json::Value;
 
 use super::{anchored, changes, table};
@@ -68,7 +68,7 @@ fn the_extended_test_catches_every_mutant_and_the_tutorials_test_one() {
         "tests/one_trace.rs",
         "exercises/mutants.diff",
     );
-    let project = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutants");
+    let project = crate::support::temporary().join("mutants");
     write_mutants(&project);
     let tests = compile_tests(&project);
     let passes = |test: &str, mutant: usize| {
@@ -174,10 +174,8 @@ fn write_mutants(project: &Path) {
 
 /// The programs of the two tests, by name.
 fn compile_tests(project: &Path) -> BTreeMap<String, PathBuf> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .expect("the target folder");
-    let output = Command::new(env!("CARGO"))
+    let target = crate::support::target();
+    let output = crate::support::cargo()
         .args([
             "test",
             "--offline",

@@ -11,13 +11,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support;
-use lab::book::{self, Page};
+use course::book::{self, Page};
 use page::Effort;
 use reader::Reader;
 
 /// The introduction and the tutorial, in the order of the book.
 fn pages() -> Vec<Page> {
-    let pages = book::pages(&book::root()).expect("the book can be read");
+    let pages = book::pages(&support::root()).expect("the book can be read");
     let tutorial = pages.into_iter().filter(|page| {
         page.path.starts_with("src/tutorial") || page.path.ends_with("introduction.md")
     });
@@ -53,7 +53,10 @@ async fn the_tutorial_works_as_it_is_printed() {
     );
     // What a reader does not need, and the tutorial does not write.
     let except = ["README.md", "test_distributed_trace.sh", "target"];
-    let ours = files(&book::root().join("examples/distributed_tracing"), &except);
+    let ours = files(
+        &support::root().join("examples/distributed_tracing"),
+        &except,
+    );
     let names: BTreeSet<_> = theirs.keys().chain(ours.keys()).collect();
     let different: Vec<_> = names
         .into_iter()
@@ -67,7 +70,7 @@ async fn the_tutorial_works_as_it_is_printed() {
 
 /// The walkthrough shows all scenes, in their order, and there are no others.
 fn is_shown(scenes: &[String]) {
-    let page = fs::read_to_string(book::root().join("src/walkthrough.md")).expect("the page");
+    let page = fs::read_to_string(support::root().join("src/walkthrough.md")).expect("the page");
     let included = page.lines().filter_map(|line| {
         let line = line.strip_prefix("{{#include recordings/walkthrough/")?;
         line.strip_suffix(".html}}")
@@ -146,7 +149,7 @@ fn reading_and_typing_take_no_longer_than_the_book_says() {
 async fn the_defaults_are_what_the_pages_print() {
     let source = |name: &str| {
         let path = format!("examples/distributed_tracing/src/bin/{name}.rs");
-        fs::read_to_string(book::root().join(path)).expect("a service")
+        fs::read_to_string(support::root().join(path)).expect("a service")
     };
     for (name, defaults) in [
         (
@@ -173,8 +176,8 @@ async fn the_defaults_are_what_the_pages_print() {
         }
     }
     let help = |arguments: &'static [&'static str]| async move {
-        let lab = support::binaries().await.join("lab");
-        let output = tokio::process::Command::new(lab)
+        let course = support::binaries().await.join("course");
+        let output = tokio::process::Command::new(course)
             .args(arguments)
             .output()
             .await;

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lab::book::Page;
+use course::book::Page;
 use regex::Regex;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -69,7 +69,7 @@ struct Scene {
 impl Reader {
     /// Before the first page. `pages` are all that will be followed.
     pub fn new<'a>(pages: impl Iterator<Item = &'a str>) -> Reader {
-        let clone = lab::book::root();
+        let clone = crate::support::root();
         // Always the same folder, so that cargo need not compile it anew; and one for each clone.
         let mut hasher = DefaultHasher::new();
         clone.hash(&mut hasher);
@@ -78,8 +78,7 @@ impl Reader {
         fs::create_dir_all(parent.join(".cargo")).expect("a folder");
         // The reader's crates are those of our lock file, compiled next to ours: what is the same is shared. Nobody debugs
         // the reader's own, which is compiled again and again.
-        let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let target = temporary.parent().expect("the target folder");
+        let (temporary, target) = (crate::support::temporary(), crate::support::target());
         let manifest = fs::read_to_string(clone.join("Cargo.toml")).expect("a manifest");
         let profiles = manifest.find("[profile.dev]").map(|at| &manifest[at..]);
         let settings = format!(
@@ -734,5 +733,5 @@ fn recording(page: &Page, source: &str) -> Option<PathBuf> {
         .strip_prefix("{{#include ")?
         .strip_suffix("}}")?;
     let folder = page.path.parent()?;
-    Some(lab::book::root().join(folder).join(include))
+    Some(crate::support::root().join(folder).join(include))
 }

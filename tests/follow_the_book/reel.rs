@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use lab::book::Page;
+use course::book::Page;
 use tokio::sync::watch;
 
 /// What happened in all terminals, in the order of time.

@@ -7,7 +7,6 @@ use std::process::Stdio;
 
 use crate::support::in_process::{Lab, span};
 use crate::support::{FREE, client, is_missing, serve, skipped, within_reason};
-use lab::book;
 use lab::diagnose::{Rule, diagnose};
 use lab::tree::Tree;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -18,7 +17,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// Where install.sh has put them; `None` where it has not been run since its versions changed.
 fn installed() -> Option<PathBuf> {
-    let read = |path: &str| std::fs::read_to_string(book::root().join(path)).unwrap_or_default();
+    let read =
+        |path: &str| std::fs::read_to_string(crate::support::root().join(path)).unwrap_or_default();
     let pinned = read("tests/foreign/requirements.txt") + &read("tests/foreign/package-lock.json");
     if read("target/foreign/installed") != pinned {
         skipped(
@@ -27,7 +27,7 @@ fn installed() -> Option<PathBuf> {
         );
         return None;
     }
-    Some(book::root().join("target/foreign"))
+    Some(crate::support::root().join("target/foreign"))
 }
 
 /// A program that gets these variables and no other, and exports to `endpoint`.
@@ -164,7 +164,7 @@ async fn send_all(program: PathBuf, file: &str, protocols: &[&str], language: &s
                 lab.address
             };
             let mut sender = exporting(program.clone(), endpoint, protocol);
-            sender.arg(book::root().join("tests/foreign").join(file));
+            sender.arg(crate::support::root().join("tests/foreign").join(file));
             if let Some(compression) = compression {
                 sender.env("OTEL_EXPORTER_OTLP_COMPRESSION", compression);
             }
@@ -228,7 +228,7 @@ async fn gos_sdk_joins_a_trace_and_is_shown() {
     let data = tempfile::tempdir().expect("a folder");
     let mut caddy = exporting(folder.join("bin/caddy"), grpc, "grpc")
         .args(["run", "--config"])
-        .arg(book::root().join("tests/foreign/Caddyfile"))
+        .arg(crate::support::root().join("tests/foreign/Caddyfile"))
         .env("CADDY_PORT", port.to_string())
         .env("XDG_DATA_HOME", data.path())
         .env("OTEL_SERVICE_NAME", "go-service")

@@ -59,7 +59,7 @@ fn source(tree: &Tree, page: &str, what: &str) -> String {
 impl Site {
     pub fn build(root: &Path) -> Site {
         let folder = tempfile::tempdir().expect("a folder");
-        match lab::book::build(root, folder.path()) {
+        match course::book::build(root, folder.path()) {
             Ok(pages) => Site::read(&pages),
             Err(error) => Site {
                 error: Some(format!("{error:#}")),

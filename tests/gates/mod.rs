@@ -27,7 +27,7 @@ struct Gate {
 }
 
 /// The repository.
-static TREE: LazyLock<Tree> = LazyLock::new(|| Tree::at(&lab::book::root()));
+static TREE: LazyLock<Tree> = LazyLock::new(|| Tree::at(&crate::support::root()));
 
 macro_rules! gates {
     ($($name:ident: $problems:path, $program:expr, $reads:expr;)*) => {

@@ -8,7 +8,7 @@ use serde_yaml_ng::Value;
 
 /// A file of the repository.
 pub fn yaml(path: &str) -> Value {
-    let text = fs::read_to_string(lab::book::root().join(path));
+    let text = fs::read_to_string(crate::support::root().join(path));
     let text = text.unwrap_or_else(|error| panic!("{path}: {error}"));
     serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use lab::services::{Plan, Service};
+use course::services::{Plan, Service};
 use lab::span::Span;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
@@ -89,7 +89,7 @@ fn rendered() -> Option<(String, PathBuf)> {
 
 /// What it prints.
 fn succeeds(command: &mut Command) -> String {
-    let output = command.current_dir(lab::book::root()).output();
+    let output = command.current_dir(crate::support::root()).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -248,7 +248,7 @@ fn who(tree: &Tree, service: &str) -> String {
 /// Of the crate that the images hold.
 fn version() -> String {
     let manifest =
-        fs::read_to_string(lab::book::root().join("examples/distributed_tracing/Cargo.toml"));
+        fs::read_to_string(crate::support::root().join("examples/distributed_tracing/Cargo.toml"));
     let manifest = manifest.expect("a manifest");
     let version = Regex::new(r#"(?m)^version = "(.*)"$"#).expect("a pattern");
     version.captures(&manifest).expect("a version")[1].to_owned()
@@ -394,7 +394,7 @@ async fn a_collector_that_is_away_costs_spans_and_no_request() {
 
 /// A duration of the services' sources, in seconds.
 fn seconds(file: &str, name: &str) -> u64 {
-    let path = lab::book::root()
+    let path = crate::support::root()
         .join("examples/distributed_tracing/src")
         .join(file);
     let source = fs::read_to_string(path).expect("a source");
@@ -490,12 +490,12 @@ fn the_collector_of_the_compose_file_is_where_the_services_look_for_it() {
         .trim_end_matches(":ro")
         .split_once(':')
         .expect("two paths");
-    assert!(lab::book::root().join(FOLDER).join(host).is_file());
+    assert!(crate::support::root().join(FOLDER).join(host).is_file());
     let command = texts(&services["collector"]["command"]);
     assert_eq!(command, [format!("--config={container}")]);
     let limit = text(&services["collector"]["mem_limit"]).trim_end_matches('m');
     let image = text(&services["collector"]["image"]);
-    let validated = fs::read_to_string(lab::book::root().join("examples/validate.sh"));
+    let validated = fs::read_to_string(crate::support::root().join("examples/validate.sh"));
     assert!(
         validated.expect("a script").contains(image),
         "another version is validated"
@@ -564,9 +564,10 @@ fn in_kubernetes_every_container_is_confined_probed_and_has_time_to_stop() {
 
 #[test]
 fn the_image_is_built_by_the_oldest_rust_we_name_and_does_not_run_as_root() {
-    let path = lab::book::root().join(FOLDER).join("Dockerfile");
+    let path = crate::support::root().join(FOLDER).join("Dockerfile");
     let dockerfile = fs::read_to_string(path).expect("a file");
-    let manifest = fs::read_to_string(lab::book::root().join("Cargo.toml")).expect("a manifest");
+    let manifest =
+        fs::read_to_string(crate::support::root().join("Cargo.toml")).expect("a manifest");
     let rust = Regex::new(r#"rust-version = "(.*)""#).expect("a pattern");
     let rust = &rust.captures(&manifest).expect("a version")[1];
     assert!(
@@ -664,7 +665,7 @@ async fn the_script_finds_the_one_trace_and_fails_on_a_torn_one() {
         }
         let services = start(&CHAIN, &environments, hosts, &log).await;
         let gateway = services.last().expect("three").address;
-        let script = lab::book::root().join(FOLDER).join("one_trace.sh");
+        let script = crate::support::root().join(FOLDER).join("one_trace.sh");
         let mut bash = tokio::process::Command::new("bash");
         bash.arg(script)
             .env("API_GATEWAY_URL", format!("http://{gateway}"))

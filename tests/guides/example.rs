@@ -7,7 +7,7 @@ use std::process::Output;
 
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Json, Router};
-use lab::services::is_setting;
+use course::services::is_setting;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use lab::{grpc, otlp, receiver};
@@ -24,10 +24,10 @@ pub async fn binaries() -> PathBuf {
     static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
     let built = BUILT.get_or_init(async || {
         let folder = support::binaries().await;
-        let mut build = Command::new(env!("CARGO"));
+        let mut build = Command::from(support::cargo());
         // All, and no package by name: so the features are those of `cargo test`, and nothing is compiled twice.
         build.args(["build", "--quiet", "--bins"]);
-        let status = build.current_dir(lab::book::root()).status().await;
+        let status = build.current_dir(crate::support::root()).status().await;
         assert!(status.expect("cargo runs").success());
         folder
     });
@@ -36,7 +36,7 @@ pub async fn binaries() -> PathBuf {
 
 /// The source of a guide's page.
 pub fn page(guide: &str) -> String {
-    let path = lab::book::root().join(format!("src/how-to/{guide}.md"));
+    let path = crate::support::root().join(format!("src/how-to/{guide}.md"));
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

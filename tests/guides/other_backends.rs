@@ -14,7 +14,7 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use lab::services::{Plan, Service};
+use course::services::{Plan, Service};
 use lab::store::{Limits, Store};
 use lab::{grpc, otlp, receiver};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -49,7 +49,7 @@ const SERVICES: [&str; 3] = ["api-gateway", "user-service", "llm-service"];
 
 /// The variables that a file of the guide sets, as a shell reads it; `to` takes the place of the host and port in it.
 fn variables(file: &str, to: SocketAddr) -> Vec<(String, String)> {
-    let path = lab::book::root().join(format!("examples/other_backends/{file}"));
+    let path = crate::support::root().join(format!("examples/other_backends/{file}"));
     let shell = Command::new("sh")
         .args(["-euc", ". \"$0\"; env"])
         .arg(&path)

@@ -6,12 +6,11 @@ use std::path::PathBuf;
 use axum::http::{HeaderMap, HeaderName};
 use axum::routing::post;
 use axum::{Json, Router};
+use course::services::{Plan, Service};
 use lab::diagnose::{Rule, diagnose};
 use lab::receiver;
-use lab::services::{Plan, Service};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
-use lab::wire::Hop;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -50,7 +49,7 @@ impl Flask {
         let address = local(free_port());
         let mut command = Command::new(python);
         command
-            .arg(lab::book::root().join("examples/polyglot/user_service.py"))
+            .arg(crate::support::root().join("examples/polyglot/user_service.py"))
             .env_clear()
             .env("PYTHONUNBUFFERED", "1")
             .env("USER_SERVICE_ADDR", address.to_string())
@@ -313,7 +312,7 @@ async fn a_disabled_sdk_passes_the_headers_on() {
 /// Where tests/python_original/install.sh has put the original; nothing where it has not been run since its versions
 /// changed.
 fn original() -> Option<PathBuf> {
-    let root = lab::book::root();
+    let root = crate::support::root();
     let folder = root.join("target/python-original");
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     let pinned = read(root.join("tests/python_original/requirements.txt"));
@@ -342,7 +341,7 @@ const LISTENING: &str = "Running on http://127.0.0.1:";
 async fn original_gateway(folder: PathBuf, port: u16, backend: SocketAddr) -> (Component, u16) {
     let mut command = Command::new(folder.join("bin/python"));
     command
-        .arg(lab::book::root().join("tests/python_original/run_service.py"))
+        .arg(crate::support::root().join("tests/python_original/run_service.py"))
         .arg(folder.join("distributed_tracing/api_gateway.py"))
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -377,7 +376,7 @@ async fn our_services_join_the_trace_of_the_original_and_keep_its_flags_and_bagg
         .wired()
         .start()
         .await;
-    let hop = Hop::named("gateway-user").expect("a hop");
+    let hop = crate::support::hop("gateway-user");
     let user_service = system.wire.address(hop).expect("an address");
     let (_gateway, port) = original_gateway(folder, user_service.port(), backend).await;
     let request = client()

@@ -12,10 +12,10 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use course::services::{Plan, Service};
 use futures_util::stream::{self, StreamExt as _};
 use lab::diagnose::diagnose;
 use lab::receiver;
-use lab::services::{Plan, Service};
 use lab::span::Span;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
@@ -57,7 +57,7 @@ async fn llama(tokens: u32) -> Option<(Component, SocketAddr)> {
         .arg("tests/components/llm.py")
         .args([port.to_string(), tokens.to_string()])
         .env("LLM_API_KEY", KEY)
-        .current_dir(lab::book::root());
+        .current_dir(crate::support::root());
     let llama = Component::start(command, "listening at http").await;
     Some((llama, SocketAddr::from(([127, 0, 0, 1], port))))
 }

@@ -32,7 +32,9 @@ const SEND_AT_ONCE: &str = "layered_runtime: { layers: [{ name: test, \
      static_layer: { tracing.opentelemetry.min_flush_spans: 1 } }] }";
 
 fn example(file: &str) -> String {
-    let path = lab::book::root().join("examples/service_mesh").join(file);
+    let path = crate::support::root()
+        .join("examples/service_mesh")
+        .join(file);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -515,7 +517,7 @@ async fn the_telemetry_of_istio_is_of_its_schema() {
     let Some(folder) = installed("istio") else {
         return;
     };
-    let file = lab::book::root().join("examples/service_mesh/istio-telemetry.yaml");
+    let file = crate::support::root().join("examples/service_mesh/istio-telemetry.yaml");
     let mut python = Command::new(folder.join("bin/python"));
     python
         .args(["-c", KEPT])

@@ -69,7 +69,7 @@ async fn every_fault_breaks_the_contract_in_its_own_way() {
 /// The script of a step of the workflow that the page shows.
 fn script(step: &str) -> String {
     let path = "examples/test_propagation/.github/workflows/propagation.yml";
-    let text = fs::read_to_string(lab::book::root().join(path)).expect("a workflow");
+    let text = fs::read_to_string(crate::support::root().join(path)).expect("a workflow");
     let file: Value = serde_yaml_ng::from_str(&text).expect("YAML");
     let steps = file["jobs"]["contract"]["steps"]
         .as_sequence()
@@ -91,7 +91,7 @@ fn passes(script: &str, folder: &Path) -> bool {
 #[test]
 fn the_workflow_refuses_two_versions_of_opentelemetry() {
     let script = script("One version of OpenTelemetry");
-    assert!(passes(&script, &lab::book::root()));
+    assert!(passes(&script, &crate::support::root()));
 
     let folder = tempfile::tempdir().expect("a folder");
     let write = |path: &str, text: &str| {

@@ -1,10 +1,10 @@
 //! A stranger's word is not taken, strangers are told nothing, and a tenant is known in every service.
 
 use axum::http::HeaderMap;
+use course::services::{Plan, Service};
 use lab::diagnose::diagnose;
 use lab::receiver;
 use lab::report;
-use lab::services::{Plan, Service};
 use opentelemetry::baggage::BaggageExt as _;
 use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, Tracer as _,

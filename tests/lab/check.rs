@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::support;
 use crate::support::{Setup, Stopped, System, client};
-use lab::check::{Step, look_at, project, verdict};
+use course::check::{Step, look_at, project, verdict};
 use lab::diagnose::Rule;
 use lab::receiver;
 use lab::tree::Tree;
@@ -191,7 +191,7 @@ async fn a_trace_in_pieces_names_the_trace_that_has_the_rest() {
 /// The lines that a reader is sent to are there.
 #[test]
 fn the_lines_to_look_at_are_those_of_the_tutorial() {
-    let folder = lab::book::root().join("examples/distributed_tracing/src");
+    let folder = support::root().join("examples/distributed_tracing/src");
     let mut lines = 0;
     for rule in Rule::ALL {
         let found = ["it is SERVER", "it is CLIENT"].map(|cause| look_at(rule, cause));

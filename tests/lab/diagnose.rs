@@ -8,12 +8,13 @@ use crate::support;
 use crate::support::in_process::Lab;
 use crate::support::recording::check;
 use crate::support::{Setup, Stopped, client, refused};
+use course::experiment::Experiment;
+use course::hops::HOPS;
 use lab::case::Case;
 use lab::diagnose::{Rule, of_header};
-use lab::experiment::Experiment;
 use lab::list::List;
 use lab::report::{self, Links};
-use lab::wire::{Fault, HOPS, Hop};
+use lab::wire::{Fault, Hop};
 use lab::{header, request};
 use opentelemetry::trace::{
     Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _,
@@ -739,7 +740,7 @@ async fn the_span_of_the_guide_arrives() {
     if support::is_missing("curl", "the package `curl`") {
         return;
     }
-    let page = lab::book::root()
+    let page = support::root()
         .join("src")
         .join(report::GUIDE.replace(".html", ".md"));
     let page = std::fs::read_to_string(page).expect("the guide");
@@ -765,7 +766,7 @@ async fn the_span_of_the_guide_arrives() {
 #[test]
 fn the_guide_has_every_rule() {
     let page = std::fs::read_to_string(
-        lab::book::root()
+        support::root()
             .join("src")
             .join(report::GUIDE.replace(".html", ".md")),
     );

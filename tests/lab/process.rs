@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::support;
 use crate::support::{FREE, binaries, client, within_reason};
-use lab::services::is_setting;
+use axum::Router;
+use axum::routing::post;
+use course::services::is_setting;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
@@ -101,8 +103,8 @@ fn kill(signal: &str, id: &str) -> bool {
 }
 
 async fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(binaries().await.join("lab"));
-    // The lab passes on what its user sets; a test is not that user.
+    let mut command = Command::new(binaries().await.join("course"));
+    // The course passes on what its user sets; a test is not that user.
     for (key, _) in std::env::vars().filter(|(key, _)| is_setting(key)) {
         command.env_remove(key);
     }
@@ -519,7 +521,7 @@ async fn what_cannot_be_diagnosed_is_told_in_a_line() {
 #[tokio::test(flavor = "multi_thread")]
 async fn help_has_the_limits_and_completions_the_commands() {
     let print = async |arguments: &[&str]| {
-        let mut command = Command::new(binaries().await.join("lab"));
+        let mut command = Command::new(binaries().await.join("course"));
         let output = command.args(arguments).output().await.expect("it runs");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).expect("text")
@@ -558,7 +560,7 @@ async fn help_has_the_limits_and_completions_the_commands() {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
-    let mut wrong = Command::new(binaries().await.join("lab"));
+    let mut wrong = Command::new(binaries().await.join("course"));
     let output = wrong
         .args(["traces", "--min", "soon"])
         .output()
@@ -577,13 +579,16 @@ async fn a_checkpoint_asks_the_lab_and_its_exit_code_is_the_answer() {
     let printed = lab.read_to("Send spans here").await;
     let site = address(&printed, "Book");
     let site = site.trim_start_matches("http://").trim_end_matches('/');
-    let output = command(&["check", "set-up", "--site", site]).await.output();
-    let output = output.await.expect("it runs");
-    assert!(output.status.success(), "{output:?}");
-    assert!(
-        output.stdout.starts_with(b"passed: the lab runs"),
-        "{output:?}"
-    );
+    // The project is compiled where the tutorial is followed.
+    let folder = tempfile::tempdir().expect("a folder");
+    let project = folder.path().to_str().expect("text");
+    let set_up = ["check", "set-up", "--site", site, "--project", project];
+    let error = failure(&set_up).await;
+    assert!(error.contains("src/lib.rs cannot be read"), "{error}");
+    std::fs::create_dir(folder.path().join("src")).expect("a folder");
+    write(folder.path(), "src/lib.rs", "pub mod settings;\n");
+    let error = failure(&set_up).await;
+    assert!(error.contains("has no line `pub mod error;`"), "{error}");
 
     let error = failure(&["check", "1", "--site", site]).await;
     assert!(error.contains("not yet: no `POST /generate`"), "{error}");
@@ -621,6 +626,83 @@ async fn a_book_that_does_not_build_is_one_line() {
     write(folder.path(), "src/SUMMARY.md", "- [Missing](missing.md)\n");
     let error = failure(&["--book", folder.path().to_str().expect("text")]).await;
     assert!(error.contains("missing.md"), "{error}");
+}
+
+/// A program that is run by hand, with its own folder as the only hint where the book is.
+async fn in_folder(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = command(arguments).await;
+    command.current_dir(folder).env_remove("CARGO_MANIFEST_DIR");
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_book_is_that_of_the_clone_it_runs_in_wherever_it_was_compiled() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for part in ["src", "examples/distributed_tracing", "inside/it"] {
+        std::fs::create_dir_all(folder.path().join(part)).expect("a folder");
+    }
+    write(folder.path(), "book.toml", "[book]\ntitle = \"x\"\n");
+    write(folder.path(), "examples/distributed_tracing/Cargo.toml", "");
+    write(folder.path(), "src/SUMMARY.md", "- [Moved](moved.md)\n");
+    write(folder.path(), "src/moved.md", "# The clone was moved\n");
+    let inside = folder.path().join("inside/it");
+    let mut lab = Lab::spawn(in_folder(&inside, &["view"]).await);
+    let printed = lab.read_to("Send spans here").await;
+    let (_, page) = text(&address(&printed, "Book")).await;
+    assert!(page.contains("The clone was moved"), "{page}");
+    assert_eq!(lab.signal("-TERM").await, Some(0));
+
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let output = in_folder(elsewhere.path(), &[]).await.output().await;
+    let error = String::from_utf8(output.expect("it runs").stderr).expect("text");
+    assert!(
+        error.starts_with("Error: the book's repository is not here: run this in a clone of it"),
+        "{error}"
+    );
+}
+
+/// A request is under way when the course is told to stop: it is answered, and all of its spans are saved.
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_loses_no_span_of_a_request_that_is_under_way() {
+    // A model that answers the first request and holds the second one back.
+    let (asked, mut requests) = tokio::sync::mpsc::unbounded_channel();
+    let held_back = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
+    let permits = std::sync::Arc::clone(&held_back);
+    let model = post(async move || {
+        asked.send(()).expect("the test goes on");
+        permits.acquire().await.expect("a permit").forget();
+        let message = json!({ "role": "assistant", "content": "hi" });
+        let choice = json!({ "message": message, "finish_reason": "stop" });
+        axum::Json(json!({ "model": "m", "choices": [choice] }))
+    });
+    let model = support::serve(Router::new().route("/v1/chat/completions", model)).await;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("session.jsonl");
+    let mut course = command(&["--save", file.to_str().expect("text")]).await;
+    course
+        .env("LLM_BASE_URL", format!("http://{model}/v1"))
+        .env("LLM_MODEL", "m");
+    let mut course = Lab::spawn(course);
+    let printed = course.read_to("Ctrl-C").await;
+    requests.recv().await.expect("the first request");
+    let (_, gateway) = printed.split_once("curl -i ").expect("a command");
+    let gateway = gateway.split(' ').next().expect("an address").to_owned();
+    let health = gateway.replace("/api/query", "/health");
+    let query = json!({ "user_id": "user_1", "query": "?" });
+    let under_way = tokio::spawn(client().post(gateway).json(&query).send());
+    requests.recv().await.expect("the second request");
+
+    kill("-TERM", &course.child.id().expect("it runs").to_string());
+    // The gateway takes no more requests: it is stopping, or it was left alone with a lab that has gone.
+    support::until(async || client().get(&health).send().await.is_err()).await;
+    held_back.add_permits(1);
+    let answer = under_way.await.expect("no panic").expect("an answer");
+    assert_eq!(answer.status(), 200);
+    assert_eq!(course.child.wait().await.expect("it ends").code(), Some(0));
+    let opened = lab::session::open(&file).expect("the session");
+    assert_eq!(opened.problems, Vec::<String>::new());
+    assert_eq!(opened.spans.len(), 2 * 7);
 }
 
 fn write(folder: &Path, name: &str, text: &str) {
@@ -667,7 +749,7 @@ async fn the_shell_test_passes_on_a_whole_trace_and_fails_on_a_broken_one() {
         .trim_start_matches("http://")
         .parse()
         .expect("an address");
-    let script = lab::book::root().join("examples/distributed_tracing/test_distributed_trace.sh");
+    let script = support::root().join("examples/distributed_tracing/test_distributed_trace.sh");
     let whole = support::Setup::default();
     let broken = support::Setup::default().without_traceparent();
     for (setup, patience, code, expected) in [

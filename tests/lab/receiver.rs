@@ -1,7 +1,9 @@
 //! What the lab takes in and what it refuses: over HTTP and gRPC, as exporters send it.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::support;
 use crate::support::in_process::{
@@ -12,6 +14,7 @@ use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use lab::listen::{self, Names};
 use lab::otlp::SPANS_LIMIT;
+use lab::session::Recorder;
 use lab::span::{DEPTH_LIMIT, TEXT_LIMIT};
 use lab::store::{Limits, Store};
 use lab::wire::Wire;
@@ -373,6 +376,7 @@ async fn a_connection_too_many_is_answered_429_until_another_is_closed() {
         1,
         Names::Any,
         receiver::routes(store),
+        std::future::pending(),
     ));
     let first = TcpStream::connect(address).await.expect("a connection");
     let ask = async || {
@@ -723,4 +727,49 @@ async fn grpc_takes_logs_and_metrics_and_does_not_keep_them() {
         .await
         .expect("metrics are taken");
     assert_eq!(store.usage().spans, 0);
+}
+
+/// Everything runs on one thread here, so a write that blocked it would hold up the page too.
+#[tokio::test]
+async fn a_slow_disk_holds_up_no_page_while_grpc_saves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipe = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo runs").success());
+    let disk = File::options().read(true).write(true).open(&pipe);
+    let mut disk = BufReader::new(disk.expect("a pipe"));
+    let recorder = Recorder::append(&pipe).expect("it can be written");
+    let lab = Lab::start().await;
+    let store = lab.store.clone().recorded_by(recorder);
+
+    let (answered, go_on) = std::sync::mpsc::channel();
+    let disk = std::thread::spawn(move || {
+        // Without an answer the disk goes on too, so that a failure is told.
+        let _ = go_on.recv_timeout(Duration::from_secs(30));
+        disk.read_until(b'\n', &mut Vec::new()).expect("a line");
+    });
+    let order = std::cell::RefCell::new(Vec::new());
+    let mut client = TraceServiceClient::new(grpc(&store).await);
+    let request =
+        ExportTraceServiceRequest::decode(&protobuf(vec![span(1, 1, 0, &"x".repeat(200_000))])[..]);
+    let export = async {
+        let saved = client.export(request.expect("a request")).await;
+        saved.expect("it is taken");
+        order.borrow_mut().push("saved");
+    };
+    let page = async {
+        // The span is shown before it is saved.
+        within_reason(async {
+            while lab.spans() == 0 {
+                tokio::task::yield_now().await
+            }
+        })
+        .await;
+        assert_eq!(lab.get("/traces").await.0, 200);
+        order.borrow_mut().push("page");
+        answered.send(()).expect("the disk waits");
+    };
+    tokio::join!(export, page);
+    disk.join().expect("no panic");
+    assert_eq!(*order.borrow(), ["page", "saved"]);
 }

@@ -14,7 +14,7 @@ use lab::store::{Limits, Store};
 use lab::summary::{Summary, breaks, grouped};
 use lab::tree::Tree;
 use lab::wire::Wire;
-use lab::{otlp, site, terminal};
+use lab::{otlp, terminal};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind::{self, Client, Internal, Server};
 use serde_json::{Value, json};
 
@@ -344,6 +344,7 @@ fn durations_are_read_with_their_units() {
     }
     for text in ["", "ms", "-1s", "1x", "1e300s", "NaN", "infs"] {
         let error = duration(text).expect_err(text);
+        let error = error.to_string();
         assert!(error.contains("is not a duration: write 5ms"), "{error}");
     }
 }
@@ -528,7 +529,7 @@ async fn times_at_the_edge_of_their_range_break_no_page() {
 #[tokio::test]
 async fn every_path_of_the_reference_answers() {
     let lab = lab_with(&fallen_apart()).await;
-    let page = lab::book::root().join("src/reference/lab.md");
+    let page = support::root().join("src/reference/lab.md");
     let page = std::fs::read_to_string(page).expect("the page");
     let paths = page
         .lines()
@@ -879,8 +880,10 @@ async fn another_sites_page_can_put_nothing_into_the_list() {
 
 fn opened(path: &Path) -> anyhow::Result<(Store, usize, Vec<String>)> {
     let store = Store::new(Limits::default());
-    let (spans, lines) = session::open(path, &store)?;
-    Ok((store, spans, lines.problems))
+    let opened = session::open(path)?;
+    let spans = opened.spans.len();
+    store.add(opened.spans);
+    Ok((store, spans, opened.problems))
 }
 
 #[test]
@@ -899,6 +902,11 @@ fn a_session_is_kept_in_a_file_and_opened_again() {
     }
     let text = std::fs::read_to_string(&file).expect("text");
     assert_eq!(text.lines().filter(|line| !line.is_empty()).count(), 2);
+    // What the store drops isn't saved.
+    let store = opened(&file).expect("it opens").0;
+    let store = store.recorded_by(Recorder::append(&file).expect("it can be written"));
+    store.add(session::open(&file).expect("it opens").spans);
+    assert_eq!(session::open(&file).expect("it opens").spans.len(), 3);
     let (store, spans, problems) = opened(&file).expect("it opens");
     assert_eq!((spans, problems, store.usage().traces), (3, Vec::new(), 2));
     let expected = tree(&fallen_apart()[..2]);
@@ -946,7 +954,7 @@ fn what_cannot_be_read_of_a_file_does_not_cost_the_rest() {
     std::fs::write(&file, "{\"resourceSpans\": [{").expect("written");
     let recorder = Recorder::append(&file).expect("it can be written");
     let spans = otlp::from_json(other.to_string().as_bytes()).expect("spans");
-    recorder.record(&spans.spans);
+    recorder.record(spans.spans.iter());
     let (_, spans, problems) = opened(&file).expect("it opens");
     assert_eq!((spans, problems.len()), (1, 1), "{problems:?}");
 
@@ -979,7 +987,7 @@ fn what_cannot_be_read_of_a_file_does_not_cost_the_rest() {
 async fn a_lab_without_a_book_says_so() {
     let store = Store::new(Limits::default());
     let otlp = "127.0.0.1:4318".parse().expect("an address");
-    let address = support::serve(site::routes(store, Wire::default(), None, otlp)).await;
+    let address = support::serve(course::site::pages(store, Wire::default(), None, otlp)).await;
     let answer = client()
         .get(format!("http://{address}/"))
         .send()

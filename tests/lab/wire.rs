@@ -8,14 +8,15 @@ use crate::support::in_process::{self, Lab};
 use crate::support::recording::check;
 use crate::support::{FREE, Setup, WHOLE, client, shape};
 use clap::ValueEnum as _;
+use course::experiment::Experiment;
+use course::hops::HOPS;
 use lab::case::Case;
-use lab::experiment::Experiment;
 use lab::list::List;
 use lab::report::Links;
 use lab::request;
 use lab::tree::Tree;
 use lab::viewer;
-use lab::wire::{Fault, HOPS, Hop, Wire};
+use lab::wire::{Fault, Hop, Wire};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -8,7 +8,6 @@ use crate::support;
 use crate::support::{client, recording, skipped, within_reason};
 use axum::routing::post;
 use axum::{Json, Router};
-use lab::book;
 use lab::diagnose::{Rule, diagnose};
 use lab::receiver;
 use lab::store::{Limits, Store};
@@ -30,9 +29,9 @@ const SPANS: usize = 5;
 
 /// Where install.sh has put it; `None` where it has not been run since its versions changed.
 fn installed() -> Option<PathBuf> {
-    let folder = book::root().join("target/python-original");
+    let folder = support::root().join("target/python-original");
     let pinned =
-        std::fs::read_to_string(book::root().join("tests/python_original/requirements.txt"));
+        std::fs::read_to_string(support::root().join("tests/python_original/requirements.txt"));
     let installed = std::fs::read_to_string(folder.join("installed")).unwrap_or_default();
     if installed != pinned.unwrap_or_default() {
         skipped(
@@ -70,7 +69,7 @@ impl Original {
                 .iter()
                 .map(|(page, free)| format!("{page}={free}"))
                 .collect();
-            let runner = book::root().join("tests/python_original/run_service.py");
+            let runner = support::root().join("tests/python_original/run_service.py");
             let mut child = Command::new(folder.join("bin/python"))
                 .arg(runner)
                 .arg(folder.join("distributed_tracing").join(file))

@@ -15,7 +15,7 @@ const MODULES: [&str; 4] = ["incoming", "outgoing", "spans", "telemetry"];
 
 #[test]
 fn the_reference_has_every_public_item_with_the_words_of_the_code() {
-    let page = std::fs::read_to_string(lab::book::root().join("src/reference/api.md"));
+    let page = std::fs::read_to_string(crate::support::root().join("src/reference/api.md"));
     let page = page.expect("a page");
     let mut recorded = String::new();
     for module in MODULES {

@@ -104,7 +104,7 @@ fn every_variable_of_the_services_is_listed_with_its_default() {
 /// Nothing reads the environment but through `settings`, whose calls [`variables`] knows.
 #[test]
 fn no_file_reads_the_environment_by_itself() {
-    let root = lab::book::root().join("examples/distributed_tracing/src");
+    let root = crate::support::root().join("examples/distributed_tracing/src");
     let known: Vec<&str> = FILES.iter().map(|(file, _)| *file).collect();
     let folders = [root.clone(), root.join("bin")];
     let entries = folders

@@ -1,7 +1,6 @@
 //! The versions that the book was proved with, from the lock file.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -10,9 +9,9 @@ use crate::support::recording::check;
 
 #[test]
 fn the_versions_are_those_of_the_lock_file() {
-    let output = Command::new(env!("CARGO"))
+    let output = crate::support::cargo()
         .args(["metadata", "--format-version=1", "--locked"])
-        .current_dir(lab::book::root())
+        .current_dir(crate::support::root())
         .output()
         .expect("cargo runs");
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");

@@ -11,8 +11,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
+use course::hops::{self, HOPS};
+use course::services::{self, Plan, Service};
 use lab::receiver;
-use lab::services::{self, Plan, Service};
 use lab::span::{Span, TraceId};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
@@ -33,6 +34,12 @@ POST /api/query SERVER api-gateway http 200
           chat offline INTERNAL llm-service
 ";
 
+/// The hop of that name between the book's services.
+pub fn hop(name: &str) -> Hop {
+    let hop = HOPS.into_iter().find(|hop| hop.name == name);
+    hop.unwrap_or_else(|| panic!("there is no hop {name}"))
+}
+
 /// Any free port of the loopback interface.
 pub const FREE: &str = "127.0.0.1:0";
 
@@ -52,9 +59,34 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// A folder below `target/` for what several tests use. Of the last run, nothing is in it.
+/// The book's repository.
+pub fn root() -> PathBuf {
+    course::root::find().expect("the tests run in the repository")
+}
+
+/// cargo's target folder: the test program is in its `PROFILE/deps`.
+pub fn target() -> PathBuf {
+    let program = std::env::current_exe().expect("a program");
+    program
+        .ancestors()
+        .nth(3)
+        .expect("the target folder")
+        .to_owned()
+}
+
+/// A folder below [`target`] for what tests write.
+pub fn temporary() -> PathBuf {
+    target().join("tmp")
+}
+
+/// The cargo that runs the tests.
+pub fn cargo() -> std::process::Command {
+    std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A folder in [`temporary`] for what several tests use, emptied of what the last run left.
 pub fn empty_folder(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let folder = temporary().join(name);
     if folder.exists() {
         std::fs::remove_dir_all(&folder).expect("it can be emptied");
     }
@@ -82,7 +114,7 @@ pub fn skipped(missing: &str, get: &str) {
 /// The folder of an installed component, such as `nats`; `None` where install.sh has not been run since its version
 /// changed.
 pub fn installed(name: &str) -> Option<PathBuf> {
-    let root = lab::book::root();
+    let root = crate::support::root();
     let folder = root.join("target/components").join(name);
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     let pinned = read(root.join(format!("tests/components/{name}.txt")));
@@ -101,7 +133,11 @@ pub fn installed(name: &str) -> Option<PathBuf> {
 pub async fn binaries() -> PathBuf {
     static BINARIES: OnceCell<PathBuf> = OnceCell::const_new();
     BINARIES
-        .get_or_init(async || services::build(false).await.expect("the services compile"))
+        .get_or_init(async || {
+            services::build(&root(), false)
+                .await
+                .expect("the services compile")
+        })
         .await
         .clone()
 }
@@ -264,9 +300,9 @@ impl Setup {
             Some(address) => address,
             None => serve(receiver::routes(store.clone())).await,
         };
-        let wire = Wire::default();
+        let wire = Wire::new(HOPS);
         for (hop, fault) in &self.faults {
-            wire.set(Hop::named(hop).expect("a hop"), Some(*fault));
+            wire.set(self::hop(hop), Some(*fault));
         }
         let log = Log::default();
         let binaries = binaries().await;
@@ -318,7 +354,7 @@ impl Setup {
         if !self.wired {
             return service.address;
         }
-        let hop = Hop::to(service.name).expect("a hop");
+        let hop = hops::to(service.name).expect("a hop");
         let listener = TcpListener::bind(FREE).await.expect("a free port");
         wire.serve(hop, listener, service.address)
             .expect("an address")

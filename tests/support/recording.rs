@@ -14,7 +14,7 @@ pub fn overwrite() -> bool {
 }
 
 pub fn folder() -> PathBuf {
-    lab::book::root().join("src/recordings")
+    crate::support::root().join("src/recordings")
 }
 
 /// The names of the recordings in a folder below it.

@@ -1,4 +1,4 @@
-//! OTLP over gRPC: what [`crate::receiver`] is over HTTP.
+//! OTLP over gRPC, as [`crate::receiver`] does it over HTTP.
 //!
 //! The rules are those of <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc>.
 
@@ -11,13 +11,13 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::otlp::{self, Batch};
-use crate::receiver::partial_success;
+use crate::receiver::{self, partial_success};
 use crate::store::Store;
 
-/// The largest message, in bytes, unpacked: as in the OpenTelemetry Collector. It is read whole before it is looked at.
+/// The largest message, in bytes, unpacked: the limit of the OpenTelemetry Collector. A message is read whole first.
 pub const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
 
-/// The three services of OTLP. Spans are added to `store`; logs and metrics are taken and not kept.
+/// The three services of OTLP. Spans are added to `store`; logs and metrics are accepted and dropped.
 pub fn routes(store: Store) -> Router {
     let traces = trace::trace_service_server::TraceServiceServer::new(Receiver(store.clone()))
         .accept_compressed(Gzip)
@@ -46,7 +46,9 @@ impl trace::trace_service_server::TraceService for Receiver {
         let Batch {
             spans, rejected, ..
         } = otlp::from_request(request.into_inner()).map_err(Status::invalid_argument)?;
-        self.0.add(spans);
+        receiver::add(self.0.clone(), spans)
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(partial_success(rejected)))
     }
 }

@@ -1,18 +1,18 @@
-//! Who may speak to the lab: programs on this machine, and pages that it serves.
+//! Which requests the lab accepts: those of programs on this machine and of the pages that it serves.
 
 use std::net::IpAddr;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
 use axum::http::uri::Authority;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-/// `routes`, for requests to a name of this machine alone. A page of another site, whose name was made to point here
-/// (DNS rebinding), would otherwise read the traces.
+/// Restricts `routes` to requests that name this machine. Otherwise a page of another site whose name is made to point
+/// here (DNS rebinding) could read the traces.
 pub fn only_here(routes: Router) -> Router {
     routes.layer(from_fn(|request: Request, next: Next| async {
         let what = "the lab answers to localhost and to loopback addresses";
@@ -20,7 +20,7 @@ pub fn only_here(routes: Router) -> Router {
     }))
 }
 
-/// `routes`, for requests to an address, whichever, or to `localhost`: only a name can be made to point elsewhere.
+/// Restricts `routes` to requests that name an IP address or `localhost`: only a name can be made to point elsewhere.
 pub fn only_addresses(routes: Router) -> Router {
     routes.layer(from_fn(|request: Request, next: Next| async {
         let what = "the lab answers to localhost and to addresses";
@@ -35,7 +35,7 @@ async fn check_host(
     wanted: impl Fn(&str) -> bool,
     what: &str,
 ) -> Response {
-    // In HTTP/2 it is part of the URI.
+    // In HTTP/2 the host is part of the URI.
     let host = match request.headers().get(HOST) {
         Some(value) => value.to_str().unwrap_or_default(),
         None => request.uri().authority().map_or("", Authority::as_str),
@@ -48,7 +48,7 @@ async fn check_host(
     (StatusCode::MISDIRECTED_REQUEST, message).into_response()
 }
 
-/// Lets pages that were served from this machine send spans, whatever their port.
+/// Lets pages served from any port of this machine send spans.
 pub fn cors() -> CorsLayer {
     let from_here = |origin: &HeaderValue, _: &_| {
         let origin: Option<Uri> = origin.to_str().ok().and_then(|origin| origin.parse().ok());
@@ -60,12 +60,35 @@ pub fn cors() -> CorsLayer {
         .allow_headers([CONTENT_TYPE, CONTENT_ENCODING])
 }
 
-/// `localhost`, or an address of the loopback interface.
+/// Accepts a request that changes something only when it comes from a program or from one of the lab's own pages: a page
+/// of another site can send a form too.
+///
+/// # Errors
+/// The answer 403.
+pub fn only_our_pages(headers: &HeaderMap) -> Result<(), Response> {
+    let text = |name| {
+        let value = headers.get(name);
+        value.map(|it: &HeaderValue| it.to_str().unwrap_or_default())
+    };
+    let same_host = text(ORIGIN).is_none_or(|origin| origin.strip_prefix("http://") == text(HOST));
+    let same_site = headers
+        .get("sec-fetch-site")
+        .is_none_or(|it| it == "same-origin");
+    match same_host && same_site {
+        true => Ok(()),
+        false => {
+            let problem = "only a page of this lab may do this\n";
+            Err((StatusCode::FORBIDDEN, problem).into_response())
+        }
+    }
+}
+
+/// Whether the host is `localhost` or an address of the loopback interface.
 fn is_this_machine(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || ip(host).is_some_and(|ip| ip.is_loopback())
 }
 
-/// Of version 6, it stands in brackets.
+/// The address; one of version 6 stands in brackets.
 fn ip(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[')
         .trim_end_matches(']')

@@ -171,8 +171,20 @@ impl Search {
                         .tags
                         .extend(tags.into_iter().map(|(key, value)| (key, text(value))));
                 }
-                "minDuration" => search.min = Some(duration(&value)?.as_nanos()),
-                "maxDuration" => search.max = Some(duration(&value)?.as_nanos()),
+                "minDuration" => {
+                    search.min = Some(
+                        duration(&value)
+                            .map_err(|error| error.to_string())?
+                            .as_nanos(),
+                    )
+                }
+                "maxDuration" => {
+                    search.max = Some(
+                        duration(&value)
+                            .map_err(|error| error.to_string())?
+                            .as_nanos(),
+                    )
+                }
                 "start" => search.start = Some(number()?.saturating_mul(1000)),
                 "end" => search.end = Some(number()?.saturating_mul(1000)),
                 "limit" => search.limit = usize::try_from(number()?).ok(),

@@ -1,31 +1,29 @@
-//! What a reader looks through: receives spans, keeps them, and shows them as traces; breaks requests on purpose, and says
-//! why a trace is broken and whether a step of the tutorial is done.
+//! A receiver and viewer of traces for the services on your own machine.
 //!
-//! Data flows one way: [`receiver`] and [`grpc`] -> [`otlp`] -> [`store`] -> [`tree`], [`analysis`] and [`list`] ->
-//! [`jaeger`] (JSON), [`viewer`] (HTML) and [`terminal`] (text). [`session`] keeps what was received in a file.
-//! The [`wire`] stands between the services; [`request`] brings its headers and the traces together for [`diagnose`],
-//! and an [`experiment`] is one request with a fault. What needs neither socket nor clock is in the crate `traces`.
+//! Data flows one way: [`receiver`] (HTTP) and [`grpc`] -> [`store`] -> [`list`] and [`request`] -> [`jaeger`] (JSON),
+//! [`viewer`] (HTML) and [`terminal`] (text). [`session`] reads and writes files. [`wire`] is a proxy to put in front of a
+//! service: it records headers and breaks requests on demand.
 //!
-//! Around these: [`book`] builds the book, and [`publish`] makes a site of it; [`services`] starts its three, [`check`] looks at a step of the tutorial. [`site`]
-//! serves all of it on one port; [`guard`] says who may speak to it, and [`listen`] how many at once.
+//! [`server`] runs all of this; [`listen`] limits how many connections it takes and [`guard`] checks where requests come
+//! from. [`cli`] is the command line, and [`client`] asks a running lab. What needs neither a socket nor a clock is in
+//! the crate `traces`.
 
-pub mod book;
-pub mod check;
-pub mod experiment;
+pub mod cli;
+pub mod client;
 pub mod grpc;
 pub mod guard;
 pub mod jaeger;
 pub mod list;
 pub mod listen;
-pub mod publish;
+mod output;
 pub mod receiver;
 pub mod request;
-pub mod services;
+pub mod server;
 pub mod session;
-pub mod site;
 pub mod store;
 pub mod terminal;
 pub mod viewer;
 pub mod wire;
 
+pub use output::{print, print_json};
 pub use traces::{analysis, case, diagnose, header, otlp, report, span, summary, tree, waterfall};

@@ -1,4 +1,4 @@
-//! The list of the store's traces, and its filters.
+//! The list of the store's traces, and the filters on it.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use crate::store::{Store, Usage};
 use crate::summary::Summary;
 use crate::tree::Tree;
 
-/// The summaries of the store's traces. A summary is made anew only when its trace has changed.
+/// The summaries of the store's traces. A summary is made again only when its trace has changed.
 #[derive(Clone)]
 pub struct List {
     pub store: Store,
@@ -59,10 +59,10 @@ impl List {
     }
 }
 
-/// What to show of the list. Fields that are empty let everything pass.
+/// A filter as it is written: in a form, in the address of the list, or as flags. Empty fields let every trace pass.
 #[derive(Debug, Clone, Default, Deserialize, clap::Args)]
 #[serde(default)]
-pub struct Filter {
+pub struct Fields {
     /// Only traces with a span of this service.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub service: String,
@@ -70,53 +70,39 @@ pub struct Filter {
     #[arg(long, default_value = "", hide_default_value = true)]
     pub name: String,
     /// Only traces with an `error`, without one (`ok`), or not in one piece (`pieces`).
-    #[arg(long, value_parser = is_status, default_value = "", hide_default_value = true)]
+    #[arg(long, value_parser = checked(Status::parse), default_value = "", hide_default_value = true)]
     pub status: String,
     /// Only traces that took at least this long, such as 5ms or 1.5s.
-    #[arg(long, value_name = "DURATION", value_parser = is_duration, default_value = "", hide_default_value = true)]
+    #[arg(long, value_name = "DURATION", value_parser = checked(duration), default_value = "", hide_default_value = true)]
     pub min: String,
     /// Only traces that took at most this long.
-    #[arg(long, value_name = "DURATION", value_parser = is_duration, default_value = "", hide_default_value = true)]
+    #[arg(long, value_name = "DURATION", value_parser = checked(duration), default_value = "", hide_default_value = true)]
     pub max: String,
     /// Only traces whose id, or any name, value or message of a span, contains this, in any case.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub text: String,
-    /// How many of the traces that pass to leave out first: the page shows so many at once.
+    /// How many of the matching traces to leave out first: the page shows a limited number.
     #[arg(skip)]
     pub skip: usize,
 }
 
-fn is_status(text: &str) -> Result<String, String> {
-    match text {
-        "" | "error" | "ok" | "pieces" => Ok(text.to_owned()),
-        other => Err(format!("status {other:?}: use error, ok or pieces")),
-    }
-}
-
-fn is_duration(text: &str) -> Result<String, String> {
-    match text {
+/// A parser for clap that keeps the text once `parse` has accepted it.
+fn checked<T>(
+    parse: fn(&str) -> Result<T, NotAFilter>,
+) -> impl Fn(&str) -> Result<String, NotAFilter> + Clone {
+    move |text| match text {
         "" => Ok(String::new()),
-        text => duration(text).map(|_| text.to_owned()),
+        text => parse(text).map(|_| text.to_owned()),
     }
 }
 
-impl Filter {
-    /// Whether every field can be understood.
-    ///
-    /// # Errors
-    /// In one sentence, which value is not one.
-    pub fn check(&self) -> Result<(), String> {
-        is_duration(&self.min)?;
-        is_duration(&self.max)?;
-        is_status(&self.status).map(drop)
-    }
-
-    /// Whether it lets everything pass.
+impl Fields {
+    /// Whether every trace passes.
     pub fn is_empty(&self) -> bool {
         self.pairs().iter().all(|(_, value)| value.is_empty())
     }
 
-    /// The fields as they stand in the address of the list.
+    /// The fields by their names in the address of the list.
     pub fn pairs(&self) -> [(&'static str, &str); 6] {
         [
             ("service", &self.service),
@@ -128,39 +114,107 @@ impl Filter {
         ]
     }
 
+    /// The fields as the query of an address.
+    pub fn query(&self) -> String {
+        // Pairs of texts can always be encoded.
+        serde_urlencoded::to_string(self.pairs()).unwrap_or_default()
+    }
+}
+
+/// Why a field of a filter can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAFilter {
+    #[error("status {0:?}: use error, ok or pieces")]
+    Status(String),
+    #[error("{0:?} is not a duration: write 5ms, 1.5s or 300us")]
+    Duration(String),
+}
+
+/// What must be true of a trace's errors or pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Error,
+    Ok,
+    Pieces,
+}
+
+impl Status {
+    fn parse(text: &str) -> Result<Self, NotAFilter> {
+        match text {
+            "error" => Ok(Status::Error),
+            "ok" => Ok(Status::Ok),
+            "pieces" => Ok(Status::Pieces),
+            other => Err(NotAFilter::Status(other.to_owned())),
+        }
+    }
+}
+
+/// Which traces to show: [`Fields`], read once.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    service: String,
+    /// In lower case, as `text` is.
+    name: String,
+    status: Option<Status>,
+    min: Option<Duration>,
+    max: Option<Duration>,
+    text: String,
+}
+
+impl TryFrom<&Fields> for Filter {
+    type Error = NotAFilter;
+
+    fn try_from(fields: &Fields) -> Result<Self, NotAFilter> {
+        fn given<T>(
+            text: &str,
+            parse: fn(&str) -> Result<T, NotAFilter>,
+        ) -> Result<Option<T>, NotAFilter> {
+            match text {
+                "" => Ok(None),
+                text => parse(text).map(Some),
+            }
+        }
+        Ok(Filter {
+            service: fields.service.clone(),
+            name: fields.name.to_lowercase(),
+            status: given(&fields.status, Status::parse)?,
+            min: given(&fields.min, duration)?,
+            max: given(&fields.max, duration)?,
+            text: fields.text.trim().to_lowercase(),
+        })
+    }
+}
+
+impl Filter {
     fn passes(&self, summary: &Summary, store: &Store) -> bool {
-        let nanoseconds = |text: &str| duration(text).ok().map(|it| it.as_nanos());
-        let took = u128::from(summary.duration_nano);
-        let name = self.name.to_lowercase();
+        let length = Duration::from_nanos(summary.duration_nano);
         let service = self.service.is_empty() || summary.services.contains(&self.service);
-        let status = match self.status.as_str() {
-            "error" => summary.errors > 0,
-            "ok" => summary.errors == 0,
-            "pieces" => !summary.whole,
-            _ => true,
-        };
+        let status = self.status.is_none_or(|status| match status {
+            Status::Error => summary.errors > 0,
+            Status::Ok => summary.errors == 0,
+            Status::Pieces => !summary.whole,
+        });
         service
             && status
-            && nanoseconds(&self.min).is_none_or(|min| min <= took)
-            && nanoseconds(&self.max).is_none_or(|max| took <= max)
+            && self.min.is_none_or(|min| min <= length)
+            && self.max.is_none_or(|max| length <= max)
             && summary
                 .names
                 .iter()
-                .any(|it| it.to_lowercase().contains(&name))
+                .any(|it| it.to_lowercase().contains(&self.name))
             && self.has_text(summary, store)
     }
 
     fn has_text(&self, summary: &Summary, store: &Store) -> bool {
-        let text = self.text.trim().to_lowercase();
-        if text.is_empty() || summary.trace_id.contains(&text) {
+        if self.text.is_empty() || summary.trace_id.contains(&self.text) {
             return true;
         }
         let spans = TraceId::parse(&summary.trace_id).and_then(|id| store.trace(id));
-        spans.is_some_and(|spans| spans.iter().any(|span| contains(span, &text)))
+        spans.is_some_and(|spans| spans.iter().any(|span| contains(span, &self.text)))
     }
 }
 
-/// Whether any text of the span contains `text`, which is in lower case.
+/// Whether any text of the span contains `text`, which must be in lower case.
 fn contains(span: &Span, text: &str) -> bool {
     let has = |it: &str| it.to_lowercase().contains(text);
     let proto = span.proto();
@@ -180,12 +234,12 @@ fn contains(span: &Span, text: &str) -> bool {
             .any(|attribute| has(&attribute.key) || has(&any_text(&attribute.value)))
 }
 
-/// A duration with its unit, as Jaeger's pages and Go write it: `1.5s`, `20ms`, `300us`, `7ns`, `2m`. Without a unit,
-/// milliseconds.
+/// A duration with its unit, as Jaeger's pages and Go write it: `1.5s`, `20ms`, `300us`, `7ns`, `2m`. A number without a
+/// unit is in milliseconds.
 ///
 /// # Errors
-/// In one sentence, what is expected.
-pub fn duration(text: &str) -> Result<Duration, String> {
+/// [`NotAFilter::Duration`].
+pub fn duration(text: &str) -> Result<Duration, NotAFilter> {
     let text = text.trim();
     let number = text.trim_end_matches(|character: char| character.is_alphabetic());
     let seconds = match &text[number.len()..] {
@@ -198,6 +252,5 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         _ => f64::NAN,
     };
     let number: f64 = number.trim().parse().unwrap_or(f64::NAN);
-    Duration::try_from_secs_f64(number * seconds)
-        .map_err(|_| format!("{text:?} is not a duration: write 5ms, 1.5s or 300us"))
+    Duration::try_from_secs_f64(number * seconds).map_err(|_| NotAFilter::Duration(text.to_owned()))
 }

@@ -1,4 +1,4 @@
-//! Listening: at an address of our own choice, to so many connections and no more.
+//! Listening at an address, with a limit on the number of connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::Router;
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -16,34 +15,60 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::guard;
 
-/// What a connection too many is told.
+/// The answer to a connection past the limit.
 const FULL: &[u8] =
     b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
     the lab has as many connections as it takes: close some, or raise --max-connections\n";
 
-/// How long a connection too many may take to read that.
+/// How long a client past the limit may take to read that answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Listens on `address`, which `flag` has named.
-///
-/// # Errors
-/// When that cannot be: mostly because another program does.
-pub async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await;
-    listener.with_context(|| format!("cannot listen on {address} (choose another with {flag})"))
+/// Why the lab can't listen.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Mostly because another program listens there.
+    #[error("cannot listen on {address} (choose another with {flag})")]
+    Taken {
+        flag: &'static str,
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("a listener failed")]
+    Failed(#[from] io::Error),
 }
 
-/// Which names a server answers to at an address that others can reach.
+/// Listens on `address`; `flag` is the command-line flag that it came from.
+///
+/// # Errors
+/// [`Error::Taken`].
+pub async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|source| Error::Taken {
+        flag,
+        address,
+        source,
+    })
+}
+
+/// The address of a listener, with the port that port 0 became.
+///
+/// # Errors
+/// [`Error::Failed`].
+pub fn address(listener: &TcpListener) -> Result<SocketAddr, Error> {
+    Ok(listener.local_addr()?)
+}
+
+/// Which host names a server answers to at an address that other machines can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Names {
-    /// Addresses alone: what it shows is not for the page of a site that points its name here.
+    /// IP addresses and `localhost` only: another site's page could point its own name here and read the traces.
     Addresses,
-    /// Any: it takes, and shows nothing.
+    /// Any name: the server only receives, it shows nothing.
     Any,
 }
 
-/// Serves `routes` until a fault. At an address that only this machine can reach, requests must also be to a name of
-/// this machine; elsewhere `names` says to which.
+/// Serves `routes` until `stop`, then finishes the requests that are under way. At a loopback address, requests must also
+/// name this machine; elsewhere `names` decides.
 ///
 /// # Errors
 /// When the listener fails.
@@ -52,10 +77,11 @@ pub async fn serve(
     connections: usize,
     names: Names,
     routes: Router,
-) -> anyhow::Result<()> {
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() {
-        eprintln!("Warning: whoever can reach {address} can read your traces or send spans");
+        eprintln!("Warning: anyone who can reach {address} can read your traces or send spans");
     }
     let routes = match (address.ip().is_loopback(), names) {
         (true, _) => guard::only_here(routes),
@@ -63,7 +89,8 @@ pub async fn serve(
         (false, Names::Any) => routes,
     };
     let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-    axum::serve(Limited { listener, places }, routes).await?;
+    let server = axum::serve(Limited { listener, places }, routes);
+    server.with_graceful_shutdown(stop).await?;
     Ok(())
 }
 
@@ -78,11 +105,11 @@ impl Listener for Limited {
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
-            // It goes on after an error of one connection.
+            // This retries after an error of a single connection.
             let (mut stream, address) = Listener::accept(&mut self.listener).await;
             match Arc::clone(&self.places).try_acquire_owned() {
                 Ok(place) => {
-                    // An error means that the connection is gone: the first read will tell.
+                    // An error means that the connection is gone: the first read fails too.
                     let _ = stream.set_nodelay(true);
                     let connection = Connection {
                         stream,
@@ -92,12 +119,12 @@ impl Listener for Limited {
                 }
                 Err(_) => {
                     tokio::spawn(tokio::time::timeout(PATIENCE, async move {
-                        // A client takes an answer for one only when it has asked.
+                        // A client reads an answer only after it has sent a request.
                         if stream.read(&mut [0; 1024]).await? > 0 {
                             stream.write_all(FULL).await?;
                         }
                         stream.shutdown().await?;
-                        // Closing while there is something to read would take our answer back.
+                        // Closing with unread data would reset the connection and discard our answer.
                         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
                     }));
                 }
@@ -110,7 +137,7 @@ impl Listener for Limited {
     }
 }
 
-/// A connection, and its place among those that we take.
+/// A connection and its permit.
 struct Connection {
     stream: TcpStream,
     _place: OwnedSemaphorePermit,

@@ -1,5 +1,5 @@
-//! OTLP over HTTP: `POST /v1/traces` in protobuf or JSON, plain, gzip, deflate or zstd. Logs and metrics are taken and not kept.
-//! A span that can be read and not kept does not cost its neighbours: the answer tells how many were rejected, and why.
+//! OTLP over HTTP: `POST /v1/traces` in protobuf or JSON, plain, gzip, deflate or zstd. Logs and metrics are accepted and
+//! dropped. A span that can be read but not kept is rejected alone: the answer has the number of rejected spans and why.
 //!
 //! The rules are those of <https://opentelemetry.io/docs/specs/otlp/#otlphttp>.
 
@@ -23,16 +23,17 @@ use tokio::task::JoinError;
 
 use crate::guard;
 use crate::otlp::{self, Batch};
+use crate::span::Span;
 use crate::store::Store;
 
-/// The largest body, in bytes, as it comes and unpacked.
+/// The largest body, in bytes, both as it comes and unpacked.
 pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
 
 /// The routes of the receiver, which adds what it reads to `store`.
 pub fn routes(store: Store) -> Router {
     Router::new()
         .route("/v1/traces", post(traces))
-        // A service sends all three to one address: an error for these would fill its log.
+        // SDKs send all three signals to one address: an error for these would fill their logs.
         .route("/v1/logs", post(not_kept))
         .route("/v1/metrics", post(not_kept))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
@@ -40,7 +41,7 @@ pub fn routes(store: Store) -> Router {
         .with_state(store)
 }
 
-/// Reads the request to its end, as an exporter expects, and says that all is well.
+/// Reads the request to its end, as an exporter expects, and answers with success.
 async fn not_kept(headers: HeaderMap, _body: Bytes) -> Response {
     match Encoding::of(&headers) {
         Some(encoding) => encoding.success(None),
@@ -76,11 +77,23 @@ async fn traces(
     }
 }
 
-/// A body of more bytes, or one that is packed, is read aside.
-const AT_ONCE: usize = 256 * 1024;
+/// Adds spans to the store. Writing the `--save` file may take long on a slow disk, so it is done on the blocking pool.
+///
+/// # Errors
+/// When the work was cut short.
+pub(crate) async fn add(store: Store, spans: Vec<Span>) -> Result<(), JoinError> {
+    if store.is_recorded() {
+        return tokio::task::spawn_blocking(move || store.add(spans)).await;
+    }
+    store.add(spans);
+    Ok(())
+}
 
-/// Reads a body into the store; returns what could not be taken. What may take long, which a session on a slow disk may
-/// too, is done aside, so that it holds up nobody else.
+/// A body that is larger than this, in bytes, or compressed is read on the blocking pool.
+const INLINE_LIMIT: usize = 256 * 1024;
+
+/// Reads a body into the store and returns the spans that were rejected. Work that may take long is done on the blocking
+/// pool, so that it doesn't hold up other requests.
 async fn take(
     store: Store,
     headers: HeaderMap,
@@ -88,13 +101,13 @@ async fn take(
     body: Bytes,
 ) -> Result<Option<(usize, String)>, Refusal> {
     let packed = headers.contains_key(CONTENT_ENCODING);
-    let aside = packed || body.len() > AT_ONCE || store.is_recorded();
+    let long = packed || body.len() > INLINE_LIMIT || store.is_recorded();
     let work = move || {
         let batch = read(&headers, encoding, body)?;
         store.add(batch.spans);
         Ok(batch.rejected)
     };
-    if !aside {
+    if !long {
         return work();
     }
     let cut_short =
@@ -152,7 +165,7 @@ fn text(headers: &HeaderMap, name: HeaderName) -> &str {
         .unwrap_or_default()
 }
 
-/// The answer to a request that could be read: empty where all of it was taken.
+/// The answer to a request that could be read: empty when every span was taken.
 pub fn partial_success(rejected: Option<(usize, String)>) -> ExportTraceServiceResponse {
     let partial = rejected.map(|(spans, error_message)| ExportTracePartialSuccess {
         rejected_spans: i64::try_from(spans).unwrap_or(i64::MAX),
@@ -163,7 +176,7 @@ pub fn partial_success(rejected: Option<(usize, String)>) -> ExportTraceServiceR
     }
 }
 
-/// How the request is written, and so the answer.
+/// The encoding of a request and of its answer.
 #[derive(Clone, Copy)]
 enum Encoding {
     Protobuf,

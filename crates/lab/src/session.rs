@@ -1,18 +1,32 @@
-//! A session in a file, a line of OTLP JSON for each request: to keep it, to share it, and to open it again. The
-//! OpenTelemetry Collector's file exporter writes the same form.
+//! Sessions in files: OTLP JSON, one request per line, to keep, share and open again. The OpenTelemetry Collector's file
+//! exporter writes the same format.
 
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context as _, bail};
-
-use crate::otlp::{self, Lines};
+use crate::otlp;
 use crate::span::Span;
-use crate::store::Store;
 
-/// Writes what is received to a file.
+/// Why a session can't be opened or saved.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot write {} (--save)", path.display())]
+    Save {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot open {} (--open)", path.display())]
+    Open {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("nothing in {} can be read (--open): {problem}", path.display())]
+    NothingReadable { path: PathBuf, problem: String },
+}
+
+/// Writes received spans to a file.
 pub struct Recorder {
     path: PathBuf,
     /// `None` after a write has failed.
@@ -20,16 +34,20 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Appends to the file at `path`, and makes it where there is none.
+    /// Appends to the file at `path`, which is created when it doesn't exist.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn append(path: &Path) -> anyhow::Result<Self> {
+    /// [`Error::Save`].
+    pub fn append(path: &Path) -> Result<Self, Error> {
+        let not_saved = |source| Error::Save {
+            path: path.to_owned(),
+            source,
+        };
         let file = File::options().create(true).append(true).open(path);
-        let mut file = file.with_context(|| format!("cannot write {} (--save)", path.display()))?;
-        // A lab that was killed may have left half a line: what comes next must not be a part of it.
+        let mut file = file.map_err(not_saved)?;
+        // A lab that was killed may have left half a line: the next line must not become part of it.
         if file.metadata().is_ok_and(|it| it.is_file() && it.len() > 0) {
-            file.write_all(b"\n")?;
+            file.write_all(b"\n").map_err(not_saved)?;
         }
         Ok(Recorder {
             path: path.to_owned(),
@@ -37,9 +55,9 @@ impl Recorder {
         })
     }
 
-    /// Writes one line. A disk that is full must not stop the lab: the reader is told once, and nothing more is saved.
-    pub fn record(&self, spans: &[Span]) {
-        if spans.is_empty() {
+    /// Writes one line, unless there are no spans. A full disk must not stop the lab: it warns once and saves nothing more.
+    pub fn record<'a>(&self, spans: impl ExactSizeIterator<Item = &'a Span>) {
+        if spans.len() == 0 {
             return;
         }
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,20 +76,36 @@ impl Recorder {
     }
 }
 
-/// Adds the spans of the file at `path` to `store`; returns how many there were, and what could not be read. A lab
-/// that was killed may have left half a line: that must not cost the rest.
+/// What was read from a file.
+#[derive(Debug)]
+pub struct Opened {
+    pub spans: Vec<Span>,
+    /// The number of documents that couldn't be read whole.
+    pub unread: usize,
+    /// What was wrong with the first hundred of them.
+    pub problems: Vec<String>,
+}
+
+/// Reads the spans of the file at `path`. A lab that was killed may have left half a line: that costs only the spans of
+/// this line.
 ///
 /// # Errors
-/// When the file cannot be read, or nothing in it is OTLP JSON; the message has the number of the line.
-pub fn open(path: &Path, store: &Store) -> anyhow::Result<(usize, Lines)> {
-    let name = path.display();
-    let text = std::fs::read(path).with_context(|| format!("cannot open {name} (--open)"))?;
-    let mut lines = otlp::from_json_lines(&text);
-    let spans = std::mem::take(&mut lines.spans);
-    let count = spans.len();
-    store.add(spans);
+/// [`Error::Open`], or [`Error::NothingReadable`] with the number of the line.
+pub fn open(path: &Path) -> Result<Opened, Error> {
+    let text = std::fs::read(path).map_err(|source| Error::Open {
+        path: path.to_owned(),
+        source,
+    })?;
+    let lines = otlp::from_json_lines(&text);
     match lines.problems.first() {
-        Some(problem) if count == 0 => bail!("nothing in {name} can be read (--open): {problem}"),
-        _ => Ok((count, lines)),
+        Some(problem) if lines.spans.is_empty() => Err(Error::NothingReadable {
+            path: path.to_owned(),
+            problem: problem.clone(),
+        }),
+        _ => Ok(Opened {
+            spans: lines.spans,
+            unread: lines.unread,
+            problems: lines.problems,
+        }),
     }
 }

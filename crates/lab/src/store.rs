@@ -1,4 +1,4 @@
-//! Keeps the newest traces in memory, within two limits: spans and bytes. The oldest trace goes first.
+//! Keeps the newest traces in memory, within two limits: spans and bytes. The oldest trace is dropped first.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -10,12 +10,12 @@ use crate::session::Recorder;
 use crate::span::{Source, Span, SpanId, TraceId};
 use crate::tree::Tree;
 
-/// What the store holds at most.
+/// The most that the store holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The number of spans.
     pub spans: usize,
-    /// Memory that the spans take, by [`Span::size`], and once in each trace their sources.
+    /// The memory of the spans, by [`Span::size`], and of their sources, once for each trace.
     pub bytes: usize,
 }
 
@@ -53,17 +53,17 @@ struct Inner {
 struct Trace {
     spans: Vec<Arc<Span>>,
     seen: HashSet<SpanId>,
-    /// By address: equal ones are the same.
+    /// By address: equal sources are the same allocation.
     sources: HashMap<usize, Arc<Source>>,
     bytes: usize,
 }
 
-/// Equal sources are kept once, however many requests bring them: by their encoded form.
+/// Keeps equal sources once, by their encoded form.
 #[derive(Default)]
 struct Sources {
     known: HashMap<Vec<u8>, Weak<Source>>,
-    /// When to look for entries that no span uses any more.
-    look_at: usize,
+    /// The number of keys at which to sweep out those that no span uses.
+    sweep_at: usize,
 }
 
 /// How full the store is.
@@ -73,7 +73,7 @@ pub struct Usage {
     pub spans: usize,
     /// Memory, as [`Limits`] counts it.
     pub bytes: usize,
-    /// Traces that had to make room, and their spans.
+    /// The traces that were dropped to make room, and their spans.
     pub evicted: usize,
     pub evicted_spans: usize,
 }
@@ -91,7 +91,7 @@ impl Store {
         }
     }
 
-    /// This handle and its later clones also write what is added through them to `recorder`.
+    /// Makes this handle and its later clones also write what is added through them to `recorder`.
     pub fn recorded_by(self, recorder: Recorder) -> Self {
         let recorder = Some(Arc::new(recorder));
         Store { recorder, ..self }
@@ -102,13 +102,12 @@ impl Store {
         self.recorder.is_some()
     }
 
-    /// Adds spans to their traces. A span that is there already is left as it is.
+    /// Adds spans to their traces. A span that is there already is dropped. With a recorder, the others are in its file
+    /// when this returns.
     pub fn add(&self, spans: Vec<Span>) {
-        if let Some(recorder) = &self.recorder {
-            recorder.record(&spans);
-        }
+        let mut new = Vec::new();
         let mut inner = self.lock();
-        // Neighbours are of one source.
+        // Neighbours usually have the same source: (as it came, as it is kept).
         let mut last: Option<(Arc<Source>, Arc<Source>)> = None;
         for mut span in spans {
             let (_, kept) = match last.take_if(|(came, _)| Arc::ptr_eq(came, &span.source)) {
@@ -119,10 +118,16 @@ impl Store {
                 }
             };
             span.source = Arc::clone(kept);
-            inner.add(span);
+            let added = inner.add(span);
+            if self.recorder.is_some() {
+                new.extend(added);
+            }
         }
         inner.evict();
         drop(inner);
+        if let Some(recorder) = &self.recorder {
+            recorder.record(new.iter().map(AsRef::as_ref));
+        }
         self.changed.send_modify(|version| *version += 1);
     }
 
@@ -188,7 +193,7 @@ impl Store {
         }
     }
 
-    /// How often spans were added.
+    /// The number of times that spans were added.
     pub fn version(&self) -> u64 {
         *self.changed.borrow()
     }
@@ -198,7 +203,7 @@ impl Store {
         self.changed.subscribe()
     }
 
-    /// A thread that panicked here left nothing half done that a reader could see: counts at worst.
+    /// A panic while the lock was held can at worst have left a count too small.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -210,9 +215,9 @@ impl Sources {
         if let Some(known) = self.known.get(&key).and_then(Weak::upgrade) {
             return known;
         }
-        if self.known.len() >= self.look_at {
+        if self.known.len() >= self.sweep_at {
             self.known.retain(|_, source| source.strong_count() > 0);
-            self.look_at = 2 * self.known.len() + 64;
+            self.sweep_at = 2 * self.known.len() + 64;
         }
         self.known.insert(key, Arc::downgrade(source));
         Arc::clone(source)
@@ -220,7 +225,7 @@ impl Sources {
 }
 
 impl Sources {
-    /// Where nobody uses it any more, its key goes too. One that a page is just showing goes at the next look.
+    /// Drops the key of a source that nothing else uses. A source that a page is showing is dropped by the next sweep.
     fn forget(&mut self, source: Arc<Source>) {
         if Arc::strong_count(&source) == 1 {
             self.known.remove(&source.encoded());
@@ -229,24 +234,28 @@ impl Sources {
 }
 
 impl Inner {
-    fn add(&mut self, span: Span) {
+    /// Adds a span unless its trace has it already. Returns the span that is kept.
+    fn add(&mut self, span: Span) -> Option<Arc<Span>> {
         let trace = self.traces.entry(span.trace_id).or_insert_with(|| {
             self.order.push_back(span.trace_id);
             Trace::default()
         });
-        if trace.seen.insert(span.id) {
-            let mut bytes = span.size();
-            // Traces share sources too: so this is the safe side.
-            let address = Arc::as_ptr(&span.source) as usize;
-            if let Entry::Vacant(new) = trace.sources.entry(address) {
-                bytes += span.source.size();
-                new.insert(Arc::clone(&span.source));
-            }
-            trace.bytes += bytes;
-            self.bytes += bytes;
-            self.spans += 1;
-            trace.spans.push(Arc::new(span));
+        if !trace.seen.insert(span.id) {
+            return None;
         }
+        let mut bytes = span.size();
+        // Traces share sources, so this counts too much rather than too little.
+        let address = Arc::as_ptr(&span.source) as usize;
+        if let Entry::Vacant(new) = trace.sources.entry(address) {
+            bytes += span.source.size();
+            new.insert(Arc::clone(&span.source));
+        }
+        trace.bytes += bytes;
+        self.bytes += bytes;
+        self.spans += 1;
+        let span = Arc::new(span);
+        trace.spans.push(Arc::clone(&span));
+        Some(span)
     }
 
     fn evict(&mut self) {

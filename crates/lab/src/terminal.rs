@@ -1,172 +1,22 @@
-//! Traces in a terminal: asks a running lab, and shows its list and its waterfalls as text.
+//! Traces as text for a terminal: the list and the waterfalls.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use anstyle::{AnsiColor, Effects, Style};
-use anyhow::{Context as _, bail, ensure};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 
 use crate::analysis::critical_path;
 use crate::case::Case;
-use crate::list::Filter;
 use crate::report;
 use crate::span::TraceId;
 use crate::summary::Summary;
 use crate::tree::{Row, Tree, plain, took, visible};
-use crate::viewer::wire::HopState;
 use crate::waterfall::{caption, count, look};
-use crate::wire::{Fault, Hop};
+use crate::wire::HopState;
 
-/// How long a lab may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The fewest columns of a bar, and the most.
+/// The width of a bar in columns: at least, at most.
 const BAR: (usize, usize) = (12, 60);
 
-/// A running lab.
-pub struct Lab {
-    site: String,
-    client: Client,
-}
-
-impl Lab {
-    /// The lab whose pages are at `site`, as HOST:PORT.
-    ///
-    /// # Errors
-    /// When no client can be made.
-    pub fn at(site: &str) -> anyhow::Result<Self> {
-        let site = site.to_owned();
-        let client = Client::builder().no_proxy().timeout(PATIENCE).build()?;
-        Ok(Lab { site, client })
-    }
-
-    /// The traces that pass the filter, the newest first.
-    ///
-    /// # Errors
-    /// When no lab answers.
-    pub async fn traces(&self, filter: &Filter) -> anyhow::Result<Vec<Summary>> {
-        let url = format!("http://{}/traces.json", self.site);
-        let url = Url::parse_with_params(&url, filter.pairs())?;
-        let answer = self.get(url).await?;
-        ensure!(
-            answer.status().is_success(),
-            "what answers at {} is not the lab ({}): name the address of its pages with --site",
-            self.site,
-            answer.status()
-        );
-        answer
-            .json()
-            .await
-            .context("the lab's answer is not a list of traces: is it of another version?")
-    }
-
-    /// The spans of one trace in OTLP JSON: of the newest, or of the only one whose id starts with `id`.
-    ///
-    /// # Errors
-    /// When no lab answers, or there is no such trace, or more than one.
-    pub async fn trace(&self, id: Option<&str>) -> anyhow::Result<Vec<u8>> {
-        let id = self.id(id).await?.context("there is no trace yet")?;
-        let json = self.document(&id, "json").await?;
-        json.with_context(|| no_such_trace(&id))
-    }
-
-    /// The case of the request that such a trace is of, and the id; nothing where the lab knows nothing of it.
-    ///
-    /// # Errors
-    /// When no lab answers, or no trace begins so, or more than one.
-    pub async fn case(&self, id: Option<&str>) -> anyhow::Result<Option<(TraceId, Case)>> {
-        let Some(id) = self.id(id).await? else {
-            return Ok(None);
-        };
-        let Some(json) = self.document(&id, "case.json").await? else {
-            return Ok(None);
-        };
-        let case = Case::read(&json).map_err(anyhow::Error::msg)?;
-        Ok(TraceId::parse(&id).map(|id| (id, case)))
-    }
-
-    /// The whole id; nothing where there is no trace at all.
-    async fn id(&self, id: Option<&str>) -> anyhow::Result<Option<String>> {
-        if let Some(id) = id.filter(|id| TraceId::parse(id).is_some()) {
-            return Ok(Some(id.to_lowercase()));
-        }
-        let traces = self.traces(&Filter::default()).await?;
-        let Some(start) = id.map(|id| id.trim().to_lowercase()) else {
-            return Ok(traces.first().map(|newest| newest.trace_id.clone()));
-        };
-        let found = traces
-            .iter()
-            .filter(|trace| trace.trace_id.starts_with(&start));
-        let found: Vec<_> = found.collect();
-        match found[..] {
-            [only] => Ok(Some(only.trace_id.clone())),
-            [] => bail!("no trace begins with {start:?}: `lab traces` lists those there are"),
-            _ => bail!(
-                "{} traces begin with {start:?}: write more of the id",
-                found.len()
-            ),
-        }
-    }
-
-    /// A form of a trace; nothing where there is no such trace.
-    async fn document(&self, id: &str, form: &str) -> anyhow::Result<Option<Vec<u8>>> {
-        let url = format!("http://{}/traces/{id}.{form}", self.site);
-        let answer = self.get(url.parse()?).await?;
-        match answer.status() {
-            StatusCode::NOT_FOUND => Ok(None),
-            _ => Ok(Some(answer.error_for_status()?.bytes().await?.to_vec())),
-        }
-    }
-
-    /// The hops, where their proxies listen, and the faults that are set.
-    ///
-    /// # Errors
-    /// When no lab answers.
-    pub async fn hops(&self) -> anyhow::Result<Vec<HopState>> {
-        let url = format!("http://{}/wire.json", self.site);
-        let answer = self.get(url.parse()?).await?;
-        answer
-            .json()
-            .await
-            .context("the lab's answer is no list of hops: is it of another version?")
-    }
-
-    /// Sets the fault of a hop, or restores it; the hops as they are then.
-    ///
-    /// # Errors
-    /// When no lab answers, or it runs no services.
-    pub async fn set(&self, hop: Hop, fault: Option<Fault>) -> anyhow::Result<Vec<HopState>> {
-        let url = format!("http://{}/wire/{}", self.site, hop.name);
-        let setting = serde_json::json!({ "fault": fault.map(Fault::name) });
-        let answer = self.send(self.client.post(url).json(&setting)).await?;
-        if !answer.status().is_success() {
-            bail!("{}", answer.text().await?.trim_end());
-        }
-        Ok(answer.json().await?)
-    }
-
-    async fn get(&self, url: Url) -> anyhow::Result<Response> {
-        self.send(self.client.get(url)).await
-    }
-
-    async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        let sent = request.send().await;
-        sent.with_context(|| {
-            format!(
-                "no lab answers at {}: start it with `lab view`, or name its address with --site",
-                self.site
-            )
-        })
-    }
-}
-
-/// What a command says of an id that leads nowhere.
-pub fn no_such_trace(id: &str) -> String {
-    format!("there is no trace {id}: `lab traces` lists those there are")
-}
-
-/// The list as lines of text: the first digits of the id, start, name, services, spans, duration, remarks.
+/// The list as text, one trace per line: first digits of the id, start, name, services, spans, duration, remarks.
 pub fn list(traces: &[Summary]) -> String {
     /// The most columns of a name, and of the services.
     const WIDEST: usize = 40;
@@ -214,7 +64,7 @@ pub fn list(traces: &[Summary]) -> String {
     text
 }
 
-/// The hops as lines of text.
+/// The hops as text, one per line.
 pub fn hops(hops: &[HopState]) -> String {
     let broken = AnsiColor::Yellow.on_default();
     let lines = hops.iter().map(
@@ -232,16 +82,10 @@ pub fn hops(hops: &[HopState]) -> String {
     lines.collect()
 }
 
-/// One trace as a tree with bars: `█` is the critical path, `░` the rest of a span; and what went over the wire.
-/// `columns` is the terminal's width.
-///
-/// # Errors
-/// When the case has no span of the trace.
-pub fn trace(case: &Case, id: TraceId, columns: usize) -> anyhow::Result<String> {
-    let tree = case.trees.iter().find(|tree| tree.trace_id == id);
-    let tree = tree.with_context(|| {
-        format!("no span of trace {id} has arrived: `lab diagnose {id}` says more")
-    })?;
+/// One trace as a tree with bars (`█` is the critical path, `░` the rest of a span) and the headers on the wire.
+/// `columns` is the terminal's width. `None` when the case has no span of the trace.
+pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
+    let tree = case.trees.iter().find(|tree| tree.trace_id == id)?;
 
     let labels: Vec<String> = tree
         .rows
@@ -258,7 +102,7 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> anyhow::Result<String>
         .map(|row| plain(row.span.service()))
         .collect();
     let service_width = widest(&mut services.iter().map(|it| it.chars().count()), 30);
-    // Name, service and duration, with two blanks behind each.
+    // Name, service and duration, each followed by two blanks.
     let taken = label_width + service_width + 12 + 6;
     let bar_width = columns.saturating_sub(taken + 20).clamp(BAR.0, BAR.1);
 
@@ -316,10 +160,10 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> anyhow::Result<String>
     if !case.wire.is_empty() {
         let _ = write!(text, "\nOn the wire:\n{}", report::wire_text(case));
     }
-    Ok(text)
+    Some(text)
 }
 
-/// Where the row hangs; in words where there is no room to draw it.
+/// The branch that leads to the row, or its depth as a number where there is no room to draw it.
 fn branch(row: &Row) -> String {
     match row.depth {
         0..=12 => row.branch(),
@@ -327,7 +171,7 @@ fn branch(row: &Row) -> String {
     }
 }
 
-/// Which of `width` cells the times touch.
+/// Which of the `width` cells the times touch.
 fn cells(tree: &Tree, times: &[(u64, u64)], width: usize) -> Vec<bool> {
     let mut cells = vec![false; width];
     let place = |time: u64| {
@@ -365,7 +209,7 @@ fn error_style() -> Style {
     AnsiColor::Red.on_default().effects(Effects::BOLD)
 }
 
-/// As on the pages: the same for a service in every trace.
+/// A service has the same colour in every trace, as on the pages.
 fn service_style(service: &str) -> Style {
     let colours = [
         AnsiColor::White,

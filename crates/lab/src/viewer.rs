@@ -4,7 +4,7 @@
 mod list;
 mod map;
 mod trace;
-pub mod wire;
+mod wire;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -58,7 +58,7 @@ impl FromRef<Site> for List {
 }
 
 /// The address of a span's page.
-fn span_address((trace, span): Place) -> String {
+pub fn span_address((trace, span): Place) -> String {
     format!("/traces/{trace}?span={span}")
 }
 
@@ -87,7 +87,6 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         )
         .route("/wire", get(wire::page))
         .route("/wire.json", get(wire::json))
-        .route("/wire/try", post(wire::experiment))
         .route("/wire/{hop}", post(wire::set))
         .with_state(Site {
             list: List::new(store),
@@ -134,8 +133,14 @@ fn not_found(title: &str, what: &str) -> Response {
     (StatusCode::NOT_FOUND, page(title, body)).into_response()
 }
 
-/// What stands in the place of the book where there is none.
-pub fn without_book() -> Response {
+/// Adds the page that stands in for the book: the viewer's pages link to its guides.
+pub fn without_book(pages: Router) -> Router {
+    pages
+        .route("/", get(async || no_book()))
+        .fallback(async || (StatusCode::NOT_FOUND, no_book()))
+}
+
+fn no_book() -> Response {
     let body = html! {
         h1 { "The book is not here" }
         p { "This lab was installed by itself; its book is in the repository that it was built from. " a href="/traces" { "Traces" } }

@@ -1,5 +1,5 @@
-//! The wire: a proxy in front of each service, which records the headers of every request byte by byte, and breaks them
-//! when it is told to. With no fault set it passes every byte on as it came.
+//! The wire: a proxy in front of each service. It records the headers of every request byte by byte and breaks them on
+//! demand. Without a fault it passes every byte on as it came.
 
 mod fault;
 mod proxy;
@@ -10,62 +10,48 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
 use traces::exchange::Exchange;
 
-pub use fault::{Fault, LATENCY};
+pub use fault::{Fault, LATENCY, UnknownFault};
 
-/// A way of a request from one service to the next.
+/// The way of a request from a caller to a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hop {
     pub name: &'static str,
-    /// Who calls.
+    /// The caller.
     pub from: &'static str,
-    /// The service that is called, which the proxy stands before.
+    /// The service that is called. The proxy stands in front of it.
     pub to: &'static str,
 }
 
-/// The hops of a request, the first one first.
-pub const HOPS: [Hop; 3] = [
-    Hop {
-        name: "client-gateway",
-        from: "fault-lab",
-        to: "api-gateway",
-    },
-    Hop {
-        name: "gateway-user",
-        from: "api-gateway",
-        to: "user-service",
-    },
-    Hop {
-        name: "user-llm",
-        from: "user-service",
-        to: "llm-service",
-    },
-];
-
-impl Hop {
-    /// The hop of that name.
-    ///
-    /// # Errors
-    /// In one sentence, which names there are.
-    pub fn named(name: &str) -> Result<Hop, String> {
-        let found = HOPS.into_iter().find(|hop| hop.name == name);
-        let names = HOPS.map(|hop| hop.name).join(", ");
-        found.ok_or_else(|| format!("there is no hop {name:?}: there are {names}"))
-    }
-
-    /// The hop to a service.
-    pub fn to(service: &str) -> Option<Hop> {
-        HOPS.into_iter().find(|hop| hop.to == service)
-    }
+/// A hop and its state, as `/wire.json` has it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HopState {
+    pub hop: String,
+    /// Where its proxy listens.
+    pub address: String,
+    /// The name of the fault that is set.
+    pub fault: Option<String>,
 }
 
-/// The most exchanges that are kept; past it the oldest goes.
+/// No proxy has a hop of this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no hop {name:?}: there are {}", known.join(", "))]
+pub struct UnknownHop {
+    pub name: String,
+    pub known: Vec<&'static str>,
+}
+
+/// The message of a lab that has no proxies.
+pub const NO_PROXIES: &str = "this lab runs no services: start it with `cargo run`, without `view`";
+
+/// The number of exchanges to keep. Past it, the oldest is dropped.
 pub const EXCHANGES: usize = 1000;
 
-/// What all proxies share: the faults that are set, and what they have seen.
+/// What all proxies share: the faults that are set and the exchanges that they have recorded.
 #[derive(Clone, Default)]
 pub struct Wire {
     inner: Arc<Mutex<Inner>>,
@@ -77,17 +63,24 @@ type Faults = BTreeMap<&'static str, Fault>;
 
 #[derive(Default)]
 struct Inner {
-    /// Where the proxies listen.
-    served: BTreeMap<&'static str, SocketAddr>,
+    /// The hops in order; an address once its proxy listens.
+    hops: Vec<(Hop, Option<SocketAddr>)>,
     faults: Faults,
-    /// In their place, while there is an experiment.
+    /// Replaces `faults` during an experiment.
     experiment: Option<Faults>,
     exchanges: VecDeque<Exchange>,
-    /// How many were there before the first one that is kept.
+    /// How many were dropped before the first one that is kept.
     forgotten: usize,
 }
 
 impl Wire {
+    /// A wire that will serve `hops`, which are shown in this order.
+    pub fn new(hops: impl IntoIterator<Item = Hop>) -> Self {
+        let wire = Wire::default();
+        wire.lock().hops = hops.into_iter().map(|hop| (hop, None)).collect();
+        wire
+    }
+
     /// Serves `hop` on `listener` from now on: every connection goes on to `target`.
     ///
     /// # Errors
@@ -99,18 +92,50 @@ impl Wire {
         target: SocketAddr,
     ) -> std::io::Result<SocketAddr> {
         let address = listener.local_addr()?;
-        self.lock().served.insert(hop.name, address);
+        let mut inner = self.lock();
+        match inner.hops.iter_mut().find(|(known, _)| *known == hop) {
+            Some((_, listens)) => *listens = Some(address),
+            None => inner.hops.push((hop, Some(address))),
+        }
+        drop(inner);
         tokio::spawn(proxy::serve(self.clone(), hop, listener, target));
         Ok(address)
     }
 
-    /// Where the proxy of a hop listens; nothing where there is none.
+    /// Where the proxy of a hop listens. `None` when it has none.
     pub fn address(&self, hop: Hop) -> Option<SocketAddr> {
-        self.lock().served.get(hop.name).copied()
+        let inner = self.lock();
+        inner.hops.iter().find(|(known, _)| *known == hop)?.1
     }
 
-    /// Sets the fault of a hop, in the place of the one that was set; `None` restores it. Requests that are on their way
-    /// are left alone.
+    /// The hop of that name, which has a proxy.
+    ///
+    /// # Errors
+    /// With the names that there are.
+    pub fn hop(&self, name: &str) -> Result<Hop, UnknownHop> {
+        let inner = self.lock();
+        let served = || inner.hops.iter().filter(|(_, address)| address.is_some());
+        let found = served().find(|(hop, _)| hop.name == name);
+        found.map(|(hop, _)| *hop).ok_or_else(|| UnknownHop {
+            name: name.to_owned(),
+            known: served().map(|(hop, _)| hop.name).collect(),
+        })
+    }
+
+    /// The hops that have a proxy, in order.
+    pub fn states(&self) -> Vec<HopState> {
+        let inner = self.lock();
+        let served = inner.hops.iter().filter_map(|(hop, address)| {
+            Some(HopState {
+                hop: hop.name.to_owned(),
+                address: (*address)?.to_string(),
+                fault: inner.faults.get(hop.name).map(|fault| fault.name()),
+            })
+        });
+        served.collect()
+    }
+
+    /// Sets the fault of a hop, or restores it with `None`. Requests that are under way are left alone.
     pub fn set(&self, hop: Hop, fault: Option<Fault>) {
         let mut inner = self.lock();
         match fault {
@@ -119,8 +144,8 @@ impl Wire {
         };
     }
 
-    /// Has this fault and no other, until what is returned is dropped: then those that are set count again. Others who ask
-    /// for the same wait until then.
+    /// Applies this fault and no other until the returned guard is dropped; then the faults that are set count again.
+    /// Other callers wait until then.
     pub async fn only(&self, hop: Hop, fault: Option<Fault>) -> Only {
         let turn = Arc::clone(&self.turns).lock_owned().await;
         let faults = fault.map(|fault| (hop.name, fault)).into_iter().collect();
@@ -136,19 +161,19 @@ impl Wire {
         self.lock().faults.get(hop.name).copied()
     }
 
-    /// What a request of a hop meets now.
+    /// The fault that a request of the hop meets now.
     fn active(&self, hop: Hop) -> Option<Fault> {
         let inner = self.lock();
         let faults = inner.experiment.as_ref().unwrap_or(&inner.faults);
         faults.get(hop.name).copied()
     }
 
-    /// What has gone over the wire, the first one first.
+    /// The recorded exchanges, the oldest first.
     pub fn exchanges(&self) -> Vec<Exchange> {
         self.lock().exchanges.iter().cloned().collect()
     }
 
-    /// Keeps an exchange; returns its number.
+    /// Keeps an exchange and returns its number.
     fn record(&self, exchange: Exchange) -> usize {
         let mut inner = self.lock();
         if inner.exchanges.len() == EXCHANGES {
@@ -159,7 +184,7 @@ impl Wire {
         inner.forgotten + inner.exchanges.len() - 1
     }
 
-    /// The answer to exchange number `number` has begun.
+    /// Records that the answer to exchange `number` has begun.
     fn answered(&self, number: usize, status: Option<u16>) {
         let mut inner = self.lock();
         let index = number.checked_sub(inner.forgotten);
@@ -175,7 +200,7 @@ impl Wire {
     }
 }
 
-/// See [`Wire::only`].
+/// Ends [`Wire::only`] when dropped.
 pub struct Only {
     wire: Wire,
     _turn: OwnedMutexGuard<()>,

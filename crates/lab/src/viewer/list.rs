@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
-use crate::list::{Filter, List};
+use crate::list::{Fields, Filter, List};
 use crate::span::shortened;
 use crate::store::Usage;
 use crate::summary::{self, Break, Summary};
@@ -21,24 +21,25 @@ use crate::waterfall::{count, look};
 /// How many traces the list shows; a filter or their id finds the others.
 const LISTED: usize = 200;
 
-/// What the address says; and what is wrong with it, in one sentence.
-type Asked = Result<Query<Filter>, QueryRejection>;
+/// The filter as the address has it.
+type Asked = Result<Query<Fields>, QueryRejection>;
 
-fn read(asked: Asked) -> (Filter, Option<String>) {
+/// The fields for the form, and the filter or what is wrong with it in one sentence.
+fn read(asked: Asked) -> (Fields, Result<Filter, String>) {
     match asked {
-        Ok(Query(filter)) => {
-            let problem = filter.check().err();
-            (filter, problem)
+        Ok(Query(fields)) => {
+            let filter = Filter::try_from(&fields).map_err(|problem| problem.to_string());
+            (fields, filter)
         }
-        Err(rejection) => (Filter::default(), Some(rejection.body_text())),
+        Err(rejection) => (Fields::default(), Err(rejection.body_text())),
     }
 }
 
-/// The summaries of all traces that pass, as JSON.
+/// The summaries of all matching traces, as JSON.
 pub async fn json(State(list): State<List>, asked: Asked) -> Response {
-    match read(asked) {
-        (_, Some(problem)) => (StatusCode::BAD_REQUEST, problem).into_response(),
-        (filter, None) => {
+    match read(asked).1 {
+        Err(problem) => (StatusCode::BAD_REQUEST, problem).into_response(),
+        Ok(filter) => {
             let found = list.find(&filter);
             Json(found.iter().map(Arc::as_ref).collect::<Vec<&Summary>>()).into_response()
         }
@@ -47,20 +48,20 @@ pub async fn json(State(list): State<List>, asked: Asked) -> Response {
 
 /// The page.
 pub async fn page(State(list): State<List>, asked: Asked) -> Response {
-    let (filter, problem) = read(asked);
+    let (fields, filter) = read(asked);
     let seen = list.store.version();
-    let (status, found) = match problem {
-        Some(_) => (StatusCode::BAD_REQUEST, Vec::new()),
-        None => (StatusCode::OK, list.find(&filter)),
+    let (status, problem, found) = match filter {
+        Err(problem) => (StatusCode::BAD_REQUEST, Some(problem), Vec::new()),
+        Ok(filter) => (StatusCode::OK, None, list.find(&filter)),
     };
-    let services = match filter.is_empty() {
+    let services = match fields.is_empty() {
         true => services(&found),
         false => services(&list.summaries()),
     };
     let body = html! {
         h1 { "Traces" }
-        (form(&filter, &services, problem.as_deref()))
-        @if problem.is_none() { (results(&found, list.usage(), &filter, seen)) }
+        (form(&fields, &services, problem.as_deref()))
+        @if problem.is_none() { (results(&found, list.usage(), &fields, seen)) }
     };
     let mut response = viewer::page("Traces", body);
     *response.status_mut() = status;
@@ -72,7 +73,7 @@ fn services(summaries: &[Arc<Summary>]) -> BTreeSet<String> {
     services.cloned().collect()
 }
 
-fn form(filter: &Filter, services: &BTreeSet<String>, problem: Option<&str>) -> Markup {
+fn form(filter: &Fields, services: &BTreeSet<String>, problem: Option<&str>) -> Markup {
     let statuses = [
         ("", "any"),
         ("error", "with an error"),
@@ -110,7 +111,7 @@ fn form(filter: &Filter, services: &BTreeSet<String>, problem: Option<&str>) -> 
     }
 }
 
-fn results(found: &[Arc<Summary>], usage: Usage, filter: &Filter, seen: u64) -> Markup {
+fn results(found: &[Arc<Summary>], usage: Usage, filter: &Fields, seen: u64) -> Markup {
     let from = filter.skip.min(found.len());
     let shown = &found[from..found.len().min(from + LISTED)];
     let breaks = summary::breaks(shown);
@@ -139,7 +140,7 @@ fn results(found: &[Arc<Summary>], usage: Usage, filter: &Filter, seen: u64) -> 
                             tbody { (row(&shown[one])) }
                         } @else {
                             tbody.apart {
-                                tr { th colspan="6" scope="rowgroup" { (apart(&group, &breaks)) } }
+                                tr { th colspan="6" scope="rowgroup" { (group_reason(&group, &breaks)) } }
                                 @for index in group { (row(&shown[index])) }
                             }
                         }
@@ -154,18 +155,17 @@ fn results(found: &[Arc<Summary>], usage: Usage, filter: &Filter, seen: u64) -> 
     }
 }
 
-/// The address of the list with the same filter and another beginning.
-fn address(filter: &Filter, skip: usize) -> String {
+/// The address of the list with the same filter and another start.
+fn address(filter: &Fields, skip: usize) -> String {
     let skip = skip.to_string();
     let pairs = filter.pairs().into_iter().chain([("skip", skip.as_str())]);
     let pairs = pairs.filter(|(_, value)| !value.is_empty());
-    match reqwest::Url::parse_with_params("http://localhost/traces", pairs) {
-        Ok(url) => format!("/traces?{}", url.query().unwrap_or_default()),
-        Err(_) => "/traces".to_owned(),
-    }
+    let query = serde_urlencoded::to_string(pairs.collect::<Vec<_>>());
+    // Pairs of texts can always be encoded.
+    format!("/traces?{}", query.unwrap_or_default())
 }
 
-fn summary_line(found: usize, shown: usize, usage: Usage, filter: &Filter) -> Markup {
+fn summary_line(found: usize, shown: usize, usage: Usage, filter: &Fields) -> Markup {
     html! {
         (count(usage.traces, "trace")) ", " (count(usage.spans, "span"))
         @if !filter.is_empty() { "; " (found) " pass the filter" }
@@ -177,8 +177,8 @@ fn summary_line(found: usize, shown: usize, usage: Usage, filter: &Filter) -> Ma
     }
 }
 
-/// Says of a group why its traces stand together.
-fn apart(group: &[usize], breaks: &[Break]) -> Markup {
+/// Says why the traces of a group stand together.
+fn group_reason(group: &[usize], breaks: &[Break]) -> Markup {
     let broken = breaks.iter().filter(|it| group.contains(&it.traces.0));
     html! {
         span.broken { "One request in " (group.len()) " traces, it seems" }

@@ -93,11 +93,8 @@ fn picture(edges: &Edges, entries: &BTreeSet<&str>) -> Markup {
 
 fn table(edges: &Edges) -> Markup {
     let link = |service: &str| {
-        let query = reqwest::Url::parse_with_params("http://localhost/", [("service", service)]);
-        let query = query.map_or_else(
-            |_| String::new(),
-            |url| url.query().unwrap_or_default().to_owned(),
-        );
+        // Pairs of texts can always be encoded.
+        let query = serde_urlencoded::to_string([("service", service)]).unwrap_or_default();
         html! { a href={ "/traces?" (query) } { (shortened(service, 200)) } }
     };
     html! {

@@ -1,10 +1,10 @@
-//! What can go wrong on a hop, on purpose.
+//! The faults that a proxy can produce.
 
 use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::{Hop, random};
+use super::random;
 
 /// What [`Fault::AddLatency`] adds.
 pub const LATENCY: Duration = Duration::from_millis(300);
@@ -39,14 +39,26 @@ pub enum Fault {
     Answer500,
 }
 
-/// How a fault is to be seen.
+/// There is no fault of this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no fault {name:?}: there are {}", names())]
+pub struct UnknownFault {
+    pub name: String,
+}
+
+fn names() -> String {
+    let names = Fault::value_variants().iter().map(|fault| fault.name());
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// What the proxy does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// The request goes on, perhaps with another head.
     PassOn,
     /// The connection ends.
     Cut,
-    /// The proxy answers 500, and the service never hears of it.
+    /// The proxy answers 500 itself; the service gets nothing.
     ServerError,
 }
 
@@ -67,15 +79,14 @@ impl Fault {
     /// The fault of that name.
     ///
     /// # Errors
-    /// In one sentence, which names there are.
-    pub fn named(name: &str) -> Result<Fault, String> {
-        Fault::from_str(name, false).map_err(|_| {
-            let names: Vec<String> = Fault::value_variants().iter().map(|it| it.name()).collect();
-            format!("there is no fault {name:?}: there are {}", names.join(", "))
+    /// With the names that there are.
+    pub fn named(name: &str) -> Result<Fault, UnknownFault> {
+        Fault::from_str(name, false).map_err(|_| UnknownFault {
+            name: name.to_owned(),
         })
     }
 
-    /// What becomes of a request.
+    /// What the proxy does with a request.
     pub fn answer(self) -> Answer {
         match self {
             Fault::Cut => Answer::Cut,
@@ -84,7 +95,7 @@ impl Fault {
         }
     }
 
-    /// How long a request is held back.
+    /// How long the proxy holds a request back.
     pub fn latency(self) -> Duration {
         match self {
             Fault::AddLatency => LATENCY,
@@ -92,7 +103,7 @@ impl Fault {
         }
     }
 
-    /// The head of a request as it is passed on: all that the fault is not about stays as it came, byte by byte.
+    /// The head of a request as the proxy passes it on. What the fault doesn't change stays as it came, byte by byte.
     pub fn apply(self, head: &[u8]) -> Vec<u8> {
         let mut changed = Vec::with_capacity(head.len() + 80);
         let mut forged = false;
@@ -106,7 +117,7 @@ impl Fault {
             let name = colon.map_or(&b""[..], |colon| &text[..colon]);
             let is = |wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
             let of_trace = is("traceparent");
-            // The empty line behind the headers.
+            // The empty line after the headers.
             if text.is_empty() && self == Fault::ForgeTraceparent && !forged {
                 changed.extend(format!("traceparent: {}\r\n", another()).bytes());
             }
@@ -142,50 +153,6 @@ impl Fault {
             changed.extend(newline);
         }
         changed
-    }
-
-    /// What happens to a request of which a hop has this fault: one sentence, for all services of the book.
-    pub fn happens(self, hop: Hop) -> String {
-        let Hop { from, to, .. } = hop;
-        match self {
-            Fault::DropTraceparent => format!(
-                "{to} finds no traceparent and begins a trace of its own; {from} gets its answer and notices nothing."
-            ),
-            Fault::ForgeTraceparent => format!(
-                "{to} believes the forged header: its SERVER span is an orphan in another trace, and all that follows joins it there."
-            ),
-            Fault::TruncateTraceparent => format!(
-                "A traceparent of 30 bytes is not valid, so {to} treats it as none and begins a trace of its own."
-            ),
-            Fault::UpperCaseValue => format!(
-                "The digits must be in lower case: {to} does not accept the header, and begins a trace of its own."
-            ),
-            Fault::UpperCaseName => format!(
-                "Names of headers are the same in any case: {to} finds TRACEPARENT as well, and the trace stays whole."
-            ),
-            Fault::DuplicateTraceparent => format!(
-                "The SDK of {to} takes the first of the two, so the trace stays whole; a strict propagator takes neither."
-            ),
-            Fault::ClearSampled => format!(
-                "{to} obeys the flag and records nothing, and so does whoever it calls: one trace is left, which ends at the call of {from}."
-            ),
-            Fault::DropTracestate => format!(
-                "The trace stays whole: tracestate is for vendors, and what they had to say is lost from {to} on."
-            ),
-            Fault::DropBaggage => format!(
-                "The trace stays whole: baggage travels beside it, and from {to} on nobody can read it."
-            ),
-            Fault::AddLatency => format!(
-                "One trace, and a gap in it: the CLIENT span of {from} begins more than {} ms before the SERVER span of {to}.",
-                LATENCY.as_millis()
-            ),
-            Fault::Cut => format!(
-                "{from} gets no answer: its CLIENT span is an error without a status, and {to} has no span, as it was never asked."
-            ),
-            Fault::Answer500 => format!(
-                "{from} gets a 500 that {to} never sent: an error on the CLIENT span, and nothing below it."
-            ),
-        }
     }
 }
 

@@ -11,8 +11,6 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use lab::book;
-use lab::services;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
@@ -41,7 +39,7 @@ enum Encoding {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let peers = peers(services::build(true).await?.join("lab"));
+    let peers = peers(PathBuf::from(env!("CARGO_BIN_EXE_lab")))?;
     println!("| receiver | from start to the first span taken, ms | MiB after it |\n|---|---|---|");
     for peer in &peers {
         let mut starts: Vec<(f64, f64)> = Vec::new();
@@ -105,8 +103,11 @@ struct Peer {
 }
 
 /// The lab first; then those of the others that are installed.
-fn peers(lab: PathBuf) -> Vec<Peer> {
-    let foreign = book::root().join("target/foreign");
+fn peers(lab: PathBuf) -> anyhow::Result<Vec<Peer>> {
+    // This program is in `target/release/deps`.
+    let program = std::env::current_exe()?;
+    let target = program.ancestors().nth(3).context("no target folder")?;
+    let foreign = target.join("foreign");
     let rotel = std::fs::read_dir(foreign.join("lib"))
         .into_iter()
         .flatten()
@@ -166,7 +167,7 @@ fn peers(lab: PathBuf) -> Vec<Peer> {
             .to_vec()
         },
     }));
-    peers
+    Ok(peers)
 }
 
 /// A receiver that runs, ended when dropped.

@@ -1,29 +1,37 @@
-//! One request through the three services with a fault set on one hop: what the fault lab of the book shows.
+//! The fault lab of the book: one request through the three services, with a fault on one hop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{Html, IntoResponse as _, Response};
+use axum::routing::post;
+use axum::{Json, Router};
 use maud::{Markup, html};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
 use opentelemetry_proto::tonic::trace::v1::{Span as Proto, Status};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
-use crate::case::Case;
-use crate::diagnose::answered_by;
-use crate::list::List;
-use crate::report::{self, Links};
-use crate::request;
-use crate::span::{Source, Span, TraceId};
-use crate::store::Store;
-use crate::waterfall::{count, picture};
-use crate::wire::{Fault, Hop, Wire, now, random};
+use lab::case::Case;
+use lab::diagnose::answered_by;
+use lab::list::List;
+use lab::report::{self, Links};
+use lab::span::{Source, Span, TraceId};
+use lab::store::Store;
+use lab::waterfall::{count, picture};
+use lab::wire::{Fault, Hop, NO_PROXIES, Wire, now, random};
+use lab::{guard, request, viewer};
+
+use crate::hops::{self, HOPS};
 
 /// How long the spans of a request may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,7 +43,7 @@ const SERVICE: &str = "fault-lab";
 const TRACESTATE: &str = "client=fault-lab";
 const BAGGAGE: &str = "session.id=42";
 
-/// A fault on a hop; no fault to see what is right.
+/// A request with a fault on one hop. `None` sends a control request without a fault.
 #[derive(Debug, Clone, Copy)]
 pub struct Experiment {
     pub hop: Hop,
@@ -96,7 +104,7 @@ impl Experiment {
         let status = error.map(|(error_type, message)| {
             attributes.push(text("error.type", &error_type));
             Status {
-                code: StatusCode::Error.into(),
+                code: SpanStatus::Error.into(),
                 message,
             }
         });
@@ -152,7 +160,7 @@ impl Experiment {
         let status = case
             .wire
             .iter()
-            .find(|it| it.hop == "client-gateway")
+            .find(|it| it.hop == HOPS[0].name)
             .and_then(|it| it.status);
         let answer = status.map_or_else(
             || "no answer".to_owned(),
@@ -161,7 +169,7 @@ impl Experiment {
         let traces = count(case.trees.len(), "trace");
         html! {
             p.outcome data-traces=(case.trees.len()) { b { (traces) ", " (answer) "." } " " @match self.fault {
-                Some(fault) => (fault.happens(self.hop)),
+                Some(fault) => (hops::outcome(fault, self.hop)),
                 None => "Every hop passes the headers on as they came.",
             } }
             @for tree in &case.trees { (picture(tree)) }
@@ -169,6 +177,60 @@ impl Experiment {
             p { "What " code { "diagnose" } " says:" }
             (report::findings(&case.findings(), links))
         }
+    }
+}
+
+/// `POST /wire/try`: sends one request with a fault and answers with the figure of it.
+pub fn routes(store: Store, wire: Wire) -> Router {
+    Router::new()
+        .route("/wire/try", post(answer))
+        .with_state((List::new(store), wire))
+}
+
+/// What the form of the fault lab asks for, by name.
+#[derive(Deserialize)]
+struct Wanted {
+    hop: String,
+    #[serde(default)]
+    fault: Option<String>,
+}
+
+async fn answer(
+    State((list, wire)): State<(List, Wire)>,
+    headers: HeaderMap,
+    Json(wanted): Json<Wanted>,
+) -> Response {
+    let refused = |status: StatusCode, problem: String| (status, problem + "\n").into_response();
+    if let Err(refused) = guard::only_our_pages(&headers) {
+        return refused;
+    }
+    let Some(gateway) = wire.address(HOPS[0]) else {
+        return refused(StatusCode::CONFLICT, NO_PROXIES.to_owned());
+    };
+    let hop = match wire.hop(&wanted.hop) {
+        Ok(hop) => hop,
+        Err(unknown) => return refused(StatusCode::NOT_FOUND, unknown.to_string()),
+    };
+    let fault = wanted.fault.filter(|name| !name.is_empty());
+    let fault = match fault.map(|name| Fault::named(&name)).transpose() {
+        Ok(fault) => fault,
+        Err(unknown) => return refused(StatusCode::NOT_FOUND, unknown.to_string()),
+    };
+    let experiment = Experiment { hop, fault };
+    let outcome = async {
+        let id = experiment.send(gateway, &wire, &list.store).await?;
+        Experiment::settled(id, &list, &wire).await
+    };
+    match outcome.await {
+        Ok(case) => {
+            let span = |place| Some(viewer::span_address(place));
+            let links = Links {
+                book: "/",
+                span: &span,
+            };
+            Html(experiment.figure(&case, &links).into_string()).into_response()
+        }
+        Err(error) => refused(StatusCode::BAD_GATEWAY, format!("{error:#}")),
     }
 }
 

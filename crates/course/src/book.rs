@@ -9,18 +9,6 @@ use mdbook_html::HtmlHandlebars;
 
 use crate::publish::{self, Home};
 
-/// The folder of `book.toml`: the one this crate was built in.
-pub fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // Two folders up: this is <root>/crates/lab.
-    here.ancestors().nth(2).unwrap_or(here).to_owned()
-}
-
-/// The same, where it is still there: a lab that was installed may have outlived it.
-pub fn root_if_there() -> Option<PathBuf> {
-    Some(root()).filter(|root| root.join("book.toml").is_file())
-}
-
 /// Builds the HTML of the book below `root` in the folder `to`, and returns where its pages are. Other renderers
 /// of `book.toml` are left out: they are checks.
 ///

@@ -1,4 +1,4 @@
-//! Starts the three services of examples/distributed_tracing as processes of their own, and stops them in order.
+//! Starts the three services of examples/distributed_tracing as processes and stops them in order.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
-use crate::book;
-use crate::wire::{HOPS, Wire};
+use crate::hops::HOPS;
+use lab::wire::Wire;
 
 /// A service finishes its requests and flushes its spans within this time, or is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(25);
@@ -21,28 +21,24 @@ const STOP_DEADLINE: Duration = Duration::from_secs(25);
 /// How soon a service exports its spans. The standard variable `OTEL_BSP_SCHEDULE_DELAY` overrides it.
 const EXPORT_DELAY_MS: &str = "200";
 
-/// Compiles the services, and the lab itself, with the cargo that runs us; returns the folder of the binaries.
+/// Compiles the services of the repository at `root`, the lab and the course with the cargo that runs this program. Returns
+/// the folder of the binaries.
 ///
 /// # Errors
-/// When they do not compile; cargo has then printed why.
-pub async fn build(release: bool) -> anyhow::Result<PathBuf> {
-    ensure!(
-        book::root_if_there().is_some(),
-        "the three services are not at {} any more: run this in the repository, or `lab view` for your own",
-        book::root().display()
-    );
+/// When they don't compile; cargo has then printed why.
+pub async fn build(root: &Path, release: bool) -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--message-format=json-render-diagnostics"]);
-    // No package is named, as in `cargo run`: so the features are the same, and nothing is compiled twice.
-    for name in CHAIN.iter().chain(&["lab"]) {
+    // Naming no package keeps the features the same as in `cargo run`, so nothing is compiled twice.
+    for name in CHAIN.iter().chain(&["course", "lab"]) {
         command.args(["--bin", &name.replace('-', "_")]);
     }
     if release {
         command.arg("--release");
     }
     command
-        .current_dir(book::root())
+        .current_dir(root)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true);

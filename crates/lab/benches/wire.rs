@@ -6,13 +6,19 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::post;
-use lab::wire::{HOPS, Wire};
+use lab::wire::{Hop, Wire};
 use reqwest::{Client, Url};
 use tokio::net::TcpListener;
 
 /// Requests of each kind in a round.
 const REQUESTS: usize = 5_000;
 const ROUNDS: usize = 5;
+
+const HOP: Hop = Hop {
+    name: "bench",
+    from: "client",
+    to: "server",
+};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -21,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
     let routes = Router::new().route("/", post(async |body: String| body));
     tokio::spawn(async move { axum::serve(listener, routes).await });
     let proxy = TcpListener::bind("127.0.0.1:0").await?;
-    let proxied = Wire::default().serve(HOPS[0], proxy, direct)?;
+    let proxied = Wire::default().serve(HOP, proxy, direct)?;
 
     let client = Client::builder().no_proxy().build()?;
     let urls = [direct, proxied].map(|address| format!("http://{address}/").parse::<Url>());

@@ -17,13 +17,13 @@ use axum::routing::get;
 use clap::ValueEnum;
 use tokio::time::{Instant, timeout_at};
 
-use crate::diagnose::{self, Rule};
-use crate::span::Span;
-use crate::store::Store;
-use crate::tree::{Row, Tree};
+use lab::diagnose::{self, Rule};
+use lab::span::Span;
+use lab::store::Store;
+use lab::tree::{Row, Tree};
 
 use project::INJECT;
-pub use project::project;
+pub use project::{project, set_up};
 
 /// How long a check waits for spans: a service exports every five seconds unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -278,7 +278,7 @@ pub fn look_at(rule: Rule, cause: &str) -> Option<(&'static str, &'static str)> 
 /// The verdict, without the reasons.
 fn judged(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, String> {
     match step {
-        Step::SetUp => Ok(format!("the lab runs, and takes spans at http://{otlp}")),
+        Step::SetUp => Ok(format!("the lab takes spans at http://{otlp}")),
         Step::LlmService => {
             let tree = LLM_SERVICE.search(all, false)?;
             Ok(format!("llm-service joined the trace {}", tree.trace_id))

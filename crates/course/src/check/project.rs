@@ -1,12 +1,57 @@
-//! Step 5: the reader's own project, whose test must pass, and fail without the line that injects the context.
+//! The steps that are checked in the reader's own project: at set-up it must compile; in step 5 its test must pass, and fail
+//! without the line that injects the context.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use tokio::process::Command;
 
+use super::Step;
+
 /// The line of the reader's project that step 5 is about.
 pub(super) const INJECT: &str = "inject_context_into_carrier(&mut headers);";
+
+/// The modules that set-up creates, in the order of the page.
+const MODULES: [&str; 5] = ["settings", "error", "logs", "delivery", "telemetry"];
+
+/// Checks that a lab answers at `site` and that the project in `folder` has the shared modules and compiles.
+///
+/// # Errors
+/// What is missing, or why it can't be found out.
+pub async fn set_up(site: &str, folder: &Path) -> anyhow::Result<String> {
+    let lab = super::ask(site, Step::SetUp).await?;
+    let library = folder.join("src/lib.rs");
+    let source = std::fs::read_to_string(&library).with_context(|| unreadable(&library))?;
+    for module in MODULES {
+        let declared = source
+            .lines()
+            .any(|line| line.trim() == format!("pub mod {module};"));
+        ensure!(
+            declared,
+            "not yet: {} has no line `pub mod {module};`",
+            library.display()
+        );
+    }
+    let output = cargo(folder)
+        .args(["build", "--color=never"])
+        .output()
+        .await
+        .context("cargo cannot be started")?;
+    let printed = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{printed}\nnot yet: the project in {} does not compile",
+        folder.display()
+    );
+    Ok(lab.replacen("passed: ", "passed: your project compiles, and ", 1))
+}
+
+fn unreadable(file: &Path) -> String {
+    format!(
+        "{} cannot be read (--project names the folder of your project)",
+        file.display()
+    )
+}
 
 /// Runs the test of the project in `folder`, which must pass, and once more in a copy without the line that injects
 /// the context, where it must fail.
@@ -15,12 +60,7 @@ pub(super) const INJECT: &str = "inject_context_into_carrier(&mut headers);";
 /// What is missing, or why it cannot be found out.
 pub async fn project(folder: &Path) -> anyhow::Result<String> {
     let outgoing = folder.join("src/outgoing.rs");
-    let source = std::fs::read_to_string(&outgoing).with_context(|| {
-        format!(
-            "{} cannot be read (--project names the folder of your project)",
-            outgoing.display()
-        )
-    })?;
+    let source = std::fs::read_to_string(&outgoing).with_context(|| unreadable(&outgoing))?;
     ensure!(
         source.lines().any(|line| line.trim() == INJECT),
         "not yet: {} has no line `{INJECT}`",

@@ -4,7 +4,7 @@
 //! `cargo bench --bench large_trace`. Needs ChromeDriver. The browser draws without a graphics card.
 
 #[allow(dead_code)] // of it, what opens and measures a page
-#[path = "../tests/support/browser.rs"]
+#[path = "../../../tests/support/browser.rs"]
 mod browser;
 
 use std::time::Instant;

@@ -1,0 +1,71 @@
+//! The hops between the book's services, and what each fault does there.
+
+use lab::wire::{Fault, Hop, LATENCY};
+
+/// The hops of a request, the first one first.
+pub const HOPS: [Hop; 3] = [
+    Hop {
+        name: "client-gateway",
+        from: "fault-lab",
+        to: "api-gateway",
+    },
+    Hop {
+        name: "gateway-user",
+        from: "api-gateway",
+        to: "user-service",
+    },
+    Hop {
+        name: "user-llm",
+        from: "user-service",
+        to: "llm-service",
+    },
+];
+
+/// The hop to a service of the book.
+pub fn to(service: &str) -> Option<Hop> {
+    HOPS.into_iter().find(|hop| hop.to == service)
+}
+
+/// What the book's services do with a request that meets `fault` on `hop`, in one sentence.
+pub fn outcome(fault: Fault, hop: Hop) -> String {
+    let Hop { from, to, .. } = hop;
+    match fault {
+        Fault::DropTraceparent => format!(
+            "{to} finds no traceparent and begins a trace of its own; {from} gets its answer and notices nothing."
+        ),
+        Fault::ForgeTraceparent => format!(
+            "{to} believes the forged header: its SERVER span is an orphan in another trace, and all that follows joins it there."
+        ),
+        Fault::TruncateTraceparent => format!(
+            "A traceparent of 30 bytes is not valid, so {to} treats it as none and begins a trace of its own."
+        ),
+        Fault::UpperCaseValue => format!(
+            "The digits must be in lower case: {to} does not accept the header, and begins a trace of its own."
+        ),
+        Fault::UpperCaseName => format!(
+            "Names of headers are the same in any case: {to} finds TRACEPARENT as well, and the trace stays whole."
+        ),
+        Fault::DuplicateTraceparent => format!(
+            "The SDK of {to} takes the first of the two, so the trace stays whole; a strict propagator takes neither."
+        ),
+        Fault::ClearSampled => format!(
+            "{to} obeys the flag and records nothing, and so does whoever it calls: one trace is left, which ends at the call of {from}."
+        ),
+        Fault::DropTracestate => format!(
+            "The trace stays whole: tracestate is for vendors, and what they had to say is lost from {to} on."
+        ),
+        Fault::DropBaggage => format!(
+            "The trace stays whole: baggage travels beside it, and from {to} on nobody can read it."
+        ),
+        Fault::AddLatency => format!(
+            "One trace, and a gap in it: the CLIENT span of {from} begins more than {} ms before the SERVER span of {to}.",
+            LATENCY.as_millis()
+        ),
+        Fault::Cut => format!(
+            "{from} gets no answer: its CLIENT span is an error without a status, and {to} has no span, as it was never asked."
+        ),
+        Fault::Answer500 => format!(
+            "{from} gets a 500 that {to} never sent: an error on the CLIENT span, and nothing below it."
+        ),
+    }
+}

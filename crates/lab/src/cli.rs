@@ -1,0 +1,202 @@
+//! The command line: the options of a lab that serves, and the commands that ask a running lab. The book's own program
+//! offers the same commands.
+
+mod ask;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::server::{Addresses, Server};
+use crate::session::{self, Opened, Recorder};
+use crate::store::{Limits, Store};
+use crate::{grpc, otlp, output, receiver, span, viewer};
+
+pub use ask::{Ask, Site};
+
+/// What a lab that receives can be told.
+#[derive(Args)]
+pub struct Options {
+    /// Where to serve the traces. Port 0 takes a free port.
+    #[arg(
+        long,
+        env = "LAB_SITE",
+        hide_env_values = true,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:3000",
+        help_heading = "Addresses"
+    )]
+    site: SocketAddr,
+    /// Where to receive spans over OTLP/HTTP.
+    #[arg(
+        long,
+        env = "LAB_OTLP",
+        hide_env_values = true,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:4318",
+        help_heading = "Addresses"
+    )]
+    otlp: SocketAddr,
+    /// Where to receive spans over OTLP/gRPC.
+    #[arg(
+        long,
+        env = "LAB_GRPC",
+        hide_env_values = true,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:4317",
+        help_heading = "Addresses"
+    )]
+    grpc: SocketAddr,
+    /// Shows the spans of a file from the start: OTLP JSON, one request per line, as --save and the OpenTelemetry
+    /// Collector write it. Can be given several times.
+    #[arg(long, value_name = "FILE", help_heading = "Session")]
+    open: Vec<PathBuf>,
+    /// Appends what is received to a file, as OTLP JSON, one request per line.
+    #[arg(long, value_name = "FILE", help_heading = "Session")]
+    save: Option<PathBuf>,
+    /// The number of spans to keep. Past it, the oldest trace is dropped.
+    #[arg(long, value_name = "SPANS", default_value_t = Limits::default().spans, help_heading = "Limits")]
+    max_spans: usize,
+    /// The number of bytes of spans to keep. Past it, the oldest trace is dropped.
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().bytes, help_heading = "Limits")]
+    max_bytes: usize,
+    /// The number of connections to take at each address. Further ones are answered 429.
+    #[arg(
+        long,
+        value_name = "CONNECTIONS",
+        default_value_t = 250,
+        help_heading = "Limits"
+    )]
+    max_connections: usize,
+}
+
+impl Options {
+    /// Listens at the addresses and opens the files.
+    ///
+    /// # Errors
+    /// When an address is taken, or a file can't be read or written.
+    pub async fn bind(self) -> anyhow::Result<Server> {
+        let addresses = Addresses {
+            site: self.site,
+            otlp: self.otlp,
+            grpc: self.grpc,
+        };
+        let store = Store::new(Limits {
+            spans: self.max_spans,
+            bytes: self.max_bytes,
+        });
+        // A lab that can't start must not touch a file.
+        let mut server = Server::bind(addresses, store.clone(), self.max_connections).await?;
+        for path in &self.open {
+            let Opened {
+                spans,
+                unread,
+                problems,
+            } = session::open(path)?;
+            let path = path.display();
+            if let Some(problem) = problems.first() {
+                eprintln!(
+                    "Warning: {path}: {unread} of its documents cannot be read whole, the first: {problem}"
+                );
+            }
+            let count = spans.len();
+            store.add(spans);
+            output::print(&format!("Opened   {path}: {count} spans\n"));
+        }
+        if let Some(path) = &self.save {
+            server.store = store.recorded_by(Recorder::append(path)?);
+        }
+        Ok(server)
+    }
+}
+
+/// The fixed limits and some examples, for the long help of the program that is called `program`.
+pub fn notes(program: &str) -> String {
+    let examples = [
+        ("view", "look at the traces of your own services"),
+        ("", ""),
+        ("view --save today.jsonl", "and keep them"),
+        (
+            "traces --status error --min 100ms",
+            "slow requests that failed",
+        ),
+        ("trace", "the newest trace"),
+        ("diagnose", "what is wrong with it"),
+    ];
+    let width = program.len() + 36;
+    let examples: String = examples
+        .iter()
+        .map(|(command, purpose)| match command.is_empty() {
+            true => "  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 my-service\n".to_owned(),
+            false => format!("  {:width$}{purpose}\n", format!("{program} {command}")),
+        })
+        .collect();
+    format!(
+        "Fixed limits, past which a request is refused with a reason:\n  \
+         a body, unpacked    {} bytes over HTTP (413), {} over gRPC\n  \
+         spans in a request  {} (400)\n  \
+         a name or a value   {} bytes (its span is rejected, the others are taken)\n  \
+         levels of a value   {} (likewise)\n  \
+         a dropped file      {} bytes (413)\n\n\
+         Examples:\n{}",
+        receiver::BODY_LIMIT,
+        grpc::MESSAGE_LIMIT,
+        otlp::SPANS_LIMIT,
+        span::TEXT_LIMIT,
+        span::DEPTH_LIMIT,
+        viewer::IMPORT_LIMIT,
+        examples.trim_end(),
+    )
+}
+
+/// Prints the completions of a shell for `command`.
+///
+/// # Errors
+/// When standard output can't be written.
+pub fn completions(shell: clap_complete::Shell, command: &mut clap::Command) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, command, name, &mut script);
+    output::write(&script)
+}
+
+/// 0, or 1 after the error has been printed.
+pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Ends at Ctrl-C; on Unix also at SIGTERM and at SIGHUP, which a closing terminal sends.
+///
+/// # Errors
+/// When the signals can't be listened to.
+#[cfg(unix)]
+pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
+}
+
+/// Ends at Ctrl-C.
+///
+/// # Errors
+/// None on this system.
+#[cfg(not(unix))]
+pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    Ok(async { drop(tokio::signal::ctrl_c().await) })
+}

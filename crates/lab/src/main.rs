@@ -1,0 +1,48 @@
+//! The `lab` command.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use lab::cli::{self, Ask, Options};
+use lab::{server, viewer};
+
+/// A receiver and viewer of traces for the services on your own machine.
+#[derive(Parser)]
+#[command(name = "lab", version, arg_required_else_help = true, after_long_help = cli::notes("lab"), max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Receives traces and shows them, until Ctrl-C.
+    #[command(after_long_help = cli::notes("lab"))]
+    View(Options),
+    #[command(flatten)]
+    Ask(Ask),
+    /// Prints the completions of a shell.
+    ///
+    /// For bash: lab completions bash > ~/.local/share/bash-completion/completions/lab
+    Completions { shell: clap_complete::Shell },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    cli::exit_code(run(Cli::parse().command).await)
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::View(options) => {
+            let stopped = cli::stop_signal()?;
+            let server = options.bind().await?;
+            lab::print(&server.welcome(None));
+            let pages =
+                viewer::without_book(server::pages(server.store.clone(), server.wire.clone()));
+            server.serve(pages, stopped).await
+        }
+        Command::Ask(ask) => ask.run().await,
+        Command::Completions { shell } => cli::completions(shell, &mut Cli::command()),
+    }
+}
