@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use lab::receiver;
 use lab::services::{self, Plan, Service};
-use lab::span::{Span, TraceId};
+use lab::span::{Span, SpanKind, TraceId};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use lab::wire::{Fault, Hop, Wire};
@@ -420,7 +420,7 @@ pub fn shape(tree: &Tree) -> String {
 }
 
 /// The first span of that name.
-pub fn span<'a>(tree: &'a Tree, name: &str, kind: &str) -> &'a Span {
+pub fn span<'a>(tree: &'a Tree, name: &str, kind: SpanKind) -> &'a Span {
     let found = tree
         .rows
         .iter()

@@ -152,10 +152,10 @@ impl Filter {
 
     fn has_text(&self, summary: &Summary, store: &Store) -> bool {
         let text = self.text.trim().to_lowercase();
-        if text.is_empty() || summary.trace_id.contains(&text) {
+        if text.is_empty() || summary.trace_id.to_string().contains(&text) {
             return true;
         }
-        let spans = TraceId::parse(&summary.trace_id).and_then(|id| store.trace(id));
+        let spans = store.trace(summary.trace_id);
         spans.is_some_and(|spans| spans.iter().any(|span| contains(span, &text)))
     }
 }

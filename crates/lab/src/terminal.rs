@@ -67,8 +67,8 @@ impl Lab {
     /// When no lab answers, or there is no such trace, or more than one.
     pub async fn trace(&self, id: Option<&str>) -> anyhow::Result<Vec<u8>> {
         let id = self.id(id).await?.context("there is no trace yet")?;
-        let json = self.document(&id, "json").await?;
-        json.with_context(|| no_such_trace(&id))
+        let json = self.document(id, "json").await?;
+        json.with_context(|| no_such_trace(&id.to_string()))
     }
 
     /// The case of the request that such a trace is of, and the id; nothing where the lab knows nothing of it.
@@ -79,28 +79,28 @@ impl Lab {
         let Some(id) = self.id(id).await? else {
             return Ok(None);
         };
-        let Some(json) = self.document(&id, "case.json").await? else {
+        let Some(json) = self.document(id, "case.json").await? else {
             return Ok(None);
         };
         let case = Case::read(&json).map_err(anyhow::Error::msg)?;
-        Ok(TraceId::parse(&id).map(|id| (id, case)))
+        Ok(Some((id, case)))
     }
 
     /// The whole id; nothing where there is no trace at all.
-    async fn id(&self, id: Option<&str>) -> anyhow::Result<Option<String>> {
-        if let Some(id) = id.filter(|id| TraceId::parse(id).is_some()) {
-            return Ok(Some(id.to_lowercase()));
+    async fn id(&self, id: Option<&str>) -> anyhow::Result<Option<TraceId>> {
+        if let Some(id) = id.and_then(TraceId::parse) {
+            return Ok(Some(id));
         }
         let traces = self.traces(&Filter::default()).await?;
         let Some(start) = id.map(|id| id.trim().to_lowercase()) else {
-            return Ok(traces.first().map(|newest| newest.trace_id.clone()));
+            return Ok(traces.first().map(|newest| newest.trace_id));
         };
         let found = traces
             .iter()
-            .filter(|trace| trace.trace_id.starts_with(&start));
+            .filter(|trace| trace.trace_id.to_string().starts_with(&start));
         let found: Vec<_> = found.collect();
         match found[..] {
-            [only] => Ok(Some(only.trace_id.clone())),
+            [only] => Ok(Some(only.trace_id)),
             [] => bail!("no trace begins with {start:?}: `lab traces` lists those there are"),
             _ => bail!(
                 "{} traces begin with {start:?}: write more of the id",
@@ -110,7 +110,7 @@ impl Lab {
     }
 
     /// A form of a trace; nothing where there is no such trace.
-    async fn document(&self, id: &str, form: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    async fn document(&self, id: TraceId, form: &str) -> anyhow::Result<Option<Vec<u8>>> {
         let url = format!("http://{}/traces/{id}.{form}", self.site);
         let answer = self.get(url.parse()?).await?;
         match answer.status() {
@@ -201,7 +201,7 @@ pub fn list(traces: &[Summary]) -> String {
         let start = jiff::Timestamp::from_nanosecond(trace.start_time_unix_nano.into());
         let line = format!(
             "{}  {}  {}  {}  {:>spans$}  {:>durations$}  {}",
-            styled(dimmed, trace.trace_id.get(..8).unwrap_or_default()),
+            styled(dimmed, &trace.trace_id.to_string()[..8]),
             start.map_or_else(|_| String::new(), |start| format!("{start:.0}")),
             fitted(&row[0], names),
             fitted(&row[1], services),
