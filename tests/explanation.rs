@@ -25,7 +25,7 @@ use explanation::parents::{outer, outer_below, parents, remote, work};
 use explanation::{Bridge, recorded};
 use lab::diagnose::diagnose;
 use lab::otlp;
-use lab::span::{Span, SpanId};
+use lab::span::{Span, SpanId, SpanKind};
 use lab::store::{Limits, Store};
 use lab::wire::{Fault, LATENCY};
 use opentelemetry::trace::FutureExt as _;
@@ -69,8 +69,8 @@ async fn one_header_holds_the_ids_of_the_caller_and_both_ends_record_them() {
     let hop = hop.expect("one request");
     assert_eq!(hop.delivered.as_ref(), Some(&hop.sent));
     let tree = stopped.only_tree();
-    let caller = span(&tree, "POST /process", "CLIENT");
-    let called = span(&tree, "POST /process", "SERVER");
+    let caller = span(&tree, "POST /process", SpanKind::Client);
+    let called = span(&tree, "POST /process", SpanKind::Server);
     let header = hop
         .sent
         .lines()
@@ -334,8 +334,8 @@ async fn a_slow_way_and_a_process_that_stands_still_give_the_same_trace() {
     for stopped in [slow, still] {
         let tree = stopped.only_tree();
         let latency = u64::try_from(LATENCY.as_nanos()).expect("a short time");
-        assert!(span(&tree, "POST /generate", "CLIENT").duration() >= latency);
-        assert!(span(&tree, "POST /generate", "SERVER").duration() < latency);
+        assert!(span(&tree, "POST /generate", SpanKind::Client).duration() >= latency);
+        assert!(span(&tree, "POST /generate", SpanKind::Server).duration() < latency);
         assert_eq!(diagnose(&stopped.trees(), &[]), []);
         check("what-a-trace-cannot-tell/slow.html", &figures(&[tree])).unwrap();
     }
@@ -428,7 +428,7 @@ fn a_span_is_as_long_whether_it_waits_or_works() {
         .into_iter()
         .zip(used.take())
     {
-        let span = span(tree, name, "INTERNAL");
+        let span = span(tree, name, SpanKind::Internal);
         let length = Duration::from_nanos(span.duration());
         assert!(length >= Duration::from_millis(100), "{name}: {length:?}");
         let busy = span.attribute("busy_ns").and_then(|it| it.parse().ok());

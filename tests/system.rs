@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
+use lab::span::SpanKind;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -31,7 +32,7 @@ async fn a_valid_request_gives_one_trace_through_three_services() {
     assert_eq!(shape(&tree), WHOLE);
     assert!(tree.is_whole());
 
-    let server = span(&tree, "POST /api/query", "SERVER");
+    let server = span(&tree, "POST /api/query", SpanKind::Server);
     assert_eq!(
         server.attribute("http.request.method").as_deref(),
         Some("POST")
@@ -42,7 +43,7 @@ async fn a_valid_request_gives_one_trace_through_three_services() {
     );
     assert_eq!(server.attribute("url.path").as_deref(), Some("/api/query"));
     assert_eq!(server.attribute("url.scheme").as_deref(), Some("http"));
-    let call = span(&tree, "POST /process", "CLIENT");
+    let call = span(&tree, "POST /process", SpanKind::Client);
     assert_eq!(
         call.attribute("server.address").as_deref(),
         Some("127.0.0.1")
@@ -53,7 +54,7 @@ async fn a_valid_request_gives_one_trace_through_three_services() {
             .ends_with("/process")
     );
     assert!(call.attribute("server.port").is_some());
-    let check = span(&tree, "validate_user", "INTERNAL");
+    let check = span(&tree, "validate_user", SpanKind::Internal);
     assert_eq!(
         check.attribute("honeyhive_event_type").as_deref(),
         Some("tool")
@@ -62,7 +63,7 @@ async fn a_valid_request_gives_one_trace_through_three_services() {
         check.attribute("honeyhive_metadata.user.valid").as_deref(),
         Some("true")
     );
-    let chat = span(&tree, "chat offline", "INTERNAL");
+    let chat = span(&tree, "chat offline", SpanKind::Internal);
     assert_eq!(
         chat.attribute("honeyhive_event_type").as_deref(),
         Some("model")
@@ -160,7 +161,7 @@ POST /api/query SERVER api-gateway http 403
 "
     );
     assert_eq!(
-        span(&tree, "validate_user", "INTERNAL").status_message(),
+        span(&tree, "validate_user", SpanKind::Internal).status_message(),
         "Invalid user"
     );
 }
@@ -594,12 +595,12 @@ async fn the_trace_and_baggage_of_a_foreign_caller_are_continued() {
 
     let tree = system.stop().await.only_tree();
     assert_eq!(tree.trace_id.to_string(), TRACE_ID);
-    let server = span(&tree, "POST /api/query", "SERVER");
+    let server = span(&tree, "POST /api/query", SpanKind::Server);
     assert_eq!(
         server.parent.map(|id| id.to_string()).as_deref(),
         Some(PARENT_ID)
     );
-    let call = span(&tree, "POST /generate", "CLIENT");
+    let call = span(&tree, "POST /generate", SpanKind::Client);
     assert_eq!(
         capture.header("traceparent"),
         format!("00-{TRACE_ID}-{}-01", call.id)
@@ -725,7 +726,7 @@ async fn with_openai(setup: Setup) -> (String, support::Stopped) {
 async fn an_openai_compatible_server_answers_and_nothing_secret_is_recorded() {
     let (recorded, stopped) = with_openai(Setup::default()).await;
     let tree = stopped.only_tree();
-    let chat = span(&tree, "chat gpt-test", "CLIENT");
+    let chat = span(&tree, "chat gpt-test", SpanKind::Client);
     assert_eq!(
         chat.attribute("gen_ai.provider.name").as_deref(),
         Some("openai")
@@ -792,7 +793,7 @@ async fn a_model_that_does_not_count_tokens_has_no_token_counts() {
     );
     let tree = system.stop().await.only_tree();
     assert_eq!(
-        span(&tree, "chat m", "CLIENT").attribute("gen_ai.usage.input_tokens"),
+        span(&tree, "chat m", SpanKind::Client).attribute("gen_ai.usage.input_tokens"),
         None
     );
 }
@@ -802,7 +803,7 @@ async fn prompts_and_answers_are_recorded_where_that_was_asked_for() {
     let variable = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
     let (_, stopped) = with_openai(Setup::default().with("llm-service", variable, "true")).await;
     let tree = stopped.only_tree();
-    let chat = span(&tree, "chat gpt-test", "CLIENT");
+    let chat = span(&tree, "chat gpt-test", SpanKind::Client);
     let message = |role: &str, text: &str| {
         json!([{ "role": role, "parts": [{ "type": "text", "content": text }] }]).to_string()
     };

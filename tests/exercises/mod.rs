@@ -22,7 +22,7 @@ use lab::diagnose::{Rule, diagnose};
 use lab::list::List;
 use lab::report::{self, Links};
 use lab::request;
-use lab::span::target;
+use lab::span::{SpanKind, target};
 use lab::tree::Tree;
 use lab::wire::Fault;
 use reqwest::RequestBuilder;
@@ -364,15 +364,17 @@ async fn a_cached_answer_calls_nobody_and_links_to_the_trace_that_asked() {
     let called_nobody = WHOLE.split_inclusive('\n').take(4).collect::<String>();
     assert_eq!(shape(cached), called_nobody);
     let hit = |tree| {
-        let span = span(tree, "POST /process", "SERVER");
+        let span = span(tree, "POST /process", SpanKind::Server);
         span.attribute("honeyhive_metadata.cache.hit")
     };
     assert_eq!(hit(asked).as_deref(), Some("false"));
     assert_eq!(hit(cached).as_deref(), Some("true"));
     // Who may ask is never looked up.
     assert_eq!(hit(refused), None);
-    let asker = span(asked, "POST /process", "SERVER");
-    let links = span(cached, "POST /process", "SERVER").proto().links;
+    let asker = span(asked, "POST /process", SpanKind::Server);
+    let links = span(cached, "POST /process", SpanKind::Server)
+        .proto()
+        .links;
     let targets: Vec<_> = links.iter().map(target).collect();
     assert_eq!(targets, [Some((asked.trace_id, asker.id))]);
     check("exercises/cache.html", &figures(&trees[..2])).unwrap();
@@ -407,7 +409,8 @@ async fn the_plan_gets_to_the_last_service_and_a_client_cannot_forge_it() {
     let mut lines = String::new();
     for (tree, user_id) in trees(&stopped).iter().zip(users) {
         assert_eq!(shape(tree), WHOLE);
-        let plan = span(tree, "POST /generate", "SERVER").attribute("honeyhive_metadata.plan");
+        let plan =
+            span(tree, "POST /generate", SpanKind::Server).attribute("honeyhive_metadata.plan");
         let plan = plan.expect("a plan");
         lines.push_str(&format!("{user_id:10}  honeyhive_metadata.plan = {plan}\n"));
     }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use course::services::{Plan, Service};
 use lab::diagnose::diagnose;
 use lab::receiver;
+use lab::span::SpanKind;
 use lab::tree::Tree;
 use message_queues::nats;
 use message_queues::queue::Queue as _;
@@ -146,8 +147,8 @@ async fn a_message_joins_the_trace_of_its_request(broker: &Broker) {
     let trees = compare("one-trace", &stop(worker, system).await, QUEUED);
     let port = broker.url.rsplit_once(':').expect("a port").1;
     for (name, kind, operation) in [
-        ("send queries", "PRODUCER", "send"),
-        ("process queries", "CONSUMER", "process"),
+        ("send queries", SpanKind::Producer, "send"),
+        ("process queries", SpanKind::Consumer, "process"),
     ] {
         let span = span(&trees[0], name, kind);
         for (key, value) in [
@@ -223,7 +224,7 @@ POST /api/query SERVER api-gateway http 202
 
 /// The last dead letter belongs to the PRODUCER span of `tree`.
 async fn is_kept(broker: &Broker, tree: &Tree) {
-    let producer = &span(tree, "send queries", "PRODUCER");
+    let producer = &span(tree, "send queries", SpanKind::Producer);
     let expected = format!("00-{}-{}-01", producer.trace_id, producer.id);
     assert_eq!(broker.dead_letter().await, expected);
 }
@@ -235,7 +236,7 @@ async fn what_is_refused_is_not_tried_again(broker: &Broker) {
     settled(&system, &id, "Dead").await;
     let tree = stop(worker, system).await.only_tree();
     assert_eq!(deliveries(&tree), ["1"]);
-    let failed = span(&tree, "process queries", "CONSUMER");
+    let failed = span(&tree, "process queries", SpanKind::Consumer);
     assert_eq!(failed.attribute("error.type").as_deref(), Some("403"));
     is_kept(broker, &tree).await;
 }
@@ -264,9 +265,9 @@ POST /api/query SERVER api-gateway http 202
     let [first, second, batch] = &trees[..] else {
         panic!("three traces");
     };
-    let batch = span(batch, "process queries", "CONSUMER");
+    let batch = span(batch, "process queries", SpanKind::Consumer);
     let senders = [first, second].map(|tree| {
-        let producer = span(tree, "send queries", "PRODUCER");
+        let producer = span(tree, "send queries", SpanKind::Producer);
         (producer.trace_id, producer.id)
     });
     assert_eq!(*batch.links, senders);

@@ -16,7 +16,7 @@ use course::services::{Plan, Service};
 use futures_util::stream::{self, StreamExt as _};
 use lab::diagnose::diagnose;
 use lab::receiver;
-use lab::span::Span;
+use lab::span::{Span, SpanKind};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use lab::{jaeger, tree};
@@ -225,7 +225,7 @@ async fn three_variables_put_a_real_model_into_the_trace() {
     let tree = stopped.only_tree();
     let expected = WHOLE.replace("chat offline INTERNAL", &format!("{CHAT} CLIENT"));
     assert_eq!(shape(&tree), expected);
-    let chat = span(&tree, CHAT, "CLIENT");
+    let chat = span(&tree, CHAT, SpanKind::Client);
     assert!(number(chat, "gen_ai.usage.input_tokens") > 0);
     assert_eq!(number(chat, "gen_ai.usage.output_tokens"), 16);
     check("real-llm/whole.html", &figures(&[tree])).unwrap();
@@ -246,7 +246,7 @@ async fn a_real_models_answer_comes_in_pieces_under_one_span_that_knows_when_the
         shape(&tree),
         format!("POST /generate SERVER llm-service http 200\n  {CHAT} CLIENT llm-service\n")
     );
-    let chat = span(&tree, CHAT, "CLIENT");
+    let chat = span(&tree, CHAT, SpanKind::Client);
     assert!(number(chat, "gen_ai.usage.input_tokens") > 0);
     let proto = chat.proto();
     let [first] = &proto.events[..] else {
@@ -311,7 +311,7 @@ async fn of_a_model_that_is_killed_in_mid_answer_the_client_keeps_what_came_and_
             "POST /generate SERVER llm-service http 200\n  {CHAT} CLIENT llm-service error cut_off\n"
         )
     );
-    let chat = span(&tree, CHAT, "CLIENT");
+    let chat = span(&tree, CHAT, SpanKind::Client);
     assert_eq!(
         chat.attribute("gen_ai.response.finish_reasons").as_deref(),
         Some("[\"error\"]")
@@ -353,7 +353,7 @@ async fn an_answer_is_read_however_it_is_cut_and_written() {
             assert_eq!(text(&answer), "one two", "{way}, {cut}");
             assert!(answer.ends_with(WHOLE_ANSWER), "{way}, {cut}: {answer}");
             let (tree, _) = streaming.stop().await;
-            let chat = span(&tree, CHAT, "CLIENT");
+            let chat = span(&tree, CHAT, SpanKind::Client);
             assert!(!chat.is_error(), "{way}, {cut}");
             let found = ["finish_reasons", "model", "id"];
             let found = found.map(|name| chat.attribute(&format!("gen_ai.response.{name}")));
@@ -374,7 +374,7 @@ async fn an_answer_without_a_word_has_a_first_chunk_and_no_first_token() {
     let streaming = Streaming::start(address, &[]).await;
     assert_eq!(read(streaming.ask("?").await).await, WHOLE_ANSWER);
     let (tree, _) = streaming.stop().await;
-    let chat = span(&tree, CHAT, "CLIENT");
+    let chat = span(&tree, CHAT, SpanKind::Client);
     assert!(chat.proto().events.is_empty());
     let first_chunk = chat.attribute("gen_ai.response.time_to_first_chunk");
     assert!(first_chunk.is_some());
@@ -550,7 +550,7 @@ async fn prompts_and_answers_are_on_the_span_only_when_that_is_asked_for() {
         read(streaming.ask(PROMPT).await).await;
         let (tree, log) = streaming.stop().await;
         keeps_secrets(&[log.lines().join("\n")]);
-        let chat = span(&tree, CHAT, "CLIENT");
+        let chat = span(&tree, CHAT, SpanKind::Client);
         if !asked {
             keeps_secrets(&[sent(&tree)]);
             continue;
@@ -600,7 +600,7 @@ async fn a_client_that_goes_ends_the_call_and_its_span_with_what_was_known() {
     drop(answer);
     within_reason(gone.notified()).await;
     let (tree, _) = streaming.stop().await;
-    let chat = span(&tree, CHAT, "CLIENT");
+    let chat = span(&tree, CHAT, SpanKind::Client);
     assert!(!chat.is_error(), "the model did nothing wrong");
     assert_eq!(
         chat.attribute("gen_ai.response.id").as_deref(),
@@ -652,7 +652,7 @@ async fn a_models_server_is_told_of_the_trace_only_when_it_is_ours() {
         let traceparent = headers
             .get("traceparent")
             .map(|it| it.to_str().expect("text"));
-        let chat = span(&tree, CHAT, "CLIENT");
+        let chat = span(&tree, CHAT, SpanKind::Client);
         let expected = format!("00-{}-{}-01", chat.trace_id, chat.id);
         assert_eq!(traceparent, ours.then_some(expected.as_str()));
         assert_eq!(headers.contains_key("baggage"), ours);

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::http::{HeaderMap, HeaderName};
 use lab::diagnose::{Rule, diagnose};
 use lab::receiver;
-use lab::span::Span;
+use lab::span::{Span, SpanKind};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use reqwest::Response;
@@ -296,7 +296,7 @@ async fn a_sidecar_that_is_down_is_a_503_and_its_callers_proxy_says_why() {
     assert_eq!(answer.status(), 502);
     system.stop().await;
     let trees = arrived(&store, 9).await;
-    let call = span(&trees[0], "POST /generate", "CLIENT");
+    let call = span(&trees[0], "POST /generate", SpanKind::Client);
     assert_eq!(call.attribute("error.type").as_deref(), Some("503"));
     // It has tried three times, and has a span for all of them.
     let last = &trees[0].rows[8].span;
@@ -329,7 +329,7 @@ async fn a_refusal_is_an_error_of_the_calling_side_alone() {
     }
     for tree in arrived(&ground.store, 2).await {
         let proxy = &tree.rows[0].span;
-        assert_eq!(proxy.is_error(), proxy.kind() == "CLIENT");
+        assert_eq!(proxy.is_error(), proxy.kind() == SpanKind::Client);
         assert_eq!(proxy.attribute("http.status_code").as_deref(), Some("404"));
         assert_eq!(proxy.attribute("http.response.status_code"), None);
     }

@@ -6,6 +6,7 @@ use lab::case::Case;
 use lab::diagnose::Rule;
 use lab::otlp;
 use lab::report::{self, Links};
+use lab::span::SpanKind;
 use lab::tree::Tree;
 use regex::Regex;
 
@@ -260,7 +261,7 @@ async fn baggage_is_on_no_span_that_nobody_copies_it_to() {
     for (way, tenant) in [("broken", None), ("repaired", Some("acme"))] {
         let ran = run("baggage-not-copied", way).await.well();
         let tree = ran.trees().pop().expect("a trace");
-        let span = crate::support::span(&tree, "pay", "INTERNAL");
+        let span = crate::support::span(&tree, "pay", SpanKind::Internal);
         assert_eq!(span.attribute("tenant").as_deref(), tenant, "{way}");
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use lab::span::SpanKind;
 use serde_yaml_ng::Value;
 use test_propagation::faults::Fault;
 
@@ -34,7 +35,7 @@ async fn the_service_of_the_tutorial_keeps_the_contract() {
     let servers = trees[0]
         .rows
         .iter()
-        .filter(|row| row.span.kind() == "SERVER");
+        .filter(|row| row.span.kind() == SpanKind::Server);
     assert_eq!(servers.count(), 3, "the sampled ones");
     check("test-propagation/sound.html", &figures(&trees)).unwrap();
 }

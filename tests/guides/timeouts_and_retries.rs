@@ -8,6 +8,7 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::from_fn;
 use axum::routing::{get, post};
+use lab::span::SpanKind;
 use reqwest::Response;
 use serde_json::json;
 use timeouts_and_retries::budget::keep_budget;
@@ -57,7 +58,7 @@ async fn what_fails_twice_and_then_works_is_one_trace_without_an_error_at_its_to
         .rows
         .iter()
         .map(|row| &row.span)
-        .filter(|span| span.kind() == "CLIENT");
+        .filter(|span| span.kind() == SpanKind::Client);
     let counts = counts.map(|span| {
         span.attribute("http.request.resend_count")
             .unwrap_or_default()
@@ -187,7 +188,7 @@ async fn what_is_refused_is_asked_once() {
         .only_tree()
         .rows
         .iter()
-        .filter(|row| row.span.kind() == "CLIENT")
+        .filter(|row| row.span.kind() == SpanKind::Client)
         .count();
     assert_eq!(clients, 1);
 }
@@ -207,7 +208,7 @@ async fn no_message_names_an_address() {
     let body = answer.text().await.expect("a body");
     let stopped = system.stop().await;
     let tree = stopped.only_tree();
-    let failed = span(&tree, "POST /generate", "CLIENT");
+    let failed = span(&tree, "POST /generate", SpanKind::Client);
     assert_eq!(
         failed.attribute("error.type").as_deref(),
         Some("unreachable")

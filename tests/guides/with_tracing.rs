@@ -1,5 +1,6 @@
 //! Whoever makes the spans, the trace is the same; and in one system each service may have another way.
 
+use lab::span::SpanKind;
 use reqwest::header::AUTHORIZATION;
 use serde_json::json;
 
@@ -53,7 +54,7 @@ async fn three_services_in_three_ways_give_one_trace() {
 async fn an_unknown_user_gives_the_tree_of_the_tutorial() {
     let reference = ask(setup([None; 3]).await, "nobody", 403).await.only_tree();
     // In the tutorial the type of the error is that of Rust.
-    let kind = span(&reference, "validate_user", "INTERNAL").attribute("error.type");
+    let kind = span(&reference, "validate_user", SpanKind::Internal).attribute("error.type");
     let reference = shape(&reference).replace(&*kind.expect("a type"), "invalid_user");
     for way in WAYS {
         let tree = ask(setup([Some(way); 3]).await, "nobody", 403)
@@ -74,7 +75,7 @@ async fn a_service_that_is_down_gives_the_tree_of_the_tutorial() {
             .with("user-service", "LLM_SERVICE_URL", url);
         let tree = ask(setup, "user_1", 502).await.only_tree();
         // A message that holds the address would be in the status, or in `error.message`.
-        let failed = span(&tree, "POST /generate", "CLIENT");
+        let failed = span(&tree, "POST /generate", SpanKind::Client);
         let message = failed.attribute("error.message").unwrap_or_default();
         assert!(!message.contains("127.0.0.1"), "{way:?}: {message}");
         trees.push(shape(&tree));
@@ -136,6 +137,6 @@ async fn a_service_that_is_slow_to_answer_does_not_hold_up_the_stop() {
         let stopped = system.stop().await;
         // The caller went away, so the work of the request was dropped; its spans ended.
         let tree = stopped.only_tree();
-        span(&tree, "POST /process", "SERVER");
+        span(&tree, "POST /process", SpanKind::Server);
     }
 }

@@ -15,7 +15,7 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use lab::listen::{self, Names};
 use lab::otlp::SPANS_LIMIT;
 use lab::session::Recorder;
-use lab::span::{DEPTH_LIMIT, TEXT_LIMIT};
+use lab::span::{DEPTH_LIMIT, SpanKind, Status, TEXT_LIMIT};
 use lab::store::{Limits, Store};
 use lab::wire::Wire;
 use lab::{guard, receiver, viewer};
@@ -29,8 +29,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
-use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::Link;
+use opentelemetry_proto::tonic::trace::v1::{self as proto, Span};
 use prost::Message as _;
 use reqwest::{Client, Method};
 use serde_json::json;
@@ -772,4 +772,16 @@ async fn a_slow_disk_holds_up_no_page_while_grpc_saves() {
     tokio::join!(export, page);
     disk.join().expect("no panic");
     assert_eq!(*order.borrow(), ["page", "saved"]);
+}
+
+#[test]
+fn kinds_and_statuses_have_the_names_of_otlp() {
+    for kind in (0..6).map(|number| proto::span::SpanKind::try_from(number).expect("a kind")) {
+        let name = format!("SPAN_KIND_{}", SpanKind::from(kind));
+        assert_eq!(name, kind.as_str_name());
+    }
+    for code in (0..3).map(|number| proto::status::StatusCode::try_from(number).expect("a code")) {
+        let name = format!("STATUS_CODE_{}", Status::from(code));
+        assert_eq!(name, code.as_str_name());
+    }
 }

@@ -381,7 +381,7 @@ async fn the_list_is_filtered_by_every_field() {
         let url = format!("http://{}/traces.json?{query}", lab.address);
         let answer = client().get(url).send().await;
         let found: Vec<Summary> = answer.expect("an answer").json().await.expect("a list");
-        let found: Vec<&str> = found.iter().map(|it| it.trace_id.as_str()).collect();
+        let found: Vec<String> = found.iter().map(|it| it.trace_id.to_string()).collect();
         let expected: Vec<String> = expected
             .iter()
             .map(|it| format!("{it:02x}").repeat(16))
@@ -661,7 +661,7 @@ async fn the_traces_of_one_request_stand_together() {
     let ids = groups.iter().map(|group| {
         group
             .iter()
-            .map(|index| summaries[*index].trace_id[..2].to_owned())
+            .map(|index| summaries[*index].trace_id.to_string()[..2].to_owned())
             .collect::<Vec<_>>()
     });
     assert_eq!(ids.collect::<Vec<_>>(), [vec!["09"], vec!["01", "02"]]);

@@ -14,6 +14,7 @@ use lab::case::Case;
 use lab::list::List;
 use lab::report::Links;
 use lab::request;
+use lab::span::SpanKind;
 use lab::tree::Tree;
 use lab::viewer;
 use lab::wire::{Fault, Hop, Wire};
@@ -153,7 +154,7 @@ fn traces_are_as_said(case: &Case, hop: Hop, fault: Fault, what: &str) {
             let rows = &case.trees[0].rows;
             let server = rows
                 .iter()
-                .find(|row| row.span.kind() == "SERVER" && row.span.service() == hop.to);
+                .find(|row| row.span.kind() == SpanKind::Server && row.span.service() == hop.to);
             let server = &server.expect("the span").span;
             let client = rows.iter().find(|row| Some(row.span.id) == server.parent);
             let gap = server.start() - client.expect("its parent").span.start();

@@ -10,6 +10,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use lab::diagnose::{Rule, diagnose};
 use lab::receiver;
+use lab::span::SpanKind;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use regex::Regex;
@@ -187,7 +188,7 @@ async fn one_request_is_answered_200_passes_its_test_and_leaves_three_traces() {
     let trees = original.ask().await;
     assert_eq!(trees.len(), 3);
     let mut rows = trees.iter().flat_map(|tree| &tree.rows);
-    assert!(rows.all(|row| row.span.kind() == "INTERNAL"));
+    assert!(rows.all(|row| row.span.kind() == SpanKind::Internal));
     recording::check("three-traces.html", &recording::figures(&trees))
         .unwrap_or_else(|stale| panic!("{stale}"));
     let rules: Vec<Rule> = diagnose(&trees, &[]).iter().map(|it| it.rule).collect();

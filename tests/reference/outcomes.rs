@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
-use lab::span::{Span, any_text};
+use lab::span::{Span, SpanKind, any_text};
 use lab::tree::Tree;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -216,7 +216,7 @@ fn resource(outcomes: &[Outcome]) -> String {
 
 /// For each span of the system its attributes, in the order in which they come.
 fn spans(outcomes: &[Outcome]) -> String {
-    let mut names: Vec<(String, &str, String)> = Vec::new();
+    let mut names: Vec<(String, SpanKind, String)> = Vec::new();
     for span in outcomes.iter().flat_map(Outcome::spans) {
         let name = (
             span.name().to_owned(),
@@ -234,7 +234,7 @@ fn spans(outcomes: &[Outcome]) -> String {
     anchored("spans", &tables.collect::<String>())
 }
 
-fn attributes(outcomes: &[Outcome], name: &(String, &str, String)) -> String {
+fn attributes(outcomes: &[Outcome], name: &(String, SpanKind, String)) -> String {
     let is =
         |span: &&Span| (span.name(), span.kind(), span.service()) == (&*name.0, name.1, &*name.2);
     // The first span of that name of each outcome that has one.

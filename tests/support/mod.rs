@@ -14,7 +14,7 @@ use axum::Router;
 use course::hops::{self, HOPS};
 use course::services::{self, Plan, Service};
 use lab::receiver;
-use lab::span::{Span, TraceId};
+use lab::span::{Span, SpanKind, TraceId};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use lab::wire::{Fault, Hop, Wire};
@@ -456,7 +456,7 @@ pub fn shape(tree: &Tree) -> String {
 }
 
 /// The first span of that name.
-pub fn span<'a>(tree: &'a Tree, name: &str, kind: &str) -> &'a Span {
+pub fn span<'a>(tree: &'a Tree, name: &str, kind: SpanKind) -> &'a Span {
     let found = tree
         .rows
         .iter()

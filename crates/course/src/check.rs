@@ -18,7 +18,7 @@ use clap::ValueEnum;
 use tokio::time::{Instant, timeout_at};
 
 use lab::diagnose::{self, Rule};
-use lab::span::Span;
+use lab::span::{Span, SpanKind};
 use lab::store::Store;
 use lab::tree::{Row, Tree};
 
@@ -47,19 +47,19 @@ pub enum Step {
 /// A span that must be there, and what must be below it. `chat` stands for `chat MODEL`.
 struct Expected {
     name: &'static str,
-    /// One kind, or several with ` or ` between them.
-    kind: &'static str,
+    /// The kinds that it may have.
+    kinds: &'static [SpanKind],
     service: &'static str,
     below: &'static [Expected],
 }
 
 static LLM_SERVICE: Expected = Expected {
     name: "POST /generate",
-    kind: "SERVER",
+    kinds: &[SpanKind::Server],
     service: "llm-service",
     below: &[Expected {
         name: "chat",
-        kind: "INTERNAL or CLIENT",
+        kinds: &[SpanKind::Internal, SpanKind::Client],
         service: "llm-service",
         below: &[],
     }],
@@ -67,18 +67,18 @@ static LLM_SERVICE: Expected = Expected {
 
 static USER_SERVICE: Expected = Expected {
     name: "POST /process",
-    kind: "SERVER",
+    kinds: &[SpanKind::Server],
     service: "user-service",
     below: &[
         Expected {
             name: "validate_user",
-            kind: "INTERNAL",
+            kinds: &[SpanKind::Internal],
             service: "user-service",
             below: &[],
         },
         Expected {
             name: "POST /generate",
-            kind: "CLIENT",
+            kinds: &[SpanKind::Client],
             service: "user-service",
             below: std::slice::from_ref(&LLM_SERVICE),
         },
@@ -87,11 +87,11 @@ static USER_SERVICE: Expected = Expected {
 
 static API_GATEWAY: Expected = Expected {
     name: "POST /api/query",
-    kind: "SERVER",
+    kinds: &[SpanKind::Server],
     service: "api-gateway",
     below: &[Expected {
         name: "POST /process",
-        kind: "CLIENT",
+        kinds: &[SpanKind::Client],
         service: "api-gateway",
         below: std::slice::from_ref(&USER_SERVICE),
     }],
@@ -101,19 +101,18 @@ impl Expected {
     fn is(&self, span: &Span) -> bool {
         let name = span.name();
         let named = name == self.name || (self.name == "chat" && name.starts_with("chat "));
-        named
-            && span.service() == self.service
-            && self.kind.split(" or ").any(|kind| kind == span.kind())
+        named && span.service() == self.service && self.kinds.contains(&span.kind())
     }
 
     fn words(&self) -> String {
         let Expected {
             name,
-            kind,
+            kinds,
             service,
             ..
         } = self;
-        format!("`{name}` ({kind}, {service})")
+        let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+        format!("`{name}` ({}, {service})", kinds.join(" or "))
     }
 
     /// What is wrong with the answer of `row`, or with what is below it.
@@ -302,7 +301,7 @@ fn counted(tree: &Tree) -> String {
 
 /// Three broken requests, and a whole one after them.
 fn broken_and_repaired(all: &[Tree]) -> Result<String, String> {
-    let row = |tree: &Tree, service: &str, kind: &str, attribute: &str, value: &str| {
+    let row = |tree: &Tree, service: &str, kind: SpanKind, attribute: &str, value: &str| {
         tree.rows.iter().any(|row| {
             row.span.service() == service
                 && row.span.kind() == kind
@@ -310,9 +309,16 @@ fn broken_and_repaired(all: &[Tree]) -> Result<String, String> {
         })
     };
     let status = "http.response.status_code";
-    let unreachable =
-        |tree: &Tree| row(tree, "user-service", "CLIENT", "error.type", "unreachable");
-    let refused = |tree: &Tree| row(tree, "api-gateway", "SERVER", status, "403");
+    let unreachable = |tree: &Tree| {
+        row(
+            tree,
+            "user-service",
+            SpanKind::Client,
+            "error.type",
+            "unreachable",
+        )
+    };
+    let refused = |tree: &Tree| row(tree, "api-gateway", SpanKind::Server, status, "403");
     let mut missing = Vec::new();
     if !all.iter().any(unreachable) {
         missing.push("no request met a stopped llm-service".to_owned());
@@ -355,10 +361,10 @@ fn has_lost_a_piece(tree: &Tree, all: &[Tree]) -> bool {
         let during = call.start()..=call.start() + call.duration();
         let other_end = |top: &Row| {
             let span = &top.span;
-            let begins = span.parent.is_none() && span.kind() == "SERVER";
+            let begins = span.parent.is_none() && span.kind() == SpanKind::Server;
             begins && span.name() == call.name() && during.contains(&span.start())
         };
-        call.kind() == "CLIENT"
+        call.kind() == SpanKind::Client
             && answered
             && alone
             && all.iter().any(|other| other.tops().any(other_end))

@@ -110,7 +110,7 @@ impl Lab {
             return Ok(Some(id));
         }
         let traces = self.traces(&Fields::default()).await?;
-        let ids = traces.iter().filter_map(|it| TraceId::parse(&it.trace_id));
+        let ids = traces.iter().map(|it| it.trace_id);
         let Some(start) = id.map(|id| id.trim().to_lowercase()) else {
             return Ok(ids.into_iter().next());
         };

@@ -13,14 +13,13 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::trace::v1::Span as Proto;
 use opentelemetry_proto::tonic::trace::v1::span::Event as ProtoEvent;
-use opentelemetry_proto::tonic::trace::v1::status::StatusCode as Status;
 use prost::Message as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::analysis::calls;
 use crate::list::duration;
-use crate::span::{Span, SpanId, TraceId, any_text, json as value_json};
+use crate::span::{Span, SpanId, SpanKind, Status, TraceId, any_text, json as value_json};
 use crate::store::Store;
 
 /// How many traces a search returns where the caller does not say.
@@ -76,9 +75,13 @@ async fn operations_by_kind(
         Err(rejection) => return failure(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
     let operations = different(&store, |span| {
-        let of_kind = kind.is_empty() || span.kind().eq_ignore_ascii_case(&kind);
-        (span.service() == service && of_kind)
-            .then(|| (span.name().to_owned(), span.kind().to_ascii_lowercase()))
+        let of_kind = kind.is_empty() || span.kind().as_str().eq_ignore_ascii_case(&kind);
+        (span.service() == service && of_kind).then(|| {
+            (
+                span.name().to_owned(),
+                span.kind().as_str().to_ascii_lowercase(),
+            )
+        })
     });
     let operations = operations.into_iter();
     let operations = operations.map(|(name, kind)| json!({ "name": name, "spanKind": kind }));
@@ -335,13 +338,12 @@ fn span_tags(span: &Span, proto: &Proto) -> Vec<Value> {
             tags.push(tag(key, "string", value.into()));
         }
     };
-    if span.has_kind() {
-        add("span.kind", &span.kind().to_ascii_lowercase());
+    if span.kind() != SpanKind::Unspecified {
+        add("span.kind", &span.kind().as_str().to_ascii_lowercase());
     }
     match span.status() {
         Status::Unset => {}
-        Status::Ok => add("otel.status_code", "OK"),
-        Status::Error => add("otel.status_code", "ERROR"),
+        status @ (Status::Ok | Status::Error) => add("otel.status_code", status.as_str()),
     }
     let message = proto.status.as_ref().map_or("", |status| &status.message);
     add("otel.status_description", message);

@@ -206,10 +206,10 @@ impl Filter {
     }
 
     fn has_text(&self, summary: &Summary, store: &Store) -> bool {
-        if self.text.is_empty() || summary.trace_id.contains(&self.text) {
+        if self.text.is_empty() || summary.trace_id.to_string().contains(&self.text) {
             return true;
         }
-        let spans = TraceId::parse(&summary.trace_id).and_then(|id| store.trace(id));
+        let spans = store.trace(summary.trace_id);
         spans.is_some_and(|spans| spans.iter().any(|span| contains(span, &self.text)))
     }
 }

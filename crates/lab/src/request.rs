@@ -46,8 +46,8 @@ pub fn case(list: &List, wire: &Wire, id: TraceId) -> Option<Case> {
 
     let near = near(list, start, end);
     let parts = breaks(&near).into_iter().map(|it| {
-        let both = [it.traces.0, it.traces.1].map(|index| TraceId::parse(&near[index].trace_id));
-        both.into_iter().flatten().collect()
+        let both = [it.traces.0, it.traces.1].map(|index| near[index].trace_id);
+        BTreeSet::from(both)
     });
     let mut together: Vec<BTreeSet<TraceId>> = parts.collect();
     let exchanges = exchanges
@@ -59,7 +59,7 @@ pub fn case(list: &List, wire: &Wire, id: TraceId) -> Option<Case> {
         true => Vec::new(),
         false => near
             .iter()
-            .filter_map(|it| tree(&list.store, TraceId::parse(&it.trace_id)?))
+            .filter_map(|it| tree(&list.store, it.trace_id))
             .collect(),
     };
     let linked: Vec<BTreeSet<TraceId>> = exchanges

@@ -51,7 +51,7 @@ pub fn list(traces: &[Summary]) -> String {
         let start = jiff::Timestamp::from_nanosecond(trace.start_time_unix_nano.into());
         let line = format!(
             "{}  {}  {}  {}  {:>spans$}  {:>durations$}  {}",
-            styled(dimmed, trace.trace_id.get(..8).unwrap_or_default()),
+            styled(dimmed, &trace.trace_id.to_string()[..8]),
             start.map_or_else(|_| String::new(), |start| format!("{start:.0}")),
             fitted(&row[0], names),
             fitted(&row[1], services),

@@ -268,10 +268,7 @@ async fn import(
         let nothing = "there is no span in it: it must be OTLP JSON".to_owned();
         return refused(StatusCode::BAD_REQUEST, problem.unwrap_or(nothing));
     }
-    let only = traces
-        .first()
-        .filter(|_| traces.len() == 1)
-        .map(TraceId::to_string);
+    let only = traces.first().filter(|_| traces.len() == 1);
     let answer = json!({
         "spans": count, "traces": traces.len(), "traceId": only, "unread": lines.unread, "problems": lines.problems,
     });

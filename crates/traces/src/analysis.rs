@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::span::SpanKind;
 use crate::tree::Tree;
 
 /// A piece of the critical path: from `start` to `end`, in nanoseconds since 1970, the request waited for this row.
@@ -128,7 +129,7 @@ pub fn calls<'a>(trees: impl IntoIterator<Item = &'a Tree>) -> BTreeMap<(&'a str
                 calls.count += 1;
                 // A refusal (4xx) is an error to the caller alone.
                 let failed =
-                    row.span.is_error() || (parent.kind() == "CLIENT" && parent.is_error());
+                    row.span.is_error() || (parent.kind() == SpanKind::Client && parent.is_error());
                 calls.errors += usize::from(failed);
             }
         }

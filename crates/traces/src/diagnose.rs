@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::Span as Proto;
 
 use crate::exchange::{Exchange, values};
 use crate::header;
-use crate::span::{Span, SpanId, TraceId, any_text, attribute, shortened};
+use crate::span::{Span, SpanId, SpanKind, TraceId, any_text, attribute, shortened};
 use crate::summary::{Summary, breaks};
 use crate::tree::{Row, Tree, label, plain, took};
 
@@ -366,7 +366,7 @@ pub fn answered_by(exchange: &Exchange, trees: &[Tree]) -> Option<Place> {
             let span = &row.span;
             span.trace_id == received.trace_id
                 && span.parent == Some(received.parent)
-                && span.kind() == "SERVER"
+                && span.kind() == SpanKind::Server
         });
         if let Some(row) = led {
             return Some(place(&row.span));
@@ -379,7 +379,7 @@ pub fn answered_by(exchange: &Exchange, trees: &[Tree]) -> Option<Place> {
     let mut tops = rows().filter(|row| {
         let span = &row.span;
         row.parent.is_none()
-            && span.kind() == "SERVER"
+            && span.kind() == SpanKind::Server
             && span.service() == exchange.to
             && meanwhile.contains(&span.start())
     });
@@ -432,7 +432,7 @@ fn structure(tree: &Tree) -> Vec<Finding> {
     let calls = tree
         .rows
         .iter()
-        .filter(|row| row.span.kind() == "CLIENT" && row.below == 0);
+        .filter(|row| row.span.kind() == SpanKind::Client && row.below == 0);
     let calls: Vec<&Row> = calls.take(CALLS).collect();
     // Children of one missing parent are one finding, in the order of their first.
     let mut orphans: Vec<Vec<&Row>> = Vec::new();
@@ -479,7 +479,7 @@ fn orphan(calls: &[&Row], row: &Row) -> Finding {
     // OTLP's flags say whether the parent is of another process, where the sender knows.
     let flags = span.proto().flags;
     let remote = match flags & 0x100 {
-        0 => matches!(span.kind(), "SERVER" | "CONSUMER"),
+        0 => matches!(span.kind(), SpanKind::Server | SpanKind::Consumer),
         _ => flags & 0x200 != 0,
     };
     if !remote {
@@ -521,8 +521,8 @@ fn orphan(calls: &[&Row], row: &Row) -> Finding {
 fn beside_its_client(tree: &Tree, calls: &[&Row], row: &Row) -> Option<Finding> {
     let server = &row.span;
     let above = &tree.rows[row.parent?].span;
-    let remote = server.kind() == "SERVER" && above.service() != server.service();
-    if !remote || matches!(above.kind(), "CLIENT" | "PRODUCER") {
+    let remote = server.kind() == SpanKind::Server && above.service() != server.service();
+    if !remote || matches!(above.kind(), SpanKind::Client | SpanKind::Producer) {
         return None;
     }
     let mut made = calls.iter().filter(|call| {
@@ -608,8 +608,8 @@ fn of_span(tree: &Tree, row: &Row, proto: &Proto, new: bool) -> Vec<(Rule, Strin
     let status: Option<u16> = any(["http.response.status_code", "http.status_code"])
         .and_then(|status| status.parse().ok());
     let failed = status.filter(|status| match span.kind() {
-        "SERVER" => *status >= 500,
-        "CLIENT" => *status >= 400,
+        SpanKind::Server => *status >= 500,
+        SpanKind::Client => *status >= 400,
         _ => false,
     });
     if let Some(status) = failed.filter(|_| !span.is_error()) {
@@ -620,10 +620,11 @@ fn of_span(tree: &Tree, row: &Row, proto: &Proto, new: bool) -> Vec<(Rule, Strin
         found.push((Rule::StatusNotSet, String::new(), cause));
     }
     let method = any(["http.request.method", "http.method"]).is_some();
-    if span.kind() == "INTERNAL" {
+    if span.kind() == SpanKind::Internal {
         let above = row.parent.map(|parent| &tree.rows[parent].span);
         let caller = above.filter(|above| {
-            above.service() != span.service() && matches!(above.kind(), "CLIENT" | "PRODUCER")
+            above.service() != span.service()
+                && matches!(above.kind(), SpanKind::Client | SpanKind::Producer)
         });
         if let Some(caller) = caller {
             let cause = format!(
@@ -676,7 +677,7 @@ fn of_span(tree: &Tree, row: &Row, proto: &Proto, new: bool) -> Vec<(Rule, Strin
             );
             found.push((Rule::Secret, key.clone(), cause));
         }
-        if key == "http.request.header.traceparent" && span.kind() == "SERVER" {
+        if key == "http.request.header.traceparent" && span.kind() == SpanKind::Server {
             found.extend(recorded_header(span, &text));
         }
     }

@@ -7,9 +7,10 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span as Proto;
-use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind};
+use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind as ProtoKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value as Json;
 
 /// 16 bytes, not all zero; shown as 32 lower-case hexadecimal digits.
@@ -62,6 +63,111 @@ impl fmt::Debug for TraceId {
 impl fmt::Debug for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for TraceId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TraceId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let hex = String::deserialize(deserializer)?;
+        TraceId::parse(&hex).ok_or_else(|| {
+            serde::de::Error::custom(format!("{hex:?} is not 32 hexadecimal digits"))
+        })
+    }
+}
+
+/// The side of a call that a span describes, or its place in a queue, as
+/// [OpenTelemetry](https://opentelemetry.io/docs/specs/otel/trace/api/#spankind) defines it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SpanKind {
+    /// The sender gave no kind, or one that this version of OTLP doesn't have.
+    Unspecified,
+    /// Work within a service.
+    Internal,
+    /// Answers a request.
+    Server,
+    /// Sends a request.
+    Client,
+    /// Puts a message into a queue.
+    Producer,
+    /// Takes a message from a queue.
+    Consumer,
+}
+
+impl SpanKind {
+    /// The name in OTLP, without its prefix `SPAN_KIND_`: `SERVER`, `CLIENT` and so on.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SpanKind::Unspecified => "UNSPECIFIED",
+            SpanKind::Internal => "INTERNAL",
+            SpanKind::Server => "SERVER",
+            SpanKind::Client => "CLIENT",
+            SpanKind::Producer => "PRODUCER",
+            SpanKind::Consumer => "CONSUMER",
+        }
+    }
+}
+
+impl From<ProtoKind> for SpanKind {
+    fn from(kind: ProtoKind) -> Self {
+        match kind {
+            ProtoKind::Unspecified => SpanKind::Unspecified,
+            ProtoKind::Internal => SpanKind::Internal,
+            ProtoKind::Server => SpanKind::Server,
+            ProtoKind::Client => SpanKind::Client,
+            ProtoKind::Producer => SpanKind::Producer,
+            ProtoKind::Consumer => SpanKind::Consumer,
+        }
+    }
+}
+
+impl fmt::Display for SpanKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// How an operation ended, as
+/// [OpenTelemetry](https://opentelemetry.io/docs/specs/otel/trace/api/#set-status) defines it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Status {
+    /// Nobody set a status: no error is known.
+    Unset,
+    /// Somebody decided that the operation succeeded.
+    Ok,
+    /// The operation failed.
+    Error,
+}
+
+impl Status {
+    /// The name in OTLP, without its prefix `STATUS_CODE_`: `UNSET`, `OK` or `ERROR`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Unset => "UNSET",
+            Status::Ok => "OK",
+            Status::Error => "ERROR",
+        }
+    }
+}
+
+impl From<StatusCode> for Status {
+    fn from(code: StatusCode) -> Self {
+        match code {
+            StatusCode::Unset => Status::Unset,
+            StatusCode::Ok => Status::Ok,
+            StatusCode::Error => Status::Error,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
@@ -123,7 +229,7 @@ pub struct Span {
     start: u64,
     end: u64,
     kind: SpanKind,
-    status: StatusCode,
+    status: Status,
     encoded: Box<[u8]>,
 }
 
@@ -173,11 +279,11 @@ impl Span {
             links: proto.links.iter().filter_map(target).collect(),
             start: proto.start_time_unix_nano,
             end: proto.end_time_unix_nano,
-            kind: proto.kind(),
+            kind: proto.kind().into(),
             status: proto
                 .status
                 .as_ref()
-                .map_or(StatusCode::Unset, |status| status.code()),
+                .map_or(Status::Unset, |status| status.code().into()),
             name: proto.name.into_boxed_str(),
             encoded,
         })
@@ -210,23 +316,18 @@ impl Span {
         self.source.service()
     }
 
-    /// `SERVER`, `CLIENT`, `INTERNAL`, `PRODUCER`, `CONSUMER` or `UNSPECIFIED`.
-    pub fn kind(&self) -> &'static str {
-        self.kind.as_str_name().trim_start_matches("SPAN_KIND_")
+    /// What the sender says the span is for.
+    pub fn kind(&self) -> SpanKind {
+        self.kind
     }
 
-    /// Whether the span came with a kind of its own.
-    pub fn has_kind(&self) -> bool {
-        self.kind != SpanKind::Unspecified
-    }
-
-    /// Whether its status is error.
+    /// Whether the status is [`Status::Error`].
     pub fn is_error(&self) -> bool {
-        self.status == StatusCode::Error
+        self.status == Status::Error
     }
 
-    /// The code of its status; `Unset` where it has none.
-    pub fn status(&self) -> StatusCode {
+    /// How the operation ended; `Unset` where the span came without a status.
+    pub fn status(&self) -> Status {
         self.status
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::span::{SpanId, TraceId, attribute, target};
+use crate::span::{SpanId, SpanKind, TraceId, attribute, target};
 use crate::tree::{Row, Tree};
 
 /// How many loose ends of a trace are looked at: of more, nobody can say which belongs to which.
@@ -15,7 +15,7 @@ const ENDS: usize = 100;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
-    pub trace_id: String,
+    pub trace_id: TraceId,
     /// Of the first top span.
     pub name: String,
     /// In the order in which they first appear.
@@ -49,10 +49,13 @@ impl Summary {
             }
         }
         let rows = tree.rows.iter().zip(answered);
-        let unanswered = rows.filter(|(row, answered)| row.span.kind() == "CLIENT" && !answered);
-        let uncalled = tree.tops().filter(|row| row.span.kind() == "SERVER");
+        let unanswered =
+            rows.filter(|(row, answered)| row.span.kind() == SpanKind::Client && !answered);
+        let uncalled = tree
+            .tops()
+            .filter(|row| row.span.kind() == SpanKind::Server);
         Summary {
-            trace_id: tree.trace_id.to_string(),
+            trace_id: tree.trace_id,
             name: tree.name().to_owned(),
             services: tree.services().into_iter().map(str::to_owned).collect(),
             spans: tree.rows.len(),
@@ -163,10 +166,7 @@ pub fn breaks(summaries: &[Arc<Summary>]) -> Vec<Break> {
     };
     let (clients, servers) = (ends(|it| &it.unanswered), ends(|it| &it.uncalled));
     let reached = |client: &(usize, &Call), server: &(usize, &Call)| {
-        let linked = |links: &[TraceId], other: usize| {
-            let other = TraceId::parse(&summaries[other].trace_id);
-            links.iter().any(|link| Some(*link) == other)
-        };
+        let linked = |links: &[TraceId], other: usize| links.contains(&summaries[other].trace_id);
         client.0 != server.0
             && client.1.may_have_reached(server.1)
             && !linked(&server.1.links, client.0)

@@ -17,7 +17,7 @@ use crate::case::Case;
 use crate::header::Traceparent;
 use crate::list::List;
 use crate::report::{self, Links};
-use crate::span::{Span, SpanId, TraceId, any_text, shortened, target};
+use crate::span::{Span, SpanId, SpanKind, Status, TraceId, any_text, shortened, target};
 use crate::summary::{Break, breaks};
 use crate::tree::{LONGEST, Row, Tree, label, took};
 use crate::viewer::{self, Site, map};
@@ -225,12 +225,12 @@ fn summary(tree: &Tree, path: &[Segment]) -> Markup {
 
 /// The other traces that look like parts of the same request.
 fn apart(tree: &Tree, list: &List) -> Markup {
-    let id = tree.trace_id.to_string();
+    let id = tree.trace_id;
     let near = request::near(list, tree.start, tree.start.saturating_add(tree.duration));
     let breaks = breaks(&near);
     let ours = breaks.iter().filter_map(|it| {
-        let (a, b) = (&near[it.traces.0].trace_id, &near[it.traces.1].trace_id);
-        match (*a == id, *b == id) {
+        let (a, b) = (near[it.traces.0].trace_id, near[it.traces.1].trace_id);
+        match (a == id, b == id) {
             (true, _) => Some((it, b)),
             (_, true) => Some((it, a)),
             _ => None,
@@ -303,12 +303,16 @@ fn detail(tree: &Tree, row: &Row, list: &List, wire: &[Exchange]) -> Markup {
         .iter()
         .filter(|it| it.span.parent == Some(span.id))
         .count();
-    let status = format!("{:?}", span.status());
+    let status = match span.status() {
+        Status::Unset => "Unset",
+        Status::Ok => "Ok",
+        Status::Error => "Error",
+    };
     let is_here = |end: Option<Traceparent>, id: Option<SpanId>| {
         end.is_some_and(|end| end.trace_id == span.trace_id && Some(end.parent) == id)
     };
     let wire = wire.iter().filter(|it| {
-        let received = span.kind() == "SERVER" && is_here(it.received(), span.parent);
+        let received = span.kind() == SpanKind::Server && is_here(it.received(), span.parent);
         received || is_here(it.sent_by(), Some(span.id))
     });
     let wire: Vec<Exchange> = wire.cloned().collect();
