@@ -1,5 +1,5 @@
-//! Every Rust block of the book, as rendered, compiles and runs: one test each, made by `build.rs`, and named after
-//! the page and the line of the block. The rest checks that this harness can fail.
+//! Every Rust block of the book, as rendered, compiles and runs. `build.rs` makes a test of each block, named after the page
+//! and the line. The rest checks that this harness can fail.
 
 use std::sync::LazyLock;
 
@@ -10,6 +10,14 @@ mod block {
     use super::*;
 
     static COMPILER: LazyLock<()> = LazyLock::new(|| {
+        // skeptic writes absolute paths into the tests. Cargo reuses a test program after its clone was moved, or when two
+        // clones share a target folder, and it would then test the pages of the other folder.
+        let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+        let compiled = env!("CARGO_MANIFEST_DIR");
+        assert_eq!(
+            here, compiled,
+            "these blocks are from another folder: run `touch build.rs`, then `cargo test` again"
+        );
         // SAFETY: all reading of the environment in this process goes through std, which locks it.
         unsafe { std::env::set_var("RUSTC", env!("CARGO_BIN_EXE_rustc_for_blocks")) };
         // skeptic panics with the whole command line of the compiler, which would bury the compiler's own message.

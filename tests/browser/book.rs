@@ -12,7 +12,8 @@ use std::sync::LazyLock;
 
 use crate::support;
 use crate::support::browser::{Browser, Look, WIDE, key};
-use crate::support::{FREE, Setup, empty_folder, is_missing, recording, serve, skipped};
+use crate::support::skips::{axe, browser_is_missing};
+use crate::support::{FREE, Setup, empty_folder, recording, serve};
 use course::hops::HOPS;
 use course::{book, site};
 use lab::case::Case;
@@ -43,8 +44,7 @@ async fn serve_book(store: Store, wire: Wire) -> SocketAddr {
 }
 
 async fn open(address: SocketAddr, path: &str, look: Look) -> Option<Browser> {
-    let get = "Chromium and ChromeDriver (Debian: chromium-driver)";
-    match is_missing("chromedriver", get) {
+    match browser_is_missing() {
         true => None,
         false => Some(Browser::open(address, path, look).await),
     }
@@ -385,9 +385,8 @@ fn is_whole_without_a_script(page: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_can_use_them() {
-    let axe = support::root().join("target/foreign/node_modules/axe-core/axe.min.js");
-    let Ok(axe) = fs::read_to_string(axe) else {
-        return skipped("axe-core", "it with tests/foreign/install.sh");
+    let Some(axe) = axe() else {
+        return;
     };
     let address = serve_book(Store::new(Limits::default()), Wire::default()).await;
     for look in [WIDE, (500, true)] {

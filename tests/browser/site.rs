@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 
 use crate::support;
 use crate::support::browser::{Browser, Look, WIDE, key, shell};
-use crate::support::{empty_folder, in_ci, is_missing, recording, serve, skipped};
+use crate::support::skips::{axe, browser_is_missing};
+use crate::support::{empty_folder, in_ci, is_missing, recording, serve};
 use axum::Router;
 use course::publish::{self, Home};
 use course::{book, site};
@@ -191,8 +192,7 @@ fn a_page_waits_for_one_stylesheet_and_for_no_script() {
 }
 /// The published copy below its address, as a web server has it; there is no lab behind it.
 async fn open(name: &str, look: Look) -> Option<Browser> {
-    let get = "Chromium and ChromeDriver (Debian: chromium-driver)";
-    if is_missing("chromedriver", get) {
+    if browser_is_missing() {
         return None;
     }
     let (_built, pages) = watch::channel(Some(published().to_owned()));
@@ -257,9 +257,8 @@ async fn a_first_visit_is_light_and_nothing_moves() {
 /// In CI, where there is time, of every page.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_is_for_everybody_in_light_and_in_dark() {
-    let axe = support::root().join("target/foreign/node_modules/axe-core/axe.min.js");
-    let Ok(axe) = fs::read_to_string(axe) else {
-        return skipped("axe-core", "it with tests/foreign/install.sh");
+    let Some(axe) = axe() else {
+        return;
     };
     let Some(browser) = open("404.html", WIDE).await else {
         return;
@@ -399,7 +398,7 @@ async fn a_copy_in_a_folder_can_be_read_and_searched_without_a_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lab_book_prints_the_book_and_draws_the_picture_of_its_links() {
     let browser = shell().unwrap_or("chromium");
-    if is_missing(browser, "Chromium (Debian: chromium)") {
+    if is_missing(browser, "install Chromium (Debian: chromium)") {
         return;
     }
     let (root, folder) = (support::root(), tempfile::tempdir().expect("a folder"));

@@ -1,12 +1,10 @@
 //! The viewer in a real browser: what is live, what keys do, and whether everybody can use it.
 
-use std::fs;
-
 use crate::support;
 use crate::support::browser;
 use crate::support::browser::{Browser, WIDE, key};
 use crate::support::in_process::{JSON, Lab, attribute, json_body, span, trace_path};
-use crate::support::{is_missing, skipped};
+use crate::support::skips::{axe, browser_is_missing};
 use course::hops::HOPS;
 use lab::wire::Fault;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -15,10 +13,7 @@ use serde_json::{Value, json};
 
 /// Opens `path` of the lab; `None` where there is no browser.
 async fn open(lab: &Lab, path: &str, look: browser::Look) -> Option<Browser> {
-    if is_missing(
-        "chromedriver",
-        "Chromium and ChromeDriver (Debian: chromium-driver)",
-    ) {
+    if browser_is_missing() {
         return None;
     }
     Some(Browser::open(lab.address, path, look).await)
@@ -424,9 +419,8 @@ async fn a_hop_is_broken_on_the_page_with_keys_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_can_use_it() {
-    let axe = support::root().join("target/foreign/node_modules/axe-core/axe.min.js");
-    let Ok(axe) = fs::read_to_string(axe) else {
-        return skipped("axe-core", "it with tests/foreign/install.sh");
+    let Some(axe) = axe() else {
+        return;
     };
     let lab = Lab::start().await;
     lab.export_of("shop", family()).await;

@@ -36,7 +36,7 @@ fn to_follow(page: &Page) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tutorial_works_as_it_is_printed() {
-    if support::is_missing("curl", "the package `curl`") {
+    if support::is_missing("curl", "install the package `curl`") {
         return;
     }
     let pages: Vec<Page> = pages().into_iter().filter(to_follow).collect();

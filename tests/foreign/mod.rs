@@ -21,10 +21,8 @@ fn installed() -> Option<PathBuf> {
         |path: &str| std::fs::read_to_string(crate::support::root().join(path)).unwrap_or_default();
     let pinned = read("tests/foreign/requirements.txt") + &read("tests/foreign/package-lock.json");
     if read("target/foreign/installed") != pinned {
-        skipped(
-            "a foreign program",
-            "all of them with tests/foreign/install.sh",
-        );
+        let get = "run `bash tests/foreign/install.sh`";
+        skipped("the programs of tests/foreign", get);
         return None;
     }
     Some(crate::support::root().join("target/foreign"))
@@ -199,7 +197,7 @@ async fn pythons_sdk_is_shown_as_it_sends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn javascripts_sdk_is_shown_as_it_sends() {
-    if installed().is_none() || is_missing("node", "Node.js 20") {
+    if installed().is_none() || is_missing("node", "install Node.js 20") {
         return;
     }
     let protocols = ["http/json", "http/protobuf", "grpc"];

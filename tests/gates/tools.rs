@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use super::tree::{MADE, Tree};
-use crate::support::installed;
+use crate::support::component;
 
-/// Where the programs are, if they are installed.
+/// The folder of the programs, if they are installed.
 pub static BINARIES: LazyLock<Option<PathBuf>> =
-    LazyLock::new(|| Some(installed("gates")?.join("bin")));
+    LazyLock::new(|| Some(component("gates")?.join("bin")));
 
 /// Rules of rumdl that do not fit: tables and links are longer than a line, figures are HTML, and a path in italics is the
 /// caption of a listing. Blocks without a language and images without alt text have gates that need no program.

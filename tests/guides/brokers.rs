@@ -58,7 +58,7 @@ impl Broker {
 
     pub async fn rabbitmq() -> Option<Broker> {
         if !Path::new(RABBITMQ).exists() {
-            skipped("RabbitMQ", "rabbitmq-server, with apt-get");
+            skipped("RabbitMQ", "install it (Debian: rabbitmq-server)");
             return None;
         }
         let folder = TempDir::new().expect("a folder");

@@ -631,7 +631,7 @@ fn compose_accepts_its_file() {
         false => {
             return skipped(
                 "compose",
-                "Docker with compose, or the package `docker-compose`",
+                "install Docker with compose, or the package `docker-compose`",
             );
         }
     };
@@ -642,7 +642,7 @@ fn compose_accepts_its_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_script_finds_the_one_trace_and_fails_on_a_torn_one() {
     for program in ["curl", "jq"] {
-        if crate::support::is_missing(program, &format!("the package `{program}`")) {
+        if crate::support::is_missing(program, &format!("install the package `{program}`")) {
             return;
         }
     }

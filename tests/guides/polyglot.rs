@@ -16,8 +16,9 @@ use tokio::process::Command;
 
 use super::component::{Component, installed};
 use super::example::{arrived, binaries, local, neighbor, shapes};
+use crate::python_original;
 use crate::support::recording::{check, figures};
-use crate::support::{FREE, Setup, client, free_port, hung, serve, skipped, within_reason};
+use crate::support::{FREE, Setup, client, free_port, hung, serve, within_reason};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -309,23 +310,6 @@ async fn a_disabled_sdk_passes_the_headers_on() {
     assert!(rust.starts_with(ids), "{rust}");
 }
 
-/// Where tests/python_original/install.sh has put the original; nothing where it has not been run since its versions
-/// changed.
-fn original() -> Option<PathBuf> {
-    let root = crate::support::root();
-    let folder = root.join("target/python-original");
-    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
-    let pinned = read(root.join("tests/python_original/requirements.txt"));
-    if read(folder.join("installed")) != pinned {
-        skipped(
-            "the Python original",
-            "it with tests/python_original/install.sh",
-        );
-        return None;
-    }
-    Some(folder)
-}
-
 /// What HoneyHive answers when a service starts.
 async fn session() -> Json<Value> {
     let id = "00000000-0000-4000-8000-000000000000";
@@ -359,7 +343,9 @@ async fn original_gateway(folder: PathBuf, port: u16, backend: SocketAddr) -> (C
 
 #[tokio::test(flavor = "multi_thread")]
 async fn our_services_join_the_trace_of_the_original_and_keep_its_flags_and_baggage() {
-    let Some(folder) = original() else { return };
+    let Some(folder) = python_original::installed() else {
+        return;
+    };
     binaries().await;
     let store = Store::new(Limits::default());
     let received = receiver::routes(store.clone());

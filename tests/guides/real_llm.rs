@@ -264,7 +264,7 @@ async fn a_real_models_answer_comes_in_pieces_under_one_span_that_knows_when_the
     check("real-llm/streamed.html", &figures(&trees)).unwrap();
 
     // What the page says of costs.
-    if is_missing("jq", "`jq`, with the package manager of your system") {
+    if is_missing("jq", "install the package `jq`") {
         return;
     }
     let lab = serve(jaeger::routes(store)).await;

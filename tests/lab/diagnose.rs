@@ -737,7 +737,7 @@ fn what_is_the_same_is_told_once() {
 /// The command of the guide that sends a span by hand.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_span_of_the_guide_arrives() {
-    if support::is_missing("curl", "the package `curl`") {
+    if support::is_missing("curl", "install the package `curl`") {
         return;
     }
     let page = support::root()

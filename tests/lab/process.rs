@@ -214,7 +214,7 @@ async fn cargo_run_traces_one_request_and_serves_the_book_and_the_traces() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_curl_that_the_lab_prints_works_as_it_stands() {
-    if support::is_missing("curl", "the package `curl`") {
+    if support::is_missing("curl", "install the package `curl`") {
         return;
     }
     let mut lab = Lab::start(&[]).await;
@@ -739,7 +739,7 @@ async fn a_service_that_dies_ends_the_lab_with_its_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shell_test_passes_on_a_whole_trace_and_fails_on_a_broken_one() {
-    if support::is_missing("curl", "the package `curl`") {
+    if support::is_missing("curl", "install the package `curl`") {
         return;
     }
     let mut lab = Lab::start(&["view"]).await;

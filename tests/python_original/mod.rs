@@ -29,7 +29,7 @@ const SERVICES: [(&str, &str, u16); 3] = [
 const SPANS: usize = 5;
 
 /// Where install.sh has put it; `None` where it has not been run since its versions changed.
-fn installed() -> Option<PathBuf> {
+pub fn installed() -> Option<PathBuf> {
     let folder = support::root().join("target/python-original");
     let pinned =
         std::fs::read_to_string(support::root().join("tests/python_original/requirements.txt"));
@@ -37,7 +37,7 @@ fn installed() -> Option<PathBuf> {
     if installed != pinned.unwrap_or_default() {
         skipped(
             "the Python original",
-            "it with tests/python_original/install.sh",
+            "run `bash tests/python_original/install.sh`",
         );
         return None;
     }

@@ -217,7 +217,7 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", media).await;
     }
 
-    /// As the browser's own button.
+    /// Goes back, as the browser's own button does.
     pub async fn back(&self) {
         self.post("/back", json!({})).await;
     }
@@ -322,14 +322,14 @@ impl Browser {
         );
     }
 
-    /// What went wrong on the page by itself, and what it asked of other hosts.
+    /// The page's own errors, and its requests to other hosts.
     pub async fn complaints(&self) -> Vec<String> {
         let script = "return performance.getEntriesByType('resource').map(it => it.name).filter(it => !it.startsWith(location.origin) && !it.startsWith('data:'));";
         let hosts: Vec<String> = serde_json::from_value(self.run(script).await).expect("texts");
         [self.errors().await, hosts].concat()
     }
 
-    /// What went wrong on the page by itself, and what its console says.
+    /// The page's failed requests and the lines of its console.
     pub async fn errors(&self) -> Vec<String> {
         let script = "return performance.getEntriesByType('resource').filter(it => it.responseStatus >= 400).map(it => it.name);";
         let mut errors: Vec<String> =

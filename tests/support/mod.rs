@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod in_process;
 pub mod recording;
+pub mod skips;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,7 +24,9 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, OnceCell, watch};
 
-/// The tree of a valid request, as [`shape`] tells it.
+pub use skips::{in_ci, is_missing, skipped};
+
+/// The tree of a valid request, as [`shape`] writes it.
 pub const WHOLE: &str = "\
 POST /api/query SERVER api-gateway http 200
   POST /process CLIENT api-gateway http 200
@@ -43,8 +46,8 @@ pub fn hop(name: &str) -> Hop {
 /// Any free port of the loopback interface.
 pub const FREE: &str = "127.0.0.1:0";
 
-/// A free port below those that the system hands out to others, for a process that is told where to listen. No two calls
-/// give the same.
+/// A free port below those that the system hands out, for a process that needs to know its port beforehand. No two calls
+/// return the same.
 pub fn free_port() -> u16 {
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
         let own = u16::try_from(std::process::id() % 10_000).expect("below 10,000");
@@ -93,40 +96,24 @@ pub fn empty_folder(name: &str) -> PathBuf {
     folder
 }
 
-/// Whether a program that a test calls is not there. Says so, and how to get it; in CI that is a failure.
-pub fn is_missing(program: &str, get: &str) -> bool {
-    let missing = std::process::Command::new(program)
-        .arg("--version")
-        .output()
-        .is_err();
-    if missing {
-        skipped(program, get);
-    }
-    missing
-}
-
-/// Says that a test is skipped, for what, and how to get it; in CI that is a failure.
-pub fn skipped(missing: &str, get: &str) {
-    assert!(!in_ci(), "{missing} is missing: {get}");
-    eprintln!("skipped: {missing} is missing; install {get}");
-}
-
-/// The folder of an installed component, such as `nats`; `None` where install.sh has not been run since its version
-/// changed.
-pub fn installed(name: &str) -> Option<PathBuf> {
-    let root = crate::support::root();
+/// The folder of a component such as `nats`; `None` where install.sh has not been run since its version changed.
+pub fn component(name: &str) -> Option<PathBuf> {
+    let root = root();
     let folder = root.join("target/components").join(name);
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     let pinned = read(root.join(format!("tests/components/{name}.txt")));
     assert!(!pinned.is_empty(), "tests/components has no {name}.txt");
-    if read(folder.join("installed")) != pinned {
-        skipped(
-            name,
-            &format!("it with `bash tests/components/install.sh {name}`"),
-        );
-        return None;
+    (read(folder.join("installed")) == pinned).then_some(folder)
+}
+
+/// The same. Without the component, the current test counts as skipped.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let folder = component(name);
+    if folder.is_none() {
+        let get = format!("run `bash tests/components/install.sh {name}`");
+        skipped(name, &get);
     }
-    Some(folder)
+    folder
 }
 
 /// The folder of the services' binaries, compiled once per test program.
@@ -219,7 +206,7 @@ impl Log {
     /// Waits until `service` has logged `text`.
     pub async fn wait_for(&self, service: &str, text: &str) {
         let mut lines = self.0.subscribe();
-        // Looks at the lines that it is given: to borrow them once more would wait for who wants to add one, who waits for this.
+        // Borrowing the lines again in here would deadlock with a task that is about to add one.
         let logged = lines.wait_for(|lines| lines.iter().any(is_of(service, text)));
         within_reason(logged).await.expect("the log goes on");
     }
@@ -249,12 +236,7 @@ pub async fn until(mut is: impl AsyncFnMut() -> bool) {
     .await;
 }
 
-/// Whether this runs where nothing may be missing.
-pub fn in_ci() -> bool {
-    std::env::var_os("CI").is_some()
-}
-
-/// What is left when the services have stopped.
+/// The spans, exchanges and log lines of services that have stopped.
 pub struct Stopped {
     pub store: Store,
     pub wire: Wire,
@@ -349,7 +331,7 @@ impl Setup {
         }
     }
 
-    /// Where the caller of `service` is sent.
+    /// The address that the caller of `service` is given.
     async fn reach(&self, wire: &Wire, service: &Service) -> SocketAddr {
         if !self.wired {
             return service.address;

@@ -2,6 +2,7 @@
 //! demand. Without a fault it passes every byte on as it came.
 
 mod fault;
+mod framing;
 mod proxy;
 
 use std::collections::{BTreeMap, VecDeque};
