@@ -6,7 +6,7 @@
 //! The [`wire`] stands between the services; [`request`] brings its headers and the traces together for [`diagnose`],
 //! and an [`experiment`] is one request with a fault. What needs neither socket nor clock is in the crate `traces`.
 //!
-//! Around these: [`book`] builds the book, and [`publish`] makes a site of it; [`services`] starts its three, [`check`] looks at a step of the tutorial. [`site`]
+//! Around these: [`book`] builds the book, and [`publish`] makes a site of it; [`services`] starts its three (each by [`process`], which lets none outlive the lab), [`check`] looks at a step of the tutorial. [`site`]
 //! serves all of it on one port; [`guard`] says who may speak to it, and [`listen`] how many at once.
 
 pub mod book;
@@ -17,6 +17,7 @@ pub mod guard;
 pub mod jaeger;
 pub mod list;
 pub mod listen;
+pub mod process;
 pub mod publish;
 pub mod receiver;
 pub mod request;
