@@ -112,7 +112,8 @@ async fn build_variants() -> anyhow::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = tokio::process::Command::new(cargo);
     build.args(["build", "--release", "--quiet", "--bins"]);
-    let status = build.current_dir(course::root::find()?).status().await?;
+    build.current_dir(course::root::find()?);
+    let status = lab::process::spawn(build)?.wait().await?;
     ensure!(status.success(), "the services do not compile: see above");
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::support::{FREE, Setup, Stopped, binaries, hung, refused};
 use clap::ValueEnum as _;
 use course::services::is_setting;
 use lab::diagnose::{Rule, diagnose};
+use lab::process;
 use lab::wire::Fault;
 use lab::{otlp, waterfall};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -133,14 +134,13 @@ async fn the_lab_in_a_terminal() {
     let path = folder.path().join("traces.jsonl");
     fs::write(&path, lines.join("\n")).expect("written");
     let mut serving = Command::new(&lab);
-    let serving = serving.args(["view", "--site", FREE, "--otlp", FREE, "--grpc", FREE]);
-    let mut serving = serving
+    serving
+        .args(["view", "--site", FREE, "--otlp", FREE, "--grpc", FREE])
         .arg("--open")
         .arg(&path)
         .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("it starts");
+        .kill_on_drop(true);
+    let mut serving = process::spawn(serving).expect("it starts");
     let mut output = BufReader::new(serving.stdout.take().expect("an output")).lines();
     let site = loop {
         let line = output.next_line().await.expect("text").expect("it starts");

@@ -6,17 +6,23 @@ use std::time::{Duration, Instant};
 
 use course::services::is_setting;
 use tokio::io::AsyncReadExt as _;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 
 use super::reel::{Place, Tape, What, put};
 
-/// Runs what it is given as a shell does, line after line until one fails, and leaves the folder it ended in where we
-/// find it. A service that is interrupted ends; the shell of a terminal does not.
-const SHELL: &str =
-    r#"exec 2>&1; trap : INT; trap 'pwd >"$FOLDER_AFTER"' EXIT; set -e; eval "$TYPED""#;
+/// Runs the typed lines as a shell does, one after the other until one fails. Writes the folder it ended in to a file. A service that is interrupted ends; the shell of a terminal does not. Its input ends when the program of the
+/// tests does, and then it kills its group of processes.
+const SHELL: &str = r#"exec 3<&0 </dev/null 2>&1
+    { read -r _; kill -KILL 0; } <&3 >/dev/null 2>&1 &
+    guard=$!
+    exec 3<&-
+    trap : INT
+    trap 'kill $guard; pwd >"$FOLDER_AFTER"' EXIT
+    set -e
+    eval "$TYPED""#;
 
-/// What changes how cargo builds or speaks, where it is set.
+/// The variables that change how cargo builds, or what it prints.
 const CARGO_SETTINGS: [&str; 6] = [
     "RUST_BACKTRACE",
     "RUSTFLAGS",
@@ -29,7 +35,7 @@ const CARGO_SETTINGS: [&str; 6] = [
 pub struct Terminal {
     pub folder: PathBuf,
     running: Option<Running>,
-    /// What the last command printed, when it has ended.
+    /// The output of the last command, when it has ended.
     printed: String,
     number: u8,
     tape: Tape,
@@ -37,6 +43,8 @@ pub struct Terminal {
 
 struct Running {
     child: Child,
+    /// Open for as long as the command may run.
+    input: ChildStdin,
     output: watch::Receiver<String>,
     folder_after: tempfile::NamedTempFile,
 }
@@ -52,7 +60,7 @@ impl Terminal {
         }
     }
 
-    /// Where it stands while it runs what was typed last.
+    /// Its place on the tape while the last command runs.
     fn place(&self) -> Place {
         Place::Terminal(self.number, self.folder.display().to_string())
     }
@@ -79,7 +87,7 @@ impl Terminal {
             .envs(environment.iter().map(|(key, value)| (key, value)))
             .env("TYPED", typed)
             .env("FOLDER_AFTER", folder_after.path())
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
             .spawn()
@@ -98,13 +106,14 @@ impl Terminal {
         });
         self.printed.clear();
         self.running = Some(Running {
+            input: child.stdin.take().expect("an input"),
             child,
             output,
             folder_after,
         });
     }
 
-    /// What the current command has printed, or the last one.
+    /// The output of the current command, or of the last one.
     pub fn printed(&self) -> String {
         match &self.running {
             Some(running) => running.output.borrow().clone(),
@@ -126,6 +135,7 @@ impl Terminal {
     pub async fn finish(&mut self, deadline: Duration) -> Result<ExitStatus, String> {
         let Running {
             mut child,
+            input,
             mut output,
             folder_after,
         } = self
@@ -138,6 +148,7 @@ impl Terminal {
                 let printed = output.borrow().clone();
                 self.running = Some(Running {
                     child,
+                    input,
                     output,
                     folder_after,
                 });
@@ -156,7 +167,7 @@ impl Terminal {
         Ok(status)
     }
 
-    /// Presses Ctrl-C, and waits for the end.
+    /// Presses Ctrl-C and waits for the end of the command.
     pub async fn interrupt(&mut self, deadline: Duration) -> Result<ExitStatus, String> {
         put(&self.tape, self.place(), What::Typed("^C".to_owned()));
         self.signal("-INT");

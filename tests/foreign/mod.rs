@@ -8,6 +8,7 @@ use std::process::Stdio;
 use crate::support::in_process::{Lab, span};
 use crate::support::{FREE, client, is_missing, serve, skipped, within_reason};
 use lab::diagnose::{Rule, diagnose};
+use lab::process;
 use lab::tree::Tree;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::{Value, json};
@@ -224,15 +225,15 @@ async fn gos_sdk_joins_a_trace_and_is_shown() {
         .expect("an address")
         .port();
     let data = tempfile::tempdir().expect("a folder");
-    let mut caddy = exporting(folder.join("bin/caddy"), grpc, "grpc")
+    let mut caddy = exporting(folder.join("bin/caddy"), grpc, "grpc");
+    caddy
         .args(["run", "--config"])
         .arg(crate::support::root().join("tests/foreign/Caddyfile"))
         .env("CADDY_PORT", port.to_string())
         .env("XDG_DATA_HOME", data.path())
         .env("OTEL_SERVICE_NAME", "go-service")
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("Caddy runs");
+        .stderr(Stdio::piped());
+    let mut caddy = process::spawn(caddy).expect("Caddy runs");
     let mut log = BufReader::new(caddy.stderr.take().expect("an output")).lines();
     let started = async {
         while let Some(line) = log.next_line().await.expect("text") {
@@ -285,14 +286,14 @@ struct JaegerClient {
 
 impl JaegerClient {
     async fn start(program: PathBuf, lab: &Lab) -> JaegerClient {
-        let mut child = exporting(program, lab.address, "grpc")
+        let mut client = exporting(program, lab.address, "grpc");
+        client
             .env("JAEGER_URL", format!("http://{}", lab.address))
             .env("JAEGER_RETRY_ATTEMPTS", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it runs");
+            .stderr(Stdio::null());
+        let mut child = process::spawn(client).expect("it runs");
         let input = child.stdin.take().expect("an input");
         let output = BufReader::new(child.stdout.take().expect("an output")).lines();
         let mut client = JaegerClient {

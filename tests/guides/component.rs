@@ -1,8 +1,9 @@
-//! What the guides run beside the services: how it is started and stopped.
+//! The programs that the guides run beside the services: how they are started and stopped.
 
 use std::process::Stdio;
 use std::time::Duration;
 
+use lab::process;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -22,15 +23,16 @@ pub struct Component {
 }
 
 impl Component {
-    /// Starts it, and waits until it prints a line that contains `ready`.
+    /// Starts it and waits until it prints a line that contains `ready`.
     pub async fn start(mut command: Command, ready: &str) -> Component {
-        let mut child = command
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+            .kill_on_drop(true);
+        let program = command.as_std().get_program().to_owned();
+        let mut child =
+            process::spawn(command).unwrap_or_else(|error| panic!("{program:?}: {error}"));
         let (sender, lines) = watch::channel(Vec::new());
         let mut readers = JoinSet::new();
         readers.spawn(read(

@@ -9,6 +9,7 @@ use crate::support::{FREE, binaries, client, within_reason};
 use axum::Router;
 use axum::routing::post;
 use course::services::is_setting;
+use lab::process;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
@@ -34,8 +35,8 @@ impl Lab {
         Lab::spawn(command(arguments).await)
     }
 
-    fn spawn(mut command: Command) -> Lab {
-        let mut child = command.spawn().expect("the lab starts");
+    fn spawn(command: Command) -> Lab {
+        let mut child = process::spawn(command).expect("the lab starts");
         let output = BufReader::new(child.stdout.take().expect("an output"));
         Lab { child, output }
     }
@@ -71,7 +72,7 @@ impl Lab {
             .collect()
     }
 
-    /// Sends a signal, and returns the exit code.
+    /// Sends a signal and returns the exit code.
     async fn signal(&mut self, signal: &str) -> Option<i32> {
         kill(signal, &self.child.id().expect("it runs").to_string());
         self.child.wait().await.expect("it ends").code()
@@ -244,6 +245,61 @@ async fn whatever_ends_the_lab_ends_the_services() {
         let left: Vec<_> = services.iter().filter(|id| kill("-0", id)).collect();
         assert!(left.is_empty(), "{signal}: still running: {left:?}");
     }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_lab_leaves_no_service_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut killed = command(&[]).await;
+    // It can't remove its book.
+    killed.env("TMPDIR", folder.path());
+    let mut lab = Lab::spawn(killed);
+    lab.read_to("Ctrl-C").await;
+    let services = lab.services();
+    assert_eq!(services.len(), 3, "{services:?}");
+    assert_eq!(lab.signal("-KILL").await, None);
+    // Each dies immediately, but stays in the table of processes until the system has collected it.
+    let runs = |id: &&String| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest.chars().next());
+        !matches!(state, None | Some(Some('Z' | 'X')))
+    };
+    support::until(async || !services.iter().any(|id| runs(&id))).await;
+}
+
+/// The same test in a process of its own, below a program that is called `cargo` and is killed.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_cargo_leaves_neither_tests_nor_their_processes_behind() {
+    const INNER: &str = "ONE_TRACE_BELOW_CARGO";
+    if std::env::var_os(INNER).is_some() {
+        let mut child = Command::new("sh");
+        child.args(["-c", "echo; echo started; exec sleep 300"]);
+        let mut child = process::spawn(child).expect("a shell");
+        child.wait().await.expect("it is killed with us");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let cargo = folder.path().join("cargo");
+    std::fs::copy("/bin/sh", &cargo).expect("a shell of another name");
+    let mut cargo = Command::new(cargo);
+    cargo
+        // A second command, so that the shell does not become the first.
+        .args(["-c", r#""$0" --exact "$1" --nocapture; exit"#])
+        .arg(std::env::current_exe().expect("the program of the tests"))
+        .arg("lab::process::a_killed_cargo_leaves_neither_tests_nor_their_processes_behind")
+        .env(INNER, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut cargo = Lab::spawn(cargo);
+    cargo.read_to("started").await;
+    assert_eq!(cargo.signal("-KILL").await, None);
+    // The tests and the process that they have started hold the other end for as long as they live.
+    let mut rest = String::new();
+    within_reason(cargo.output.read_to_string(&mut rest))
+        .await
+        .expect("text");
 }
 
 #[tokio::test(flavor = "multi_thread")]

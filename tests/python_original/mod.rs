@@ -9,6 +9,7 @@ use crate::support::{client, recording, skipped, within_reason};
 use axum::routing::post;
 use axum::{Json, Router};
 use lab::diagnose::{Rule, diagnose};
+use lab::process;
 use lab::receiver;
 use lab::span::SpanKind;
 use lab::store::{Limits, Store};
@@ -71,7 +72,8 @@ impl Original {
                 .map(|(page, free)| format!("{page}={free}"))
                 .collect();
             let runner = support::root().join("tests/python_original/run_service.py");
-            let mut child = Command::new(folder.join("bin/python"))
+            let mut service = Command::new(folder.join("bin/python"));
+            service
                 .arg(runner)
                 .arg(folder.join("distributed_tracing").join(file))
                 .env_clear()
@@ -88,9 +90,8 @@ impl Original {
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()
-                .expect("Python runs");
+                .kill_on_drop(true);
+            let mut child = process::spawn(service).expect("Python runs");
             let mut log = BufReader::new(child.stderr.take().expect("an output")).lines();
             let mut said = String::new();
             let free = loop {

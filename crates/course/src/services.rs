@@ -13,6 +13,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
 use crate::hops::HOPS;
+use lab::process;
 use lab::wire::Wire;
 
 /// A service finishes its requests and flushes its spans within this time, or is killed.
@@ -42,7 +43,7 @@ pub async fn build(root: &Path, release: bool) -> anyhow::Result<PathBuf> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true);
-    let child = command.spawn().context("cargo cannot be started")?;
+    let child = process::spawn(command).context("cargo cannot be started")?;
     let output = child
         .wait_with_output()
         .await
@@ -167,8 +168,7 @@ impl Service {
         // Of its own group, so that Ctrl-C reaches us alone and we can stop the services in order.
         #[cfg(unix)]
         command.process_group(0);
-        let mut child = command
-            .spawn()
+        let mut child = process::spawn(command)
             .with_context(|| format!("{} cannot be started", program.display()))?;
 
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {

@@ -188,15 +188,16 @@ impl Peer {
             .to_str()
             .context("a folder with a readable name")?;
         let began = Instant::now();
-        let child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        command
             .args((self.arguments)(port, [first, second], path))
             .current_dir(folder.path())
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
+            .kill_on_drop(true);
+        let child = lab::process::spawn(command)
             .with_context(|| format!("{} cannot be started", self.program.display()))?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut body = Body::new(address, Encoding::Protobuf, 0)?;

@@ -6,7 +6,7 @@
 //!
 //! [`server`] runs all of this; [`listen`] limits how many connections it takes and [`guard`] checks where requests come
 //! from. [`cli`] is the command line, and [`client`] asks a running lab. What needs neither a socket nor a clock is in
-//! the crate `traces`.
+//! the crate `traces`. [`process`] starts programs that end together with the one that started them.
 
 pub mod cli;
 pub mod client;
@@ -16,6 +16,7 @@ pub mod jaeger;
 pub mod list;
 pub mod listen;
 mod output;
+pub mod process;
 pub mod receiver;
 pub mod request;
 pub mod server;
