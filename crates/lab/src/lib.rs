@@ -28,4 +28,6 @@ pub mod terminal;
 pub mod viewer;
 pub mod wire;
 
-pub use traces::{analysis, case, diagnose, header, otlp, report, span, summary, tree, waterfall};
+pub use traces::{
+    analysis, case, diagnose, otlp, report, span, summary, traceparent, tree, waterfall,
+};

@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
 use traces::exchange::Exchange;
+use traces::traceparent::{SpanId, TraceId, Traceparent};
 
 pub use fault::{Fault, LATENCY};
 
@@ -188,8 +189,19 @@ impl Drop for Only {
 }
 
 /// Eight bytes that are not all zero.
-pub fn random() -> [u8; 8] {
+fn random() -> [u8; 8] {
     (RandomState::new().build_hasher().finish() | 1).to_be_bytes()
+}
+
+/// A valid and sampled `traceparent` that nobody has sent before.
+pub fn random_traceparent() -> Traceparent {
+    let [high, low] = [random(), random()].map(|half| u128::from(u64::from_be_bytes(half)));
+    Traceparent {
+        trace_id: TraceId((high << 64 | low).to_be_bytes()),
+        parent_id: SpanId(random()),
+        sampled: true,
+        random: false,
+    }
 }
 
 /// Nanoseconds since 1970.
