@@ -1,13 +1,18 @@
 // The state of the sources that `diagnose.wasm` is made of, as 32 bytes of text: included by the build script, which
 // writes it into the program, and by the test, which looks for it there.
 
-/// FNV-1a over the names and the texts of all files below `crates/traces` and `crates/in_browser`.
+/// FNV-1a over the names and the texts of all files below `crates/traces`, `crates/in_browser` and
+/// `crates/w3c-trace-context/src`.
 ///
 /// # Errors
 /// When one of them cannot be read.
 pub fn state_of_sources(crates: &std::path::Path) -> std::io::Result<String> {
     let mut files = Vec::new();
-    let mut folders = vec![crates.join("in_browser"), crates.join("traces")];
+    let mut folders = vec![
+        crates.join("in_browser"),
+        crates.join("traces"),
+        crates.join("w3c-trace-context/src"),
+    ];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder)? {
             let path = entry?.path();

@@ -246,7 +246,7 @@ fn strict(values: &[&str]) -> Trace {
     let [value] = values else {
         return Trace::Own;
     };
-    match lab::header::traceparent(value) {
+    match lab::traceparent::Traceparent::parse(value) {
         Ok(caller) if caller.sampled => Trace::Joined,
         Ok(_) => Trace::Unrecorded,
         Err(_) => Trace::Own,

@@ -28,7 +28,7 @@ use lab::report::{self, Links};
 use lab::span::{Source, Span, TraceId};
 use lab::store::Store;
 use lab::waterfall::{count, picture};
-use lab::wire::{Fault, Hop, NO_PROXIES, Wire, now, random};
+use lab::wire::{Fault, Hop, NO_PROXIES, Wire, now, random_traceparent};
 use lab::{guard, request, viewer};
 
 use crate::hops::{self, HOPS};
@@ -62,22 +62,14 @@ impl Experiment {
         wire: &Wire,
         store: &Store,
     ) -> anyhow::Result<TraceId> {
-        let (trace_id, span_id) = ([random(), random()].concat(), random().to_vec());
-        let hex = |bytes: &[u8]| {
-            bytes
-                .iter()
-                .map(|it| format!("{it:02x}"))
-                .collect::<String>()
-        };
-        let traceparent = format!("00-{}-{}-01", hex(&trace_id), hex(&span_id));
-        let id = TraceId::parse(&hex(&trace_id)).context("the random id is zero")?;
+        let traceparent = random_traceparent();
         let url = format!("http://{gateway}/api/query");
         let client = reqwest::Client::builder().no_proxy().build()?;
         let query = json!({ "user_id": "user_1", "query": "What is a trace?" });
         let request = client
             .post(&url)
             .json(&query)
-            .header("traceparent", traceparent);
+            .header("traceparent", traceparent.to_string());
         let request = request
             .header("tracestate", TRACESTATE)
             .header("baggage", BAGGAGE);
@@ -109,8 +101,8 @@ impl Experiment {
             }
         });
         let span = Proto {
-            trace_id,
-            span_id,
+            trace_id: traceparent.trace_id.0.to_vec(),
+            span_id: traceparent.parent_id.0.to_vec(),
             trace_state: TRACESTATE.to_owned(),
             name: "POST /api/query".to_owned(),
             kind: SpanKind::Client.into(),
@@ -132,7 +124,7 @@ impl Experiment {
         let span =
             span.map_err(|refused| anyhow::anyhow!("the client's span is refused: {refused:?}"))?;
         store.add(vec![span]);
-        Ok(id)
+        Ok(traceparent.trace_id)
     }
 
     /// Waits until the spans of the request are there, and returns its case.

@@ -27,4 +27,6 @@ pub mod viewer;
 pub mod wire;
 
 pub use output::{print, print_json};
-pub use traces::{analysis, case, diagnose, header, otlp, report, span, summary, tree, waterfall};
+pub use traces::{
+    analysis, case, diagnose, otlp, report, span, summary, traceparent, tree, waterfall,
+};

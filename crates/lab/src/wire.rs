@@ -6,7 +6,6 @@ mod framing;
 mod proxy;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
 use traces::exchange::Exchange;
+use traces::traceparent::{SpanId, TraceId, Traceparent};
 
 pub use fault::{Fault, LATENCY, UnknownFault};
 
@@ -213,9 +213,14 @@ impl Drop for Only {
     }
 }
 
-/// Eight bytes that are not all zero.
-pub fn random() -> [u8; 8] {
-    (RandomState::new().build_hasher().finish() | 1).to_be_bytes()
+/// A valid and sampled `traceparent` that nobody has sent before.
+pub fn random_traceparent() -> Traceparent {
+    Traceparent {
+        trace_id: TraceId(fastrand::u128(1..).to_be_bytes()),
+        parent_id: SpanId(fastrand::u64(1..).to_be_bytes()),
+        sampled: true,
+        random: false,
+    }
 }
 
 /// Nanoseconds since 1970.

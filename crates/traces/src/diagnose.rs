@@ -10,9 +10,9 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Proto;
 
 use crate::exchange::{Exchange, values};
-use crate::header;
 use crate::span::{Span, SpanId, SpanKind, TraceId, any_text, attribute, shortened};
 use crate::summary::{Summary, breaks};
+use crate::traceparent::Traceparent;
 use crate::tree::{Row, Tree, label, plain, took};
 
 /// What can be found, the causes before what follows from them.
@@ -250,8 +250,8 @@ fn told(findings: Vec<Finding>) -> Vec<Finding> {
 ///
 /// # Errors
 /// The finding.
-pub fn of_header(value: &str) -> Result<header::Traceparent, Finding> {
-    let cause = match header::traceparent(value.trim()) {
+pub fn of_header(value: &str) -> Result<Traceparent, Finding> {
+    let cause = match Traceparent::parse(value.trim()) {
         Ok(read) if read.sampled => return Ok(read),
         Ok(_) => {
             let cause = "Byte 54: the flags end in an even digit, so the caller has recorded nothing and asks for the same.";
@@ -298,14 +298,14 @@ fn on_the_wire(exchange: &Exchange, trees: &[Tree]) -> Option<Finding> {
                 "On {hop}, the `traceparent` that was sent did not arrive: something between drops it."
             ),
         ),
-        ([value], _) => match header::traceparent(value) {
+        ([value], _) => match Traceparent::parse(value) {
             Err(broken) => (
                 Rule::BrokenHeader,
                 format!("On {hop}, {to} got a `traceparent` that is not valid: {broken}."),
             ),
             Ok(read)
                 if from.is_some_and(|from| {
-                    (from.trace_id, from.parent) != (read.trace_id, read.parent)
+                    (from.trace_id, from.parent_id) != (read.trace_id, read.parent_id)
                 }) =>
             {
                 let part = match from.is_some_and(|from| from.trace_id == read.trace_id) {
@@ -343,7 +343,7 @@ fn on_the_wire(exchange: &Exchange, trees: &[Tree]) -> Option<Finding> {
             ),
         ),
     };
-    let caller = from.map(|from| (from.trace_id, from.parent));
+    let caller = from.map(|from| (from.trace_id, from.parent_id));
     let called = answered_by(exchange, trees);
     let spans: Vec<_> = caller.into_iter().chain(called).collect();
     let mut finding = Finding::new(rule, cause, spans);
@@ -359,13 +359,13 @@ pub fn answered_by(exchange: &Exchange, trees: &[Tree]) -> Option<Place> {
     let rows = || trees.iter().flat_map(|tree| &tree.rows);
     let delivered = exchange.delivered.as_deref().unwrap_or_default();
     for value in values(delivered, "traceparent") {
-        let Ok(received) = header::traceparent(value) else {
+        let Ok(received) = Traceparent::parse(value) else {
             continue;
         };
         let led = rows().find(|row| {
             let span = &row.span;
             span.trace_id == received.trace_id
-                && span.parent == Some(received.parent)
+                && span.parent == Some(received.parent_id)
                 && span.kind() == SpanKind::Server
         });
         if let Some(row) = led {
@@ -688,7 +688,7 @@ fn of_span(tree: &Tree, row: &Row, proto: &Proto, new: bool) -> Vec<(Rule, Strin
 fn recorded_header(span: &Span, text: &str) -> Option<(Rule, String, String)> {
     let values: Vec<String> = serde_json::from_str(text).unwrap_or(vec![text.to_owned()]);
     let reason = match &values[..] {
-        [value] => header::traceparent(value).err()?.to_string(),
+        [value] => Traceparent::parse(value).err()?.to_string(),
         several => format!("{} headers where one is allowed", several.len()),
     };
     let cause = format!(

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::header::{self, Traceparent};
+use crate::traceparent::Traceparent;
 
 /// One request on one hop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ impl Exchange {
 
 fn only(head: &str) -> Option<Traceparent> {
     match values(head, "traceparent")[..] {
-        [value] => header::traceparent(value).ok(),
+        [value] => Traceparent::parse(value).ok(),
         _ => None,
     }
 }

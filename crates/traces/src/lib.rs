@@ -5,10 +5,11 @@ pub mod analysis;
 pub mod case;
 pub mod diagnose;
 pub mod exchange;
-pub mod header;
 pub mod otlp;
 pub mod report;
 pub mod span;
 pub mod summary;
 pub mod tree;
 pub mod waterfall;
+
+pub use w3c_trace_context::traceparent;

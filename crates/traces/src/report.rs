@@ -197,7 +197,7 @@ pub fn wire_text(case: &Case) -> String {
             .as_ref()
             .map_or(String::new(), |fault| format!("  fault: {fault}"));
         let sender = exchange.sent_by().and_then(|it| {
-            rows().find(|row| (row.span.trace_id, row.span.id) == (it.trace_id, it.parent))
+            rows().find(|row| (row.span.trace_id, row.span.id) == (it.trace_id, it.parent_id))
         });
         let sender = sender.map_or(String::new(), |row| {
             format!(

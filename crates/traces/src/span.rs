@@ -10,76 +10,9 @@ use opentelemetry_proto::tonic::trace::v1::Span as Proto;
 use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind as ProtoKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value as Json;
 
-/// 16 bytes, not all zero; shown as 32 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TraceId(pub [u8; 16]);
-
-/// 8 bytes, not all zero; shown as 16 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SpanId(pub [u8; 8]);
-
-impl TraceId {
-    /// Reads 32 hexadecimal digits.
-    pub fn parse(hex: &str) -> Option<Self> {
-        let number = digits(hex, 32)?;
-        Some(TraceId(number.to_be_bytes()))
-    }
-}
-
-impl SpanId {
-    /// Reads 16 hexadecimal digits.
-    pub fn parse(hex: &str) -> Option<Self> {
-        let number = u64::try_from(digits(hex, 16)?).ok()?;
-        Some(SpanId(number.to_be_bytes()))
-    }
-}
-
-fn digits(hex: &str, count: usize) -> Option<u128> {
-    let valid = hex.len() == count && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-    u128::from_str_radix(hex, 16).ok().filter(|_| valid)
-}
-
-impl fmt::Display for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-impl fmt::Display for SpanId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", u64::from_be_bytes(self.0))
-    }
-}
-
-impl fmt::Debug for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Debug for SpanId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for TraceId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TraceId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let hex = String::deserialize(deserializer)?;
-        TraceId::parse(&hex).ok_or_else(|| {
-            serde::de::Error::custom(format!("{hex:?} is not 32 hexadecimal digits"))
-        })
-    }
-}
+pub use crate::traceparent::{SpanId, TraceId};
 
 /// The side of a call that a span describes, or its place in a queue, as
 /// [OpenTelemetry](https://opentelemetry.io/docs/specs/otel/trace/api/#spankind) defines it.

@@ -29,6 +29,12 @@
 //! # Ok::<(), http::header::InvalidHeaderValue>(())
 //! ```
 //!
+//! # Without OpenTelemetry
+//!
+//! [`Traceparent`] reads and writes the value of the header by itself, and says which byte of an invalid one is wrong. It
+//! needs no feature: `default-features = false` leaves out the propagators, OpenTelemetry and `http`. The feature `serde`
+//! reads and writes trace and span ids as text.
+//!
 //! # What is strict about it
 //!
 //! What the standards call invalid is as if it were not there: an unusable `traceparent` starts a new trace, an unusable
@@ -38,15 +44,24 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(feature = "propagators")]
 mod baggage;
+#[cfg(feature = "propagators")]
 mod headers;
+#[cfg(feature = "propagators")]
 mod trace_context;
-mod traceparent;
+pub mod traceparent;
+#[cfg(feature = "propagators")]
 mod tracestate;
 
+#[cfg(feature = "propagators")]
 pub use baggage::BaggagePropagator;
+#[cfg(feature = "propagators")]
 pub use headers::{HeaderExtractor, HeaderInjector};
+#[cfg(feature = "propagators")]
 pub use trace_context::TraceContextPropagator;
+pub use traceparent::Traceparent;
 
 /// Optional white space around the items of a list: spaces and tabs (RFC 9110, 5.6.3).
+#[cfg(feature = "propagators")]
 const OWS: [char; 2] = [' ', '\t'];

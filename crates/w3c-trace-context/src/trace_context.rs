@@ -5,9 +5,15 @@ use std::sync::LazyLock;
 use opentelemetry::Context;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
-use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceId, TraceState};
+use opentelemetry::trace::{
+    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+};
 
-use crate::{traceparent, tracestate};
+use crate::traceparent::{self, Traceparent};
+use crate::{OWS, tracestate};
+
+/// Bit 1 of the flags (TC Random Trace ID Flag), which OpenTelemetry's API doesn't name.
+const RANDOM: TraceFlags = TraceFlags::new(0b10);
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
@@ -53,11 +59,8 @@ impl TextMapPropagator for TraceContextPropagator {
     /// is valid. `tracestate` is read only with a valid `traceparent` (TC Tracestate Header).
     fn extract_with_context(&self, cx: &Context, extractor: &dyn Extractor) -> Context {
         let values = extractor.get_all(TRACEPARENT);
-        let Some((trace_id, span_id, flags)) = values
-            .as_deref()
-            .and_then(only)
-            .and_then(traceparent::parse)
-        else {
+        let value = values.as_deref().and_then(only);
+        let Some(Ok(traceparent)) = value.map(|it| Traceparent::read(it.trim_matches(OWS))) else {
             return cx.clone();
         };
         let headers = extractor.get_all(TRACESTATE).unwrap_or_default();
@@ -65,12 +68,21 @@ impl TextMapPropagator for TraceContextPropagator {
             true => (TraceState::NONE, None),
             false => read(&headers),
         };
-        let cx =
-            cx.with_remote_span_context(SpanContext::new(trace_id, span_id, flags, true, state));
-        let random = flags & traceparent::RANDOM == traceparent::RANDOM;
+        let Traceparent {
+            trace_id,
+            parent_id,
+            sampled,
+            random,
+        } = traceparent;
+        let mut flags = TraceFlags::default().with_sampled(sampled);
+        if random {
+            flags = flags | RANDOM;
+        }
+        let parent = SpanContext::new(trace_id.into(), parent_id.into(), flags, true, state);
+        let cx = cx.with_remote_span_context(parent);
         match random || verbatim.is_some() {
             true => cx.with_value(Received {
-                trace_id,
+                trace_id: trace_id.into(),
                 random,
                 verbatim,
             }),
@@ -83,17 +95,29 @@ impl TextMapPropagator for TraceContextPropagator {
     }
 }
 
+impl From<traceparent::TraceId> for TraceId {
+    fn from(id: traceparent::TraceId) -> Self {
+        TraceId::from_bytes(id.0)
+    }
+}
+
+impl From<traceparent::SpanId> for SpanId {
+    fn from(id: traceparent::SpanId) -> Self {
+        SpanId::from_bytes(id.0)
+    }
+}
+
 fn inject(span: &SpanContext, received: Option<&Received>, injector: &mut dyn Injector) {
     let trace_id = span.trace_id();
     let received = received.filter(|received| received.trace_id == trace_id);
-    let mut flags = span.trace_flags();
-    if received.is_some_and(|received| received.random) {
-        flags = flags | traceparent::RANDOM;
-    }
-    injector.set(
-        TRACEPARENT,
-        traceparent::format(trace_id, span.span_id(), flags),
-    );
+    let flags = span.trace_flags();
+    let traceparent = Traceparent {
+        trace_id: traceparent::TraceId(trace_id.to_bytes()),
+        parent_id: traceparent::SpanId(span.span_id().to_bytes()),
+        sampled: flags.is_sampled(),
+        random: flags & RANDOM == RANDOM || received.is_some_and(|received| received.random),
+    };
+    injector.set(TRACEPARENT, traceparent.to_string());
 
     let header = tracestate::format(span.trace_state());
     if !header.is_empty() {

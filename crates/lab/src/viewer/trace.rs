@@ -14,11 +14,11 @@ use serde::Deserialize;
 
 use crate::analysis::{Segment, calls, critical_path, shares};
 use crate::case::Case;
-use crate::header::Traceparent;
 use crate::list::List;
 use crate::report::{self, Links};
 use crate::span::{Span, SpanId, SpanKind, Status, TraceId, any_text, shortened, target};
 use crate::summary::{Break, breaks};
+use crate::traceparent::Traceparent;
 use crate::tree::{LONGEST, Row, Tree, label, took};
 use crate::viewer::{self, Site, map};
 use crate::waterfall::{Interactive, caption, count, look, picture, tree_grid};
@@ -309,7 +309,7 @@ fn detail(tree: &Tree, row: &Row, list: &List, wire: &[Exchange]) -> Markup {
         Status::Error => "Error",
     };
     let is_here = |end: Option<Traceparent>, id: Option<SpanId>| {
-        end.is_some_and(|end| end.trace_id == span.trace_id && Some(end.parent) == id)
+        end.is_some_and(|end| end.trace_id == span.trace_id && Some(end.parent_id) == id)
     };
     let wire = wire.iter().filter(|it| {
         let received = span.kind() == SpanKind::Server && is_here(it.received(), span.parent);

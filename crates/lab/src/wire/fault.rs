@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::random;
+use traces::traceparent::Field;
+
+use super::random_traceparent;
 
 /// What [`Fault::AddLatency`] adds.
 pub const LATENCY: Duration = Duration::from_millis(300);
@@ -119,7 +121,7 @@ impl Fault {
             let of_trace = is("traceparent");
             // The empty line after the headers.
             if text.is_empty() && self == Fault::ForgeTraceparent && !forged {
-                changed.extend(format!("traceparent: {}\r\n", another()).bytes());
+                changed.extend(format!("traceparent: {}\r\n", random_traceparent()).bytes());
             }
             let value = |new: &dyn Fn(&[u8]) -> Vec<u8>| {
                 let colon = colon.unwrap_or_default();
@@ -136,7 +138,7 @@ impl Fault {
                 Fault::DropBaggage if is("baggage") => continue,
                 Fault::ForgeTraceparent if of_trace => {
                     forged = true;
-                    value(&|_| another().into_bytes())
+                    value(&|_| random_traceparent().to_string().into_bytes())
                 }
                 Fault::TruncateTraceparent if of_trace => {
                     value(&|value| value.iter().take(30).copied().collect())
@@ -159,17 +161,11 @@ impl Fault {
 /// The flags without their lowest bit.
 fn unsampled(value: &[u8]) -> Vec<u8> {
     let mut value = value.to_vec();
-    if let Some(digit) = value.get_mut(54)
+    if let Some(digit) = value.get_mut(Field::Flags.range().end - 1)
         && let Some(number) = char::from(*digit).to_digit(16)
         && let Some(cleared) = char::from_digit(number & 14, 16)
     {
         *digit = cleared as u8;
     }
     value
-}
-
-/// A valid `traceparent` that nobody has sent before.
-fn another() -> String {
-    let [high, low, span] = [random(), random(), random()].map(u64::from_be_bytes);
-    format!("00-{high:016x}{low:016x}-{span:016x}-01")
 }
