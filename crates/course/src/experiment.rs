@@ -194,7 +194,7 @@ async fn answer(
 ) -> Response {
     let refused = |status: StatusCode, problem: String| (status, problem + "\n").into_response();
     if let Err(refused) = guard::only_our_pages(&headers) {
-        return refused;
+        return refused.into_response();
     }
     let Some(gateway) = wire.address(HOPS[0]) else {
         return refused(StatusCode::CONFLICT, NO_PROXIES.to_owned());

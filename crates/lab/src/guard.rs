@@ -8,7 +8,7 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, ORIG
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// Restricts `routes` to requests that name this machine. Otherwise a page of another site whose name is made to point
@@ -64,8 +64,8 @@ pub fn cors() -> CorsLayer {
 /// of another site can send a form too.
 ///
 /// # Errors
-/// The answer 403.
-pub fn only_our_pages(headers: &HeaderMap) -> Result<(), Response> {
+/// When a page of another site sent it. The error can be the answer.
+pub fn only_our_pages(headers: &HeaderMap) -> Result<(), ForeignPage> {
     let text = |name| {
         let value = headers.get(name);
         value.map(|it: &HeaderValue| it.to_str().unwrap_or_default())
@@ -76,10 +76,18 @@ pub fn only_our_pages(headers: &HeaderMap) -> Result<(), Response> {
         .is_none_or(|it| it == "same-origin");
     match same_host && same_site {
         true => Ok(()),
-        false => {
-            let problem = "only a page of this lab may do this\n";
-            Err((StatusCode::FORBIDDEN, problem).into_response())
-        }
+        false => Err(ForeignPage),
+    }
+}
+
+/// A page of another site has sent a request that changes something. The answer is 403.
+#[derive(Debug)]
+pub struct ForeignPage;
+
+impl IntoResponse for ForeignPage {
+    fn into_response(self) -> Response {
+        let problem = "only a page of this lab may do this\n";
+        (StatusCode::FORBIDDEN, problem).into_response()
     }
 }
 

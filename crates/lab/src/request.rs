@@ -1,4 +1,4 @@
-//! Everything that belongs to one request: its traces, however many it fell into, and its headers on the wire.
+//! Everything that belongs to one request: its traces, however many there are, and its headers on the wire.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,16 +8,25 @@ use crate::diagnose::answered_by;
 use crate::list::List;
 use crate::span::TraceId;
 use crate::store::Store;
-use crate::summary::{Summary, breaks};
+use crate::summary::{self, Break, Summary};
 use crate::tree::Tree;
 use crate::wire::Wire;
 use traces::exchange::Exchange;
 
-/// How many other traces are looked at.
+/// The most other traces to look at.
 const NEAR: usize = 1000;
 
-/// The summaries of a trace and of those that overlap with it in time: others cannot be parts of its request.
-pub fn near(list: &List, start: u64, end: u64) -> Vec<Arc<Summary>> {
+/// A request, as far as the lab knows it.
+pub struct Request {
+    /// Its traces and its exchanges on the wire.
+    pub case: Case,
+    /// Where it seems to have fallen apart: the call, and the traces of the caller and of the called service. Breaks of
+    /// other requests at the same time may be among them.
+    pub breaks: Vec<(Break, [TraceId; 2])>,
+}
+
+/// The summaries of the traces that overlap with this time: others can't be parts of the request.
+fn near(list: &List, start: u64, end: u64) -> Vec<Arc<Summary>> {
     let near = list.summaries().into_iter().filter(|it| {
         it.start_time_unix_nano <= end
             && start <= it.start_time_unix_nano.saturating_add(it.duration_nano)
@@ -25,8 +34,13 @@ pub fn near(list: &List, start: u64, end: u64) -> Vec<Arc<Summary>> {
     near.take(NEAR).collect()
 }
 
-/// The request that a trace is of; nothing where neither a span nor a header has its id.
+/// The case of the request that a trace belongs to: see [`find`].
 pub fn case(list: &List, wire: &Wire, id: TraceId) -> Option<Case> {
+    find(list, wire, id).map(|request| request.case)
+}
+
+/// The request that a trace belongs to. `None` when neither a span nor a header has its id.
+pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<Request> {
     let exchanges = wire.exchanges();
     let named = |exchange: &&Exchange| {
         let both = [exchange.sent_by(), exchange.received()];
@@ -45,16 +59,18 @@ pub fn case(list: &List, wire: &Wire, id: TraceId) -> Option<Case> {
     let (start, end) = time.or(of_wire)?;
 
     let near = near(list, start, end);
-    let parts = breaks(&near).into_iter().map(|it| {
-        let both = [it.traces.0, it.traces.1].map(|index| near[index].trace_id);
-        BTreeSet::from(both)
+    let breaks = summary::breaks(&near).into_iter().map(|it| {
+        let traces = [it.traces.0, it.traces.1].map(|index| near[index].trace_id);
+        (it, traces)
     });
+    let breaks: Vec<_> = breaks.collect();
+    let parts = breaks.iter().map(|(_, traces)| BTreeSet::from(*traces));
     let mut together: Vec<BTreeSet<TraceId>> = parts.collect();
     let exchanges = exchanges
         .into_iter()
         .filter(|it| it.start <= end && start <= it.end.unwrap_or(it.start));
     let exchanges: Vec<Exchange> = exchanges.collect();
-    // To find out who answered a request takes the trees of all traces of that time.
+    // The span that answered a request may be in any trace of that time.
     let trees: Vec<Tree> = match exchanges.is_empty() {
         true => Vec::new(),
         false => near
@@ -72,7 +88,7 @@ pub fn case(list: &List, wire: &Wire, id: TraceId) -> Option<Case> {
         })
         .collect();
     together.extend(linked.iter().cloned());
-    // What is linked to a part belongs to it too.
+    // A trace that is linked to a part is a part too.
     loop {
         let before = ids.len();
         for set in &together {
@@ -90,7 +106,10 @@ pub fn case(list: &List, wire: &Wire, id: TraceId) -> Option<Case> {
         .filter(|(_, set)| !set.is_disjoint(&ids));
     let wire: Vec<_> = wire.map(|(exchange, _)| exchange).collect();
     let trees = ids.iter().filter_map(|id| tree(&list.store, *id));
-    Some(Case::new(trees.collect(), wire))
+    Some(Request {
+        case: Case::new(trees.collect(), wire),
+        breaks,
+    })
 }
 
 fn tree(store: &Store, id: TraceId) -> Option<Tree> {

@@ -15,110 +15,180 @@ use serde::Deserialize;
 use crate::analysis::{Segment, calls, critical_path, shares};
 use crate::case::Case;
 use crate::list::List;
+use crate::otlp;
 use crate::report::{self, Links};
+use crate::request::{self, Request};
 use crate::span::{Span, SpanId, SpanKind, Status, TraceId, any_text, shortened, target};
-use crate::summary::{Break, breaks};
+use crate::summary::Break;
 use crate::traceparent::Traceparent;
 use crate::tree::{LONGEST, Row, Tree, label, took};
 use crate::viewer::{self, Site, map};
 use crate::waterfall::{Interactive, caption, count, look, picture, tree_grid};
-use crate::{otlp, request};
 use traces::exchange::Exchange;
 
 #[derive(Deserialize)]
 pub struct Choice {
     /// The id of the span to show in detail.
     span: Option<String>,
-    /// The id of the span to show alone, with all below it, on its own scale of time.
+    /// The id of the span to show alone, with everything below it, on its own time scale.
     focus: Option<String>,
 }
 
-/// The page of one trace; with `.txt` behind the id its tree as text, with `.json` its spans as OTLP JSON, with `.html`
-/// its waterfall alone, as the book shows it.
+/// One form of a trace: the page, `.txt` (its tree), `.json` (its spans as OTLP JSON), `.html` (its waterfall alone, as the
+/// book shows it) or `.case.json` (its whole request).
 pub async fn page(
     State(site): State<Site>,
     Path(name): Path<String>,
     Query(choice): Query<Choice>,
 ) -> Response {
-    let Site { list, wire } = site;
     let (id, form) = name.split_once('.').unwrap_or((&name, ""));
-    let seen = list.store.version();
-    let case = || TraceId::parse(id).and_then(|id| request::case(&list, &wire, id));
+    let request = || TraceId::parse(id).and_then(|id| request::find(&site.list, &site.wire, id));
     if form == "case.json" {
-        return whole_request(id, case().as_ref());
+        return whole_request(id, request().map(|it| it.case).as_ref());
     }
-    let Some((tree, spans)) = read(&list, id) else {
-        return no_such_trace(case().as_ref());
+    let Some((tree, spans)) = read(&site.list, id) else {
+        return no_such_trace(request().map(|it| it.case).as_ref());
     };
     match form {
-        "" => {}
-        "txt" => return tree.to_text().into_response(),
-        "json" => return download(&tree, &spans),
-        "html" => return Html(picture(&tree).into_string() + "\n").into_response(),
+        "" => View::new(&site, tree, request(), &choice).page(),
+        "txt" => tree.to_text().into_response(),
+        "json" => download(&tree, &spans),
+        "html" => Html(picture(&tree).into_string() + "\n").into_response(),
         _ => {
             let what = "There are .txt, .json, .case.json and .html.";
-            return viewer::not_found("No such form of a trace", what);
+            viewer::not_found("No such form of a trace", what)
         }
     }
-    let case = case().unwrap_or_default();
-    let find = |id: &Option<String>| {
-        let id = id.as_deref().and_then(SpanId::parse)?;
-        tree.rows.iter().position(|row| row.span.id == id)
-    };
-    let focus = find(&choice.focus).map(|row| tree.part(row));
-    let shown = focus.as_ref().unwrap_or(&tree);
-    let row = find(&choice.span).map(|row| &tree.rows[row]);
-    let not_here = [&choice.span, &choice.focus]
-        .into_iter()
-        .flatten()
-        .find(|id| find(&Some((*id).clone())).is_none());
-    let path = critical_path(shown);
-    let interactive = Interactive {
-        critical_path: &path,
-        selected: row.map(|row| row.span.id),
-    };
-    let edges = calls([shown]);
-    let body = html! {
-        h1 dir="auto" { (label(tree.name())) }
-        @if let Some(id) = not_here { p.notice { "There is no span " code { (shortened(id, 40)) } " in this trace." } }
-        p.actions {
-            a href="#times" { "Where the time went" }
-            @if !edges.is_empty() { a href="#calls" { "Who called whom" } }
-            a href={ "/traces/" (tree.trace_id) ".json" } download { "Download as OTLP JSON" }
-            a href={ "/traces/" (tree.trace_id) ".case.json" } download { "With all of its request" }
-            a href={ "/traces/" (tree.trace_id) ".txt" } { "As text" }
-        }
-        div id="results" data-live=(viewer::news(seen, Some(tree.trace_id))) {
-            p.facts { "Trace " code { (tree.trace_id) } ", " (moment(tree.start)) ". " (summary(&tree, &critical_path(&tree))) }
-            @if let Some(focus) = &focus {
-                p.notice { "Only " bdi { (label(focus.name())) } " and what is below it. " a href={ "/traces/" (tree.trace_id) } { "The whole trace" } }
-            }
-            (apart(&tree, &list))
-            (linked_from(&tree, None, &list))
-            (diagnosis(&case))
-            (tree_grid(shown, &interactive))
-        }
-        aside id="span" tabindex="-1" aria-label="Span" hidden[row.is_none()] {
-            @if let Some(row) = row { (detail(&tree, row, &list, &wire.exchanges())) }
-        }
-        h2 id="times" { "Where the time went" }
-        (times(shown, &path))
-        @if !edges.is_empty() {
-            h2 id="calls" { "Who called whom" }
-            (map::drawing(&edges, &map::entries([shown])))
-        }
-        @if !case.wire.is_empty() {
-            h2 id="wire" { "What went over the wire" }
-            (report::wire(&case.wire, true))
-        }
-    };
-    viewer::page(
-        &format!("{} · {}", label(tree.name()), &id[..8.min(id.len())]),
-        body,
-    )
 }
 
-/// One span in detail, alone: for the script, which shows it beside the grid.
+/// What the page of a trace shows. Everything is found out once, and then only rendered.
+struct View<'a> {
+    list: &'a List,
+    /// The store's version when the page was made.
+    seen: u64,
+    tree: Tree,
+    /// The part of the tree to show, when it isn't all of it.
+    focus: Option<Tree>,
+    /// The row of the span to show in detail.
+    selected: Option<usize>,
+    /// The first id of the address that no span of the trace has.
+    not_here: Option<String>,
+    /// The critical path of the whole tree, and of the part that is shown.
+    critical_path: Vec<Segment>,
+    focus_path: Vec<Segment>,
+    case: Case,
+    /// The breaks between this trace and others: the call, and the other trace.
+    breaks: Vec<(Break, TraceId)>,
+    exchanges: Vec<Exchange>,
+}
+
+impl<'a> View<'a> {
+    fn new(site: &'a Site, tree: Tree, request: Option<Request>, choice: &Choice) -> Self {
+        let seen = site.list.store.version();
+        let find = |id: &str| {
+            let id = SpanId::parse(id)?;
+            tree.rows.iter().position(|row| row.span.id == id)
+        };
+        let mut chosen = [&choice.span, &choice.focus].into_iter().flatten();
+        let not_here = chosen.find(|id| find(id).is_none()).cloned();
+        let focus = choice.focus.as_deref().and_then(find);
+        let focus = focus.map(|row| tree.part(row));
+        let selected = choice.span.as_deref().and_then(find);
+        let id = tree.trace_id;
+        let (case, breaks) = request.map(|it| (it.case, it.breaks)).unwrap_or_default();
+        let ours = breaks
+            .into_iter()
+            .filter_map(|(it, [caller, called])| match id {
+                id if id == caller => Some((it, called)),
+                id if id == called => Some((it, caller)),
+                _ => None,
+            });
+        View {
+            list: &site.list,
+            seen,
+            critical_path: critical_path(&tree),
+            focus_path: focus.as_ref().map(critical_path).unwrap_or_default(),
+            focus,
+            selected,
+            not_here,
+            case,
+            breaks: ours.collect(),
+            exchanges: site.wire.exchanges(),
+            tree,
+        }
+    }
+
+    /// The tree that is shown, and its critical path.
+    fn shown(&self) -> (&Tree, &[Segment]) {
+        match &self.focus {
+            Some(part) => (part, &self.focus_path),
+            None => (&self.tree, &self.critical_path),
+        }
+    }
+
+    fn page(&self) -> Response {
+        let tree = &self.tree;
+        let (shown, path) = self.shown();
+        let row = self.selected.map(|row| &tree.rows[row]);
+        let interactive = Interactive {
+            critical_path: path,
+            selected: row.map(|row| row.span.id),
+        };
+        let edges = calls([shown]);
+        let body = html! {
+            h1 dir="auto" { (label(tree.name())) }
+            @if let Some(id) = &self.not_here { p.notice { "There is no span " code { (shortened(id, 40)) } " in this trace." } }
+            p.actions {
+                a href="#times" { "Where the time went" }
+                @if !edges.is_empty() { a href="#calls" { "Who called whom" } }
+                a href={ "/traces/" (tree.trace_id) ".json" } download { "Download as OTLP JSON" }
+                a href={ "/traces/" (tree.trace_id) ".case.json" } download { "With all of its request" }
+                a href={ "/traces/" (tree.trace_id) ".txt" } { "As text" }
+            }
+            div id="results" data-live=(viewer::news(self.seen, Some(tree.trace_id))) {
+                p.facts { "Trace " code { (tree.trace_id) } ", " (moment(tree.start)) ". " (summary(tree, &self.critical_path)) }
+                @if let Some(focus) = &self.focus {
+                    p.notice { "Only " bdi { (label(focus.name())) } " and what is below it. " a href={ "/traces/" (tree.trace_id) } { "The whole trace" } }
+                }
+                (self.pieces())
+                (linked_from(tree, None, self.list))
+                (diagnosis(&self.case))
+                (tree_grid(shown, &interactive))
+            }
+            aside id="span" tabindex="-1" aria-label="Span" hidden[row.is_none()] {
+                @if let Some(row) = row { (detail(tree, row, self.list, &self.exchanges)) }
+            }
+            h2 id="times" { "Where the time went" }
+            (times(shown, path))
+            @if !edges.is_empty() {
+                h2 id="calls" { "Who called whom" }
+                (map::drawing(&edges, &map::entries([shown])))
+            }
+            @if !self.case.wire.is_empty() {
+                h2 id="wire" { "What went over the wire" }
+                (report::wire(&self.case.wire, true))
+            }
+        };
+        let id = tree.trace_id.to_string();
+        viewer::page(&format!("{} · {}", label(tree.name()), &id[..8]), body)
+    }
+
+    /// The other traces that look like parts of the same request.
+    fn pieces(&self) -> Markup {
+        html! {
+            @for (Break { caller, called, name, .. }, other) in &self.breaks {
+                p.notice {
+                    span.broken { "This looks like a part of one request." } " "
+                    bdi { (label(name)) } " of " bdi { (label(caller)) } " was answered by "
+                    bdi { (label(called)) } " in a trace of its own; the other is "
+                    a href={ "/traces/" (other) } { code { (other) } } "."
+                }
+            }
+        }
+    }
+}
+
+/// One span in detail. The script shows it beside the grid.
 pub async fn span(State(site): State<Site>, Path((id, span)): Path<(String, String)>) -> Response {
     let Site { list, wire } = site;
     let tree = read(&list, &id).map(|(tree, _)| tree);
@@ -139,7 +209,7 @@ fn read(list: &List, id: &str) -> Option<(Tree, Vec<Arc<Span>>)> {
     Some((Tree::new(&spans)?, spans))
 }
 
-/// A trace of which no span has arrived; its header may have.
+/// The page of a trace of which no span has arrived. Its header may have.
 fn no_such_trace(case: Option<&Case>) -> Response {
     let body = html! {
         h1 { "No such trace" }
@@ -155,7 +225,7 @@ fn no_such_trace(case: Option<&Case>) -> Response {
     response
 }
 
-/// The request that the trace is of, with all that went over the wire, for `diagnose`.
+/// The request that the trace belongs to, with its headers on the wire, for `diagnose`.
 fn whole_request(id: &str, case: Option<&Case>) -> Response {
     match case.map(Case::to_json) {
         Some(Ok(json)) => attachment(&format!("request-{id}.json"), json),
@@ -164,7 +234,7 @@ fn whole_request(id: &str, case: Option<&Case>) -> Response {
     }
 }
 
-/// What the rules find in the request.
+/// The findings about the request.
 fn diagnosis(case: &Case) -> Markup {
     let found = case.findings();
     let span = |place| Some(viewer::span_address(place));
@@ -204,12 +274,12 @@ fn attachment(name: &str, json: Vec<u8>) -> Response {
     (headers, json).into_response()
 }
 
-/// The trace in a sentence or two, also for those who do not see the picture.
+/// The trace in a sentence or two, also for readers who can't see the picture.
 fn summary(tree: &Tree, path: &[Segment]) -> Markup {
     let shares = shares(tree, path);
     let longest = shares.first().filter(|(_, share)| share.critical_time > 0);
     let errors = tree.rows.iter().filter(|row| row.span.is_error());
-    // The deepest is where it began.
+    // The deepest error is where the failure began.
     let deepest = errors.clone().max_by_key(|row| row.depth);
     html! {
         (caption(tree)) "."
@@ -223,33 +293,7 @@ fn summary(tree: &Tree, path: &[Segment]) -> Markup {
     }
 }
 
-/// The other traces that look like parts of the same request.
-fn apart(tree: &Tree, list: &List) -> Markup {
-    let id = tree.trace_id;
-    let near = request::near(list, tree.start, tree.start.saturating_add(tree.duration));
-    let breaks = breaks(&near);
-    let ours = breaks.iter().filter_map(|it| {
-        let (a, b) = (near[it.traces.0].trace_id, near[it.traces.1].trace_id);
-        match (a == id, b == id) {
-            (true, _) => Some((it, b)),
-            (_, true) => Some((it, a)),
-            _ => None,
-        }
-    });
-    let ours: Vec<_> = ours.collect();
-    html! {
-        @for (Break { caller, called, name, .. }, other) in ours {
-            p.notice {
-                span.broken { "This looks like a part of one request." } " "
-                bdi { (label(name)) } " of " bdi { (label(caller)) } " was answered by "
-                bdi { (label(called)) } " in a trace of its own; the other is "
-                a href={ "/traces/" (other) } { code { (other) } } "."
-            }
-        }
-    }
-}
-
-/// The spans elsewhere that are linked to this trace, or to one span of it.
+/// The spans that link to this trace, or to one span of it.
 fn linked_from(tree: &Tree, span: Option<SpanId>, list: &List) -> Markup {
     let from = list.store.linked_to(tree.trace_id, span);
     html! {
@@ -368,12 +412,12 @@ fn pairs(attributes: &[KeyValue]) -> Markup {
     }
 }
 
-/// What a sender says that it has left out.
+/// What the sender has left out, by its own account.
 fn missing(dropped: u32, noun: &str) -> Markup {
     html! { @if dropped > 0 { p.broken { (count(dropped as usize, noun)) " more, dropped by the sender" } } }
 }
 
-/// The type of a value that could be taken for a text, or for another number.
+/// The type of a value that could be mistaken for text or for another number.
 fn kind_of(attribute: &KeyValue) -> Markup {
     let kind = match attribute.value.as_ref().and_then(|any| any.value.as_ref()) {
         Some(Value::StringValue(_)) => "",
@@ -388,9 +432,9 @@ fn kind_of(attribute: &KeyValue) -> Markup {
     html! { @if !kind.is_empty() { " " small { (kind) } } }
 }
 
-/// A text of a stranger: in its own direction, with its lines, and in a box of its own where it is long.
+/// A text that we didn't write: in its own direction, with its lines, and in a box when it is long.
 fn value(text: &str) -> Markup {
-    // What has no shape of its own is shown as its number.
+    // A control character is shown as its number.
     let control = |it: char| it.is_control() && it != '\n' && it != '\t';
     let shown: String = match text.contains(control) {
         true => text
@@ -413,7 +457,7 @@ fn value(text: &str) -> Markup {
     html! {
         @if huge {
             (boxed("Beginning of the value".to_owned(), &shortened(&shown, HUGE / 10)))
-            // What is closed costs a browser nothing.
+            // A browser doesn't lay out what is closed.
             details { summary { "All " (text.len()) " bytes" } (boxed("Value".to_owned(), &shown)) }
         } @else if long {
             (boxed(format!("Value of {} bytes", text.len()), &shown))
@@ -421,7 +465,7 @@ fn value(text: &str) -> Markup {
     }
 }
 
-/// From so many bytes on, only the beginning of a value is shown at first: to lay out a megabyte takes seconds.
+/// A value of more bytes is shown in part at first: a browser takes seconds to lay out a megabyte.
 const HUGE: usize = 20_000;
 
 fn events(proto: &Proto, span: &Span) -> Markup {
@@ -455,7 +499,7 @@ fn links(proto: &Proto) -> Markup {
     }
 }
 
-/// A moment, in nanoseconds since 1970: in UTC, which the script turns into the reader's own time.
+/// A time in nanoseconds since 1970, as UTC. The script turns it into local time.
 pub fn moment(nanoseconds: u64) -> Markup {
     let moment = jiff::Timestamp::from_nanosecond(nanoseconds.into()).ok();
     html! {

@@ -72,7 +72,7 @@ struct Setting {
 /// Sets or restores the fault of a hop: the page sends a form, the terminal sends JSON.
 pub async fn set(State(site): State<Site>, Path(hop): Path<String>, request: Request) -> Response {
     if let Err(refused) = guard::only_our_pages(request.headers()) {
-        return refused;
+        return refused.into_response();
     }
     let form = is_form(request.headers());
     let setting = match read::<Setting>(request).await {
