@@ -178,7 +178,7 @@ impl FromStr for Traceparent {
 /// The value of version 00, the highest that this crate knows (TC Versioning of traceparent).
 impl fmt::Display for Traceparent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flags = u8::from(self.sampled) * SAMPLED | u8::from(self.random) * RANDOM;
+        let flags = (u8::from(self.sampled) * SAMPLED) | (u8::from(self.random) * RANDOM);
         let mut value = [b'-'; LENGTH];
         put_hex(&mut value, Field::Version, &[0]);
         put_hex(&mut value, Field::TraceId, &self.trace_id.0);
