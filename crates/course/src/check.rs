@@ -5,19 +5,22 @@
 mod project;
 
 use std::cmp::Reverse;
+use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use axum::Router;
+use anyhow::Context as _;
 use axum::extract::{Path as Segment, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
-use lab::diagnose::{self, Rule};
+use lab::diagnose::{self, Evidence};
+use lab::report;
 use lab::span::{Span, SpanKind};
 use lab::store::Store;
 use lab::tree::{Row, Tree};
@@ -205,21 +208,56 @@ impl Expected {
     }
 }
 
-/// What the lab says of `step`, given all traces, the newest first; `otlp` is where it takes spans.
-///
-/// # Errors
-/// What is missing, a line each; and behind `why: `, what the rules of `diagnose` find in the newest request, and the line
-/// of the tutorial's code to look at.
-pub fn verdict(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, String> {
-    judged(step, all, otlp).map_err(|missing| {
-        if step == Step::KeepItWhole {
-            return missing;
+/// Whether a step has left what it should: the answer of `/check/{step}`, in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// What the step has left, in one sentence.
+    Passed(String),
+    NotYet {
+        /// What is missing, a sentence each.
+        missing: Vec<String>,
+        /// What the rules of `diagnose` find in the newest request, each with the line of the tutorial's code to look at.
+        why: Vec<String>,
+    },
+}
+
+impl Verdict {
+    fn missing(what: String) -> Self {
+        Verdict::NotYet {
+            missing: vec![what],
+            why: Vec::new(),
         }
-        let why = why(all)
-            .into_iter()
-            .map(|reason| format!("\nwhy: {reason}"));
-        missing + &why.collect::<String>()
-    })
+    }
+}
+
+/// As the command prints it: one line for each sentence.
+impl Display for Verdict {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Passed(found) => writeln!(f, "passed: {found}"),
+            Verdict::NotYet { missing, why } => {
+                missing
+                    .iter()
+                    .try_for_each(|it| writeln!(f, "not yet: {it}"))?;
+                why.iter().try_for_each(|it| writeln!(f, "why: {it}"))
+            }
+        }
+    }
+}
+
+/// What the lab says of `step`, given all traces, the newest first; `otlp` is where it takes spans.
+pub fn verdict(step: Step, all: &[Tree], otlp: SocketAddr) -> Verdict {
+    match judged(step, all, otlp) {
+        Ok(found) => Verdict::Passed(found),
+        Err(missing) => Verdict::NotYet {
+            missing,
+            why: match step {
+                Step::KeepItWhole => Vec::new(),
+                _ => why(all),
+            },
+        },
+    }
 }
 
 /// What the rules find in the newest request.
@@ -233,61 +271,76 @@ fn why(all: &[Tree]) -> Vec<String> {
         .filter(|tree| tree.start <= end(newest) && newest.start <= end(tree));
     let parts: Vec<Tree> = parts.cloned().collect();
     let found = diagnose::diagnose(&parts, &[]).into_iter();
-    let told = found.filter_map(|finding| {
-        let (line, file) = look_at(finding.rule, &finding.cause)?;
-        let cause = finding.cause;
+    let reasons = found.filter_map(|finding| {
+        let (line, file) = look_at(&finding.evidence)?;
+        let cause = report::cause(&finding);
         Some(format!("{cause} Look at `{line}` in src/{file}"))
     });
-    told.collect()
+    reasons.collect()
 }
 
-/// The line of the tutorial's code that a finding of this cause is about, and its file below `src`.
-pub fn look_at(rule: Rule, cause: &str) -> Option<(&'static str, &'static str)> {
-    match rule {
-        Rule::BrokenHeader | Rule::FallenApart => Some((INJECT, "outgoing.rs")),
-        Rule::WrongParent => Some((
+/// The line of the tutorial's code that a finding is about, and its file below `src`.
+pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
+    match evidence {
+        Evidence::HeaderDropped { .. }
+        | Evidence::HeaderInvalid { .. }
+        | Evidence::HeaderReplaced { .. }
+        | Evidence::HeaderRepeated { .. }
+        | Evidence::FallenApart { .. } => Some((INJECT, "outgoing.rs")),
+        Evidence::OwnAncestor { .. } | Evidence::BesideItsCall { .. } => Some((
             "let result = self.send(url, body).with_context(cx.clone()).await;",
             "outgoing.rs",
         )),
-        Rule::SeveralRoots => Some((
+        Evidence::SeveralRoots { .. } => Some((
             "let parent = extract_context_from_carrier(request.headers());",
             "incoming.rs",
         )),
-        Rule::MissingSpans => Some((
+        Evidence::ParentNotHere { .. } | Evidence::ServiceBetweenNotHere { .. } => Some((
             "if let Err(error) = self.provider.shutdown_with_timeout(FLUSH_TIMEOUT) {",
             "telemetry.rs",
         )),
-        Rule::StatusNotSet if !cause.contains("SERVER") => Some((
-            "record_error(&cx.span(), error.error_type(), error.description());",
-            "outgoing.rs",
-        )),
-        Rule::StatusNotSet => Some((
+        Evidence::StatusNotSet { span, .. } if span.kind == SpanKind::Server => Some((
             "record_error(&span, status.as_str().to_owned(), String::new());",
             "incoming.rs",
         )),
-        Rule::WrongKind if cause.contains("SERVER") => {
-            Some((".with_kind(SpanKind::Server)", "incoming.rs"))
-        }
-        Rule::WrongKind => Some((".with_kind(SpanKind::Client)", "outgoing.rs")),
-        // The tutorial's caller is curl, whose spans nobody has; and of the rest the tutorial has no line.
-        _ => None,
+        Evidence::StatusNotSet { .. } => Some((
+            "record_error(&cx.span(), error.error_type(), error.description());",
+            "outgoing.rs",
+        )),
+        Evidence::WrongKind { why, .. } => match why.expected() {
+            SpanKind::Server => Some((".with_kind(SpanKind::Server)", "incoming.rs")),
+            _ => Some((".with_kind(SpanKind::Client)", "outgoing.rs")),
+        },
+        // The tutorial's caller is curl, whose spans nobody has; and the tutorial has no line for the others.
+        Evidence::NothingArrived { .. }
+        | Evidence::HeaderUnsampled
+        | Evidence::FlagNotSet { .. }
+        | Evidence::CallerNotHere { .. }
+        | Evidence::ClockSkew { .. }
+        | Evidence::MixedVersions { .. }
+        | Evidence::ValueInName { .. }
+        | Evidence::Secret { .. } => None,
     }
 }
 
-/// The verdict, without the reasons.
-fn judged(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, String> {
+/// What the step has left.
+///
+/// # Errors
+/// What is missing, a sentence each.
+fn judged(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, Vec<String>> {
+    let one = |missing: String| vec![missing];
     match step {
         Step::SetUp => Ok(format!("the lab takes spans at http://{otlp}")),
         Step::LlmService => {
-            let tree = LLM_SERVICE.search(all, false)?;
+            let tree = LLM_SERVICE.search(all, false).map_err(one)?;
             Ok(format!("llm-service joined the trace {}", tree.trace_id))
         }
-        Step::UserService => USER_SERVICE.search(all, false).map(counted),
-        Step::ApiGateway => API_GATEWAY.search(all, true).map(counted),
+        Step::UserService => USER_SERVICE.search(all, false).map(counted).map_err(one),
+        Step::ApiGateway => API_GATEWAY.search(all, true).map(counted).map_err(one),
         Step::BreakIt => broken_and_repaired(all),
-        Step::KeepItWhole => {
-            Err("this step leaves no trace: it is checked in its folder".to_owned())
-        }
+        Step::KeepItWhole => Err(one(
+            "this step leaves no trace: it is checked in its folder".to_owned(),
+        )),
     }
 }
 
@@ -300,7 +353,7 @@ fn counted(tree: &Tree) -> String {
 }
 
 /// Three broken requests, and a whole one after them.
-fn broken_and_repaired(all: &[Tree]) -> Result<String, String> {
+fn broken_and_repaired(all: &[Tree]) -> Result<String, Vec<String>> {
     let row = |tree: &Tree, service: &str, kind: SpanKind, attribute: &str, value: &str| {
         tree.rows.iter().any(|row| {
             row.span.service() == service
@@ -345,7 +398,7 @@ fn broken_and_repaired(all: &[Tree]) -> Result<String, String> {
                     request is whole"
                 .to_owned(),
         ),
-        false => Err(missing.join("\n")),
+        false => Err(missing),
     }
 }
 
@@ -371,7 +424,7 @@ fn has_lost_a_piece(tree: &Tree, all: &[Tree]) -> bool {
     })
 }
 
-/// `/check/{step}`: 200 and `passed: …`, or 409 and what is missing, a line each.
+/// `/check/{step}`: a [`Verdict`], with the status 200 where the step has passed, and 409 where something is missing.
 pub fn routes(store: Store, otlp: SocketAddr) -> Router {
     Router::new()
         .route("/check/{step}", get(answer))
@@ -388,32 +441,26 @@ async fn answer(
     let mut changes = store.changes();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Ok(passed) = judged(step, &store.trees(), otlp) {
-            return format!("passed: {passed}\n").into_response();
+        if let Ok(found) = judged(step, &store.trees(), otlp) {
+            return Json(Verdict::Passed(found)).into_response();
         }
         let waited = timeout_at(deadline, changes.changed()).await;
         if waited.is_err() || Instant::now() >= deadline {
-            let missing = match verdict(step, &store.trees(), otlp) {
-                Ok(passed) => return format!("passed: {passed}\n").into_response(),
-                Err(missing) => missing,
+            let verdict = verdict(step, &store.trees(), otlp);
+            let status = match verdict {
+                Verdict::Passed(_) => StatusCode::OK,
+                Verdict::NotYet { .. } => StatusCode::CONFLICT,
             };
-            let lines: String = missing
-                .lines()
-                .map(|line| match line.starts_with("why: ") {
-                    true => format!("{line}\n"),
-                    false => format!("not yet: {line}\n"),
-                })
-                .collect();
-            return (StatusCode::CONFLICT, lines).into_response();
+            return (status, Json(verdict)).into_response();
         }
     }
 }
 
-/// Asks the lab at `site` whether `step` is done. The text ends with a newline.
+/// Asks the lab at `site` whether `step` is done.
 ///
 /// # Errors
-/// When the lab does not answer, or says what is missing.
-pub async fn ask(site: &str, step: Step) -> anyhow::Result<String> {
+/// When no lab answers.
+pub async fn ask(site: &str, step: Step) -> anyhow::Result<Verdict> {
     let name = step.to_possible_value().context("every step has a name")?;
     let client = reqwest::Client::builder()
         .no_proxy()
@@ -427,10 +474,7 @@ pub async fn ask(site: &str, step: Step) -> anyhow::Result<String> {
         )
     })?;
     let status = response.status();
-    let text = response.text().await?;
-    match status {
-        StatusCode::OK if text.starts_with("passed: ") => Ok(text),
-        StatusCode::CONFLICT if text.starts_with("not yet: ") => bail!("{}", text.trim_end()),
-        _ => bail!("what answers at {site} is not the lab ({status}): say with --site where it is"),
-    }
+    response.json().await.with_context(|| {
+        format!("what answers at {site} is not the lab ({status}): say with --site where it is")
+    })
 }

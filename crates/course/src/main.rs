@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::ensure;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use course::check::{self, Step};
+use course::check::{self, Step, Verdict};
 use course::publish::Home;
 use course::{book, root};
 use lab::cli::{self, Ask};
@@ -181,6 +181,12 @@ async fn check(site: &str, step: Step, project: &Path) -> anyhow::Result<()> {
         Step::KeepItWhole => check::project(project).await,
         _ => check::ask(site, step).await,
     };
-    lab::print(&verdict.context("the step can't be checked")?);
+    let verdict = verdict?;
+    ensure!(
+        matches!(verdict, Verdict::Passed(_)),
+        "{}",
+        verdict.to_string().trim_end()
+    );
+    lab::print(&verdict.to_string());
     Ok(())
 }

@@ -132,7 +132,7 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
                 }
             })
             .collect();
-        let notes = row.notes().join(", ");
+        let notes = report::notes(&row.notes());
         let bar = if notes.is_empty() {
             bar.trim_end()
         } else {

@@ -90,9 +90,7 @@ impl Case {
                 ..Case::default()
             });
         }
-        let headers = found
-            .into_iter()
-            .filter_map(|it| diagnose::of_header(it).err());
+        let headers = found.into_iter().filter_map(diagnose::of_header);
         Ok(Case {
             headers: Some(headers.collect()),
             ..Case::default()

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use crate::report;
 use crate::span::{Span, SpanId, TraceId, attribute, shortened, target};
 
 /// Deeper spans are drawn at this level: nobody can read further, and a chain of a million must not fill the memory.
@@ -11,9 +12,6 @@ const MAX_DEPTH: usize = 100;
 
 /// The most characters of a name or a remark in a list: whoever wants all of it looks at the span.
 pub const LONGEST: usize = 200;
-
-/// How a remark about a link begins; the trace id follows.
-pub const LINKED: &str = "linked to trace ";
 
 /// One span at its place in the tree.
 #[derive(Debug, Clone)]
@@ -162,7 +160,7 @@ impl Tree {
                 span.kind(),
                 plain(span.service()),
                 took(span.duration()),
-                visible(&row.notes().join(", ")),
+                visible(&report::notes(&row.notes())),
             );
             let _ = writeln!(text, "{}", line.trim_end());
         }
@@ -238,53 +236,69 @@ impl Row {
         branch
     }
 
-    /// What a reader should notice: the HTTP status, an error, links, a parent that never arrived, a clock that is off.
-    pub fn notes(&self) -> Vec<String> {
+    /// What a reader should notice about the span.
+    pub fn notes(&self) -> Vec<Note> {
         let span = &self.span;
         let proto = span.proto();
-        let status_code = attribute(&proto, "http.response.status_code");
-        let mut notes: Vec<String> = status_code.iter().cloned().collect();
+        let status = attribute(&proto, "http.response.status_code");
+        let mut notes: Vec<Note> = status.iter().cloned().map(Note::HttpStatus).collect();
         if span.is_error() {
-            let mut note = "error".to_owned();
-            if let Some(error_type) =
-                attribute(&proto, "error.type").filter(|it| Some(it) != status_code.as_ref())
-            {
-                note = format!("{note} {}", shortened(&error_type, LONGEST));
-            }
-            let message = proto.status.as_ref().map_or("", |status| &status.message);
-            if !message.is_empty() {
-                note = format!("{note}: {}", shortened(message, LONGEST));
-            }
-            notes.push(note);
+            let error_type = attribute(&proto, "error.type");
+            let message = proto.status.as_ref().map(|status| status.message.clone());
+            notes.push(Note::Error {
+                error_type: error_type.filter(|it| Some(it) != status.as_ref()),
+                message: message.unwrap_or_default(),
+            });
         }
-        for (trace, _) in proto.links.iter().filter_map(target).take(3) {
-            notes.push(format!("{LINKED}{trace}"));
+        let targets = proto.links.iter().filter_map(target).take(LINKS);
+        notes.extend(targets.map(|(trace, _)| Note::LinkedTo(trace)));
+        if proto.links.len() > LINKS {
+            notes.push(Note::Links(proto.links.len()));
         }
-        if proto.links.len() > 3 {
-            notes.push(format!("{} links in all", proto.links.len()));
-        }
-        if let Some(parent) = span.parent.filter(|_| self.orphan) {
-            notes.push(format!("orphan: parent {parent} is not here"));
-        }
-        if self.ring {
-            notes.push("its parent is below it".to_owned());
-        }
-        if let Some(late) = self.late {
-            notes.push(format!("starts {} after its parent ended", took(late)));
-        }
-        if let Some(skew) = self.skew {
-            notes.push(format!(
-                "clock skew: starts {} before its parent",
-                took(skew)
-            ));
-        }
+        notes.extend(span.parent.filter(|_| self.orphan).map(Note::Orphan));
+        notes.extend(self.ring.then_some(Note::Ring));
+        notes.extend(self.late.map(Note::Late));
+        notes.extend(self.skew.map(Note::Skew));
         if span.start() == 0 {
-            notes.push("without a time".to_owned());
+            notes.push(Note::WithoutTime);
         } else if span.ends_before_it_starts() {
-            notes.push("ends before it starts".to_owned());
+            notes.push(Note::EndsBeforeItStarts);
         }
         notes
     }
+}
+
+/// How many links of a span are named; past that they are counted.
+const LINKS: usize = 3;
+
+/// One thing that a reader should notice about a span. [`crate::report`] has the words for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// The status of the HTTP response.
+    HttpStatus(String),
+    /// The status of the span is error.
+    Error {
+        /// The attribute `error.type`, where it isn't the HTTP status again.
+        error_type: Option<String>,
+        /// The description of the status; often empty.
+        message: String,
+    },
+    /// The span is linked to another trace.
+    LinkedTo(TraceId),
+    /// The number of all links, where it is more than notes name.
+    Links(usize),
+    /// The parent, which hasn't arrived.
+    Orphan(SpanId),
+    /// The parent is the span itself or below it.
+    Ring,
+    /// By how many nanoseconds the span starts after the end of its parent.
+    Late(u64),
+    /// By how many nanoseconds the span starts before its parent, of another service.
+    Skew(u64),
+    /// The span came without a time.
+    WithoutTime,
+    /// The span ends before it starts.
+    EndsBeforeItStarts,
 }
 
 /// A name in a list: the beginning of a long one, and words where there is none.

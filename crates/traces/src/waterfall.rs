@@ -4,8 +4,9 @@
 use maud::{Markup, html};
 
 use crate::analysis::Segment;
+use crate::report::LINKED;
 use crate::span::{Span, SpanId};
-use crate::tree::{LINKED, Row, Tree, label, took};
+use crate::tree::{Note, Row, Tree, label, took};
 
 /// The style of the waterfall, shared with the book.
 pub const CSS: &str = include_str!("waterfall.css");
@@ -138,9 +139,9 @@ fn remarks(row: &Row, interactive: bool) -> Markup {
     html! {
         @for (index, note) in row.notes().iter().enumerate() {
             @if index > 0 { ", " }
-            @match note.strip_prefix(LINKED).filter(|_| interactive) {
-                Some(trace) => { (LINKED) a href={ "/traces/" (trace) } { (trace) } },
-                None => bdi { (note) },
+            @match note {
+                Note::LinkedTo(trace) if interactive => { (LINKED) a href={ "/traces/" (trace) } { (trace) } },
+                note => bdi { (note) },
             }
         }
     }

@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use tokio::process::Command;
 
-use super::Step;
+use super::{Step, Verdict};
 
 /// The line of the reader's project that step 5 is about.
 pub(super) const INJECT: &str = "inject_context_into_carrier(&mut headers);";
@@ -17,33 +17,34 @@ const MODULES: [&str; 5] = ["settings", "error", "logs", "delivery", "telemetry"
 /// Checks that a lab answers at `site` and that the project in `folder` has the shared modules and compiles.
 ///
 /// # Errors
-/// What is missing, or why it can't be found out.
-pub async fn set_up(site: &str, folder: &Path) -> anyhow::Result<String> {
-    let lab = super::ask(site, Step::SetUp).await?;
+/// When no lab answers, or the project can't be read.
+pub async fn set_up(site: &str, folder: &Path) -> anyhow::Result<Verdict> {
+    let lab = match super::ask(site, Step::SetUp).await? {
+        Verdict::Passed(found) => found,
+        not_yet => return Ok(not_yet),
+    };
     let library = folder.join("src/lib.rs");
     let source = std::fs::read_to_string(&library).with_context(|| unreadable(&library))?;
-    for module in MODULES {
-        let declared = source
-            .lines()
-            .any(|line| line.trim() == format!("pub mod {module};"));
-        ensure!(
-            declared,
-            "not yet: {} has no line `pub mod {module};`",
-            library.display()
-        );
+    let declared = |module: &str| {
+        let line = format!("pub mod {module};");
+        source.lines().any(|it| it.trim() == line)
+    };
+    if let Some(module) = MODULES.into_iter().find(|module| !declared(module)) {
+        let library = library.display();
+        let missing = format!("{library} has no line `pub mod {module};`");
+        return Ok(Verdict::missing(missing));
     }
     let output = cargo(folder)
         .args(["build", "--color=never"])
         .output()
         .await
         .context("cargo cannot be started")?;
-    let printed = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{printed}\nnot yet: the project in {} does not compile",
-        folder.display()
-    );
-    Ok(lab.replacen("passed: ", "passed: your project compiles, and ", 1))
+    if !output.status.success() {
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        let missing = format!("the project in {} does not compile", folder.display());
+        return Ok(Verdict::missing(missing));
+    }
+    Ok(Verdict::Passed(format!("your project compiles, and {lab}")))
 }
 
 fn unreadable(file: &Path) -> String {
@@ -57,17 +58,19 @@ fn unreadable(file: &Path) -> String {
 /// the context, where it must fail.
 ///
 /// # Errors
-/// What is missing, or why it cannot be found out.
-pub async fn project(folder: &Path) -> anyhow::Result<String> {
+/// When the project can't be read, copied or compiled.
+pub async fn project(folder: &Path) -> anyhow::Result<Verdict> {
     let outgoing = folder.join("src/outgoing.rs");
     let source = std::fs::read_to_string(&outgoing).with_context(|| unreadable(&outgoing))?;
-    ensure!(
-        source.lines().any(|line| line.trim() == INJECT),
-        "not yet: {} has no line `{INJECT}`",
-        outgoing.display()
-    );
+    if !source.lines().any(|line| line.trim() == INJECT) {
+        let missing = format!("{} has no line `{INJECT}`", outgoing.display());
+        return Ok(Verdict::missing(missing));
+    }
     let (passed, output) = test(folder, None).await?;
-    ensure!(passed, "{output}\nnot yet: the test fails");
+    if !passed {
+        eprintln!("{output}");
+        return Ok(Verdict::missing("the test fails".to_owned()));
+    }
 
     let (root, target) = root_and_target(folder).await?;
     // Below the project, where cargo finds the same settings, and always there, so that cargo need not begin anew. The
@@ -88,15 +91,19 @@ pub async fn project(folder: &Path) -> anyhow::Result<String> {
     let broken = source.replace(INJECT, "let _ = &mut headers;");
     std::fs::write(copy.join("src/outgoing.rs"), broken)?;
     let (passed, output) = test(&copy, Some(&target)).await?;
-    ensure!(
-        !passed,
-        "not yet: the test passes without the line `{INJECT}`"
-    );
-    ensure!(
-        output.contains("test result: FAILED"),
-        "{output}\nnot yet: without the line `{INJECT}` the project does not compile"
-    );
-    Ok("passed: your test succeeds, and fails without the line that injects\n".to_owned())
+    if passed {
+        let missing = format!("the test passes without the line `{INJECT}`");
+        return Ok(Verdict::missing(missing));
+    }
+    // cargo gives a test that fails and code that doesn't compile the same exit status.
+    if !output.contains("test result: FAILED") {
+        eprintln!("{output}");
+        let missing = format!("without the line `{INJECT}` the project does not compile");
+        return Ok(Verdict::missing(missing));
+    }
+    Ok(Verdict::Passed(
+        "your test succeeds, and fails without the line that injects".to_owned(),
+    ))
 }
 
 /// Runs the test of step 5 in `folder`; says whether it passed, and what it printed.

@@ -1,4 +1,7 @@
-//! A case in words and pictures: what was found, its waterfalls, and the headers on the wire.
+//! A case as text and as HTML, for terminal, page and browser: what was found, its waterfalls, and the headers on the wire.
+
+mod advice;
+mod sentence;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -11,8 +14,10 @@ use crate::exchange::{Exchange, lines};
 use crate::tree::{plain, visible};
 use crate::waterfall::{count, picture};
 
+pub use sentence::{LINKED, cause, notes};
+
 /// The style of findings and headers, shared with the book.
-pub const CSS: &str = include_str!("report.css");
+pub const CSS: &str = include_str!("../report.css");
 
 /// The headers that a trace travels in.
 const OF_TRACES: [&str; 3] = ["traceparent", "tracestate", "baggage"];
@@ -48,12 +53,10 @@ pub fn findings(findings: &[Finding], links: &Links) -> Markup {
 }
 
 fn finding_item(finding: &Finding, links: &Links) -> Markup {
-    let Finding {
-        rule, cause, spans, ..
-    } = finding;
+    let Finding { rule, spans, .. } = finding;
     html! {
         li {
-            b { (rule.title()) } ". " (marked(cause))
+            b { (rule.title()) } ". " (marked(&cause(finding)))
             @if let [cure] = rule.cure() { " " i { (marked(cure)) } } @else {
                 ol { @for cure in rule.cure() { li { (marked(cure)) } } }
             }
@@ -79,17 +82,12 @@ pub fn text(findings: &[Finding], book: &str) -> String {
         text.push_str(SOUND);
         text.push('\n');
     }
-    for (
-        index,
-        Finding {
-            rule, cause, spans, ..
-        },
-    ) in findings.iter().enumerate()
-    {
+    for (index, finding) in findings.iter().enumerate() {
+        let Finding { rule, spans, .. } = finding;
         if index > 0 {
             text.push('\n');
         }
-        let _ = writeln!(text, "{}: {}", rule.title(), visible(cause));
+        let _ = writeln!(text, "{}: {}", rule.title(), visible(&cause(finding)));
         match rule.cure() {
             [cure] => drop(writeln!(text, "  cure   {cure}")),
             several => {

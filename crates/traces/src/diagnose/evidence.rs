@@ -1,0 +1,175 @@
+//! What a rule has seen: one variant for each way in which it finds something, with the data of it.
+
+use crate::diagnose::{Rule, Secret};
+use crate::span::{Span, SpanId, SpanKind};
+use crate::traceparent::{Field, InvalidTraceparent};
+
+/// What proves a finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Evidence {
+    /// There are no spans at all.
+    NothingArrived {
+        /// The number of requests that went over the wire.
+        requests: usize,
+    },
+    /// The caller sent a valid `traceparent`, and the service got none.
+    HeaderDropped { hop: String },
+    /// A `traceparent` isn't valid.
+    HeaderInvalid {
+        seen: Seen,
+        invalid: InvalidTraceparent,
+    },
+    /// Another `traceparent` arrived than was sent.
+    HeaderReplaced {
+        hop: String,
+        /// The first field that differs: the trace id or the parent id.
+        field: Field,
+    },
+    /// One request has several `traceparent` headers.
+    HeaderRepeated { seen: Seen, count: usize },
+    /// A `traceparent` that stands alone has no sampled flag.
+    HeaderUnsampled,
+    /// A `traceparent` without the sampled flag has arrived.
+    FlagNotSet {
+        hop: String,
+        /// The service that got it.
+        to: String,
+        /// Whether the flag was set when the header was sent.
+        cleared: bool,
+    },
+    /// A call was answered in another trace.
+    FallenApart {
+        /// The name of the CLIENT span.
+        call: String,
+        caller: String,
+        called: String,
+    },
+    /// Several spans of one trace have no parent.
+    SeveralRoots { count: usize, first: NamedSpan },
+    /// The parent of a span, of the same process, isn't here.
+    ParentNotHere { span: NamedSpan, parent: SpanId },
+    /// A span happened within a call, and the spans of the service between the two aren't here.
+    ServiceBetweenNotHere { span: NamedSpan, call: NamedSpan },
+    /// The parent of a span, of another process, isn't here.
+    CallerNotHere { span: NamedSpan, parent: SpanId },
+    /// A span is its own ancestor.
+    OwnAncestor { span: NamedSpan },
+    /// A request hangs beside the CLIENT span that made it.
+    BesideItsCall {
+        span: NamedSpan,
+        call: NamedSpan,
+        /// The parent of both.
+        parent: NamedSpan,
+    },
+    /// An INTERNAL span ought to have another kind.
+    WrongKind { span: NamedSpan, why: WrongKind },
+    /// The HTTP status of a span is a failure, and its own status isn't error.
+    StatusNotSet { span: NamedSpan, status: u16 },
+    /// Spans of a service start before those of the service that called it.
+    ClockSkew {
+        caller: String,
+        called: String,
+        /// The largest difference, in nanoseconds.
+        by: u64,
+    },
+    /// One process has several versions of a library.
+    MixedVersions {
+        service: String,
+        library: Library,
+        versions: Vec<String>,
+    },
+    /// The name of a span has a value in it.
+    ValueInName { span: NamedSpan, value: String },
+    /// An attribute of a span, of its events or of its resource holds a secret.
+    Secret {
+        span: NamedSpan,
+        attribute: String,
+        secret: Secret,
+    },
+}
+
+/// Where a `traceparent` was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// By itself.
+    Alone,
+    /// On its way, when it arrived at the service `to`.
+    OnHop { hop: String, to: String },
+    /// As an attribute of the span that it brought about.
+    OnSpan(NamedSpan),
+}
+
+/// Why an INTERNAL span ought to have another kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WrongKind {
+    /// Another service called it: it must be SERVER or CONSUMER.
+    CalledBy(NamedSpan),
+    /// It has an HTTP route, so it answers a request: it must be SERVER.
+    HasRoute,
+    /// It has a whole URL, so it sends a request: it must be CLIENT.
+    HasUrl,
+}
+
+impl WrongKind {
+    /// The kind that the span ought to have. Of the two that a called span can have, it is SERVER.
+    pub fn expected(&self) -> SpanKind {
+        match self {
+            WrongKind::CalledBy(_) | WrongKind::HasRoute => SpanKind::Server,
+            WrongKind::HasUrl => SpanKind::Client,
+        }
+    }
+}
+
+/// What one process has several versions of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Library {
+    /// An instrumentation scope, by its name.
+    Scope(String),
+    /// The OpenTelemetry SDK for a language.
+    Sdk(String),
+}
+
+/// A span as a sentence names it. The names are as they came: show them by [`crate::tree::plain`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedSpan {
+    pub name: String,
+    pub kind: SpanKind,
+    pub service: String,
+}
+
+impl NamedSpan {
+    pub(super) fn new(span: &Span) -> Self {
+        NamedSpan {
+            name: span.name().to_owned(),
+            kind: span.kind(),
+            service: span.service().to_owned(),
+        }
+    }
+}
+
+impl Evidence {
+    /// The rule that looks for this.
+    pub fn rule(&self) -> Rule {
+        match self {
+            Evidence::NothingArrived { .. } => Rule::NothingArrived,
+            Evidence::HeaderDropped { .. }
+            | Evidence::HeaderInvalid { .. }
+            | Evidence::HeaderReplaced { .. }
+            | Evidence::HeaderRepeated { .. } => Rule::BrokenHeader,
+            Evidence::HeaderUnsampled | Evidence::FlagNotSet { .. } => Rule::Unsampled,
+            Evidence::FallenApart { .. } => Rule::FallenApart,
+            Evidence::SeveralRoots { .. } => Rule::SeveralRoots,
+            Evidence::ParentNotHere { .. } | Evidence::ServiceBetweenNotHere { .. } => {
+                Rule::MissingSpans
+            }
+            Evidence::CallerNotHere { .. } => Rule::Orphan,
+            Evidence::OwnAncestor { .. } | Evidence::BesideItsCall { .. } => Rule::WrongParent,
+            Evidence::WrongKind { .. } => Rule::WrongKind,
+            Evidence::StatusNotSet { .. } => Rule::StatusNotSet,
+            Evidence::ClockSkew { .. } => Rule::ClockSkew,
+            Evidence::MixedVersions { .. } => Rule::MixedVersions,
+            Evidence::ValueInName { .. } => Rule::HighCardinality,
+            Evidence::Secret { .. } => Rule::Secret,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Why a trace is broken, or says less than it could: rules that each know one thing that goes wrong.
+//!
+//! A rule reports what the spans, or the headers on the wire, prove; it leaves alone what may be right. What it reports is
+//! data: an [`Evidence`]. [`crate::report`] turns it into sentences.
+//!
+//! The rules are sorted by what they look at: [`header`] at the `traceparent` of each request, `shape` at how spans hang
+//! together, `spans` at one span and its resource, `secrets` at attribute values.
+
+mod evidence;
+mod header;
+mod secrets;
+mod shape;
+mod spans;
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use crate::exchange::Exchange;
+use crate::span::{Span, SpanId, TraceId};
+use crate::tree::Tree;
+
+pub use evidence::{Evidence, Library, NamedSpan, Seen, WrongKind};
+pub use header::{answered_by, of_header, of_headers};
+pub use secrets::Secret;
+
+/// What a rule can find. Causes come before what follows from them, and findings are reported in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    NothingArrived,
+    BrokenHeader,
+    Unsampled,
+    FallenApart,
+    SeveralRoots,
+    MissingSpans,
+    Orphan,
+    WrongParent,
+    WrongKind,
+    StatusNotSet,
+    ClockSkew,
+    MixedVersions,
+    HighCardinality,
+    Secret,
+}
+
+impl Rule {
+    /// Every rule, in order.
+    pub const ALL: [Rule; 14] = [
+        Rule::NothingArrived,
+        Rule::BrokenHeader,
+        Rule::Unsampled,
+        Rule::FallenApart,
+        Rule::SeveralRoots,
+        Rule::MissingSpans,
+        Rule::Orphan,
+        Rule::WrongParent,
+        Rule::WrongKind,
+        Rule::StatusNotSet,
+        Rule::ClockSkew,
+        Rule::MixedVersions,
+        Rule::HighCardinality,
+        Rule::Secret,
+    ];
+
+    /// The name of the rule in addresses and files, and the fragment of its section in the how-to guide.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rule::NothingArrived => "nothing-arrived",
+            Rule::BrokenHeader => "broken-header",
+            Rule::Unsampled => "unsampled",
+            Rule::FallenApart => "fallen-apart",
+            Rule::SeveralRoots => "several-roots",
+            Rule::MissingSpans => "missing-spans",
+            Rule::Orphan => "orphan",
+            Rule::WrongParent => "wrong-parent",
+            Rule::WrongKind => "wrong-kind",
+            Rule::StatusNotSet => "status-not-set",
+            Rule::ClockSkew => "clock-skew",
+            Rule::MixedVersions => "mixed-versions",
+            Rule::HighCardinality => "high-cardinality",
+            Rule::Secret => "secret",
+        }
+    }
+}
+
+/// A span among the spans of several traces.
+pub type Place = (TraceId, SpanId);
+
+/// One thing that a rule has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The rule of the evidence.
+    pub rule: Rule,
+    /// What proves it.
+    pub evidence: Evidence,
+    /// The spans concerned: those of the evidence first.
+    pub spans: Vec<Place>,
+    /// The traces concerned; a trace without any span that has arrived can be among them.
+    pub traces: BTreeSet<TraceId>,
+    /// For how many more spans the same is true. These are among `spans`.
+    pub same: usize,
+    /// How many more findings of the rule there were, past the first ten. Their spans and traces are added to this one.
+    pub more: usize,
+}
+
+impl Finding {
+    fn new(evidence: Evidence, spans: Vec<Place>) -> Self {
+        Finding {
+            rule: evidence.rule(),
+            evidence,
+            traces: spans.iter().map(|(trace, _)| *trace).collect(),
+            spans,
+            same: 0,
+            more: 0,
+        }
+    }
+}
+
+/// Runs every rule over these traces, and over what a proxy has seen of their requests. The findings are sorted by rule,
+/// at most ten for each.
+pub fn diagnose(trees: &[Tree], wire: &[Exchange]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut unsampled = BTreeSet::new();
+    for exchange in wire {
+        let finding = header::on_the_wire(exchange, trees);
+        // Services pass the flag on: the finding is about the first hop that has it.
+        findings.extend(finding.filter(|finding| {
+            finding.rule != Rule::Unsampled || finding.traces.iter().all(|it| unsampled.insert(*it))
+        }));
+    }
+    findings.extend(shape::fallen_apart(trees));
+    let mut versions = spans::Versions::default();
+    let mut grouped = spans::Grouped::default();
+    let mut sources = HashSet::new();
+    for tree in trees {
+        findings.extend(shape::structure(tree));
+        for row in &tree.rows {
+            let proto = row.span.proto();
+            // A resource that many spans share is looked at with the first of them.
+            let is_new = sources.insert(Arc::as_ptr(&row.span.source));
+            for evidence in spans::of_span(tree, row, &proto, is_new) {
+                grouped.add(row.span.service(), evidence, place(&row.span));
+            }
+            if is_new {
+                versions.add(&row.span);
+            }
+        }
+    }
+    findings.extend(grouped.findings());
+    findings.extend(versions.findings());
+    if trees.is_empty() && findings.is_empty() {
+        let requests = wire.len();
+        findings.push(Finding::new(
+            Evidence::NothingArrived { requests },
+            Vec::new(),
+        ));
+    }
+    // A header explains what follows from it.
+    let explained = findings.iter().filter(|it| it.rule == Rule::BrokenHeader);
+    let explained: BTreeSet<Place> = explained.flat_map(|it| it.spans.clone()).collect();
+    findings.retain(|finding| {
+        let follows = matches!(finding.rule, Rule::FallenApart | Rule::Orphan);
+        !follows || !finding.spans.iter().all(|span| explained.contains(span))
+    });
+    findings.sort_by_key(|finding| finding.rule);
+    limited(findings)
+}
+
+/// The most findings of one rule, so that nobody has to read about ten thousand orphans one by one.
+const MOST: usize = 10;
+
+/// Keeps the first findings of each rule, and counts the others in the last one that is kept.
+fn limited(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut kept: Vec<Finding> = Vec::new();
+    for finding in findings {
+        let of_rule = kept.iter().rev().take_while(|it| it.rule == finding.rule);
+        let full = of_rule.count() >= MOST;
+        match kept.last_mut() {
+            Some(last) if full => {
+                last.more += 1;
+                last.spans.extend(finding.spans);
+                last.traces.extend(finding.traces);
+            }
+            _ => kept.push(finding),
+        }
+    }
+    kept
+}
+
+fn place(span: &Span) -> Place {
+    (span.trace_id, span.id)
+}

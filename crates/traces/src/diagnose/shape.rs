@@ -1,0 +1,180 @@
+//! The rules of how spans hang together: within a trace, and across the traces of one request.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::{Evidence, Finding, NamedSpan, Place, place};
+use crate::span::{SpanId, SpanKind};
+use crate::summary::{Summary, breaks};
+use crate::tree::{Row, Tree};
+
+/// How many calls without an answer are looked at: past that, nobody can say which answer belongs to which call.
+const CALLS: usize = 100;
+
+/// The smallest difference of clocks that is reported, in nanoseconds: the coarse clocks of some SDKs can't explain it.
+const SKEW: u64 = 2_000_000;
+
+/// Calls that were answered in another trace.
+pub(super) fn fallen_apart(trees: &[Tree]) -> impl Iterator<Item = Finding> {
+    let summaries: Vec<Arc<Summary>> = trees.iter().map(|it| Arc::new(Summary::new(it))).collect();
+    breaks(&summaries).into_iter().map(|it| {
+        let (from, to) = it.traces;
+        let spans = vec![
+            (trees[from].trace_id, it.spans.0),
+            (trees[to].trace_id, it.spans.1),
+        ];
+        let evidence = Evidence::FallenApart {
+            call: it.name,
+            caller: it.caller,
+            called: it.called,
+        };
+        Finding::new(evidence, spans)
+    })
+}
+
+/// What is wrong with the shape of one trace.
+pub(super) fn structure(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(several_roots(tree));
+    let calls = tree
+        .rows
+        .iter()
+        .filter(|row| row.span.kind() == SpanKind::Client && row.below == 0);
+    let calls: Vec<&Row> = calls.take(CALLS).collect();
+    for (parent, siblings) in orphans(tree) {
+        let mut finding = orphan(&calls, siblings[0], parent);
+        finding.same = siblings.len() - 1;
+        let others = siblings[1..].iter().map(|row| place(&row.span));
+        finding.spans.extend(others);
+        findings.push(finding);
+    }
+    for row in tree.tops().filter(|row| row.ring) {
+        let span = NamedSpan::new(&row.span);
+        let evidence = Evidence::OwnAncestor { span };
+        findings.push(Finding::new(evidence, vec![place(&row.span)]));
+    }
+    let rows = tree.rows.iter();
+    findings.extend(rows.filter_map(|row| beside_its_call(tree, &calls, row)));
+    findings.extend(skewed(tree));
+    findings
+}
+
+fn several_roots(tree: &Tree) -> Option<Finding> {
+    let roots = tree.tops().filter(|row| row.span.parent.is_none());
+    let roots: Vec<&Row> = roots.collect();
+    let [first, _, ..] = roots[..] else {
+        return None;
+    };
+    let evidence = Evidence::SeveralRoots {
+        count: roots.len(),
+        first: NamedSpan::new(&first.span),
+    };
+    let spans = roots.iter().map(|row| place(&row.span)).collect();
+    Some(Finding::new(evidence, spans))
+}
+
+/// The spans whose parent isn't here. Those of one service with the same parent are together, in the order of their
+/// first.
+fn orphans(tree: &Tree) -> Vec<(SpanId, Vec<&Row>)> {
+    let mut orphans: Vec<(SpanId, Vec<&Row>)> = Vec::new();
+    let mut known = HashMap::new();
+    for row in tree.tops().filter(|row| row.orphan) {
+        let Some(parent) = row.span.parent else {
+            continue;
+        };
+        let siblings = (parent, row.span.service());
+        let index = *known.entry(siblings).or_insert(orphans.len());
+        match orphans.get_mut(index) {
+            Some((_, rows)) => rows.push(row),
+            None => orphans.push((parent, vec![row])),
+        }
+    }
+    orphans
+}
+
+/// A span whose parent, of another process or of its own, isn't here.
+fn orphan(calls: &[&Row], row: &Row, parent: SpanId) -> Finding {
+    let span = &row.span;
+    let named = NamedSpan::new(span);
+    // OTLP's flags say whether the parent is of another process, where the sender knows.
+    let flags = span.proto().flags;
+    let remote = match flags & 0x100 {
+        0 => matches!(span.kind(), SpanKind::Server | SpanKind::Consumer),
+        _ => flags & 0x200 != 0,
+    };
+    if !remote {
+        let evidence = Evidence::ParentNotHere {
+            span: named,
+            parent,
+        };
+        return Finding::new(evidence, vec![place(span)]);
+    }
+    // A call that nobody here has answered, while this happened: the service that was called is missing as a whole.
+    let around = calls.iter().find(|call| {
+        let client = &call.span;
+        let other = |key: &str| key.starts_with("db.") || key.starts_with("messaging.");
+        client.service() != span.service()
+            && !client.proto().attributes.iter().any(|it| other(&it.key))
+            && (client.start()..=client.end()).contains(&span.start())
+    });
+    match around {
+        Some(call) => {
+            let evidence = Evidence::ServiceBetweenNotHere {
+                span: named,
+                call: NamedSpan::new(&call.span),
+            };
+            Finding::new(evidence, vec![place(&call.span), place(span)])
+        }
+        None => {
+            let evidence = Evidence::CallerNotHere {
+                span: named,
+                parent,
+            };
+            Finding::new(evidence, vec![place(span)])
+        }
+    }
+}
+
+/// A request that hangs beside the CLIENT span that made it: the context around that span was injected instead of its own.
+fn beside_its_call(tree: &Tree, calls: &[&Row], row: &Row) -> Option<Finding> {
+    let server = &row.span;
+    let above = &tree.rows[row.parent?].span;
+    let remote = server.kind() == SpanKind::Server && above.service() != server.service();
+    if !remote || matches!(above.kind(), SpanKind::Client | SpanKind::Producer) {
+        return None;
+    }
+    let mut made = calls.iter().filter(|call| {
+        let client = &call.span;
+        client.parent == Some(above.id)
+            && client.service() == above.service()
+            && client.start() <= server.start()
+            && server.end() <= client.end()
+    });
+    let (client, None) = (&made.next()?.span, made.next()) else {
+        return None;
+    };
+    let evidence = Evidence::BesideItsCall {
+        span: NamedSpan::new(server),
+        call: NamedSpan::new(client),
+        parent: NamedSpan::new(above),
+    };
+    Some(Finding::new(evidence, vec![place(client), place(server)]))
+}
+
+/// Pairs of services whose clocks differ.
+fn skewed(tree: &Tree) -> impl Iterator<Item = Finding> {
+    let mut pairs: BTreeMap<(&str, &str), (u64, Vec<Place>)> = BTreeMap::new();
+    for row in &tree.rows {
+        let (Some(skew), Some(parent)) = (row.skew.filter(|it| *it >= SKEW), row.parent) else {
+            continue;
+        };
+        let parent = tree.rows[parent].span.service();
+        let (most, spans) = pairs.entry((parent, row.span.service())).or_default();
+        *most = skew.max(*most);
+        spans.push(place(&row.span));
+    }
+    pairs.into_iter().map(|((caller, called), (by, spans))| {
+        let (caller, called) = (caller.to_owned(), called.to_owned());
+        Finding::new(Evidence::ClockSkew { caller, called, by }, spans)
+    })
+}

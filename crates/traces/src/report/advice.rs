@@ -1,0 +1,78 @@
+//! What a reader is told about each rule: its heading, and what to do.
+
+use crate::diagnose::Rule;
+
+impl Rule {
+    /// The heading of its findings, and of its section in the guide.
+    pub fn title(self) -> &'static str {
+        match self {
+            Rule::NothingArrived => "Nothing arrived",
+            Rule::BrokenHeader => "A broken header",
+            Rule::Unsampled => "Not sampled",
+            Rule::FallenApart => "One request, several traces",
+            Rule::SeveralRoots => "Several roots",
+            Rule::MissingSpans => "Spans are missing",
+            Rule::Orphan => "An orphan",
+            Rule::WrongParent => "The wrong parent",
+            Rule::WrongKind => "The wrong span kind",
+            Rule::StatusNotSet => "A failure without an error status",
+            Rule::ClockSkew => "Clocks differ",
+            Rule::MixedVersions => "Two versions of one library",
+            Rule::HighCardinality => "A name that never repeats",
+            Rule::Secret => "A secret in a span",
+        }
+    }
+
+    /// What to do about it: one sentence, or several steps in order.
+    pub fn cure(self) -> &'static [&'static str] {
+        match self {
+            Rule::NothingArrived => &[
+                "Wait for the next export: five seconds, unless OTEL_BSP_SCHEDULE_DELAY says otherwise.",
+                "Stop the service so that it flushes: it must call `shutdown` on its provider at Ctrl-C and SIGTERM. Then read its log, which must let `opentelemetry` through: the SDK says there what it could not send.",
+                "Compare the exporter's address with those that the lab prints: gRPC and HTTP have ports of their own, and over HTTP the path is /v1/traces, which OTEL_EXPORTER_OTLP_ENDPOINT gets by itself, and `with_endpoint` does not.",
+                "Look for what switches spans off: a sampler in the code, OTEL_TRACES_SAMPLER, RUST_LOG where spans come from `tracing`, a `traceparent` whose flags end in an even digit; in other SDKs also OTEL_SDK_DISABLED and OTEL_TRACES_EXPORTER.",
+                "See that the program sets a tracer provider, and keeps it until it ends.",
+                "Send the span of the guide by hand: when it arrives, look in the service, and otherwise at the address and the network.",
+            ],
+            Rule::BrokenHeader => &[
+                "Let a proxy pass `traceparent` on as it came, and a service send one that its propagator has written: once, and never by hand.",
+            ],
+            Rule::Unsampled => &[
+                "Find where the flags first end in an even digit: between two services, repair what changes them; in the service that begins the trace, change its sampler, in its code or by OTEL_TRACES_SAMPLER.",
+            ],
+            Rule::FallenApart => &[
+                "In the caller, inject the current context into the headers of this call; in the called service, extract it and make it the parent before the span starts; and set a propagator in both.",
+            ],
+            Rule::SeveralRoots => &[
+                "Start the later spans below the context that was extracted: pass the whole context on, not the trace id alone.",
+            ],
+            Rule::MissingSpans => &[
+                "See that every service exports to the same place, and calls `shutdown` on its provider before it ends; then look in its log for spans that were dropped.",
+            ],
+            Rule::Orphan => &[
+                "Where the caller is yours, let it export its spans here, and sample them; where it is a stranger, nothing is wrong.",
+            ],
+            Rule::WrongParent => &[
+                "Inject from the context of the CLIENT span, while it is current; and hold no context guard across an await: wrap the future with `with_context`.",
+            ],
+            Rule::WrongKind => &[
+                "Set the kind where the span is started, with `with_kind`, or as the field `otel.kind` of `tracing`: SERVER for a request that is answered, CLIENT for one that is sent.",
+            ],
+            Rule::StatusNotSet => &[
+                "Set the status to error, with `set_status`, or as the field `otel.status_code` of `tracing`: on a SERVER span for 500 and above, on a CLIENT span for 400 and above.",
+            ],
+            Rule::ClockSkew => &[
+                "Synchronise the clocks of the hosts (NTP), and do not read times across services until then: durations are right, positions are not.",
+            ],
+            Rule::MixedVersions => &[
+                "Bring all crates that use it to one version: `cargo tree -d` shows the copies and who asked for them.",
+            ],
+            Rule::HighCardinality => &[
+                "Name the span after the route or the operation, such as `GET /users/{id}`, and keep the value in an attribute.",
+            ],
+            Rule::Secret => &[
+                "Do not record it, with `skip` or `skip_all` of `#[instrument]` where that did, or redact it before export; and change the secret: it has been stored.",
+            ],
+        }
+    }
+}

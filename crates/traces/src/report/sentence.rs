@@ -1,0 +1,265 @@
+//! The sentences of findings and remarks: the only place where their data becomes words.
+//!
+//! Code in a sentence stands between backticks.
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::diagnose::{Evidence, Finding, Library, NamedSpan, Secret, Seen, WrongKind};
+use crate::span::shortened;
+use crate::traceparent::Field;
+use crate::tree::{LONGEST, Note, label, plain, took};
+
+/// What happened, for how many more spans it did, and how many more findings there are: one to three sentences.
+pub fn cause(finding: &Finding) -> String {
+    let mut text = finding.evidence.to_string();
+    if finding.same > 0 {
+        text.push_str(&format!(" The same of {} more.", finding.same));
+    }
+    if finding.more > 0 {
+        text.push_str(&format!(" {} more like this.", finding.more));
+    }
+    text
+}
+
+/// One sentence.
+impl Display for Evidence {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Evidence::NothingArrived { requests: 0 } => f.write_str("No span has arrived."),
+            Evidence::NothingArrived { .. } => {
+                f.write_str("Requests went over the wire, and no span of them has arrived.")
+            }
+            Evidence::HeaderDropped { hop } => write!(
+                f,
+                "On {hop}, the `traceparent` that was sent did not arrive: something between drops it."
+            ),
+            Evidence::HeaderInvalid { seen, invalid } => match seen {
+                Seen::Alone => write!(
+                    f,
+                    "By the standard, a service that gets this begins a trace of its own: {invalid}."
+                ),
+                Seen::OnHop { hop, to } => write!(
+                    f,
+                    "On {hop}, {to} got a `traceparent` that is not valid: {invalid}."
+                ),
+                Seen::OnSpan(span) => write!(
+                    f,
+                    "{span} came with a `traceparent` that is not valid: {invalid}."
+                ),
+            },
+            Evidence::HeaderReplaced { hop, field } => {
+                let (name, byte) = (its(*field), field.range().start);
+                write!(
+                    f,
+                    "On {hop}, another `traceparent` arrived than was sent: {name} (from byte {byte}) is not the same."
+                )
+            }
+            Evidence::HeaderRepeated { seen, count } => {
+                let allowed = "`traceparent` headers where one is allowed, and which one counts depends on the propagator.";
+                match seen {
+                    Seen::Alone => write!(f, "There are {count} {allowed}"),
+                    Seen::OnHop { hop, to } => write!(f, "On {hop}, {to} got {count} {allowed}"),
+                    Seen::OnSpan(span) => write!(
+                        f,
+                        "{span} came with a `traceparent` that is not valid: {count} headers where one is allowed."
+                    ),
+                }
+            }
+            Evidence::HeaderUnsampled => write!(
+                f,
+                "Byte {}: the flags end in an even digit, so the caller has recorded nothing and asks for the same.",
+                FLAGS_DIGIT
+            ),
+            Evidence::FlagNotSet { hop, to, cleared } => {
+                let what = match cleared {
+                    true => "the sampled flag was cleared on the way",
+                    false => "the caller sent flags without the sampled bit",
+                };
+                write!(
+                    f,
+                    "On {hop}, {what} (byte {FLAGS_DIGIT} of the `traceparent`), so {to} is asked to record nothing, and to pass that on."
+                )
+            }
+            Evidence::FallenApart {
+                call,
+                caller,
+                called,
+            } => write!(
+                f,
+                "`{}` of {} was answered by {} in another trace: the context of the call did not get there, or was not used.",
+                code(call),
+                plain(caller),
+                plain(called)
+            ),
+            Evidence::SeveralRoots { count, first } => write!(
+                f,
+                "{count} spans of one trace have no parent, the first {first}: the trace id was passed on to them, and the parent was not."
+            ),
+            Evidence::ParentNotHere { span, parent } => write!(
+                f,
+                "The parent {parent} of {span} has not arrived. It is of the same process: it has not ended, or was not sent."
+            ),
+            Evidence::ServiceBetweenNotHere { span, call } => write!(
+                f,
+                "{span} happened within {call}, and what called it is not here: the header got through the service between them, and its spans did not."
+            ),
+            Evidence::CallerNotHere { span, parent } => write!(
+                f,
+                "{span} names a parent that is not here, {parent}: the span of its caller went elsewhere, or was not recorded."
+            ),
+            Evidence::OwnAncestor { span } => write!(f, "{span} is its own ancestor."),
+            Evidence::BesideItsCall { span, call, parent } => write!(
+                f,
+                "{span} was called by {call}, and its parent is {parent}: the context around the call was injected, and not that of the call."
+            ),
+            Evidence::WrongKind { span, why } => match why {
+                WrongKind::CalledBy(caller) => write!(
+                    f,
+                    "{span} was called by {caller}: it must be SERVER or CONSUMER."
+                ),
+                WrongKind::HasRoute => write!(
+                    f,
+                    "{span} has an HTTP route, so it answers a request: it must be {}.",
+                    why.expected()
+                ),
+                WrongKind::HasUrl => write!(
+                    f,
+                    "{span} has a whole URL, so it sends a request: it must be {}.",
+                    why.expected()
+                ),
+            },
+            Evidence::StatusNotSet { span, status } => write!(
+                f,
+                "{span} has the HTTP status {status}, and its own status is not error."
+            ),
+            Evidence::ClockSkew { caller, called, by } => write!(
+                f,
+                "{} starts up to {} before {}, which called it: the clocks of their hosts differ by at least that.",
+                label(called),
+                took(*by),
+                label(caller)
+            ),
+            Evidence::MixedVersions {
+                service,
+                library,
+                versions,
+            } => {
+                let versions: Vec<String> = versions.iter().map(|it| shortened(it, 40)).collect();
+                write!(
+                    f,
+                    "One process of {} has {library} twice, as {}: copies of OpenTelemetry share no context and no propagator.",
+                    label(service),
+                    versions.join(" and ")
+                )
+            }
+            Evidence::ValueInName { span, value } => write!(
+                f,
+                "The name of {span} has a value in it, `{value}`, so each value makes another name."
+            ),
+            Evidence::Secret {
+                span,
+                attribute,
+                secret,
+            } => write!(
+                f,
+                "The attribute `{}` of {span} holds {secret}.",
+                shortened(attribute, 100)
+            ),
+        }
+    }
+}
+
+/// The byte of a `traceparent` whose lowest bit is the sampled flag.
+const FLAGS_DIGIT: usize = Field::Flags.range().end - 1;
+
+/// A field of a header that a sentence has named.
+fn its(field: Field) -> &'static str {
+    match field {
+        Field::Version => "its version",
+        Field::TraceId => "its trace id",
+        Field::ParentId => "its parent id",
+        Field::Flags => "its flags",
+    }
+}
+
+/// A name between backticks, so it can't have any.
+fn code(name: &str) -> String {
+    plain(name).replace('`', "'")
+}
+
+/// A span in a sentence: `` `NAME` (KIND, SERVICE) ``.
+impl Display for NamedSpan {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let NamedSpan {
+            name,
+            kind,
+            service,
+        } = self;
+        write!(f, "`{}` ({kind}, {})", code(name), plain(service))
+    }
+}
+
+impl Display for Library {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Library::Scope(name) => write!(f, "`{}`", label(name)),
+            Library::Sdk(language) => write!(f, "the OpenTelemetry SDK for {language}"),
+        }
+    }
+}
+
+impl Display for Secret {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Secret::PrivateKey => "a private key",
+            Secret::BearerToken => "a bearer token",
+            Secret::Jwt => "a token (JWT)",
+            Secret::ApiKey => "an API key",
+            Secret::GitHubToken => "a token of GitHub",
+            Secret::AwsAccessKey => "an access key of AWS",
+            Secret::SlackToken => "a token of Slack",
+            Secret::UrlWithPassword => "a URL with a password",
+            Secret::UrlWithSecret => "a URL with a secret in its query",
+            Secret::ByName => "a secret, by its name",
+        })
+    }
+}
+
+/// The words before the id of a trace that a span is linked to.
+pub const LINKED: &str = "linked to trace ";
+
+/// A few words beside the span.
+impl Display for Note {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::HttpStatus(status) => f.write_str(status),
+            Note::Error {
+                error_type,
+                message,
+            } => {
+                f.write_str("error")?;
+                if let Some(error_type) = error_type {
+                    write!(f, " {}", shortened(error_type, LONGEST))?;
+                }
+                match message.as_str() {
+                    "" => Ok(()),
+                    message => write!(f, ": {}", shortened(message, LONGEST)),
+                }
+            }
+            Note::LinkedTo(trace) => write!(f, "{LINKED}{trace}"),
+            Note::Links(count) => write!(f, "{count} links in all"),
+            Note::Orphan(parent) => write!(f, "orphan: parent {parent} is not here"),
+            Note::Ring => f.write_str("its parent is below it"),
+            Note::Late(late) => write!(f, "starts {} after its parent ended", took(*late)),
+            Note::Skew(skew) => write!(f, "clock skew: starts {} before its parent", took(*skew)),
+            Note::WithoutTime => f.write_str("without a time"),
+            Note::EndsBeforeItStarts => f.write_str("ends before it starts"),
+        }
+    }
+}
+
+/// Notes as one line of text, with commas between them.
+pub fn notes(notes: &[Note]) -> String {
+    let notes: Vec<String> = notes.iter().map(Note::to_string).collect();
+    notes.join(", ")
+}
