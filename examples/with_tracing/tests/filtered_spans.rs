@@ -22,7 +22,7 @@ use tower::ServiceExt as _;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use with_tracing::{by_hand, ready_made};
+use with_tracing::{by_hand, ready_made, telemetry};
 
 const CALLER: [(&str, &str); 3] = [
     (
@@ -141,4 +141,10 @@ async fn spans_of_ready_made_layers_may_be_filtered_out() -> anyhow::Result<()> 
     };
     let service = Router::new().route("/process", post(call));
     passes_the_context_on(ready_made::traced(service), calls).await
+}
+
+#[test]
+fn a_service_that_has_a_subscriber_starts_all_the_same() {
+    filter_all_layers();
+    drop(telemetry::init("user-service"));
 }
