@@ -1,5 +1,6 @@
-"""user-service in Python. Where its spans go, and which, OTEL_* variables say."""
+"""user-service in Python. OTEL_* variables set where its spans go, and which."""
 
+import logging
 import os
 import signal
 import sys
@@ -13,13 +14,17 @@ from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-provider = TracerProvider()
-provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-trace.set_tracer_provider(provider)
+try:
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+except Exception:
+    # A variable that can't be used costs the spans, not the service.
+    logging.exception("nothing is exported")
 tracer = trace.get_tracer("user_service")
 
 app = Flask(__name__)
-# SERVER spans: the headers that come in. CLIENT spans: those that go out.
+# SERVER spans read the incoming headers, CLIENT spans write the outgoing ones.
 FlaskInstrumentor().instrument_app(app, excluded_urls="health")
 RequestsInstrumentor().instrument()
 
@@ -49,7 +54,7 @@ def health():
 
 
 if __name__ == "__main__":
-    # SIGTERM would end Python at once: this way the provider flushes.
+    # Without this, SIGTERM ends Python before the provider has flushed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     host, port = os.environ.get("USER_SERVICE_ADDR", "127.0.0.1:5001").split(":")
     app.run(host, int(port))

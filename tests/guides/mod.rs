@@ -14,6 +14,7 @@ mod logs_and_metrics;
 mod message_queues;
 mod more_than_one_machine;
 mod other_backends;
+mod own_telemetry;
 mod polyglot;
 mod real_llm;
 mod sampling;

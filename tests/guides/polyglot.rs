@@ -96,6 +96,26 @@ fn compare(name: &str, trees: &[Tree], expected: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_telemetry_setting_that_python_cannot_use_stops_no_service() {
+    let (_, backend) = backend().await;
+    let (llm_service, mut requests) = neighbor().await;
+    let settings = [("OTEL_BSP_MAX_QUEUE_SIZE", "-1")];
+    let Some(flask) = Flask::start(backend, llm_service, &settings).await else {
+        return;
+    };
+    let traceparent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let request = client()
+        .post(format!("http://{}/process", flask.address))
+        .header("traceparent", &traceparent)
+        .json(&json!({ "user_id": "user_1", "query": "What is a trace?" }));
+    let answer = within_reason(request.send()).await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+    // Without spans of its own it passes the caller's on.
+    let sent = requests.recv().await.expect("a call");
+    assert_eq!(sent["traceparent"], traceparent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_in_python_is_a_hop_as_any_other() {
     let (store, backend) = backend().await;
     let llm_service = local(free_port());

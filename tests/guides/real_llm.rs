@@ -367,6 +367,24 @@ async fn an_answer_is_read_however_it_is_cut_and_written() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_that_only_the_span_needs_may_have_any_shape() {
+    let odd = json!({ "id": 1, "model": [], "choices": [], "usage": { "prompt_tokens": 1.5 } });
+    let answer = format!(
+        "data: {odd}\n\n{}{}",
+        piece("yes"),
+        FINISH.to_owned() + DONE
+    );
+    let address = model(move || events([answer.clone()])).await;
+    let streaming = Streaming::start(address, &[]).await;
+    let answer = read(streaming.ask("?").await).await;
+    assert_eq!(text(&answer), "yes");
+    assert!(answer.ends_with(WHOLE_ANSWER), "{answer}");
+    let (tree, _) = streaming.stop().await;
+    let chat = span(&tree, CHAT, SpanKind::Client);
+    assert_eq!(chat.attribute("gen_ai.usage.input_tokens"), None);
+}
+
 /// The first chunk of most servers has no text: a reader has seen nothing yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_without_a_word_has_a_first_chunk_and_no_first_token() {
@@ -543,15 +561,14 @@ async fn a_call_that_is_refused_is_a_status_and_repeats_no_secret() {
 /// Both sides of what was said are where the conventions want them, and on that span alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn prompts_and_answers_are_on_the_span_only_when_that_is_asked_for() {
-    for asked in [false, true] {
+    for value in ["false", "span_only", "true"] {
         let address = model(|| events([piece(ANSWER), piece(" and more"), END.concat()])).await;
-        let value = asked.to_string();
-        let streaming = Streaming::start(address, &[(CAPTURE, &value)]).await;
+        let streaming = Streaming::start(address, &[(CAPTURE, value)]).await;
         read(streaming.ask(PROMPT).await).await;
         let (tree, log) = streaming.stop().await;
         keeps_secrets(&[log.lines().join("\n")]);
         let chat = span(&tree, CHAT, SpanKind::Client);
-        if !asked {
+        if value != "true" {
             keeps_secrets(&[sent(&tree)]);
             continue;
         }

@@ -148,10 +148,7 @@ fn variables(text: &str) -> Vec<(String, String)> {
     for call in all(r#"settings::read\(\s*"(\w+)",\s*"([^"]*)""#) {
         variables.push((call[0].clone(), call[1].clone()));
     }
-    for call in all(r#"let \w+ = "(OTEL_\w+)";\s*let \w+ = settings::read\(\w+, (\w+)\)"#) {
-        variables.push((call[0].clone(), call[1].clone()));
-    }
-    for call in all(r#"settings::(?:optional|server_url)\(\s*"(\w+)""#) {
+    for call in all(r#"settings::(?:optional|server_url|flag)\(\s*"(\w+)""#) {
         variables.push((call[0].clone(), String::new()));
     }
     for call in all(r#"settings::deadline\(\s*"(\w+)",\s*(\w+)\)"#) {

@@ -1,5 +1,5 @@
-//! Counts the spans that end and those that are exported, so that no span is dropped
-//! in silence.
+//! Counts the spans that end and those that are exported, so that no span is lost
+//! without a log line.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,7 +10,11 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter, SpanProcessor};
 
-/// How many sampled spans ended, and how many the backend took.
+/// Logged when the exporter can't be built. The service still runs.
+pub const NOT_EXPORTED: &str =
+    "an OTEL_EXPORTER_OTLP_* variable cannot be used: nothing is exported";
+
+/// How many sampled spans have ended, and how many the backend has taken.
 #[derive(Debug, Default)]
 pub struct Delivery {
     ended: AtomicU64,
@@ -18,8 +22,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Logs how many spans were not exported: the queue was full, the export failed,
-    /// or there was no time left. Silent when there are none.
+    /// Logs how many spans were not exported, if any: the queue was full, the export
+    /// failed, or the time ran out.
     pub fn report(&self) {
         let ended = self.ended.load(Relaxed);
         let lost = ended.saturating_sub(self.delivered.load(Relaxed));
@@ -33,7 +37,7 @@ impl Delivery {
     }
 }
 
-/// A processor or an exporter that does what the one inside it does, and counts.
+/// Wraps a processor or an exporter and counts the spans that pass.
 #[derive(Debug)]
 pub struct Counted<T> {
     inner: T,

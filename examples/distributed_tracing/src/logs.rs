@@ -12,20 +12,26 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::registry::LookupSpan;
 
-/// What is logged unless `RUST_LOG` says otherwise: OpenTelemetry's own lines only
-/// when something is wrong.
+/// The filter unless `RUST_LOG` sets another: OpenTelemetry's own lines are logged
+/// only when something is wrong.
 const DEFAULT_FILTER: &str = "info,opentelemetry=warn";
 
-/// Writes log lines to standard error.
+/// Writes log lines to standard error. If the process has a subscriber already, that
+/// one stays.
 pub fn init() {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    tracing_subscriber::fmt()
+    let started = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // Otherwise a line that can't be written panics, and a request fails.
+        .log_internal_errors(false)
         .event_format(WithTraceId)
-        .init();
+        .try_init();
+    if let Err(error) = started {
+        tracing::warn!(%error, "log lines keep the format that they had");
+    }
 }
 
 /// `TIME LEVEL [trace_id=… span_id=…] message fields`: the ids come from the current

@@ -41,13 +41,14 @@ enum Backend {
     },
 }
 
-/// What a model gave back.
+/// A model's answer. The other fields are for the span, so each of them may be
+/// missing.
 struct Completion {
     answer: String,
-    model: String,
-    finish_reason: String,
-    /// `None` where the server does not count.
-    usage: Option<Usage>,
+    model: Option<String>,
+    finish_reason: Option<String>,
+    input_tokens: Option<i64>,
+    output_tokens: Option<i64>,
 }
 
 impl Model {
@@ -58,8 +59,8 @@ impl Model {
     /// # Errors
     /// When one of the variables cannot be used.
     pub fn from_env() -> anyhow::Result<Self> {
-        let capture = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
-        let record_content = settings::read(capture, false)?;
+        let record_content =
+            settings::flag("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT");
         if settings::optional("LLM_BASE_URL").is_none() {
             return Ok(Model {
                 record_content,
@@ -157,8 +158,7 @@ impl Model {
         let Backend::Remote { client, url, key } = &self.backend else {
             return Ok(Completion::offline(prompt));
         };
-        // No context is injected: a model's provider is a stranger, and our baggage
-        // is not for it.
+        // No context is injected: our baggage is not for the model's provider.
         let mut request = client.post(url.clone()).json(&json!({
             "model": self.name,
             "messages": [{ "role": "user", "content": prompt }],
@@ -179,33 +179,34 @@ impl Completion {
     fn offline(prompt: &str) -> Self {
         let answer = format!("This is the offline model. You asked: {prompt}");
         Completion {
-            usage: Some(Usage {
-                prompt_tokens: words(prompt),
-                completion_tokens: words(&answer),
-            }),
+            input_tokens: Some(word_count(prompt)),
+            output_tokens: Some(word_count(&answer)),
             answer,
-            model: "offline".to_owned(),
-            finish_reason: "stop".to_owned(),
+            model: Some("offline".to_owned()),
+            finish_reason: Some("stop".to_owned()),
         }
     }
 
     fn attributes(&self) -> Vec<KeyValue> {
-        let reason = StringValue::from(self.finish_reason.clone());
+        let reason = self.finish_reason.as_deref().unwrap_or("unknown");
+        let reason = StringValue::from(reason.to_owned());
         let reasons = Value::Array(Array::String(vec![reason]));
-        let mut attributes = vec![
-            KeyValue::new("gen_ai.response.model", self.model.clone()),
-            KeyValue::new("gen_ai.response.finish_reasons", reasons),
-        ];
-        if let Some(usage) = &self.usage {
-            let (input, output) = (usage.prompt_tokens, usage.completion_tokens);
-            attributes.push(KeyValue::new("gen_ai.usage.input_tokens", input));
-            attributes.push(KeyValue::new("gen_ai.usage.output_tokens", output));
+        let mut attributes = Vec::new();
+        if let Some(model) = &self.model {
+            attributes.push(KeyValue::new("gen_ai.response.model", model.clone()));
+        }
+        attributes.push(KeyValue::new("gen_ai.response.finish_reasons", reasons));
+        for (key, tokens) in [
+            ("gen_ai.usage.input_tokens", self.input_tokens),
+            ("gen_ai.usage.output_tokens", self.output_tokens),
+        ] {
+            attributes.extend(tokens.map(|tokens| KeyValue::new(key, tokens)));
         }
         attributes
     }
 }
 
-fn words(text: &str) -> i64 {
+fn word_count(text: &str) -> i64 {
     text.split_whitespace().count() as i64
 }
 
@@ -216,29 +217,27 @@ fn message(key: &'static str, role: &str, content: &str) -> KeyValue {
     KeyValue::new(key, messages.to_string())
 }
 
-/// The part of OpenAI's answer that we use.
+/// The part of OpenAI's answer that we use. The fields that only the span needs may
+/// have any shape: an odd token count must not fail the call.
 #[derive(Deserialize)]
 struct ChatResponse {
-    model: String,
     choices: Vec<Choice>,
-    usage: Option<Usage>,
+    #[serde(default)]
+    model: serde_json::Value,
+    #[serde(default)]
+    usage: serde_json::Value,
 }
 
 #[derive(Deserialize)]
 struct Choice {
     message: Message,
-    finish_reason: Option<String>,
+    #[serde(default)]
+    finish_reason: serde_json::Value,
 }
 
 #[derive(Deserialize)]
 struct Message {
     content: String,
-}
-
-#[derive(Deserialize)]
-struct Usage {
-    prompt_tokens: i64,
-    completion_tokens: i64,
 }
 
 impl TryFrom<ChatResponse> for Completion {
@@ -252,11 +251,10 @@ impl TryFrom<ChatResponse> for Completion {
             .ok_or(CallError::InvalidAnswer)?;
         Ok(Completion {
             answer: choice.message.content,
-            model: response.model,
-            finish_reason: choice
-                .finish_reason
-                .unwrap_or_else(|| "unknown".to_owned()),
-            usage: response.usage,
+            model: response.model.as_str().map(str::to_owned),
+            finish_reason: choice.finish_reason.as_str().map(str::to_owned),
+            input_tokens: response.usage["prompt_tokens"].as_i64(),
+            output_tokens: response.usage["completion_tokens"].as_i64(),
         })
     }
 }

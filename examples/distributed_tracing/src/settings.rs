@@ -1,5 +1,4 @@
-//! Reads settings from the environment, and says which variable is wrong when one
-//! is.
+//! Reads settings from the environment. Errors name the variable that is wrong.
 
 use std::env;
 use std::error::Error;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use reqwest::Url;
 
-/// The value of the environment variable `name`, or `default` where it is unset or
+/// The value of the environment variable `name`, or `default` if it is unset or
 /// empty.
 ///
 /// # Errors
@@ -20,15 +19,25 @@ where
     T: FromStr<Err: Error + Send + Sync + 'static>,
 {
     let value = optional(name).unwrap_or_else(|| default.to_string());
-    // The value is left out of the message: it may hold a password.
+    // The message leaves the value out: it may hold a password.
     value
         .parse()
         .with_context(|| format!("{name} cannot be used"))
 }
 
-/// The value of `name`, or nothing where it is unset or empty.
+/// The value of `name`, or `None` if it is unset or empty.
 pub fn optional(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Whether `name` is `true`, in any case. A value that is neither `true` nor `false`
+/// counts as `false`, and is logged.
+pub fn flag(name: &str) -> bool {
+    let value = optional(name).unwrap_or_default().to_ascii_lowercase();
+    if !["", "true", "false"].contains(&&*value) {
+        tracing::warn!("{name} is neither true nor false: it counts as false");
+    }
+    value == "true"
 }
 
 /// The deadline set by `name` in whole milliseconds, or `default`.
@@ -44,8 +53,7 @@ pub fn deadline(name: &str, default: Duration) -> anyhow::Result<Duration> {
 /// The URL of a server in `name`, or `default`.
 ///
 /// # Errors
-/// When it is not an HTTP URL, or holds a password, which would end up on every
-/// span.
+/// When it isn't an HTTP URL, or holds a password, which would end up on every span.
 pub fn server_url(name: &str, default: &str) -> anyhow::Result<Url> {
     let url: Url = read(name, default)?;
     let http = matches!(url.scheme(), "http" | "https");

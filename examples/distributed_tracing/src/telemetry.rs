@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use opentelemetry::global::{self, BoxedTracer};
 use opentelemetry::propagation::TextMapCompositePropagator;
 use opentelemetry::trace::{SpanRef, Status};
@@ -19,7 +18,7 @@ use opentelemetry_semantic_conventions::attribute::{
     ERROR_TYPE, SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_NAMESPACE,
 };
 
-use crate::delivery::{Counted, Delivery};
+use crate::delivery::{Counted, Delivery, NOT_EXPORTED};
 use crate::{logs, settings};
 
 /// How long the last spans may take to reach the backend when the service stops.
@@ -36,34 +35,30 @@ pub struct Telemetry {
 /// spans go to `http://localhost:4318` over OTLP/HTTP unless
 /// `OTEL_EXPORTER_OTLP_ENDPOINT` says otherwise.
 ///
-/// # Errors
-/// When an `OTEL_EXPORTER_OTLP_*` variable cannot be used. A backend that is down is
-/// not an error.
-pub fn init(service: &'static str) -> anyhow::Result<Telemetry> {
+/// Never fails: a service that can't export still does its work, and it still passes
+/// on the context of each request.
+pub fn init(service: &'static str) -> Telemetry {
     logs::init();
     set_propagator();
 
     let delivery = Arc::new(Delivery::default());
-    let mut provider = SdkTracerProvider::builder().with_resource(resource(service));
-    if !disabled() {
-        let exporter = SpanExporter::builder()
-            .with_http()
-            .build()
-            .context("the OTEL_EXPORTER_OTLP_* variables cannot be used")?;
-        let batches =
-            BatchSpanProcessor::builder(Counted::new(exporter, &delivery)).build();
-        provider = provider.with_span_processor(Counted::new(batches, &delivery));
-    }
-    let provider = provider.build();
-    if !disabled() {
-        global::set_tracer_provider(provider.clone());
-    }
-    Ok(Telemetry { provider, delivery })
+    let provider = SdkTracerProvider::builder().with_resource(resource(service));
+    let Some(exporter) = exporter() else {
+        let provider = provider.build();
+        return Telemetry { provider, delivery };
+    };
+    let batches =
+        BatchSpanProcessor::builder(Counted::new(exporter, &delivery)).build();
+    let provider = provider
+        .with_span_processor(Counted::new(batches, &delivery))
+        .build();
+    global::set_tracer_provider(provider.clone());
+    Telemetry { provider, delivery }
 }
 
 impl Telemetry {
     /// Sends the spans that are still queued, waits at most five seconds, and logs
-    /// what was lost.
+    /// how many were lost.
     pub fn shutdown(self) {
         if let Err(error) = self.provider.shutdown_with_timeout(FLUSH_TIMEOUT) {
             tracing::warn!(%error, "the last spans were not flushed");
@@ -72,8 +67,8 @@ impl Telemetry {
     }
 }
 
-/// W3C trace context and baggage. Without this call the propagator is one that does
-/// nothing, silently.
+/// Sets the propagators for W3C trace context and baggage. The default one silently
+/// does nothing.
 pub fn set_propagator() {
     global::set_text_map_propagator(TextMapCompositePropagator::new(vec![
         Box::new(TraceContextPropagator::new()),
@@ -97,8 +92,9 @@ pub fn record_error(
     span.set_status(Status::error(message));
 }
 
-/// Who the spans come from. Variables win over what the code says.
-fn resource(service: &'static str) -> Resource {
+/// Describes this process: `OTEL_SERVICE_NAME`, or `service` if it is unset, a new
+/// instance id, and the attributes in `OTEL_RESOURCE_ATTRIBUTES`.
+pub fn resource(service: &'static str) -> Resource {
     let instance = RandomIdGenerator::default().new_trace_id().to_string();
     let mut resource = Resource::builder_empty()
         .with_attributes([
@@ -108,14 +104,21 @@ fn resource(service: &'static str) -> Resource {
         ])
         .with_detector(Box::new(TelemetryResourceDetector))
         .with_detector(Box::new(EnvResourceDetector::new()));
+    // The builder's `with_service_name` would win over the variable.
     if let Some(name) = settings::optional("OTEL_SERVICE_NAME") {
         resource = resource.with_service_name(name);
     }
     resource.build()
 }
 
-/// `OTEL_SDK_DISABLED=true` keeps propagation and turns spans off.
-fn disabled() -> bool {
-    settings::optional("OTEL_SDK_DISABLED")
-        .is_some_and(|value| value.eq_ignore_ascii_case("true"))
+/// `None` if `OTEL_SDK_DISABLED` is `true`. Also `None` if an `OTEL_EXPORTER_OTLP_*`
+/// variable can't be used, which is logged.
+fn exporter() -> Option<SpanExporter> {
+    if settings::flag("OTEL_SDK_DISABLED") {
+        return None;
+    }
+    let exporter = SpanExporter::builder().with_http().build();
+    exporter
+        .inspect_err(|error| tracing::error!(%error, "{NOT_EXPORTED}"))
+        .ok()
 }

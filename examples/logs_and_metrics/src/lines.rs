@@ -15,7 +15,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// `{"timestamp": …, "severity": …, "service.name": …, "trace_id": …, "span_id": …,
 /// "message": …}` and the fields of the event.
 pub struct JsonLines {
-    pub service: &'static str,
+    pub service: String,
 }
 
 impl<S, N> FormatEvent<S, N> for JsonLines
@@ -35,7 +35,7 @@ where
         SystemTime.format_time(&mut Writer::new(&mut time))?;
         line.put("timestamp", time);
         line.put("severity", event.metadata().level().as_str());
-        line.put("service.name", self.service);
+        line.put("service.name", &*self.service);
         Context::map_current(|cx| {
             let span = cx.span().span_context().clone();
             if span.is_valid() {

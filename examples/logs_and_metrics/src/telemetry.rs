@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use distributed_tracing::delivery::NOT_EXPORTED;
 use distributed_tracing::telemetry;
-use opentelemetry::{KeyValue, global};
+use opentelemetry::{Key, global};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
-use opentelemetry_otlp::{LogExporter, SpanExporter};
-use opentelemetry_sdk::Resource;
+use opentelemetry_otlp::{ExporterBuildError, LogExporter, SpanExporter};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Level;
@@ -19,47 +18,61 @@ use crate::lines::JsonLines;
 
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What must be flushed before the process ends.
+/// The providers that must be flushed before the process ends.
 pub struct Telemetry {
     spans: SdkTracerProvider,
     logs: SdkLoggerProvider,
 }
 
-/// Starts spans, log records and log lines. One resource for all, so that a backend
-/// knows them as those of one service.
-///
-/// # Errors
-/// When an `OTEL_EXPORTER_OTLP_*` variable cannot be used.
-pub fn init(service: &'static str) -> anyhow::Result<Telemetry> {
+/// Starts spans, log records and log lines. All of them name the same service, so
+/// that a backend can put them together.
+pub fn init(service: &'static str) -> Telemetry {
     telemetry::set_propagator();
-    let resource = Resource::builder()
-        .with_service_name(service)
-        .with_attribute(KeyValue::new("service.namespace", "one-trace"))
-        .build();
-    let wrong = "the OTEL_EXPORTER_OTLP_* variables cannot be used";
-    let exporter = SpanExporter::builder().with_http().build();
-    let spans = SdkTracerProvider::builder()
-        .with_resource(resource.clone())
-        .with_batch_exporter(exporter.context(wrong)?)
-        .build();
-    global::set_tracer_provider(spans.clone());
+    let resource = telemetry::resource(service);
+    let service = resource.get(&Key::from_static_str("service.name"));
+    let service = service.map_or_else(String::new, |name| name.to_string());
 
-    let exporter = LogExporter::builder().with_http().build();
-    let logs = SdkLoggerProvider::builder()
-        .with_resource(resource)
-        .with_batch_exporter(exporter.context(wrong)?)
-        .build();
+    let mut spans = SdkTracerProvider::builder().with_resource(resource.clone());
+    let mut logs = SdkLoggerProvider::builder().with_resource(resource);
+    let problem = match exporters() {
+        Ok((span_exporter, log_exporter)) => {
+            spans = spans.with_batch_exporter(span_exporter);
+            logs = logs.with_batch_exporter(log_exporter);
+            None
+        }
+        Err(error) => Some(error),
+    };
+    let (spans, logs) = (spans.build(), logs.build());
+    if problem.is_none() {
+        global::set_tracer_provider(spans.clone());
+    }
+
     let printed = Targets::new()
         .with_default(Level::INFO)
         .with_target("opentelemetry", Level::WARN);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        // A line that can't be written must not panic in a request.
+        .log_internal_errors(false)
         .event_format(JsonLines { service });
-    tracing_subscriber::registry()
+    let started = tracing_subscriber::registry()
         .with(lines.with_filter(printed))
         .with(OpenTelemetryTracingBridge::new(&logs).with_filter(LevelFilter::INFO))
-        .init();
-    Ok(Telemetry { spans, logs })
+        .try_init();
+    if let Err(error) = started {
+        tracing::error!(%error, "this process has a subscriber already");
+    }
+    if let Some(error) = problem {
+        tracing::error!(%error, "{NOT_EXPORTED}");
+    }
+    Telemetry { spans, logs }
+}
+
+fn exporters() -> Result<(SpanExporter, LogExporter), ExporterBuildError> {
+    Ok((
+        SpanExporter::builder().with_http().build()?,
+        LogExporter::builder().with_http().build()?,
+    ))
 }
 
 impl Telemetry {

@@ -49,14 +49,15 @@ impl Model {
             .read_timeout(settings::deadline("LLM_TIMEOUT_MS", SILENCE)?)
             .redirect(Policy::none())
             .build()?;
-        let capture = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
         Ok(Model {
             client,
             url,
             name: settings::optional("LLM_MODEL").context("LLM_MODEL is not set")?,
             key: settings::optional("LLM_API_KEY"),
             is_ours: settings::read("LLM_IS_OURS", false)?,
-            record_content: settings::read(capture, false)?,
+            record_content: settings::flag(
+                "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+            ),
         })
     }
 

@@ -4,25 +4,29 @@ use axum::body::Bytes;
 use distributed_tracing::error::CallError;
 use futures_util::stream::{self, Stream, StreamExt as _};
 use reqwest::Response;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use sse_stream::SseByteStream;
 
 use crate::error::ModelError;
 
-/// The most bytes of an answer that are read. A piece of a word takes about 250.
+/// The longest answer we read, in bytes. A piece of a word takes about 250.
 const LIMIT: usize = 16 * 1024 * 1024;
 
-/// A chunk, as far as we use it.
+/// The fields of a chunk that we use.
 #[derive(Deserialize)]
 pub struct Chunk {
-    /// That of the answer, the same in each of its chunks.
+    /// The id of the answer, the same in each of its chunks.
+    #[serde(default, deserialize_with = "if_well_formed")]
     pub id: Option<String>,
-    /// The model that answers, which may have a longer name than we asked for.
+    /// The model that answers. Its name may be longer than the one we asked for.
+    #[serde(default, deserialize_with = "if_well_formed")]
     pub model: Option<String>,
-    /// Of the whole call. As we ask for it, it comes with the last chunk.
+    /// Usage of the whole call, which comes with the last chunk.
+    #[serde(default, deserialize_with = "if_well_formed")]
     pub usage: Option<Usage>,
-    /// One, as we ask for one answer; none in a chunk that has the usage.
+    /// One choice, as we ask for one answer, or none in the chunk with the usage.
     #[serde(default)]
     choices: Vec<Choice>,
     error: Option<Value>,
@@ -40,17 +44,27 @@ struct Delta {
     content: Option<String>,
 }
 
-/// What the call took, in tokens.
+/// The number of tokens that the call used.
 #[derive(Clone, Copy, Deserialize)]
 pub struct Usage {
-    /// Of what was sent.
+    /// Tokens in the prompt.
     pub prompt_tokens: i64,
-    /// Of the answer.
+    /// Tokens in the answer.
     pub completion_tokens: i64,
 }
 
+/// For a field that only the span needs: if it has another shape, the answer must go
+/// on without it.
+fn if_well_formed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
+}
+
 impl Chunk {
-    /// A piece of the answer. Most servers begin with a chunk that has none.
+    /// A piece of the answer. With most servers the first chunk has none.
     pub fn text(&self) -> Option<&str> {
         let text = self.choices.first()?.delta.content.as_deref();
         text.filter(|text| !text.is_empty())
@@ -103,7 +117,7 @@ fn limited(answer: Response) -> impl Stream<Item = Result<Bytes, ModelError>> {
     })
 }
 
-/// The code in an error, where it is a word. Anything else is a stranger's text.
+/// The code in an error if it is a word. Any other text could hold anything.
 fn code(error: &Value) -> String {
     let is_word = |code: &&str| {
         let letter = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';

@@ -1,5 +1,5 @@
-//! `symptoms NAME broken` shows a symptom in a trace, `symptoms NAME repaired` what
-//! is left of it after the cure.
+//! `symptoms NAME broken` shows a symptom in a trace. `symptoms NAME repaired` shows
+//! the same program after the repair.
 
 use anyhow::{anyhow, bail};
 use distributed_tracing::error::Failure;
@@ -63,7 +63,7 @@ async fn show(name: &str, way: Way) -> anyhow::Result<()> {
             called
         }
         _ => {
-            let telemetry = telemetry::init("shop")?;
+            let telemetry = telemetry::init("shop");
             let shown = show_in_trace(name, way).await;
             telemetry.shutdown();
             shown
@@ -89,7 +89,7 @@ async fn show_in_trace(name: &str, way: Way) -> anyhow::Result<()> {
             stock.stop().await?;
             called
         }
-        _ => bail!("there is no symptom {name}: see src/how-to/symptoms.md"),
+        _ => bail!("no symptom is named {name}: see src/how-to/symptoms.md"),
     }
 }
 

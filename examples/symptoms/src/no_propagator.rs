@@ -3,17 +3,16 @@
 use distributed_tracing::outgoing::Upstream;
 use distributed_tracing::telemetry;
 use opentelemetry::global;
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
 use crate::setup::{FLUSH, exporter};
 use crate::stock::order;
 
-/// Wrong: without `set_text_map_propagator` the global propagator writes nothing and
-/// reads nothing, and says nothing about it.
+/// Wrong: without `set_text_map_propagator` the global propagator writes nothing,
+/// reads nothing and logs nothing.
 pub async fn broken(stock: Upstream) -> anyhow::Result<()> {
     let provider = SdkTracerProvider::builder()
-        .with_resource(Resource::builder().with_service_name("shop").build())
+        .with_resource(telemetry::resource("shop"))
         .with_batch_exporter(exporter()?)
         .build();
     global::set_tracer_provider(provider.clone());
@@ -23,7 +22,7 @@ pub async fn broken(stock: Upstream) -> anyhow::Result<()> {
 
 /// `telemetry::init` sets it.
 pub async fn repaired(stock: Upstream) -> anyhow::Result<()> {
-    let telemetry = telemetry::init("shop")?;
+    let telemetry = telemetry::init("shop");
     order(stock).await?;
     telemetry.shutdown();
     Ok(())

@@ -1,4 +1,4 @@
-//! What the symptoms that set up OpenTelemetry themselves have in common.
+//! Shared set-up for the symptoms that start OpenTelemetry themselves.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,16 +9,15 @@ use distributed_tracing::telemetry;
 use opentelemetry::global;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tracing::Subscriber;
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::registry::LookupSpan;
 
-/// How long the last spans may take to the backend.
+/// How long the last spans may take to reach the backend.
 pub const FLUSH: Duration = Duration::from_millis(500);
 
-/// The exporter of the tutorial: OTLP over HTTP, by the standard variables.
+/// The tutorial's exporter: OTLP over HTTP, configured by the standard variables.
 ///
 /// # Errors
 /// When one of the variables cannot be used.
@@ -29,11 +28,11 @@ pub fn exporter() -> anyhow::Result<SpanExporter> {
         .context("the OTEL_EXPORTER_OTLP_* variables cannot be used")
 }
 
-/// The spans of `service`, in batches to `exporter`; global, with the propagators of
-/// the tutorial.
+/// A global provider that sends the spans of `service` to `exporter` in batches.
+/// Also sets the tutorial's propagators.
 pub fn provider(service: &'static str, exporter: SpanExporter) -> SdkTracerProvider {
     let provider = SdkTracerProvider::builder()
-        .with_resource(Resource::builder().with_service_name(service).build())
+        .with_resource(telemetry::resource(service))
         .with_batch_exporter(exporter)
         .build();
     global::set_tracer_provider(provider.clone());
@@ -41,7 +40,7 @@ pub fn provider(service: &'static str, exporter: SpanExporter) -> SdkTracerProvi
     provider
 }
 
-/// Makes OpenTelemetry spans of `tracing`'s.
+/// Turns spans of `tracing` into OpenTelemetry spans.
 pub fn layer<S>(provider: &SdkTracerProvider) -> OpenTelemetryLayer<S, SdkTracer>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,

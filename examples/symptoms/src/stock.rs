@@ -25,7 +25,7 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// Starts it: this program once more, with the same arguments and `stock`.
+    /// Starts this program again, with the same arguments and `stock`.
     ///
     /// # Errors
     /// When it does not start.
@@ -44,7 +44,7 @@ impl Stock {
         Ok(Stock { child, url })
     }
 
-    /// A client of it, as in the tutorial.
+    /// A client for it, as in the tutorial.
     ///
     /// # Errors
     /// When TLS cannot be set up.
@@ -52,7 +52,7 @@ impl Stock {
         Ok(Upstream::new(self.url.clone(), DEADLINE)?)
     }
 
-    /// Lets it end: it does when its input does, and flushes its spans.
+    /// Closes its input, so that it flushes its spans and ends.
     ///
     /// # Errors
     /// When it cannot be waited for.
@@ -72,7 +72,7 @@ pub async fn serve(routes: Router) -> anyhow::Result<()> {
     println!("http://{}", listener.local_addr()?);
     axum::serve(listener, routes)
         .with_graceful_shutdown(async {
-            // An error ends it too: then nobody can tell it to stop.
+            // An error ends it too, because then nothing else could stop it.
             let end = || std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
             let _ = spawn_blocking(end).await;
         })
@@ -80,7 +80,7 @@ pub async fn serve(routes: Router) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Calls `stock` under a CLIENT span of an order.
+/// Calls `stock` under a CLIENT span, as part of an order.
 ///
 /// # Errors
 /// When it does not answer.
@@ -90,12 +90,12 @@ pub async fn order(upstream: Upstream) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A `stock` with nothing wrong in it.
+/// A `stock` without a fault.
 ///
 /// # Errors
 /// When it cannot be started.
 pub async fn sound() -> anyhow::Result<()> {
-    let telemetry = telemetry::init("stock")?;
+    let telemetry = telemetry::init("stock");
     let routes = Router::new()
         .route("/reserve", post(async || Json(1)))
         .route("/fail", post(async || StatusCode::INTERNAL_SERVER_ERROR));

@@ -1,12 +1,11 @@
-//! `spawn_blocking`: the closure runs on a thread that has no context.
+//! `spawn_blocking`: the closure runs on a thread without a context.
 
 use distributed_tracing::telemetry::tracer;
 use opentelemetry::Context;
 use opentelemetry::trace::Tracer as _;
 use tokio::task::{JoinError, spawn_blocking};
 
-/// A guard is right here: the closure has no await, and ends on the thread that it
-/// began on.
+/// A guard is fine here: the closure has no `.await` and stays on one thread.
 pub async fn kept() -> Result<(), JoinError> {
     let cx = Context::current();
     spawn_blocking(move || {
@@ -16,14 +15,14 @@ pub async fn kept() -> Result<(), JoinError> {
     .await
 }
 
-/// Not async, so its span comes from the tracer: it ends with the closure.
+/// Isn't async, so the tracer makes its span, which ends with the closure.
 fn unpack() {
     tracer().in_span("unpack", |_cx| {
-        // The work of the CPU stands here.
+        // Work for the CPU goes here.
     });
 }
 
-/// Wrong: the thread of the closure knows nothing of the request.
+/// Wrong: the closure's thread has no context.
 pub async fn lost() -> Result<(), JoinError> {
     spawn_blocking(unpack).await
 }

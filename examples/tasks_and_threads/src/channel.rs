@@ -1,4 +1,4 @@
-//! A channel: what is sent carries its context, as a request carries its headers.
+//! A channel: each message carries its context, as a request carries its headers.
 
 use std::convert::Infallible;
 
@@ -7,14 +7,14 @@ use opentelemetry::Context;
 use opentelemetry::trace::FutureExt as _;
 use tokio::sync::mpsc;
 
-/// A piece of work, and the context that it belongs to.
+/// A piece of work and the context it belongs to.
 pub struct Job {
     pub page: u32,
     pub cx: Context,
 }
 
-/// Lives as long as the service, and works for many requests: its own context would
-/// be that of none of them.
+/// Runs as long as the service and works for many requests, so it has no context of
+/// its own.
 pub async fn worker(mut jobs: mpsc::Receiver<Job>) {
     while let Some(Job { page, cx }) = jobs.recv().await {
         parse(page).with_context(cx).await;
@@ -38,7 +38,7 @@ pub async fn kept() -> anyhow::Result<()> {
     Ok(worker.await?)
 }
 
-/// Wrong: the message says what to do, and not for whom.
+/// Wrong: the message doesn't carry the context of its request.
 pub async fn lost() -> anyhow::Result<()> {
     let (sender, mut jobs) = mpsc::channel(16);
     let worker = tokio::spawn(async move {

@@ -1,5 +1,5 @@
-//! One import whose work crosses into tasks, threads and a stream. `kept` takes the
-//! context along, `lost` does not.
+//! One import whose work moves to tasks, threads and a stream. `kept` passes the
+//! context along, `lost` doesn't.
 
 mod blocking;
 mod channel;
@@ -16,7 +16,7 @@ use streaming::Lines;
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let keep = keep()?;
-    let telemetry = telemetry::init("importer")?;
+    let telemetry = telemetry::init("importer");
     let imported = trace("import", EventType::Chain, import(keep)).await;
     let result = match imported {
         Ok(lines) => {

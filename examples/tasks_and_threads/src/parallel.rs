@@ -6,10 +6,10 @@ use opentelemetry::trace::Tracer as _;
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use tokio::task::{JoinError, spawn_blocking};
 
-/// Every closure attaches the context itself, on whichever thread it runs.
+/// Each closure attaches the context on the thread it runs on.
 pub async fn kept() -> Result<u32, JoinError> {
     let cx = Context::current();
-    // rayon blocks the thread that calls it, and tokio's must not be blocked.
+    // rayon blocks its caller's thread, and tokio's threads must not block.
     spawn_blocking(move || {
         (1..=2u32)
             .into_par_iter()
@@ -22,7 +22,7 @@ pub async fn kept() -> Result<u32, JoinError> {
     .await
 }
 
-/// Wrong: the guard holds for its own thread, and not for those of the pool.
+/// Wrong: the guard sets the context of its own thread, not of the pool's threads.
 pub async fn lost() -> Result<u32, JoinError> {
     let cx = Context::current();
     spawn_blocking(move || {

@@ -6,12 +6,12 @@ use distributed_tracing::spans::{EventType, trace};
 use opentelemetry::trace::FutureExt as _;
 use tokio::task::JoinError;
 
-/// The context is taken here, where the task is made, and not where it runs.
+/// Reads the context here, where the task is spawned, not where it runs.
 pub async fn kept() -> Result<(), JoinError> {
     tokio::spawn(fetch().with_current_context()).await
 }
 
-/// Wrong: `fetch` begins a trace of its own.
+/// Wrong: `fetch` starts a trace of its own.
 pub async fn lost() -> Result<(), JoinError> {
     tokio::spawn(fetch()).await
 }

@@ -1,5 +1,4 @@
-//! A stream: it is polled by whoever reads it, long after the function that made it
-//! has returned.
+//! A stream: its reader polls it, long after the function that made it has returned.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,15 +7,15 @@ use distributed_tracing::spans::{EventType, trace};
 use futures_util::stream::{self, Stream, StreamExt as _};
 use opentelemetry::trace::FutureExt as _;
 
-/// What an answer is made of, such as the body of a response.
+/// The lines of an answer, such as the body of a response.
 pub type Lines = Pin<Box<dyn Stream<Item = String> + Send>>;
 
-/// `with_current_context` works for streams too: each poll then has the context.
+/// `with_current_context` works for streams too: it sets the context for each poll.
 pub fn kept() -> Lines {
     Box::pin(lines().with_current_context())
 }
 
-/// Wrong: each line is made in the context of the reader.
+/// Wrong: each line is made in the reader's context.
 pub fn lost() -> Lines {
     Box::pin(lines())
 }
@@ -29,7 +28,7 @@ fn lines() -> impl Stream<Item = String> {
     })
 }
 
-/// Reads to the end, as a server does that sends a body.
+/// Reads to the end, as a server does when it sends a body.
 pub async fn read(mut lines: Lines) {
     while let Some(line) = lines.next().await {
         println!("{line}");

@@ -1,27 +1,51 @@
-//! Both halves of propagation with spans of `tracing`.
+//! Both halves of propagation, with spans of `tracing`.
+
+use std::sync::Once;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use distributed_tracing::error::CallError;
 use distributed_tracing::incoming::extract_context_from_carrier;
 use distributed_tracing::outgoing::inject_context_into_carrier;
+use opentelemetry::Context;
+use opentelemetry::trace::{FutureExt as _, TraceContextExt as _};
 use reqwest::{Client, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::field::{Empty, display};
-use tracing::{Instrument as _, Span, error, info_span, instrument};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing::{Instrument as _, Span, info_span, instrument, warn};
 
 /// Middleware: one SERVER span around every request, as a child of the caller's
 /// span.
+///
+/// The caller's context is current during the request. So even if a filter removes
+/// our own span, outgoing calls continue the caller's trace.
 pub async fn continue_trace(request: Request, next: Next) -> Response {
+    let caller = extract_context_from_carrier(request.headers());
+    in_server_span(request, next).with_context(caller).await
+}
+
+async fn in_server_span(request: Request, next: Next) -> Response {
+    // A new span gets its parent from the current context, here the caller's.
+    let span = server_span(&request);
+    async {
+        warn_if_not_recorded();
+        let response = next.run(request).await;
+        record_status(response.status(), response.status().is_server_error());
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+fn server_span(request: &Request) -> Span {
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or("", MatchedPath::as_str);
     let method = known_method(request.method());
-    // A field that is filled later must be named here.
-    let span = info_span!(
+    // A field that is filled in later must be named here.
+    info_span!(
         "request",
         otel.name = format!("{method} {route}"),
         otel.kind = "server",
@@ -32,24 +56,27 @@ pub async fn continue_trace(request: Request, next: Next) -> Response {
         http.response.status_code = Empty,
         url.path = request.uri().path(),
         url.scheme = "http",
-    );
-    // Before the span is entered: see symptoms.md.
-    if let Err(error) =
-        span.set_parent(extract_context_from_carrier(request.headers()))
-    {
-        error!(%error, "the caller's trace is not continued");
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    }
-    async {
-        let response = next.run(request).await;
-        record_status(response.status(), response.status().is_server_error());
-        response
-    }
-    .instrument(span)
-    .await
+    )
 }
 
-/// A stranger must not choose our names.
+/// Without a span of our own, the current span is the caller's or none. One warning
+/// is enough, because every request is affected.
+fn warn_if_not_recorded() {
+    static WARNED: Once = Once::new();
+    let recorded = Context::map_current(|cx| {
+        let span = cx.span().span_context().clone();
+        span.is_valid() && !span.is_remote()
+    });
+    if !recorded {
+        WARNED.call_once(|| {
+            warn!(
+                "requests have no span here: is it filtered out, or no layer set?"
+            );
+        });
+    }
+}
+
+/// Clients can send any method, and must not choose our span names.
 fn known_method(method: &Method) -> &str {
     match *method {
         Method::GET
@@ -74,7 +101,7 @@ impl Upstream {
     /// POSTs `body` as JSON to `path` under a CLIENT span of its own.
     ///
     /// # Errors
-    /// When there is no answer, or anything but 2xx and JSON.
+    /// When the service doesn't answer, or answers anything but a 2xx with JSON.
     #[instrument(
         skip_all,
         fields(
@@ -108,7 +135,7 @@ impl Upstream {
         body: &impl Serialize,
     ) -> Result<Answer, CallError> {
         let mut headers = HeaderMap::new();
-        // The current span of `tracing` is the current one of OpenTelemetry too.
+        // The bridge makes the current span of `tracing` OpenTelemetry's too.
         inject_context_into_carrier(&mut headers);
         let mut url = self.base.clone();
         url.set_path(path);
@@ -123,8 +150,8 @@ impl Upstream {
     }
 }
 
-/// On the current span. A number of OpenTelemetry is an `i64`: any other type
-/// becomes text.
+/// On the current span. OpenTelemetry's numbers are `i64`: the bridge would turn a
+/// `u64` into text.
 fn record_status(status: StatusCode, failed: bool) {
     let span = Span::current();
     span.record("http.response.status_code", i64::from(status.as_u16()));

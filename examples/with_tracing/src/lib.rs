@@ -1,6 +1,6 @@
-//! The three services once more, with spans of `tracing`: made by hand, and by
-//! layers that others have made.
+//! The three services with `tracing` spans, made by hand and by ready-made layers.
 
+pub mod background;
 pub mod by_hand;
 pub mod ready_made;
 pub mod services;

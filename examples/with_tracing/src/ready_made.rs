@@ -1,5 +1,5 @@
-//! Both halves of propagation from the layers of `tower-otel`, and what they leave
-//! open.
+//! Both halves of propagation, from the layers of `tower-otel`, and what the layers
+//! leave to us.
 
 use axum::Router;
 use axum::extract::Request;
@@ -7,8 +7,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use distributed_tracing::error::CallError;
+use distributed_tracing::incoming::extract_context_from_carrier;
+use distributed_tracing::outgoing::inject_context_into_carrier;
 use opentelemetry::Context;
-use opentelemetry::trace::TraceContextExt as _;
+use opentelemetry::trace::{FutureExt as _, TraceContextExt as _};
 use reqwest::{Client, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,11 +24,18 @@ pub fn traced(routes: Router) -> Router {
     routes
         .layer(from_fn(name_the_error))
         .layer(HttpLayer::server(Level::INFO))
+        .layer(from_fn(in_the_callers_context))
         .layer(from_fn(hide_secrets))
 }
 
-/// The layer records every header, unless it is marked as one that must not be
-/// shown.
+/// The layer sets the caller's context only as the parent of its span. If a filter
+/// removes that span, outgoing calls need the context from here.
+async fn in_the_callers_context(request: Request, next: Next) -> Response {
+    let caller = extract_context_from_carrier(request.headers());
+    next.run(request).with_context(caller).await
+}
+
+/// The layer records every header that isn't marked as sensitive.
 async fn hide_secrets(mut request: Request, next: Next) -> Response {
     hide(request.headers_mut());
     next.run(request).await
@@ -40,7 +49,7 @@ fn hide(headers: &mut HeaderMap) {
     }
 }
 
-/// The layer sets the status of the span, and leaves `error.type` to us.
+/// The layer sets the span's status and leaves `error.type` to us.
 async fn name_the_error(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     if response.status().is_server_error() {
@@ -66,9 +75,11 @@ impl Upstream {
                 request
             })
             .layer(HttpLayer::client(Level::INFO))
-            // From here on, the layer's span is the current one. It has begun, so a
-            // new `otel.name` would not be seen. Our paths hold no ids.
-            .map_request(|request: reqwest::Request| {
+            // Inside the layer its span is current and has started, so recording
+            // `otel.name` has no effect. Our paths hold no ids.
+            .map_request(|mut request: reqwest::Request| {
+                // If a filter removed the span, the layer has written no headers.
+                inject_context_into_carrier(request.headers_mut());
                 let name = format!("{} {}", request.method(), request.url().path());
                 Context::map_current(|cx| cx.span().update_name(name));
                 request
@@ -87,7 +98,7 @@ impl Upstream {
                     "unreachable"
                 };
                 Span::current().record("error.type", kind);
-                // The layer records the message: let it be one without the URL.
+                // The layer records the message, which must not show the URL.
                 error.without_url()
             })
             .service(client.clone());
@@ -101,7 +112,7 @@ impl Upstream {
     /// POSTs `body` as JSON to `path`.
     ///
     /// # Errors
-    /// When there is no answer, or anything but 2xx and JSON.
+    /// When the service doesn't answer, or answers anything but a 2xx with JSON.
     pub async fn post<Answer: DeserializeOwned>(
         &self,
         path: &str,

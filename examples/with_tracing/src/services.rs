@@ -1,4 +1,4 @@
-//! The services: their routes are the same, whoever makes the spans of the requests.
+//! The three services. Their routes are the same whichever way spans are made.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use crate::validate::validate_user;
 use crate::{by_hand, ready_made, telemetry};
 
-/// Who makes the spans of requests.
+/// How the spans of requests are made.
 #[derive(Clone, Copy)]
 pub enum Spans {
     ByHand,
@@ -54,7 +54,8 @@ struct Answer {
 /// Serves the service that the first argument names, until Ctrl-C or SIGTERM.
 ///
 /// # Errors
-/// When there is no such service, or a variable cannot be used.
+/// When there is no such service, or an address, URL or setting of the model cannot
+/// be used.
 pub async fn serve(spans: Spans) -> anyhow::Result<()> {
     let (name, variable, port, next) = match std::env::args().nth(1).as_deref() {
         Some("api-gateway") => (
@@ -72,7 +73,7 @@ pub async fn serve(spans: Spans) -> anyhow::Result<()> {
         Some("llm-service") => ("llm-service", "LLM_SERVICE_ADDR", 5002, None),
         _ => bail!("say which service: api-gateway, user-service or llm-service"),
     };
-    let provider = telemetry::init(name)?;
+    let telemetry = telemetry::init(name);
     let address: String = settings::read(variable, format!("127.0.0.1:{port}"))?;
     let upstream = match next {
         Some((variable, port)) => Some(upstream(spans, variable, port)?),
@@ -90,9 +91,7 @@ pub async fn serve(spans: Spans) -> anyhow::Result<()> {
     let served = axum::serve(listener, routes)
         .with_graceful_shutdown(stop)
         .await;
-    if let Err(error) = provider.shutdown_with_timeout(telemetry::FLUSH_TIMEOUT) {
-        tracing::warn!(%error, "the last spans were not flushed");
-    }
+    telemetry.shutdown();
     Ok(served?)
 }
 
@@ -162,7 +161,7 @@ async fn process(
     Ok(Json(next.post("/generate", &prompt).await?))
 }
 
-/// The model makes its span with the API of OpenTelemetry. Both kinds nest.
+/// The model makes its span with OpenTelemetry's own API, below that of `tracing`.
 async fn generate(
     State(model): State<Arc<Model>>,
     body: Result<Json<Prompt>, JsonRejection>,

@@ -1,13 +1,12 @@
-//! Makes OpenTelemetry spans of `tracing`'s.
+//! Turns spans of `tracing` into OpenTelemetry spans and exports them.
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use distributed_tracing::delivery::NOT_EXPORTED;
 use distributed_tracing::telemetry;
+use opentelemetry::global;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry::{KeyValue, global};
-use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::Resource;
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
@@ -15,48 +14,67 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// How long the last spans may take to the backend.
-pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// The crates whose spans are exported. Replace `with_tracing` with your own crate.
+const TRACED: [&str; 2] = ["with_tracing", "tower_otel"];
 
-/// Starts tracing for `service`, and log lines. The provider must be shut down
-/// before `main` returns.
-///
-/// # Errors
-/// When an `OTEL_EXPORTER_OTLP_*` variable cannot be used.
-pub fn init(service: &'static str) -> anyhow::Result<SdkTracerProvider> {
+/// How long the last spans may take to reach the backend.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The provider, which must be flushed before the process ends. `None` without an
+/// exporter.
+pub struct Telemetry(Option<SdkTracerProvider>);
+
+/// Starts spans and log lines for `service`. Never fails: a service that can't
+/// export still does its work.
+pub fn init(service: &'static str) -> Telemetry {
     telemetry::set_propagator();
-    let resource = Resource::builder()
-        .with_service_name(service)
-        .with_attribute(KeyValue::new("service.namespace", "one-trace"));
-    let exporter = SpanExporter::builder()
-        .with_http()
-        .build()
-        .context("the OTEL_EXPORTER_OTLP_* variables cannot be used")?;
+    let provider = provider(service);
+    let spans = provider.as_ref().ok().map(|provider| {
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("with_tracing"))
+            // Neither is worth an attribute on each span.
+            .with_location(false)
+            .with_threads(false)
+            .with_filter(
+                Targets::new().with_targets(TRACED.map(|name| (name, Level::INFO))),
+            )
+    });
+    // RUST_LOG is for the lines alone: each layer has its own filter.
+    let default = "info,opentelemetry=warn,tower_otel=error";
+    let printed = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(default));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        // A line that can't be written must not panic in a request.
+        .log_internal_errors(false)
+        .with_filter(printed);
+    let subscriber = tracing_subscriber::registry().with(spans).with(lines);
+    if let Err(error) = subscriber.try_init() {
+        tracing::error!(%error, "a subscriber is set already: add the layer to it");
+    }
+    if let Err(error) = &provider {
+        tracing::error!(%error, "{NOT_EXPORTED}");
+    }
+    Telemetry(provider.ok())
+}
+
+impl Telemetry {
+    /// Sends the spans that are still queued.
+    pub fn shutdown(self) {
+        let flushed = self.0.map(|it| it.shutdown_with_timeout(FLUSH_TIMEOUT));
+        if let Some(Err(error)) = flushed {
+            tracing::warn!(%error, "the last spans were not flushed");
+        }
+    }
+}
+
+fn provider(service: &'static str) -> Result<SdkTracerProvider, ExporterBuildError> {
     let provider = SdkTracerProvider::builder()
-        .with_resource(resource.build())
-        .with_batch_exporter(exporter)
+        // OTEL_SERVICE_NAME wins over `service`.
+        .with_resource(telemetry::resource(service))
+        .with_batch_exporter(SpanExporter::builder().with_http().build()?)
         .build();
     // For spans that are made with OpenTelemetry's own API.
     global::set_tracer_provider(provider.clone());
-
-    let spans = tracing_opentelemetry::layer()
-        .with_tracer(provider.tracer("with_tracing"))
-        // Neither is worth an attribute on each span.
-        .with_location(false)
-        .with_threads(false);
-    // Each layer has a filter of its own: RUST_LOG is about lines alone.
-    let traced = Targets::new()
-        .with_target("with_tracing", Level::INFO)
-        .with_target("tower_otel", Level::INFO);
-    let printed = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,opentelemetry=warn"));
-    tracing_subscriber::registry()
-        .with(spans.with_filter(traced))
-        .with(
-            tracing_subscriber::fmt::layer()
-                .with_writer(std::io::stderr)
-                .with_filter(printed),
-        )
-        .init();
     Ok(provider)
 }

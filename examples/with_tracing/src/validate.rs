@@ -1,4 +1,4 @@
-//! A piece of work inside of a service, under a span of its own.
+//! A piece of work inside a service, under a span of its own.
 
 use distributed_tracing::error::ApiError;
 use tracing::field::Empty;
@@ -7,8 +7,8 @@ use tracing::{Span, instrument};
 /// Stands in for a database: a user is valid when the id starts with `user_`.
 ///
 /// # Errors
-/// When the user is not.
-// Arguments are left out, and fields named one by one.
+/// When the user is not valid.
+// `skip_all` leaves the arguments out: name the fields one by one.
 #[instrument(skip_all, fields(
     honeyhive_event_type = "tool",
     honeyhive_metadata.user.valid = Empty,

@@ -1,4 +1,4 @@
-//! user-service: checks who asks, then passes the question on to llm-service.
+//! user-service: checks the user, then passes the question on to llm-service.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +39,7 @@ struct InvalidUser;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("user-service")?;
+    let telemetry = telemetry::init("user-service");
     let address = settings::read("USER_SERVICE_ADDR", "127.0.0.1:5001")?;
     let llm_service = Upstream::from_env(
         "LLM_SERVICE",
@@ -60,7 +60,7 @@ pub fn routes(llm_service: Upstream) -> Router {
         })
 }
 
-/// The answer to each query, and the span that asked for it. A real one forgets.
+/// The answer to each query, and the span that asked for it. A real cache evicts.
 type Known = HashMap<String, (String, SpanContext)>;
 
 #[derive(Clone)]

@@ -1,5 +1,5 @@
-//! llm-service: answers a prompt. The leaf of the system: it continues a trace and
-//! passes nothing on.
+//! llm-service: answers a prompt. As the last service of the chain it continues a
+//! trace and calls no other service.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ struct Generate {
     prompt: Prompt,
 }
 
-/// A prompt that is not too long: there is no other way to get one.
+/// A prompt that isn't too long. Only `try_from` makes one.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 struct Prompt(String);
@@ -43,7 +43,7 @@ struct Answer {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("llm-service")?;
+    let telemetry = telemetry::init("llm-service");
     let address = settings::read("LLM_SERVICE_ADDR", "127.0.0.1:5002")?;
     let model = Model::from_env()?;
     let served = server::serve("llm-service", routes(model), address).await;

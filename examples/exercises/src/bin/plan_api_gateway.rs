@@ -1,4 +1,4 @@
-//! api-gateway: the door. A request without a `traceparent` starts its trace here.
+//! api-gateway: the entrance. A request without a `traceparent` starts a trace here.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ struct Answer {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("api-gateway")?;
+    let telemetry = telemetry::init("api-gateway");
     let address = settings::read("API_GATEWAY_ADDR", "127.0.0.1:5000")?;
     let user_service = Upstream::from_env(
         "USER_SERVICE",
@@ -52,11 +52,11 @@ async fn query(
 ) -> Result<Json<Answer>, ApiError> {
     let Json(query) = body?;
     let plan = KeyValue::new("plan", plan_of(&query.user_id));
-    // In the place of all baggage that came in.
+    // Replaces all baggage that came in.
     let cx = Context::current_with_baggage([plan]);
     match user_service.post("/process", &query).with_context(cx).await {
         Ok(answer) => Ok(Json(answer)),
-        // Only user-service knows who is valid: from any other, a 403 is a failure.
+        // Only user-service checks users: from any other service, 403 is a failure.
         Err(CallError::Status(StatusCode::FORBIDDEN)) => Err(ApiError::InvalidUser),
         Err(error) => Err(error.into()),
     }

@@ -1,4 +1,4 @@
-//! user-service: checks who asks, then passes the question on to llm-service.
+//! user-service: checks the user, then passes the question on to llm-service.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ struct InvalidUser;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("user-service")?;
+    let telemetry = telemetry::init("user-service");
     let address = settings::read("USER_SERVICE_ADDR", "127.0.0.1:5001")?;
     let llm_service = Upstream::from_env(
         "LLM_SERVICE",

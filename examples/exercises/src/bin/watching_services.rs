@@ -36,7 +36,7 @@ async fn main() -> Result<(), Failure> {
             return Err(anyhow::anyhow!(problem).into());
         }
     };
-    let telemetry = telemetry::init(name)?;
+    let telemetry = telemetry::init(name);
     let address = settings::read(variable, "127.0.0.1:0")?;
     let routes = routes.layer(from_fn(notice_hang_up));
     let served = server::serve(name, routes, address).await;

@@ -21,7 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(9);
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("user-service")?;
+    let telemetry = telemetry::init("user-service");
     let address: String = settings::read("USER_SERVICE_ADDR", "127.0.0.1:5001")?;
     let llm_service =
         Upstream::from_env("LLM_SERVICE", "http://127.0.0.1:5002", DEADLINE)?;

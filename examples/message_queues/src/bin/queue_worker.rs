@@ -1,5 +1,5 @@
-//! queue-worker: takes queries from the queue, and asks user-service. It listens for
-//! health checks alone.
+//! queue-worker: takes queries from the queue and sends them to user-service. It
+//! listens only for health checks.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use message_queues::{kafka, nats, rabbitmq};
 use reqwest::Url;
 use tokio::sync::oneshot;
 
-/// How long a batch may wait to be full, unless `BATCH_WAIT_MS` says otherwise.
+/// How long to wait for a full batch, unless `BATCH_WAIT_MS` says otherwise.
 const BATCH_WAIT: Duration = Duration::from_millis(500);
 
-/// Before a message that has failed is delivered again, unless `RETRY_PAUSE_MS` says
-/// otherwise.
+/// The pause before a failed message is delivered again, unless `RETRY_PAUSE_MS`
+/// says otherwise.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("queue-worker")?;
+    let telemetry = telemetry::init("queue-worker");
     let url: Url = settings::read("QUEUE_URL", "nats://127.0.0.1:4222")?;
     let worked = match url.scheme() {
         "nats" => work(nats::connect(&url, QUERIES).await?).await,
@@ -37,7 +37,7 @@ async fn main() -> Result<(), Failure> {
     Ok(worked?)
 }
 
-/// Works until it is told to stop; then the message in hand is finished.
+/// Works until the service is stopped, and finishes the current message first.
 async fn work(queue: impl Queue) -> anyhow::Result<()> {
     let address = settings::read("QUEUE_WORKER_ADDR", "127.0.0.1:5003")?;
     let worker = Worker {

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("api-gateway")?;
+    let telemetry = telemetry::init("api-gateway");
     let url: Url = settings::read("QUEUE_URL", "nats://127.0.0.1:4222")?;
     let served = match url.scheme() {
         "nats" => serve(nats::connect(&url, QUERIES).await?).await,

@@ -27,10 +27,10 @@ const DEADLINE: Duration = Duration::from_secs(9);
 async fn main() -> Result<(), Failure> {
     let service = std::env::args().nth(1).unwrap_or_default();
     let (name, address, routes) = service_named(&service)?;
-    let telemetry = telemetry::init(name)?;
+    let telemetry = telemetry::init(name);
     let address = settings::read(address, "127.0.0.1:0")?;
     let served = server::serve(name, routes, address).await;
-    telemetry.shutdown()?;
+    telemetry.shutdown();
     Ok(served?)
 }
 

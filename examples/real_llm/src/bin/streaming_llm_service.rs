@@ -23,7 +23,7 @@ struct Generate {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("llm-service")?;
+    let telemetry = telemetry::init("llm-service");
     let address = settings::read("LLM_SERVICE_ADDR", "127.0.0.1:5002")?;
     let routes = Router::new()
         .route("/generate", post(generate))

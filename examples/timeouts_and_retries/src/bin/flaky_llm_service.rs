@@ -1,5 +1,4 @@
-//! llm-service that answers its first requests with 503: so many as `LLM_FAILURES`
-//! says.
+//! llm-service that answers its first `LLM_FAILURES` requests with 503.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -20,7 +19,7 @@ mod llm_service;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("llm-service")?;
+    let telemetry = telemetry::init("llm-service");
     let address = settings::read("LLM_SERVICE_ADDR", "127.0.0.1:5002")?;
     let failures: u32 = settings::read("LLM_FAILURES", 2)?;
     let left = Arc::new(AtomicU32::new(failures));

@@ -1,5 +1,5 @@
-//! user-service that tries again, within the time that its caller waits. It asks
-//! nobody whether the user is valid: that call is not what this is about.
+//! user-service that retries its call for as long as its caller waits. It doesn't
+//! check the user, to keep the example short.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use timeouts_and_retries::budget::keep_budget;
 use timeouts_and_retries::circuit::Circuit;
 use timeouts_and_retries::retry::Retrying;
 
-/// Of the attempts of all requests, so many in a row must fail to open the circuit.
+/// This many failed attempts in a row, over all requests, open the circuit.
 const FAILURES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(30);
 
@@ -39,7 +39,7 @@ struct Answer {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("user-service")?;
+    let telemetry = telemetry::init("user-service");
     let address = settings::read("USER_SERVICE_ADDR", "127.0.0.1:5001")?;
     let url = settings::server_url("LLM_SERVICE_URL", "http://127.0.0.1:5002")?;
     let llm_service = Retrying::new(url, Circuit::new(FAILURES, PAUSE))?;

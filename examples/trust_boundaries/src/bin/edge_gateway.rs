@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("edge-gateway")?;
+    let telemetry = telemetry::init("edge-gateway");
     set_propagator();
     let address: String = settings::read("EDGE_GATEWAY_ADDR", "127.0.0.1:5000")?;
     let user_service =

@@ -3,16 +3,15 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::Router;
 use axum::middleware::from_fn;
+use distributed_tracing::delivery::NOT_EXPORTED;
 use distributed_tracing::error::Failure;
 use distributed_tracing::model::Model;
 use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::{server, settings};
+use distributed_tracing::{logs, server, settings, telemetry};
 use opentelemetry::global;
 use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::net::TcpListener;
 use trust_boundaries::edge::{edge, set_propagator};
@@ -49,7 +48,7 @@ async fn main() -> Result<(), Failure> {
         }
         _ => return Err(no_such_service()),
     };
-    let provider = start_tracing(name)?;
+    let provider = start_tracing(name);
     let address: String = settings::read(variable, "127.0.0.1:0")?;
     let listener = TcpListener::bind(&address).await?;
     let stop = server::stop_signal()?;
@@ -57,23 +56,29 @@ async fn main() -> Result<(), Failure> {
     let served = axum::serve(listener, routes)
         .with_graceful_shutdown(stop)
         .await;
-    provider.shutdown_with_timeout(Duration::from_secs(5))?;
+    if let Err(error) = provider.shutdown_with_timeout(Duration::from_secs(5)) {
+        tracing::warn!(%error, "the last spans were not flushed");
+    }
     Ok(served?)
 }
 
-fn start_tracing(service: &'static str) -> anyhow::Result<SdkTracerProvider> {
+fn start_tracing(service: &'static str) -> SdkTracerProvider {
+    logs::init();
     set_propagator();
-    let exporter = SpanExporter::builder()
-        .with_http()
-        .build()
-        .context("the OTEL_EXPORTER_OTLP_* variables cannot be used")?;
     let provider = SdkTracerProvider::builder()
-        .with_resource(Resource::builder().with_service_name(service).build())
-        .with_span_processor(BaggageAttributes(&["tenant"]))
-        .with_batch_exporter(exporter)
-        .build();
-    global::set_tracer_provider(provider.clone());
-    Ok(provider)
+        .with_resource(telemetry::resource(service))
+        .with_span_processor(BaggageAttributes(&["tenant"]));
+    match SpanExporter::builder().with_http().build() {
+        Ok(exporter) => {
+            let provider = provider.with_batch_exporter(exporter).build();
+            global::set_tracer_provider(provider.clone());
+            provider
+        }
+        Err(error) => {
+            tracing::error!(%error, "{NOT_EXPORTED}");
+            provider.build()
+        }
+    }
 }
 
 fn inside(routes: Router) -> Router {

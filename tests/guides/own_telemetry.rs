@@ -1,0 +1,149 @@
+//! Rules for every example that starts OpenTelemetry: variables name the service, and telemetry that can't work fails no
+//! request and stops no service.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+
+use super::example::{binaries, neighbor};
+use crate::support::{FREE, Setup, WHOLE, client, refused, shape, within_reason};
+
+/// user-service with the telemetry of each example that has its own, and first that of the tutorial.
+const USER_SERVICES: [&str; 6] = [
+    "user_service",
+    "instrumented_services user-service",
+    "ready_made_services user-service",
+    "portable_services user-service",
+    "tenant_services user-service",
+    "observed_user_service",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_names_the_service_and_each_process_has_an_instance_id() {
+    binaries().await;
+    for command in USER_SERVICES {
+        let system = Setup::default()
+            .run_by("user-service", command)
+            .with("user-service", "OTEL_SERVICE_NAME", "renamed")
+            .start()
+            .await;
+        system.ask("user_1").await;
+        let stopped = system.stop().await;
+        let tree = stopped.only_tree();
+        assert_eq!(
+            shape(&tree),
+            WHOLE.replace("user-service", "renamed"),
+            "{command}"
+        );
+        let renamed = tree
+            .rows
+            .iter()
+            .filter(|row| row.span.service() == "renamed");
+        for row in renamed {
+            let attributes = &row.span.source.resource.attributes;
+            let instance = attributes.iter().find(|it| it.key == "service.instance.id");
+            assert!(instance.is_some(), "{command}");
+        }
+        // A log line in JSON names the service too.
+        let named = stopped.log.find("user-service", "\"service.name\":");
+        let all_renamed = named.iter().all(|line| line.contains(":\"renamed\""));
+        assert!(all_renamed, "{command}: {named:?}");
+        assert_eq!(named.is_empty(), command != "observed_user_service");
+    }
+}
+
+/// The tutorial's `telemetry::resource` is the only place that knows which name wins.
+#[test]
+fn no_example_names_its_service_by_itself() {
+    for (path, text) in sources(&crate::support::root().join("examples")) {
+        let own = path.ends_with("distributed_tracing/src/telemetry.rs");
+        assert!(
+            own || !text.contains("with_service_name"),
+            "{}",
+            path.display()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exporter_that_cannot_be_built_stops_no_service_and_cuts_no_trace() {
+    binaries().await;
+    let around = "\
+POST /api/query SERVER api-gateway http 200
+  POST /process CLIENT api-gateway http 200
+    POST /generate SERVER llm-service http 200
+      chat offline INTERNAL llm-service
+";
+    for command in USER_SERVICES {
+        let system = Setup::default()
+            .run_by("user-service", command)
+            .with("user-service", "OTEL_EXPORTER_OTLP_ENDPOINT", "nowhere")
+            .start()
+            .await;
+        assert_eq!(system.ask("user_1").await.status(), 200, "{command}");
+        let stopped = system.stop().await;
+        assert_eq!(shape(&stopped.only_tree()), around, "{command}");
+        let said = stopped.log.find("user-service", "nothing is exported");
+        assert_eq!(said.len(), 1, "{command}: {said:?}");
+        let for_each_request = stopped.log.find("user-service", "set parent");
+        assert!(
+            for_each_request.is_empty(),
+            "{command}: {for_each_request:?}"
+        );
+    }
+}
+
+/// Standard error is a pipe that nothing reads, which happens when a log shipper dies.
+#[tokio::test(flavor = "multi_thread")]
+async fn log_lines_that_cannot_be_written_fail_no_request() {
+    let binaries = binaries().await;
+    let (llm_service, _requests) = neighbor().await;
+    let (backend, _taken) = refused();
+    for command in USER_SERVICES {
+        let mut words = command.split(' ');
+        let mut service = Command::new(binaries.join(words.next().expect("a name")))
+            .args(words)
+            .env("USER_SERVICE_ADDR", FREE)
+            .env("LLM_SERVICE_URL", format!("http://{llm_service}"))
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{backend}"))
+            .env("NO_PROXY", "127.0.0.1,localhost")
+            .env("RUST_LOG", "trace")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("it starts");
+        drop(service.stderr.take());
+        let mut lines = BufReader::new(service.stdout.take().expect("piped")).lines();
+        let ready = within_reason(lines.next_line()).await.expect("a line");
+        let ready = ready.unwrap_or_else(|| panic!("{command} does not start"));
+        let (_, url) = ready.split_once("listening on ").expect("a URL");
+        for _ in 0..2 {
+            let body = json!({ "user_id": "user_1", "query": "What is a trace?" });
+            let request = client().post(format!("{url}/process")).json(&body);
+            let answer = within_reason(request.send()).await;
+            let status = answer.map(|answer| answer.status().as_u16());
+            assert_eq!(status.ok(), Some(200), "{command}");
+        }
+        service.kill().await.expect("it runs");
+    }
+}
+
+/// The Rust sources below `folder`, with their text.
+fn sources(folder: &Path) -> Vec<(std::path::PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            let text = fs::read_to_string(&path).expect("text");
+            found.push((path, text));
+        }
+    }
+    found
+}
