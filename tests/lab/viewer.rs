@@ -880,7 +880,8 @@ async fn another_sites_page_can_put_nothing_into_the_list() {
 fn opened(path: &Path) -> anyhow::Result<(Store, usize, Vec<String>)> {
     let store = Store::new(Limits::default());
     let (spans, lines) = session::open(path, &store)?;
-    Ok((store, spans, lines.problems))
+    let problems = lines.problems.iter().map(ToString::to_string);
+    Ok((store, spans, problems.collect()))
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl Lab {
         let Some(json) = self.document(id, "case.json").await? else {
             return Ok(None);
         };
-        let case = Case::read(&json).map_err(anyhow::Error::msg)?;
+        let case = Case::read(&json)?;
         Ok(Some((id, case)))
     }
 

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
-use crate::case::Case;
+use crate::case::{self, Case};
 use crate::diagnose::{Finding, Place};
 use crate::exchange::{Exchange, lines};
 use crate::tree::{plain, visible};
@@ -246,8 +246,8 @@ pub fn case(case: &Case, links: &Links) -> Markup {
     }
 }
 
-/// Why there is nothing to say.
-pub fn problem(problem: &str) -> Markup {
+/// Why there is nothing to show.
+pub fn problem(problem: &case::Error) -> Markup {
     html! { p.findings { "This cannot be read: " (problem) } }
 }
 

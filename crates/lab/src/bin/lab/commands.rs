@@ -71,7 +71,7 @@ pub async fn diagnose(site: &str, trace: Option<&str>) -> anyhow::Result<()> {
                 path => std::fs::read(path),
             };
             let text = text.with_context(|| format!("{name} cannot be read"))?;
-            let case = Case::read(&text).map_err(|problem| anyhow::anyhow!("{name}: {problem}"))?;
+            let case = Case::read(&text).with_context(|| name.to_owned())?;
             // There need not be a lab.
             (case, "the book's page ".to_owned())
         }
