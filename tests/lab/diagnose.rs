@@ -10,9 +10,10 @@ use crate::support::recording::check;
 use crate::support::{Setup, Stopped, client, refused};
 use course::experiment::Experiment;
 use course::hops::HOPS;
-use lab::case::Case;
+use lab::case::{self, Case};
 use lab::diagnose::{Finding, Rule, of_header};
 use lab::list::List;
+use lab::otlp::{self, Problem};
 use lab::report::{self, Links};
 use lab::request;
 use lab::traceparent::Traceparent;
@@ -688,9 +689,17 @@ fn what_is_pasted_is_read_as_what_it_is() {
     let twice = format!("traceparent: {valid}\ntraceparent: {valid}");
     assert_eq!(found(&twice), [Rule::BrokenHeader]);
     assert_eq!(found(r#"{"resourceSpans": []}"#), [Rule::NothingArrived]);
-    for wrong in ["", "hello", "host: x", "[1", "{\"a\""] {
-        let problem = Case::read(wrong.as_bytes()).expect_err(wrong);
-        assert!(!problem.contains('\n'), "{problem}");
+    for wrong in ["", "hello", "host: x"] {
+        let error = Case::read(wrong.as_bytes()).expect_err(wrong);
+        assert!(matches!(error, case::Error::NoTrace), "{wrong}: {error}");
+    }
+    for wrong in ["\n[1", "\n{\"a\""] {
+        let error = Case::read(wrong.as_bytes()).expect_err(wrong);
+        let case::Error::Unreadable(Problem { line, error }) = error else {
+            panic!("{wrong}: {error}")
+        };
+        assert!(matches!(error, otlp::Error::NotJson(_)), "{wrong}: {error}");
+        assert_eq!(line, 2, "{wrong}");
     }
 }
 

@@ -13,9 +13,9 @@ use crate::support::{client, serve, within_reason};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use lab::listen::{self, Names};
-use lab::otlp::SPANS_LIMIT;
+use lab::otlp::{self, Rejected, SPANS_LIMIT};
 use lab::session::Recorder;
-use lab::span::{DEPTH_LIMIT, SpanKind, Status, TEXT_LIMIT};
+use lab::span::{DEPTH_LIMIT, Flaw, SpanKind, Status, TEXT_LIMIT, Unfit};
 use lab::store::{Limits, Store};
 use lab::wire::Wire;
 use lab::{guard, receiver, viewer};
@@ -772,6 +772,33 @@ async fn a_slow_disk_holds_up_no_page_while_grpc_saves() {
     tokio::join!(export, page);
     disk.join().expect("no panic");
     assert_eq!(*order.borrow(), ["page", "saved"]);
+}
+
+#[test]
+fn a_span_that_is_not_kept_is_known_by_its_flaw() {
+    let mut body = json_body();
+    let spans = &mut body["resourceSpans"][0]["scopeSpans"][0]["spans"];
+    spans[0]["spanId"] = json!("0b0b");
+    let flaw = Unfit {
+        span: Some("from json".to_owned()),
+        flaw: Flaw::SpanId,
+    };
+    let error = otlp::from_json(body.to_string().as_bytes()).expect_err("nothing is left");
+    assert!(
+        matches!(&error, otlp::Error::Unfit(unfit) if *unfit == flaw),
+        "{error}"
+    );
+
+    let spans = &mut body["resourceSpans"][0]["scopeSpans"][0]["spans"];
+    let mut sound = spans[0].clone();
+    sound["spanId"] = json!("0b".repeat(8));
+    spans.as_array_mut().expect("spans").push(sound);
+    let batch = otlp::from_json(body.to_string().as_bytes()).expect("one is left");
+    let rejected = Rejected {
+        spans: 1,
+        first: flaw,
+    };
+    assert_eq!((batch.spans.len(), batch.rejected), (1, Some(rejected)));
 }
 
 #[test]

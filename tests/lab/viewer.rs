@@ -883,7 +883,8 @@ fn opened(path: &Path) -> anyhow::Result<(Store, usize, Vec<String>)> {
     let opened = session::open(path)?;
     let spans = opened.spans.len();
     store.add(opened.spans);
-    Ok((store, spans, opened.problems))
+    let problems = opened.problems.iter().map(ToString::to_string);
+    Ok((store, spans, problems.collect()))
 }
 
 #[test]

@@ -121,8 +121,7 @@ impl Experiment {
             ..InstrumentationScope::default()
         };
         let span = Span::new(span, Arc::new(Source { resource, scope }));
-        let span =
-            span.map_err(|refused| anyhow::anyhow!("the client's span is refused: {refused:?}"))?;
+        let span = span.context("the client's span is refused")?;
         store.add(vec![span]);
         Ok(traceparent.trace_id)
     }

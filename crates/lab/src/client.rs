@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::case::Case;
+use crate::case::{self, Case};
 use crate::list::Fields;
 use crate::span::TraceId;
 use crate::summary::Summary;
@@ -46,8 +46,8 @@ pub enum Error {
     /// The lab says itself why it refuses.
     #[error("{0}")]
     Refused(String),
-    #[error("{0}")]
-    Case(String),
+    #[error(transparent)]
+    Case(#[from] case::Error),
 }
 
 /// A running lab.
@@ -100,7 +100,7 @@ impl Lab {
         let Some(json) = self.document(id, "case.json").await? else {
             return Ok(None);
         };
-        let case = Case::read(&json).map_err(|problem| Error::Case(problem.to_string()))?;
+        let case = Case::read(&json)?;
         Ok(Some((id, case)))
     }
 

@@ -45,7 +45,8 @@ impl trace::trace_service_server::TraceService for Receiver {
     ) -> Result<Response<trace::ExportTraceServiceResponse>, Status> {
         let Batch {
             spans, rejected, ..
-        } = otlp::from_request(request.into_inner()).map_err(Status::invalid_argument)?;
+        } = otlp::from_request(request.into_inner())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         receiver::add(self.0.clone(), spans)
             .await
             .map_err(|error| Status::internal(error.to_string()))?;

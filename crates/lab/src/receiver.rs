@@ -22,7 +22,7 @@ use serde_json::json;
 use tokio::task::JoinError;
 
 use crate::guard;
-use crate::otlp::{self, Batch};
+use crate::otlp::{self, Batch, Rejected};
 use crate::span::Span;
 use crate::store::Store;
 
@@ -99,7 +99,7 @@ async fn take(
     headers: HeaderMap,
     encoding: Encoding,
     body: Bytes,
-) -> Result<Option<(usize, String)>, Refusal> {
+) -> Result<Option<Rejected>, Refusal> {
     let packed = headers.contains_key(CONTENT_ENCODING);
     let long = packed || body.len() > INLINE_LIMIT || store.is_recorded();
     let work = move || {
@@ -138,7 +138,7 @@ fn read(headers: &HeaderMap, encoding: Encoding, body: Bytes) -> Result<Batch, R
         Encoding::Protobuf => otlp::from_protobuf(body),
         Encoding::Json => otlp::from_json(&body),
     };
-    batch.map_err(|reason| Refusal(StatusCode::BAD_REQUEST, reason))
+    batch.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 fn not(encoding: &str, error: impl Display) -> Refusal {
@@ -166,10 +166,10 @@ fn text(headers: &HeaderMap, name: HeaderName) -> &str {
 }
 
 /// The answer to a request that could be read: empty when every span was taken.
-pub fn partial_success(rejected: Option<(usize, String)>) -> ExportTraceServiceResponse {
-    let partial = rejected.map(|(spans, error_message)| ExportTracePartialSuccess {
-        rejected_spans: i64::try_from(spans).unwrap_or(i64::MAX),
-        error_message,
+pub fn partial_success(rejected: Option<Rejected>) -> ExportTraceServiceResponse {
+    let partial = rejected.map(|rejected| ExportTracePartialSuccess {
+        rejected_spans: i64::try_from(rejected.spans).unwrap_or(i64::MAX),
+        error_message: rejected.first.to_string(),
     });
     ExportTraceServiceResponse {
         partial_success: partial,
@@ -208,12 +208,12 @@ impl Encoding {
         }
     }
 
-    fn success(self, rejected: Option<(usize, String)>) -> Response {
+    fn success(self, rejected: Option<Rejected>) -> Response {
         match self {
             Encoding::Protobuf => self.answer(partial_success(rejected).encode_to_vec()),
             Encoding::Json => {
-                let partial = rejected.map(|(spans, reason)| {
-                    let spans = spans.to_string();
+                let partial = rejected.map(|rejected| {
+                    let (spans, reason) = (rejected.spans.to_string(), rejected.first.to_string());
                     json!({ "partialSuccess": { "rejectedSpans": spans, "errorMessage": reason } })
                 });
                 self.answer(partial.unwrap_or(json!({})).to_string().into())

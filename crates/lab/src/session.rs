@@ -23,7 +23,10 @@ pub enum Error {
         source: std::io::Error,
     },
     #[error("nothing in {} can be read (--open): {problem}", path.display())]
-    NothingReadable { path: PathBuf, problem: String },
+    NothingReadable {
+        path: PathBuf,
+        problem: otlp::Problem,
+    },
 }
 
 /// Writes received spans to a file.
@@ -83,7 +86,7 @@ pub struct Opened {
     /// The number of documents that couldn't be read whole.
     pub unread: usize,
     /// What was wrong with the first hundred of them.
-    pub problems: Vec<String>,
+    pub problems: Vec<otlp::Problem>,
 }
 
 /// Reads the spans of the file at `path`. A lab that was killed may have left half a line: that costs only the spans of
@@ -96,16 +99,16 @@ pub fn open(path: &Path) -> Result<Opened, Error> {
         path: path.to_owned(),
         source,
     })?;
-    let lines = otlp::from_json_lines(&text);
-    match lines.problems.first() {
-        Some(problem) if lines.spans.is_empty() => Err(Error::NothingReadable {
+    let mut lines = otlp::from_json_lines(&text);
+    if lines.spans.is_empty() && !lines.problems.is_empty() {
+        return Err(Error::NothingReadable {
             path: path.to_owned(),
-            problem: problem.clone(),
-        }),
-        _ => Ok(Opened {
-            spans: lines.spans,
-            unread: lines.unread,
-            problems: lines.problems,
-        }),
+            problem: lines.problems.swap_remove(0),
+        });
     }
+    Ok(Opened {
+        spans: lines.spans,
+        unread: lines.unread,
+        problems: lines.problems,
+    })
 }

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::diagnose::Place;
 use crate::list::List;
+use crate::otlp::Problem;
 use crate::span::TraceId;
 use crate::store::Store;
 use crate::waterfall;
@@ -266,11 +267,13 @@ async fn import(
     if count == 0 {
         let problem = lines.problems.into_iter().next();
         let nothing = "there is no span in it: it must be OTLP JSON".to_owned();
-        return refused(StatusCode::BAD_REQUEST, problem.unwrap_or(nothing));
+        let reason = problem.map_or(nothing, |problem| problem.to_string());
+        return refused(StatusCode::BAD_REQUEST, reason);
     }
     let only = traces.first().filter(|_| traces.len() == 1);
+    let problems: Vec<String> = lines.problems.iter().map(Problem::to_string).collect();
     let answer = json!({
-        "spans": count, "traces": traces.len(), "traceId": only, "unread": lines.unread, "problems": lines.problems,
+        "spans": count, "traces": traces.len(), "traceId": only, "unread": lines.unread, "problems": problems,
     });
     Json(answer).into_response()
 }

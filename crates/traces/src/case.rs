@@ -1,5 +1,5 @@
-//! What a diagnosis looks at: the traces of a request, and what went over the wire. As a file it is OTLP JSON, with the
-//! wire in a field that other readers ignore.
+//! One case for a diagnosis: the traces of a request, and what went over the wire. As a file it is OTLP JSON, with the wire
+//! in a field that other readers ignore.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -22,10 +22,20 @@ pub struct Case {
     pub trees: Vec<Tree>,
     /// In the order of time.
     pub wire: Vec<Exchange>,
-    /// What could not be read, a sentence each.
-    pub problems: Vec<String>,
-    /// What was found in headers that stand alone; nothing where there are traces to look at.
+    /// The parts of a file that could not be read.
+    pub problems: Vec<otlp::Problem>,
+    /// The findings about headers that stand alone; `None` where there are traces to look at.
     headers: Option<Vec<Finding>>,
+}
+
+/// Why there is nothing to look at in a text.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no trace in it: it must be OTLP JSON, or a `traceparent`")]
+    NoTrace,
+    /// Nothing of it could be read: the first problem.
+    #[error(transparent)]
+    Unreadable(otlp::Problem),
 }
 
 impl Case {
@@ -42,8 +52,8 @@ impl Case {
     /// Reads OTLP JSON, one document or one a line; or else the text of headers, a line each, or a `traceparent` alone.
     ///
     /// # Errors
-    /// In one sentence, what is expected, where there is nothing of it.
-    pub fn read(text: &[u8]) -> Result<Self, String> {
+    /// The text is neither, or nothing of its JSON can be read.
+    pub fn read(text: &[u8]) -> Result<Self, Error> {
         if !text.trim_ascii_start().starts_with(b"{") && !text.trim_ascii_start().starts_with(b"[")
         {
             return Case::of_headers(&String::from_utf8_lossy(text));
@@ -61,8 +71,9 @@ impl Case {
             }
         }
         let wire = wire(text);
+        let mut problems = problems;
         if traces.is_empty() && wire.is_empty() && !problems.is_empty() {
-            return Err(problems.into_iter().next().unwrap_or_default());
+            return Err(Error::Unreadable(problems.swap_remove(0)));
         }
         let trees = traces.values().filter_map(|spans| Tree::new(spans));
         Ok(Case {
@@ -71,7 +82,7 @@ impl Case {
         })
     }
 
-    fn of_headers(text: &str) -> Result<Self, String> {
+    fn of_headers(text: &str) -> Result<Self, Error> {
         let text = text.trim();
         // As a whole request has it, or as curl takes it.
         let head = format!("\r\n{}", text.replace("\r\n", "\n").replace('\n', "\r\n"));
@@ -80,9 +91,7 @@ impl Case {
             found.push(text);
         }
         if found.is_empty() {
-            return Err(
-                "there is no trace in it: it must be OTLP JSON, or a `traceparent`".to_owned(),
-            );
+            return Err(Error::NoTrace);
         }
         if found.len() > 1 {
             return Ok(Case {
@@ -97,7 +106,7 @@ impl Case {
         })
     }
 
-    /// What the rules find.
+    /// Runs the rules over the case.
     pub fn findings(&self) -> Vec<Finding> {
         match &self.headers {
             Some(headers) => headers.clone(),

@@ -1,6 +1,6 @@
 //! Reads OTLP export requests, in protobuf or in JSON, into spans; and writes spans as OTLP JSON.
 
-use std::fmt::Display;
+use std::fmt;
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -16,76 +16,107 @@ use prost::{DecodeError, Message};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::span::{Refused, Source, Span};
+use crate::span::{Flaw, Refused, Source, Span, Unfit};
 
-/// The most spans of one request: as many as the store keeps, unless it is told otherwise.
+/// The most spans of one request: as many as the store keeps by default.
 pub const SPANS_LIMIT: usize = 200_000;
 
 /// The most bytes of sources in one request. A resource counts with each of its scopes, as it is kept with each.
 const SOURCES_LIMIT: usize = 64 * 1024 * 1024;
 
-/// What a request brought.
+/// Why nothing of a request, or of a line of a file, was taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("not an OTLP trace request in protobuf: {0}")]
+    Protobuf(#[from] DecodeError),
+    #[error("not an OTLP trace request in JSON: {0}")]
+    Json(serde_json::Error),
+    /// A line of a file isn't JSON at all.
+    #[error("not JSON: {0}")]
+    NotJson(serde_json::Error),
+    #[error("more than {SPANS_LIMIT} spans in one request")]
+    TooManySpans,
+    #[error("the resources of the request, counted with each of their scopes, are too large")]
+    SourcesTooLarge,
+    /// Spans can't be kept: every span of a request, or some of a line, which gives the reason for the first.
+    #[error(transparent)]
+    Unfit(Unfit),
+}
+
+/// The spans of one request.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub spans: Vec<Span>,
-    /// The number of spans that could not be taken, and the reason for the first of them.
-    pub rejected: Option<(usize, String)>,
+    /// The spans that can't be kept, where there are any.
+    pub rejected: Option<Rejected>,
     sources: usize,
 }
 
+/// Spans of a request that can't be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// How many there are.
+    pub spans: usize,
+    /// The first of them, and why.
+    pub first: Unfit,
+}
+
 impl Batch {
-    fn push(&mut self, span: Result<Span, Refused>) -> Result<(), String> {
+    fn push(&mut self, span: Result<Span, Unfit>) -> Result<(), Error> {
         match span {
             Ok(span) => self.spans.push(span),
-            Err(Refused::Unreadable(error)) => return Err(not_protobuf(error)),
-            Err(Refused::Span(reason)) => self.rejected.get_or_insert((0, reason)).0 += 1,
+            Err(first) => {
+                let none = Rejected { spans: 0, first };
+                self.rejected.get_or_insert(none).spans += 1;
+            }
         }
-        let rejected = self.rejected.as_ref().map_or(0, |(count, _)| *count);
+        let rejected = self.rejected.as_ref().map_or(0, |it| it.spans);
         match self.spans.len() + rejected > SPANS_LIMIT {
-            true => Err(format!("more than {SPANS_LIMIT} spans in one request")),
+            true => Err(Error::TooManySpans),
             false => Ok(()),
         }
     }
 
-    /// What the spans of one scope share; a sentence where it cannot be kept, and so neither can they.
+    /// Makes the source that the spans of one scope share. With a flaw it can't be kept, and neither can its spans.
     fn source(
         &mut self,
         resource: &Resource,
         scope: InstrumentationScope,
-    ) -> Result<Result<Arc<Source>, String>, String> {
+    ) -> Result<Result<Arc<Source>, Flaw>, Error> {
         let source = Source {
             resource: resource.clone(),
             scope,
         };
         self.sources += source.size();
         if self.sources > SOURCES_LIMIT {
-            return Err(
-                "the resources of the request, counted with each of their scopes, are too large"
-                    .to_owned(),
-            );
+            return Err(Error::SourcesTooLarge);
         }
         Ok(source.check().map(|()| Arc::new(source)))
     }
 
     /// A request of which nothing can be taken is refused; of any other, what can be taken is.
-    fn finished(self) -> Result<Self, String> {
+    fn finished(self) -> Result<Self, Error> {
         match self.rejected {
-            Some((_, reason)) if self.spans.is_empty() => Err(reason),
+            Some(rejected) if self.spans.is_empty() => Err(Error::Unfit(rejected.first)),
             rejected => Ok(Batch { rejected, ..self }),
         }
     }
 }
 
-fn not_protobuf(error: impl Display) -> String {
-    format!("not an OTLP trace request in protobuf: {error}")
+/// The reason not to keep a span whose source has a flaw.
+fn unfit(flaw: &Flaw) -> Unfit {
+    Unfit {
+        span: None,
+        flaw: flaw.clone(),
+    }
 }
 
 /// Reads the protobuf form: `ExportTraceServiceRequest`, field by field and never as a whole, so that a small body
 /// that unpacks to many empty spans meets the limit before it fills the memory.
 ///
 /// # Errors
-/// In one sentence, why the bytes cannot be read.
-pub fn from_protobuf(body: Bytes) -> Result<Batch, String> {
+/// The bytes can't be read, there is too much in them, or none of their spans can be kept.
+pub fn from_protobuf(body: Bytes) -> Result<Batch, Error> {
     let mut batch = Batch::default();
     let request = fields(body)?;
     for resource_spans in request.of(1) {
@@ -96,8 +127,12 @@ pub fn from_protobuf(body: Bytes) -> Result<Batch, String> {
             let source = batch.source(&resource, scope_spans.message(1)?)?;
             for span in scope_spans.of(2) {
                 batch.push(match &source {
-                    Ok(source) => Span::decode(&span, Arc::clone(source)),
-                    Err(reason) => Err(Refused::Span(reason.clone())),
+                    Ok(source) => match Span::decode(&span, Arc::clone(source)) {
+                        Ok(span) => Ok(span),
+                        Err(Refused::Unfit(unfit)) => Err(unfit),
+                        Err(Refused::Unreadable(error)) => return Err(error.into()),
+                    },
+                    Err(flaw) => Err(unfit(flaw)),
                 })?;
             }
         }
@@ -112,7 +147,7 @@ struct Fields {
     places: Vec<(u32, u32)>,
 }
 
-fn fields(message: Bytes) -> Result<Fields, String> {
+fn fields(message: Bytes) -> Result<Fields, DecodeError> {
     let mut rest = message.clone();
     let mut places = Vec::new();
     let mut read = || -> Result<(), DecodeError> {
@@ -126,7 +161,7 @@ fn fields(message: Bytes) -> Result<Fields, String> {
         }
         Ok(())
     };
-    read().map_err(not_protobuf)?;
+    read()?;
     Ok(Fields { message, places })
 }
 
@@ -147,10 +182,10 @@ impl Fields {
     }
 
     /// The message with this tag, which may be spread over several fields.
-    fn message<M: Message + Default>(&self, tag: u32) -> Result<M, String> {
+    fn message<M: Message + Default>(&self, tag: u32) -> Result<M, DecodeError> {
         let mut message = M::default();
         for field in self.of(tag) {
-            message.merge(field).map_err(not_protobuf)?;
+            message.merge(field)?;
         }
         Ok(message)
     }
@@ -160,28 +195,43 @@ impl Fields {
 /// enums by name instead of by number, and `null` for a field that has no value.
 ///
 /// # Errors
-/// In one sentence, why the text cannot be read.
-pub fn from_json(body: &[u8]) -> Result<Batch, String> {
+/// The text can't be read, there is too much in it, or none of its spans can be kept.
+pub fn from_json(body: &[u8]) -> Result<Batch, Error> {
     let request = match serde_json::from_slice(body) {
         Ok(request) => request,
         Err(_) => {
-            let wrong = |error| format!("not an OTLP trace request in JSON: {error}");
-            let mut json: Value = serde_json::from_slice(body).map_err(wrong)?;
+            let mut json: Value = serde_json::from_slice(body).map_err(Error::Json)?;
             normalise(&mut json);
-            serde_json::from_value(json).map_err(wrong)?
+            serde_json::from_value(json).map_err(Error::Json)?
         }
     };
     from_request(request)
 }
 
-/// What [`from_json_lines`] found.
+/// The content of a file, from [`from_json_lines`].
 #[derive(Debug, Default)]
 pub struct Lines {
     pub spans: Vec<Span>,
     /// The number of documents and lines of which something could not be read.
     pub unread: usize,
-    /// The first hundred of them: a sentence each, with the number of the line.
-    pub problems: Vec<String>,
+    /// The first hundred of them.
+    pub problems: Vec<Problem>,
+}
+
+/// A part of a file that could not be read.
+#[derive(Debug)]
+pub struct Problem {
+    /// The line in which the document begins, counted from 1.
+    pub line: usize,
+    pub error: Error,
+}
+
+impl std::error::Error for Problem {}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.error)
+    }
 }
 
 /// Reads several requests in JSON one after the other, as a saved session has them: a line each, or laid out for
@@ -203,27 +253,24 @@ pub fn from_json_lines(text: &[u8]) -> Lines {
             Some(Err(error)) => {
                 unfinished += usize::from(error.is_eof());
                 let end = rest.iter().position(|byte| *byte == b'\n');
-                (
-                    end.unwrap_or(rest.len()),
-                    Some(format!("not JSON: {error}")),
-                )
+                (end.unwrap_or(rest.len()), Some(Error::NotJson(error)))
             }
             _ => {
                 let length = documents.byte_offset();
                 let problem = match from_json(&rest[..length]) {
                     Ok(batch) => {
                         lines.spans.extend(batch.spans);
-                        batch.rejected.map(|(_, reason)| reason)
+                        batch.rejected.map(|rejected| Error::Unfit(rejected.first))
                     }
-                    Err(reason) => Some(reason),
+                    Err(error) => Some(error),
                 };
                 (length, problem)
             }
         };
-        if let Some(problem) = problem {
+        if let Some(error) = problem {
             lines.unread += 1;
             if lines.problems.len() < 100 {
-                lines.problems.push(format!("line {line}: {problem}"));
+                lines.problems.push(Problem { line, error });
             }
         }
         if unfinished > UNFINISHED {
@@ -242,8 +289,8 @@ fn newlines(text: &[u8]) -> usize {
 /// Takes a request that was read elsewhere.
 ///
 /// # Errors
-/// In one sentence, why nothing of it can be taken.
-pub fn from_request(request: ExportTraceServiceRequest) -> Result<Batch, String> {
+/// There is too much in the request, or none of its spans can be kept.
+pub fn from_request(request: ExportTraceServiceRequest) -> Result<Batch, Error> {
     let mut batch = Batch::default();
     for ResourceSpans {
         resource,
@@ -257,7 +304,7 @@ pub fn from_request(request: ExportTraceServiceRequest) -> Result<Batch, String>
             for span in spans {
                 batch.push(match &source {
                     Ok(source) => Span::new(span, Arc::clone(source)),
-                    Err(reason) => Err(Refused::Span(reason.clone())),
+                    Err(flaw) => Err(unfit(flaw)),
                 })?;
             }
         }

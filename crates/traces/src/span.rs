@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span as Proto;
 use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind as ProtoKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use prost::Message as _;
+use prost::{DecodeError, Message as _};
 use serde_json::Value as Json;
 
 pub use crate::traceparent::{SpanId, TraceId};
@@ -104,7 +104,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// Who made a span: the resource (the service) and the instrumentation scope (the library). Spans share it.
+/// The maker of a span: the resource (the service) and the instrumentation scope (the library). Spans share it.
 #[derive(Debug, Default, PartialEq)]
 pub struct Source {
     pub resource: Resource,
@@ -135,9 +135,11 @@ impl Source {
         size_of::<Source>() + attributes + 2 * self.encoded().len()
     }
 
+    /// Whether the source can be kept.
+    ///
     /// # Errors
-    /// In one sentence, what is too long, or nested too deep.
-    pub fn check(&self) -> Result<(), String> {
+    /// An attribute that is too long or nested too deep.
+    pub fn check(&self) -> Result<(), Flaw> {
         let attributes = self
             .resource
             .attributes
@@ -147,7 +149,7 @@ impl Source {
     }
 }
 
-/// A span whose ids have been checked. What lists and trees need is at hand; the rest is kept as it came, encoded,
+/// A span whose ids have been checked. The fields that lists and trees need are at hand; the rest stays encoded as it came,
 /// which takes less memory.
 #[derive(Debug, Clone)]
 pub struct Span {
@@ -156,7 +158,7 @@ pub struct Span {
     /// `None` for a root.
     pub parent: Option<SpanId>,
     pub source: Arc<Source>,
-    /// Where the valid ones of its links lead.
+    /// The traces and spans that its valid links lead to.
     pub links: Box<[(TraceId, SpanId)]>,
     name: Box<str>,
     start: u64,
@@ -170,40 +172,35 @@ impl Span {
     /// Reads one span in protobuf.
     ///
     /// # Errors
-    /// In one sentence, why the bytes are no span, which id is not as long as
-    /// [OTLP](https://opentelemetry.io/docs/specs/otlp/) says or all zero, or which attribute is too long.
+    /// The bytes aren't a span; an id doesn't have the length that
+    /// [OTLP](https://opentelemetry.io/docs/specs/otlp/) says, or is all zero; a text is too long; or a value is nested too
+    /// deep.
     pub fn decode(encoded: &[u8], source: Arc<Source>) -> Result<Self, Refused> {
-        let proto =
-            Proto::decode(encoded).map_err(|error| Refused::Unreadable(error.to_string()))?;
-        Span::checked(proto, encoded.into(), source)
+        let proto = Proto::decode(encoded)?;
+        Ok(Span::checked(proto, encoded.into(), source)?)
     }
 
     /// Takes a span that was read in another form than protobuf.
     ///
     /// # Errors
-    /// As [`Span::decode`].
-    pub fn new(proto: Proto, source: Arc<Source>) -> Result<Self, Refused> {
+    /// The same as for [`Span::decode`], for a span that could be read.
+    pub fn new(proto: Proto, source: Arc<Source>) -> Result<Self, Unfit> {
         let encoded = proto.encode_to_vec().into_boxed_slice();
         Span::checked(proto, encoded, source)
     }
 
-    fn checked(proto: Proto, encoded: Box<[u8]>, source: Arc<Source>) -> Result<Self, Refused> {
-        let refused = |reason: String| {
-            let name = shortened(&proto.name, 100);
-            Refused::Span(format!("span {name:?}: {reason}"))
+    fn checked(proto: Proto, encoded: Box<[u8]>, source: Arc<Source>) -> Result<Self, Unfit> {
+        let unfit = |flaw| Unfit {
+            span: Some(shortened(&proto.name, 100)),
+            flaw,
         };
-        let wrong = |which, length| {
-            refused(format!(
-                "the {which} must be {length} bytes and not all zero"
-            ))
-        };
-        let trace_id = bytes(&proto.trace_id).ok_or_else(|| wrong("trace id", 16))?;
-        let id = bytes(&proto.span_id).ok_or_else(|| wrong("span id", 8))?;
+        let trace_id = bytes(&proto.trace_id).ok_or_else(|| unfit(Flaw::TraceId))?;
+        let id = bytes(&proto.span_id).ok_or_else(|| unfit(Flaw::SpanId))?;
         let parent = match &proto.parent_span_id[..] {
             [] | [0, 0, 0, 0, 0, 0, 0, 0] => None,
-            parent => Some(bytes(parent).ok_or_else(|| wrong("parent span id", 8))?),
+            parent => Some(bytes(parent).ok_or_else(|| unfit(Flaw::ParentSpanId))?),
         };
-        check(&proto).map_err(refused)?;
+        check(&proto).map_err(unfit)?;
         Ok(Span {
             trace_id: TraceId(trace_id),
             id: SpanId(id),
@@ -239,7 +236,7 @@ impl Span {
             + OVERHEAD
     }
 
-    /// As it came; it may be empty.
+    /// The name as it came; it may be empty.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -249,7 +246,7 @@ impl Span {
         self.source.service()
     }
 
-    /// What the sender says the span is for.
+    /// The kind that the sender gave.
     pub fn kind(&self) -> SpanKind {
         self.kind
     }
@@ -292,7 +289,7 @@ impl Span {
         self.end() - self.start
     }
 
-    /// Whether the span ends before it starts: its clock was set back meanwhile.
+    /// Whether the span ends before it starts, because its clock was set back.
     pub fn ends_before_it_starts(&self) -> bool {
         self.end < self.start
     }
@@ -304,16 +301,54 @@ pub const TEXT_LIMIT: usize = 1024 * 1024;
 /// How deep lists and maps may be nested in a value. JSON, which sessions are saved in, can say no more than this.
 pub const DEPTH_LIMIT: usize = 32;
 
-/// Why something was not taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why [`Span::decode`] didn't take a span.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// The request is not what it says it is: nothing of it is kept.
-    Unreadable(String),
-    /// One span of it cannot be kept.
-    Span(String),
+    /// The bytes aren't a span, so nothing of the request around them can be kept.
+    #[error(transparent)]
+    Unreadable(#[from] DecodeError),
+    /// The span can't be kept. Its neighbours can.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
 }
 
-fn check(proto: &Proto) -> Result<(), String> {
+/// A span that can be read and can't be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfit {
+    /// The first hundred characters of its name; `None` where the resource or scope that it shares has the flaw.
+    pub span: Option<String>,
+    pub flaw: Flaw,
+}
+
+impl std::error::Error for Unfit {}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.span {
+            Some(name) => write!(f, "span {name:?}: {}", self.flaw),
+            None => write!(f, "{}", self.flaw),
+        }
+    }
+}
+
+/// A flaw of a span, a resource or a scope. An attribute is given by the first hundred characters of its key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    #[error("the trace id must be 16 bytes and not all zero")]
+    TraceId,
+    #[error("the span id must be 8 bytes and not all zero")]
+    SpanId,
+    #[error("the parent span id must be 8 bytes and not all zero")]
+    ParentSpanId,
+    #[error("a name or message is longer than {TEXT_LIMIT} bytes")]
+    TextTooLong,
+    #[error("the attribute {0:?} is longer than {TEXT_LIMIT} bytes")]
+    AttributeTooLong(String),
+    #[error("the attribute {0:?} is nested deeper than {DEPTH_LIMIT} levels")]
+    AttributeTooDeep(String),
+}
+
+fn check(proto: &Proto) -> Result<(), Flaw> {
     let message = proto.status.as_ref().map_or("", |status| &status.message);
     let own = [proto.name.as_str(), message, proto.trace_state.as_str()];
     let events = proto.events.iter().map(|event| event.name.as_str());
@@ -322,16 +357,14 @@ fn check(proto: &Proto) -> Result<(), String> {
         .chain(events)
         .any(|text| text.len() > TEXT_LIMIT)
     {
-        return Err(format!(
-            "a name or message is longer than {TEXT_LIMIT} bytes"
-        ));
+        return Err(Flaw::TextTooLong);
     }
     let events = proto.events.iter().flat_map(|event| &event.attributes);
     let links = proto.links.iter().flat_map(|link| &link.attributes);
     check_attributes(proto.attributes.iter().chain(events).chain(links))
 }
 
-fn check_attributes<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> Result<(), String> {
+fn check_attributes<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> Result<(), Flaw> {
     for attribute in attributes {
         let key = || shortened(&attribute.key, 100);
         let Some(value) = &attribute.value else {
@@ -342,26 +375,20 @@ fn check_attributes<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> Resul
             Some(Value::BytesValue(bytes)) => bytes.len(),
             Some(Value::ArrayValue(_) | Value::KvlistValue(_)) => {
                 if !fits(value, DEPTH_LIMIT) {
-                    let key = key();
-                    return Err(format!(
-                        "the attribute {key:?} is nested deeper than {DEPTH_LIMIT} levels"
-                    ));
+                    return Err(Flaw::AttributeTooDeep(key()));
                 }
                 value.encoded_len()
             }
             _ => 0,
         };
         if length.max(attribute.key.len()) > TEXT_LIMIT {
-            let key = key();
-            return Err(format!(
-                "the attribute {key:?} is longer than {TEXT_LIMIT} bytes"
-            ));
+            return Err(Flaw::AttributeTooLong(key()));
         }
     }
     Ok(())
 }
 
-/// Whether the value is nested no deeper than so many levels.
+/// Whether the value is nested no deeper than `levels`.
 fn fits(value: &AnyValue, levels: usize) -> bool {
     let fits = |value: &AnyValue| levels > 0 && fits(value, levels - 1);
     match &value.value {
@@ -420,7 +447,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// The value as JSON, as far as JSON can say it: what is no number there is a text.
+/// The value as JSON. A number that JSON doesn't have, such as infinity, becomes a text.
 pub fn json(value: Option<&Value>) -> Json {
     let of = |any: Option<&AnyValue>| json(any.and_then(|any| any.value.as_ref()));
     match value {

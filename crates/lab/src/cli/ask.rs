@@ -164,7 +164,7 @@ async fn diagnose(site: &str, trace: Option<&str>) -> anyhow::Result<()> {
                 path => std::fs::read(path),
             };
             let text = text.with_context(|| format!("{name} cannot be read"))?;
-            let case = Case::read(&text).map_err(|problem| anyhow::anyhow!("{name}: {problem}"))?;
+            let case = Case::read(&text).with_context(|| name.to_owned())?;
             // No lab needs to run.
             (case, "the book's page ".to_owned())
         }
