@@ -2,11 +2,13 @@
 //! test on the repository; `self_test.rs` plants a fault for each in a copy, and sees that it turns red.
 
 mod binaries;
+mod commits;
 mod crates;
 mod glossary;
 mod links;
 mod listings;
 mod pages;
+mod phrases;
 mod self_test;
 mod tools;
 mod tree;
@@ -55,6 +57,7 @@ macro_rules! gates {
 
 gates! {
     spelling: tools::spelling, Some("typos"), [""];
+    phrases: phrases::turns, None, [""];
     markdown: tools::markdown, Some("rumdl"), [".md"];
     blocks: listings::blocks, None, [".md"];
     widths: listings::widths, None, [".rs"];
@@ -67,6 +70,7 @@ gates! {
     recordings: pages::recordings, None, [".md", "src/recordings/"];
     versions: versions::prose, None, [".md", "Cargo.lock", "Cargo.toml", ".ci/run", "tests/"];
     twice: crates::twice, None, ["Cargo.lock"];
+    commits: commits::subjects, None, [".git/"];
     // Of the lock file cargo says itself whether the manifests fit.
     members: crates::members, None, ["Cargo.toml"];
     rust_version: crates::rust_version, None, ["Cargo.toml"];

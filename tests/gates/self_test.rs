@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use rayon::prelude::*;
 
@@ -19,9 +20,11 @@ enum Plant {
     Instead(&'static str, &'static str),
     /// As a file of its own.
     New(&'static str),
+    /// As the subject of a commit.
+    Commit(&'static str),
 }
 
-use Plant::{End, Instead, New};
+use Plant::{Commit, End, Instead, New};
 
 /// A fault, its gate, its file, how it is planted there, and what the gate must say. `LINE` is the line of `§`.
 type Fault = (
@@ -35,6 +38,7 @@ type Fault = (
 /// A page without anything special, and each time another one.
 const PAGE: &str = "PAGE";
 const LISTING: &str = "examples/sampling/src/lib.rs";
+const HEAD: &str = ".git/HEAD";
 const WORKFLOW: &str = ".github/workflows/planted.yml";
 
 #[rustfmt::skip] // one row for each fault
@@ -43,6 +47,8 @@ const FAULTS: &[Fault] = &[
     ("a misspelt word on a page", "spelling", PAGE, End(concat!("\n§We rec", "ieve it.\n")), "PAGE:LINE:4: error: `rec"),
     ("a misspelt word in code", "spelling", LISTING, End(concat!("// We rec", "ieve it.\n")), "lib.rs:"),
     ("a word that the style does without", "spelling", PAGE, End("\n§Simply run it.\n"), "PAGE:LINE:1: error: `Simply` is disallowed"),
+    ("a turn of phrase that the style does without", "phrases", PAGE, End(concat!("\n§Wh", "oever asks is to", "ld.\n")), "PAGE:LINE: headless clause"),
+    ("more turns of phrase allowed than there are", "phrases", "tests/gates/phrases_left.txt", End("§3 src/SUMMARY.md\n"), "phrases_left.txt:LINE: src/SUMMARY.md has 0 now"),
     ("a heading without a blank line above it", "markdown", PAGE, End("\nText.\n§## A heading\n\nText.\n"), "PAGE:LINE:1: [MD022]"),
     ("a blank at the end of a line", "markdown", PAGE, End("\n§Text. \nText.\n"), "PAGE:LINE:6: [MD009]"),
     ("a heading twice on a page", "markdown", PAGE, End("\n## Two\n\nText.\n\n§## Two\n\nText.\n"), "PAGE:LINE:4: [MD024]"),
@@ -72,6 +78,9 @@ const FAULTS: &[Fault] = &[
     ("an older broker", "versions", PAGE, End("\n§NATS 1.0.0 keeps it.\n"), "PAGE:LINE: NATS 1.0.0 is not"),
     ("a version of what nothing pins", "versions", PAGE, End("\n§Zipkin 3.5 shows it too.\n"), "PAGE:LINE: nothing pins Zipkin 3.5"),
     ("two versions of one OpenTelemetry crate", "twice", "Cargo.lock", End("\n[[package]]\nname = \"opentelemetry\"\nversion = \"0.1.0\"\n"), "Cargo.lock: opentelemetry is there twice: {\"0.1.0\", "),
+    ("a long subject of a commit", "commits", HEAD, Commit("Write a subject that has more than the seventy-two characters of a good subject"), "good subject\" longer than 72"),
+    ("a subject that is no imperative", "commits", HEAD, Commit("Adds a commit"), "\"Adds a commit\" does not begin with an imperative"),
+    ("a subject with a full stop", "commits", HEAD, Commit("Add a commit."), "\"Add a commit.\" ends with a full stop"),
     ("a crate that `cargo test` leaves out", "members", "Cargo.toml", Instead("[\".\", \"crates/*\", \"examples/*\"]", "[\".\", \"crates/*\"]"), "Cargo.toml: default-members lacks"),
     ("a `rust-version` that is too old", "rust_version", "examples/scaling/Cargo.toml", Instead("rust-version = \"", "rust-version = \"1.85\" # \""), "Cargo.toml of \"scaling\": rust-version is \"1.85\""),
     ("blocks in an older edition", "edition", "tests/skeptic/rustc.rs", Instead("EDITION: &str = \"", "EDITION: &str = \"2018\"; // \""), "tests/skeptic/rustc.rs: EDITION is not \""),
@@ -130,6 +139,15 @@ struct Planted {
 /// Plants a fault, where it is for any page in that page.
 fn plant(fault: &'static Fault, copy: &Path, page: &str) -> Planted {
     let (what, gate, file, plant, says) = fault;
+    if let Commit(subject) = plant {
+        commit(copy, subject);
+        return Planted {
+            gate,
+            what,
+            file: (*file).to_owned(),
+            says: (*says).to_owned(),
+        };
+    }
     let file = if *file == PAGE { page } else { file };
     let text = fs::read_to_string(copy.join(file)).unwrap_or_default();
     let planted = match plant {
@@ -138,7 +156,7 @@ fn plant(fault: &'static Fault, copy: &Path, page: &str) -> Planted {
             assert!(text.contains(before), "{what}: {file} has no {before:?}");
             text.replacen(before, after, 1)
         }
-        New(text) => (*text).to_owned(),
+        New(text) | Commit(text) => (*text).to_owned(),
     };
     let (before, after) = planted.split_once('§').unwrap_or(("", &planted));
     let line = before.matches('\n').count() + 1;
@@ -153,9 +171,27 @@ fn plant(fault: &'static Fault, copy: &Path, page: &str) -> Planted {
     }
 }
 
+/// Makes a repository of a copy: a commit that adds the gate of subjects, and the one with the fault.
+fn commit(copy: &Path, subject: &str) {
+    for arguments in [
+        &["init", "--quiet"][..],
+        &["add", "tests/gates/commits.rs"],
+        &["commit", "--quiet", "--message=Start."],
+        &["commit", "--quiet", "--allow-empty", "--message", subject],
+    ] {
+        let mut git = Command::new("git");
+        git.args(["-c", "user.name=Test", "-c", "user.email=test@example.com"]);
+        let status = git.args(arguments).current_dir(copy).status();
+        assert!(status.expect("git runs").success(), "git {arguments:?}");
+    }
+}
+
 /// Takes it out again.
 fn restore(planted: &Planted, copy: &Path) {
     let file = &planted.file;
+    if file == HEAD {
+        return fs::remove_dir_all(copy.join(".git")).expect("as it was");
+    }
     let restored = match TREE.files(file, "").next() {
         Some(_) => fs::write(copy.join(file), TREE.read(file)),
         None => fs::remove_file(copy.join(file)),
