@@ -1,4 +1,4 @@
-//! Where the time of a trace goes: its critical path, the time of each service, and who called whom.
+//! Finds where the time of a trace goes: its critical path, the time of each service, and who called whom.
 
 use std::collections::BTreeMap;
 
@@ -65,15 +65,16 @@ fn children(tree: &Tree) -> Vec<Vec<usize>> {
     children
 }
 
-/// What one service did in a trace. Times in nanoseconds.
+/// The part of one service in a trace. Times are in nanoseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Share {
-    /// The number of its spans, and of those in error.
+    /// The number of its spans.
     pub spans: usize,
+    /// The number of its spans that are in error.
     pub errors: usize,
     /// In its spans and in none below them; spans side by side count each.
     pub own_time: u64,
-    /// Of the critical path.
+    /// The part of the critical path that lies in its spans.
     pub critical_time: u64,
 }
 
@@ -116,7 +117,8 @@ pub struct Calls {
     pub errors: usize,
 }
 
-/// Who called whom in these traces: a span whose parent is of another service is one call of that service.
+/// Counts who called whom in these traces, by caller and called service. A span whose parent belongs to another service is
+/// one call.
 pub fn calls<'a>(trees: impl IntoIterator<Item = &'a Tree>) -> BTreeMap<(&'a str, &'a str), Calls> {
     let mut calls: BTreeMap<(&str, &str), Calls> = BTreeMap::new();
     for tree in trees {

@@ -1,5 +1,5 @@
-//! What a diagnosis looks at: the traces of a request, and what went over the wire. As a file it is OTLP JSON, with the
-//! wire in a field that other readers ignore.
+//! One case for a diagnosis: the traces of a request, and what went over the wire. As a file it is OTLP JSON, with the wire
+//! in a field that other readers ignore.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -22,9 +22,9 @@ pub struct Case {
     pub trees: Vec<Tree>,
     /// In the order of time.
     pub wire: Vec<Exchange>,
-    /// What could not be read.
+    /// The parts of a file that could not be read.
     pub problems: Vec<otlp::Problem>,
-    /// What was found in headers that stand alone; nothing where there are traces to look at.
+    /// The findings about headers that stand alone; `None` where there are traces to look at.
     headers: Option<Vec<Finding>>,
 }
 
@@ -106,7 +106,7 @@ impl Case {
         })
     }
 
-    /// What the rules find.
+    /// Runs the rules over the case.
     pub fn findings(&self) -> Vec<Finding> {
         match &self.headers {
             Some(headers) => headers.clone(),

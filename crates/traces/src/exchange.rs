@@ -1,4 +1,4 @@
-//! What a proxy between two services has seen: the headers of a request as they were sent and as they arrived.
+//! Requests that a proxy between two services has seen: the headers as they were sent and as they arrived.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,17 +12,17 @@ pub struct Exchange {
     pub hop: String,
     /// The service that is called.
     pub to: String,
-    /// Nanoseconds since 1970 when the headers were there.
+    /// When the headers were there, in nanoseconds since 1970.
     pub start: u64,
-    /// Nanoseconds since 1970 when the answer began; nothing where there is none yet.
+    /// When the answer began, in nanoseconds since 1970; `None` where there is none yet.
     pub end: Option<u64>,
     /// The request line and the headers as the caller sent them: a character a byte, as in ISO 8859-1.
     pub sent: String,
-    /// As the called got them; nothing where the request was not passed on.
+    /// The same as the called service got them; `None` where the request was not passed on.
     pub delivered: Option<String>,
-    /// Of the answer.
+    /// The HTTP status of the answer; `None` where there is none yet.
     pub status: Option<u16>,
-    /// The name of the fault that was set on the hop.
+    /// The name of the fault that was set on the hop, where there was one.
     pub fault: Option<String>,
 }
 
@@ -32,7 +32,7 @@ impl Exchange {
         only(&self.sent)
     }
 
-    /// The only `traceparent` that the called got, where it is valid.
+    /// The only `traceparent` that the called service got, where it is valid.
     pub fn received(&self) -> Option<Traceparent> {
         only(self.delivered.as_deref()?)
     }

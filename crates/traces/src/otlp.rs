@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::span::{Flaw, Refused, Source, Span, Unfit};
 
-/// The most spans of one request: as many as the store keeps, unless it is told otherwise.
+/// The most spans of one request: as many as the store keeps by default.
 pub const SPANS_LIMIT: usize = 200_000;
 
 /// The most bytes of sources in one request. A resource counts with each of its scopes, as it is kept with each.
@@ -43,7 +43,7 @@ pub enum Error {
     Unfit(Unfit),
 }
 
-/// What a request brought.
+/// The spans of one request.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub spans: Vec<Span>,
@@ -77,7 +77,7 @@ impl Batch {
         }
     }
 
-    /// What the spans of one scope share. With a flaw it can't be kept, and so neither can they.
+    /// Makes the source that the spans of one scope share. With a flaw it can't be kept, and neither can its spans.
     fn source(
         &mut self,
         resource: &Resource,
@@ -103,7 +103,7 @@ impl Batch {
     }
 }
 
-/// What every span of a source with a flaw is.
+/// The reason not to keep a span whose source has a flaw.
 fn unfit(flaw: &Flaw) -> Unfit {
     Unfit {
         span: None,
@@ -208,7 +208,7 @@ pub fn from_json(body: &[u8]) -> Result<Batch, Error> {
     from_request(request)
 }
 
-/// What [`from_json_lines`] found.
+/// The content of a file, from [`from_json_lines`].
 #[derive(Debug, Default)]
 pub struct Lines {
     pub spans: Vec<Span>,
@@ -218,7 +218,7 @@ pub struct Lines {
     pub problems: Vec<Problem>,
 }
 
-/// What could not be read of a file.
+/// A part of a file that could not be read.
 #[derive(Debug)]
 pub struct Problem {
     /// The line in which the document begins, counted from 1.

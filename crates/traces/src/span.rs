@@ -104,7 +104,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// Who made a span: the resource (the service) and the instrumentation scope (the library). Spans share it.
+/// The maker of a span: the resource (the service) and the instrumentation scope (the library). Spans share it.
 #[derive(Debug, Default, PartialEq)]
 pub struct Source {
     pub resource: Resource,
@@ -149,7 +149,7 @@ impl Source {
     }
 }
 
-/// A span whose ids have been checked. What lists and trees need is at hand; the rest is kept as it came, encoded,
+/// A span whose ids have been checked. The fields that lists and trees need are at hand; the rest stays encoded as it came,
 /// which takes less memory.
 #[derive(Debug, Clone)]
 pub struct Span {
@@ -158,7 +158,7 @@ pub struct Span {
     /// `None` for a root.
     pub parent: Option<SpanId>,
     pub source: Arc<Source>,
-    /// Where the valid ones of its links lead.
+    /// The traces and spans that its valid links lead to.
     pub links: Box<[(TraceId, SpanId)]>,
     name: Box<str>,
     start: u64,
@@ -183,7 +183,7 @@ impl Span {
     /// Takes a span that was read in another form than protobuf.
     ///
     /// # Errors
-    /// As [`Span::decode`], where the span could be read.
+    /// The same as for [`Span::decode`], for a span that could be read.
     pub fn new(proto: Proto, source: Arc<Source>) -> Result<Self, Unfit> {
         let encoded = proto.encode_to_vec().into_boxed_slice();
         Span::checked(proto, encoded, source)
@@ -236,7 +236,7 @@ impl Span {
             + OVERHEAD
     }
 
-    /// As it came; it may be empty.
+    /// The name as it came; it may be empty.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -246,7 +246,7 @@ impl Span {
         self.source.service()
     }
 
-    /// What the sender says the span is for.
+    /// The kind that the sender gave.
     pub fn kind(&self) -> SpanKind {
         self.kind
     }
@@ -289,7 +289,7 @@ impl Span {
         self.end() - self.start
     }
 
-    /// Whether the span ends before it starts: its clock was set back meanwhile.
+    /// Whether the span ends before it starts, because its clock was set back.
     pub fn ends_before_it_starts(&self) -> bool {
         self.end < self.start
     }
@@ -331,7 +331,7 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// What is wrong with a span, a resource or a scope. An attribute is given by the first hundred characters of its key.
+/// A flaw of a span, a resource or a scope. An attribute is given by the first hundred characters of its key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
     #[error("the trace id must be 16 bytes and not all zero")]
@@ -388,7 +388,7 @@ fn check_attributes<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> Resul
     Ok(())
 }
 
-/// Whether the value is nested no deeper than so many levels.
+/// Whether the value is nested no deeper than `levels`.
 fn fits(value: &AnyValue, levels: usize) -> bool {
     let fits = |value: &AnyValue| levels > 0 && fits(value, levels - 1);
     match &value.value {
@@ -447,7 +447,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// The value as JSON, as far as JSON can say it: what is no number there is a text.
+/// The value as JSON. A number that JSON doesn't have, such as infinity, becomes a text.
 pub fn json(value: Option<&Value>) -> Json {
     let of = |any: Option<&AnyValue>| json(any.and_then(|any| any.value.as_ref()));
     match value {

@@ -1,4 +1,4 @@
-//! What a list shows of a trace, and which traces look like one request fallen apart.
+//! Summaries of traces for lists, and traces that look like one request fallen apart.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use crate::tree::{Row, Tree};
 /// How many loose ends of a trace are looked at: of more, nobody can say which belongs to which.
 const ENDS: usize = 100;
 
-/// What the list shows of a trace.
+/// The facts about a trace that a list shows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
     pub trace_id: TraceId,
-    /// Of the first top span.
+    /// The name of the first top span.
     pub name: String,
     /// In the order in which they first appear.
     pub services: Vec<String>,
@@ -29,7 +29,7 @@ pub struct Summary {
     /// Nanoseconds since 1970.
     pub start_time_unix_nano: u64,
     pub duration_nano: u64,
-    /// Of all spans.
+    /// The names of all spans.
     #[serde(skip)]
     pub names: BTreeSet<String>,
     /// Client spans that nobody has answered in this trace.
@@ -143,12 +143,12 @@ fn path(url: &str) -> Option<&str> {
     path.split(['?', '#']).next()
 }
 
-/// Where a request fell apart: a call in one trace, and what looks like its other end in another.
+/// A request that fell apart: a call in one trace, and what looks like its other end in another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Break {
     pub caller: String,
     pub called: String,
-    /// Of the client span.
+    /// The name of the client span.
     pub name: String,
     /// The traces of the caller and of the called, by their place in the list.
     pub traces: (usize, usize),

@@ -10,7 +10,7 @@ use crate::span::{Span, SpanId, TraceId, attribute, shortened, target};
 /// Deeper spans are drawn at this level: nobody can read further, and a chain of a million must not fill the memory.
 const MAX_DEPTH: usize = 100;
 
-/// The most characters of a name or a remark in a list: whoever wants all of it looks at the span.
+/// The most characters of a name or a remark in a list. The page of the span shows all of it.
 pub const LONGEST: usize = 200;
 
 /// One span at its place in the tree.
@@ -48,7 +48,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Builds the tree of one trace; nothing where there are no spans.
+    /// Builds the tree of one trace; `None` without spans.
     pub fn new(spans: &[Arc<Span>]) -> Option<Tree> {
         let trace_id = spans.first()?.trace_id;
         // A span without a time must not make the trace half a century long.
@@ -236,7 +236,7 @@ impl Row {
         branch
     }
 
-    /// What a reader should notice about the span.
+    /// The things that a reader should notice about the span.
     pub fn notes(&self) -> Vec<Note> {
         let span = &self.span;
         let proto = span.proto();
@@ -291,9 +291,9 @@ pub enum Note {
     Orphan(SpanId),
     /// The parent is the span itself or below it.
     Ring,
-    /// By how many nanoseconds the span starts after the end of its parent.
+    /// The span starts so many nanoseconds after the end of its parent.
     Late(u64),
-    /// By how many nanoseconds the span starts before its parent, of another service.
+    /// The span starts so many nanoseconds before its parent, of another service.
     Skew(u64),
     /// The span came without a time.
     WithoutTime,

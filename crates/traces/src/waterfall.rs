@@ -11,20 +11,20 @@ use crate::tree::{Note, Row, Tree, label, took};
 /// The style of the waterfall, shared with the book.
 pub const CSS: &str = include_str!("waterfall.css");
 
-/// How many looks a service can have before they repeat. The label tells services apart in any case.
+/// The number of looks that services can have before they repeat. Each bar has a label too.
 const LOOKS: usize = 6;
 
 /// With more rows, the columns have fixed widths and the rows come in blocks, so that a browser need not lay out what
 /// it does not show.
 const LARGE: usize = 500;
 
-/// Of more rows, only so many are shown: a browser could not hold them.
+/// The most rows that are shown: a browser could not hold more.
 const MOST: usize = 20_000;
 
 /// The rows of a block.
 const BLOCK: usize = 20;
 
-/// What the viewer adds to the picture: a grid to walk through, with links to the spans.
+/// The additions of the viewer to the picture: a grid to walk through, with links to the spans.
 pub struct Interactive<'a> {
     pub critical_path: &'a [Segment],
     pub selected: Option<SpanId>,
@@ -55,8 +55,8 @@ pub fn caption(tree: &Tree) -> String {
     caption
 }
 
-/// On a phone, the style sheet lays a row out on three lines, so the roles are named: a browser may take it for a table
-/// no more.
+/// On a phone, the style sheet lays a row out on three lines. The roles are named, because a browser may not take that for
+/// a table any longer.
 fn table(tree: &Tree, interactive: Option<&Interactive>) -> Markup {
     let large = tree.rows.len() > LARGE;
     let (table, cell) = match interactive {
@@ -122,7 +122,7 @@ fn name(row: &Row, interactive: bool) -> Markup {
     let (span, depth) = (&row.span, row.depth.min(30));
     let name = label(span.name());
     html! {
-        // The name of a stranger's span must not turn the line around.
+        // A name must not turn the line around.
         div.name title=[(name.chars().count() > 40).then_some(&name)] style=[(depth > 0).then(|| format!("--depth:{depth}"))] dir="auto" {
             @if interactive {
                 @if row.below > 0 { span.twist aria-hidden="true" {} }

@@ -31,7 +31,7 @@
 //!
 //! # Without OpenTelemetry
 //!
-//! [`Traceparent`] reads and writes the value of the header by itself, and says which byte of an invalid one is wrong. It
+//! [`Traceparent`] reads and writes the value of the header by itself and says which byte of an invalid value is wrong. It
 //! needs no feature: `default-features = false` leaves out the propagators, OpenTelemetry and `http`. The feature `serde`
 //! reads and writes trace and span ids as text.
 //!

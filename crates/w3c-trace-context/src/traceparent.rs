@@ -106,7 +106,7 @@ mod text {
     }
 }
 
-/// What a valid `traceparent` says.
+/// The content of a valid `traceparent`.
 ///
 /// ```
 /// use w3c_trace_context::Traceparent;
@@ -142,7 +142,7 @@ impl Traceparent {
         Traceparent::read(value).map_err(|flaw| flaw.explain(value))
     }
 
-    /// As [`Traceparent::parse`], without looking for the byte: for the propagators, which need no explanation.
+    /// Does the same as [`Traceparent::parse`] without looking for the byte, for the propagators, which need no explanation.
     pub(crate) fn read(value: &str) -> Result<Self, Flaw> {
         let [version] = bytes(value, Field::Version)?;
         if version == 0xff {
@@ -230,11 +230,11 @@ impl fmt::Display for Field {
 pub struct InvalidTraceparent {
     /// The first byte that is wrong, counted from 0; the length of the value where it ends too early.
     pub byte: usize,
-    /// What is wrong with it.
+    /// The reason why it is wrong.
     pub reason: Reason,
 }
 
-/// What is wrong with a byte of a `traceparent`.
+/// A reason why a byte of a `traceparent` is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// A hexadecimal digit in upper case.
@@ -290,7 +290,7 @@ pub(crate) enum Flaw {
     Zero(Field),
     /// The version is ff.
     Version,
-    /// There is no dash after a field.
+    /// A field is not followed by a dash.
     Dash(Field),
     /// The value is longer than its version.
     Length,

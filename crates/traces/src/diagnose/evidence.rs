@@ -1,10 +1,10 @@
-//! What a rule has seen: one variant for each way in which it finds something, with the data of it.
+//! The evidence of the rules: one variant for each way in which a rule finds a fault, with the data of it.
 
 use crate::diagnose::{Rule, Secret};
 use crate::span::{Span, SpanId, SpanKind};
 use crate::traceparent::{Field, InvalidTraceparent};
 
-/// What proves a finding.
+/// The proof of a finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Evidence {
     /// There are no spans at all.
@@ -13,7 +13,10 @@ pub enum Evidence {
         requests: usize,
     },
     /// The caller sent a valid `traceparent`, and the service got none.
-    HeaderDropped { hop: String },
+    HeaderDropped {
+        /// The name of the hop, such as `gateway-user`.
+        hop: String,
+    },
     /// A `traceparent` isn't valid.
     HeaderInvalid {
         seen: Seen,
@@ -41,7 +44,9 @@ pub enum Evidence {
     FallenApart {
         /// The name of the CLIENT span.
         call: String,
+        /// The service that made the call.
         caller: String,
+        /// The service that answered it.
         called: String,
     },
     /// Several spans of one trace have no parent.
@@ -88,14 +93,14 @@ pub enum Evidence {
     },
 }
 
-/// Where a `traceparent` was seen.
+/// The place where a `traceparent` was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    /// By itself.
+    /// The header was given by itself.
     Alone,
-    /// On its way, when it arrived at the service `to`.
+    /// It arrived at the service `to`.
     OnHop { hop: String, to: String },
-    /// As an attribute of the span that it brought about.
+    /// An instrumentation recorded it on the span of the request that brought it.
     OnSpan(NamedSpan),
 }
 
@@ -120,7 +125,7 @@ impl WrongKind {
     }
 }
 
-/// What one process has several versions of.
+/// A library that one process has several versions of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Library {
     /// An instrumentation scope, by its name.

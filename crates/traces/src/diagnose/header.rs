@@ -6,7 +6,7 @@ use crate::span::{Span, SpanKind};
 use crate::traceparent::{Field, Traceparent};
 use crate::tree::Tree;
 
-/// What is wrong with a `traceparent` that stands alone: it isn't valid, or not sampled.
+/// Looks for a fault in a `traceparent` that stands alone: it isn't valid, or not sampled.
 pub fn of_header(value: &str) -> Option<Finding> {
     let evidence = match Traceparent::parse(value.trim()) {
         Ok(read) if read.sampled => return None,
@@ -25,7 +25,7 @@ pub fn of_headers(count: usize) -> Finding {
     Finding::new(Evidence::HeaderRepeated { seen, count }, Vec::new())
 }
 
-/// What is wrong with the header of a request that was passed on.
+/// Looks for a fault in the header of a request that was passed on.
 pub(super) fn on_the_wire(exchange: &Exchange, trees: &[Tree]) -> Option<Finding> {
     let arrived = values(exchange.delivered.as_deref()?, "traceparent");
     let sent = exchange.sent_by();
@@ -107,8 +107,8 @@ pub fn answered_by(exchange: &Exchange, trees: &[Tree]) -> Option<Place> {
     }
 }
 
-/// What is wrong with the header that an instrumentation has recorded on a SERVER span. `text` is the attribute's value,
-/// a JSON list of texts.
+/// Looks for a fault in the header that an instrumentation has recorded on a SERVER span. `text` is the attribute's value, a
+/// JSON list of texts.
 pub(super) fn recorded(span: &Span, text: &str) -> Option<Evidence> {
     let values: Vec<String> = serde_json::from_str(text).unwrap_or(vec![text.to_owned()]);
     let seen = || Seen::OnSpan(NamedSpan::new(span));

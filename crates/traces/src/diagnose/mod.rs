@@ -1,9 +1,9 @@
 //! Why a trace is broken, or says less than it could: rules that each know one thing that goes wrong.
 //!
-//! A rule reports what the spans, or the headers on the wire, prove; it leaves alone what may be right. What it reports is
-//! data: an [`Evidence`]. [`crate::report`] turns it into sentences.
+//! A rule reports only faults that the spans, or the headers on the wire, prove; anything that may be right is left alone.
+//! It reports data, an [`Evidence`], which [`crate::report`] turns into sentences.
 //!
-//! The rules are sorted by what they look at: [`header`] at the `traceparent` of each request, `shape` at how spans hang
+//! The rules are sorted by what they look at: `header` at the `traceparent` of each request, `shape` at how spans hang
 //! together, `spans` at one span and its resource, `secrets` at attribute values.
 
 mod evidence;
@@ -23,7 +23,8 @@ pub use evidence::{Evidence, Library, NamedSpan, Seen, WrongKind};
 pub use header::{answered_by, of_header, of_headers};
 pub use secrets::Secret;
 
-/// What a rule can find. Causes come before what follows from them, and findings are reported in this order.
+/// A rule, named after the fault that it finds. Causes come before their consequences, and findings are reported in this
+/// order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
     NothingArrived,
@@ -90,7 +91,7 @@ pub type Place = (TraceId, SpanId);
 pub struct Finding {
     /// The rule of the evidence.
     pub rule: Rule,
-    /// What proves it.
+    /// The proof.
     pub evidence: Evidence,
     /// The spans concerned: those of the evidence first.
     pub spans: Vec<Place>,
@@ -168,7 +169,7 @@ pub fn diagnose(trees: &[Tree], wire: &[Exchange]) -> Vec<Finding> {
 /// The most findings of one rule, so that nobody has to read about ten thousand orphans one by one.
 const MOST: usize = 10;
 
-/// Keeps the first findings of each rule, and counts the others in the last one that is kept.
+/// Keeps the first findings of each rule. The last one that is kept counts the others.
 fn limited(findings: Vec<Finding>) -> Vec<Finding> {
     let mut kept: Vec<Finding> = Vec::new();
     for finding in findings {

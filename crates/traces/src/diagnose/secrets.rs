@@ -1,6 +1,6 @@
 //! The rule of secrets: attribute values that nobody should have recorded.
 
-/// What kind of secret an attribute holds. The secret itself is never kept.
+/// The kind of secret that an attribute holds. The secret itself is never kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secret {
     PrivateKey,

@@ -32,7 +32,7 @@ pub(super) fn fallen_apart(trees: &[Tree]) -> impl Iterator<Item = Finding> {
     })
 }
 
-/// What is wrong with the shape of one trace.
+/// Looks for faults in the shape of one trace.
 pub(super) fn structure(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(several_roots(tree));

@@ -12,8 +12,7 @@ use super::{
 use crate::span::{Span, SpanKind, any_text, attribute, shortened};
 use crate::tree::{Row, Tree};
 
-/// What is true for several spans of a service, or for one attribute of them, is one finding: with the evidence of the
-/// first span.
+/// Makes one finding of a fault that several spans of a service have: with the evidence of the first span.
 #[derive(Default)]
 pub(super) struct Grouped(BTreeMap<Subject, (Evidence, Vec<Place>)>);
 
@@ -44,7 +43,7 @@ impl Grouped {
     }
 }
 
-/// What is wrong with one span, and with its resource where that is new.
+/// Looks for faults in one span, and in its resource where that is new.
 pub(super) fn of_span(tree: &Tree, row: &Row, proto: &Proto, is_new: bool) -> Vec<Evidence> {
     let span = &row.span;
     let mut found = Vec::new();
@@ -80,8 +79,8 @@ fn either(proto: &Proto, keys: [&str; 2]) -> Option<String> {
     keys.into_iter().find_map(|key| attribute(proto, key))
 }
 
-/// By the [conventions](https://opentelemetry.io/docs/specs/semconv/http/http-spans/#status), a SERVER span fails from 500
-/// on, a CLIENT span from 400 on.
+/// A SERVER span fails with a status of 500 and above, a CLIENT span with 400 and above, as the
+/// [conventions](https://opentelemetry.io/docs/specs/semconv/http/http-spans/#status) have it.
 fn status_not_set(span: &Span, proto: &Proto) -> Option<Evidence> {
     let status = either(proto, ["http.response.status_code", "http.status_code"])?;
     let status: u16 = status.parse().ok()?;

@@ -1,4 +1,4 @@
-//! What a reader is told about each rule: its heading, and what to do.
+//! The advice for each rule: its heading, and the steps that repair the fault.
 
 use crate::diagnose::Rule;
 
@@ -23,7 +23,7 @@ impl Rule {
         }
     }
 
-    /// What to do about it: one sentence, or several steps in order.
+    /// The steps that repair the fault: one sentence, or several in order.
     pub fn cure(self) -> &'static [&'static str] {
         match self {
             Rule::NothingArrived => &[

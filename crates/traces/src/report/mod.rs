@@ -25,13 +25,13 @@ const OF_TRACES: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 /// How many spans of a finding are named; the others are counted.
 const NAMED: usize = 5;
 
-/// Where the page is that has a section for each rule, below the book's own folder.
+/// The page that has a section for each rule, as a path below the book's own folder.
 pub const GUIDE: &str = "how-to/diagnose.html";
 
-/// What is said where no rule finds anything: it is about the trace, and not about the request.
+/// The sentence where no rule finds anything. It is about the trace, not about the request.
 pub const SOUND: &str = "The trace is in order.";
 
-/// Where a page leads to.
+/// The addresses that a page links to.
 pub struct Links<'a> {
     /// The folder of the book's pages, with its slash.
     pub book: &'a str,
@@ -113,8 +113,8 @@ pub fn text(findings: &[Finding], book: &str) -> String {
     text
 }
 
-/// What went over the wire: of each request the headers that a trace travels in, and whether they were changed. With
-/// `whole`, all of its bytes too.
+/// Shows what went over the wire: the headers of each request that a trace travels in, and whether they were changed. With
+/// `whole`, also all bytes of each head.
 pub fn wire(exchanges: &[Exchange], whole: bool) -> Markup {
     html! {
         @if !exchanges.is_empty() {

@@ -9,7 +9,7 @@ use crate::span::shortened;
 use crate::traceparent::Field;
 use crate::tree::{LONGEST, Note, label, plain, took};
 
-/// What happened, for how many more spans it did, and how many more findings there are: one to three sentences.
+/// Says what happened, for how many more spans, and how many more findings there are, in one to three sentences.
 pub fn cause(finding: &Finding) -> String {
     let mut text = finding.evidence.to_string();
     if finding.same > 0 {
