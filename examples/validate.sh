@@ -13,6 +13,6 @@ for file in */collector*.yaml; do
     otel/opentelemetry-collector-contrib:0.135.0 validate --config "/etc/otel/$file"
 done
 docker run --rm --volume "$PWD:/etc/otel:ro" jaegertracing/jaeger:2.13.0 \
-  validate --config /etc/otel/scaling/jaeger-cassandra.yaml
+  validate --config /etc/otel/more_than_one_machine/jaeger-cassandra.yaml
 docker run --rm --volume "$PWD:/etc/otel:ro" grafana/tempo:2.8.2 \
-  -config.file=/etc/otel/scaling/tempo.yaml -config.verify=true
+  -config.file=/etc/otel/more_than_one_machine/tempo.yaml -config.verify=true

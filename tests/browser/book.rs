@@ -1,7 +1,7 @@
 //! The pages of the book that one can try, in a real browser: the fault lab, recorded and live, "paste your trace", which
 //! must say what the lab itself says, and the walkthrough. With keys alone, and for everybody.
 
-#[path = "../../crates/in_browser/sources.rs"]
+#[path = "../../crates/browser_diagnosis/sources.rs"]
 mod sources;
 
 use std::collections::BTreeSet;
@@ -110,7 +110,7 @@ fn the_program_of_the_page_is_not_stale() {
         .any(|it| it == sources.as_bytes());
     assert!(
         found,
-        "src/how-to/diagnose.wasm is stale: crates/in_browser/build.sh makes it anew"
+        "src/how-to/diagnose.wasm is stale: crates/browser_diagnosis/build.sh makes it anew"
     );
     assert!(
         program.len() < 1_000_000,

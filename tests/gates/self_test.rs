@@ -82,13 +82,13 @@ const FAULTS: &[Fault] = &[
     ("a subject that is no imperative", "commits", HEAD, Commit("Adds a commit"), "\"Adds a commit\" does not begin with an imperative"),
     ("a subject with a full stop", "commits", HEAD, Commit("Add a commit."), "\"Add a commit.\" ends with a full stop"),
     ("a crate that `cargo test` leaves out", "members", "Cargo.toml", Instead("[\".\", \"crates/*\", \"examples/*\"]", "[\".\", \"crates/*\"]"), "Cargo.toml: default-members lacks"),
-    ("a `rust-version` that is too old", "rust_version", "examples/scaling/Cargo.toml", Instead("rust-version = \"", "rust-version = \"1.85\" # \""), "Cargo.toml of \"scaling\": rust-version is \"1.85\""),
+    ("a `rust-version` that is too old", "rust_version", "examples/more_than_one_machine/Cargo.toml", Instead("rust-version = \"", "rust-version = \"1.85\" # \""), "Cargo.toml of \"scaling\": rust-version is \"1.85\""),
     ("blocks in an older edition", "edition", "tests/skeptic/rustc.rs", Instead("EDITION: &str = \"", "EDITION: &str = \"2018\"; // \""), "tests/skeptic/rustc.rs: EDITION is not \""),
     ("a licence that is not allowed", "licences", "crates/w3c-trace-context/Cargo.toml", Instead("license = \"", "license = \"GPL-3.0-only\" # \""), "\"failed to satisfy license requirements\": \"w3c-trace-context\""),
     ("a workflow for a machine that is not there", "workflows", WORKFLOW, New("on: push\npermissions: {}\njobs:\n  job:\n    name: Job\n    runs-on: §ubuntu-newest\n    steps:\n      - run: 'true'\n"), "planted.yml:LINE:14: label \"ubuntu-newest\" is unknown"),
     ("an action that is not pinned by its hash", "permissions", WORKFLOW, New("on: push\npermissions: {}\njobs:\n  job:\n    name: Job\n    runs-on: ubuntu-latest\n    steps:\n      - uses: §actions/setup-go@v6\n"), "planted.yml:LINE: unpinned action"),
     ("a workflow that may write everything", "permissions", WORKFLOW, New("on: push\n§permissions: write-all\njobs:\n  one: &job\n    name: Job\n    runs-on: ubuntu-latest\n    steps:\n      - run: 'true'\n  two: *job\n"), "planted.yml:LINE: overly broad permissions"),
-    ("a script with a variable that nobody sets", "scripts", "examples/deployment/verify.sh", End("§echo \"$nowhere\"\n"), "verify.sh:LINE:7: warning: nowhere is referenced but not assigned"),
+    ("a script with a variable that nobody sets", "scripts", "examples/compose_and_kubernetes/verify.sh", End("§echo \"$nowhere\"\n"), "verify.sh:LINE:7: warning: nowhere is referenced but not assigned"),
 ];
 
 /// Whether a gate can run here.

@@ -118,7 +118,7 @@ fn pins(tree: &Tree) -> Pins {
     find(".ci/run", "", r"(?m)^tool (\S+) (\S+)$");
     find("Cargo.toml", "", r#"(?m)^(rust)-version = "(.+)""#);
     let packages: Value =
-        serde_json::from_str(&tree.read("tests/foreign/package-lock.json")).unwrap_or_default();
+        serde_json::from_str(&tree.read("tests/sdks/package-lock.json")).unwrap_or_default();
     for (folder, package) in packages["packages"].as_object().into_iter().flatten() {
         let name = folder.trim_start_matches("node_modules/");
         pin(name, package["version"].as_str().unwrap_or_default());

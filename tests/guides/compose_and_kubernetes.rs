@@ -27,9 +27,9 @@ use crate::support::{
     Log, System, WHOLE, client, free_port, hung, refused, serve, shape, skipped, within_reason,
 };
 
-const FOLDER: &str = "examples/deployment";
-const COMPOSE: &str = "examples/deployment/compose.yaml";
-const PRODUCTION: &str = "examples/deployment/kubernetes/production";
+const FOLDER: &str = "examples/compose_and_kubernetes";
+const COMPOSE: &str = "examples/compose_and_kubernetes/compose.yaml";
+const PRODUCTION: &str = "examples/compose_and_kubernetes/kubernetes/production";
 
 /// The leaf first: each is told where the one before it is.
 const CHAIN: [&str; 3] = ["llm-service", "user-service", "api-gateway"];
@@ -474,7 +474,7 @@ fn nobody_waits_for_the_queue_but_who_asks_for_it() {
 /// The services send to it, and it sends to Jaeger, where they say.
 #[test]
 fn the_collector_of_the_compose_file_is_where_the_services_look_for_it() {
-    let file = collector("examples/deployment/collector.yaml");
+    let file = collector("examples/compose_and_kubernetes/collector.yaml");
     let listens = &file["receivers"]["otlp"]["protocols"]["http"]["endpoint"];
     assert_eq!(text(listens), "0.0.0.0:4318");
     assert_eq!(
@@ -608,8 +608,8 @@ fn the_tools_of_compose_and_kubernetes_and_the_linters_accept_the_files() {
     succeeds(Command::new(tools.join("hadolint")).arg(format!("{FOLDER}/Dockerfile")));
     let mut shellcheck = Command::new(tools.join("shellcheck"));
     let scripts = [
-        "deployment/verify.sh",
-        "deployment/one_trace.sh",
+        "compose_and_kubernetes/verify.sh",
+        "compose_and_kubernetes/one_trace.sh",
         "validate.sh",
     ];
     shellcheck.arg("--severity=warning");

@@ -18,12 +18,12 @@ use flate2::read::GzDecoder;
 use lab::receiver;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
+use more_than_one_machine::Load;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
 use regex::Regex;
 use rskafka::client::ClientBuilder;
 use rskafka::client::partition::{PartitionClient, UnknownTopicHandling};
-use scaling::Load;
 use serde_yaml_ng::Value;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -336,7 +336,7 @@ async fn a_load_that_is_none_is_refused_in_one_line() {
 }
 
 fn scaling(name: &str) -> Value {
-    collector(&format!("examples/scaling/{name}.yaml"))
+    collector(&format!("examples/more_than_one_machine/{name}.yaml"))
 }
 
 /// Whoever sends finds somebody who listens, and all spans of a trace get to one sampler.
@@ -406,8 +406,8 @@ fn both_samplers_decide_alike_and_hold_what_the_sizing_says() {
 /// Both are asked in their own words for as long as the sizing counts, and listen where a Collector sends.
 #[test]
 fn both_backends_keep_traces_for_as_long_as_the_sizing_counts() {
-    let jaeger = collector("examples/scaling/jaeger-cassandra.yaml");
-    let tempo = yaml("examples/scaling/tempo.yaml");
+    let jaeger = collector("examples/more_than_one_machine/jaeger-cassandra.yaml");
+    let tempo = yaml("examples/more_than_one_machine/tempo.yaml");
     let storage = &jaeger["extensions"]["jaeger_storage"]["backends"]["traces"]["cassandra"];
     assert!(storage.is_mapping(), "the backend that is used is defined");
     assert_eq!(

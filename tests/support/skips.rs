@@ -81,10 +81,10 @@ pub fn browser_is_missing() -> bool {
 
 /// The script of axe-core. Without it, the current test counts as skipped.
 pub fn axe() -> Option<String> {
-    let axe = super::root().join("target/foreign/node_modules/axe-core/axe.min.js");
+    let axe = super::root().join("target/sdks/node_modules/axe-core/axe.min.js");
     let script = std::fs::read_to_string(axe).ok();
     if script.is_none() {
-        skipped("axe-core", "run `bash tests/foreign/install.sh`");
+        skipped("axe-core", "run `bash tests/sdks/install.sh`");
     }
     script
 }

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench ingest`. The sender shares the machine's cores with the receiver, so read the processor time for
 //! a span before the rates. Receivers take turns, so that a machine that slows down slows all of them.
-//! tests/foreign/install.sh installs the others: rotel, which discards what it has decoded, and trace-view, which keeps
+//! tests/sdks/install.sh installs the others: rotel, which discards what it has decoded, and trace-view, which keeps
 //! spans in SQLite. Without them the lab is measured alone.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -107,8 +107,8 @@ fn peers(lab: PathBuf) -> anyhow::Result<Vec<Peer>> {
     // This program is in `target/release/deps`.
     let program = std::env::current_exe()?;
     let target = program.ancestors().nth(3).context("no target folder")?;
-    let foreign = target.join("foreign");
-    let rotel = std::fs::read_dir(foreign.join("lib"))
+    let sdks = target.join("sdks");
+    let rotel = std::fs::read_dir(sdks.join("lib"))
         .into_iter()
         .flatten()
         .flatten();
@@ -151,7 +151,7 @@ fn peers(lab: PathBuf) -> anyhow::Result<Vec<Peer>> {
             .to_vec()
         },
     }));
-    let trace_view = Some(foreign.join("bin/tv")).filter(|path| path.exists());
+    let trace_view = Some(sdks.join("bin/tv")).filter(|path| path.exists());
     peers.extend(trace_view.map(|program| Peer {
         name: "trace-view, SQLite",
         program,

@@ -1,5 +1,5 @@
-//! Programs that others wrote, and the lab: OpenTelemetry SDKs in Python, JavaScript and Go export to it, and a client of
-//! Jaeger's query API reads from it. install.sh installs them.
+//! SDKs in Python, JavaScript and Go export to the lab, and a client of Jaeger's query API reads from it. `install.sh` installs
+//! them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,13 +20,13 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 fn installed() -> Option<PathBuf> {
     let read =
         |path: &str| std::fs::read_to_string(crate::support::root().join(path)).unwrap_or_default();
-    let pinned = read("tests/foreign/requirements.txt") + &read("tests/foreign/package-lock.json");
-    if read("target/foreign/installed") != pinned {
-        let get = "run `bash tests/foreign/install.sh`";
-        skipped("the programs of tests/foreign", get);
+    let pinned = read("tests/sdks/requirements.txt") + &read("tests/sdks/package-lock.json");
+    if read("target/sdks/installed") != pinned {
+        let get = "run `bash tests/sdks/install.sh`";
+        skipped("the programs of tests/sdks", get);
         return None;
     }
-    Some(crate::support::root().join("target/foreign"))
+    Some(crate::support::root().join("target/sdks"))
 }
 
 /// A program that gets these variables and no other, and exports to `endpoint`.
@@ -163,7 +163,7 @@ async fn send_all(program: PathBuf, file: &str, protocols: &[&str], language: &s
                 lab.address
             };
             let mut sender = exporting(program.clone(), endpoint, protocol);
-            sender.arg(crate::support::root().join("tests/foreign").join(file));
+            sender.arg(crate::support::root().join("tests/sdks").join(file));
             if let Some(compression) = compression {
                 sender.env("OTEL_EXPORTER_OTLP_COMPRESSION", compression);
             }
@@ -228,7 +228,7 @@ async fn gos_sdk_joins_a_trace_and_is_shown() {
     let mut caddy = exporting(folder.join("bin/caddy"), grpc, "grpc");
     caddy
         .args(["run", "--config"])
-        .arg(crate::support::root().join("tests/foreign/Caddyfile"))
+        .arg(crate::support::root().join("tests/sdks/Caddyfile"))
         .env("CADDY_PORT", port.to_string())
         .env("XDG_DATA_HOME", data.path())
         .env("OTEL_SERVICE_NAME", "go-service")

@@ -1,7 +1,7 @@
 // The state of the sources that `diagnose.wasm` is made of, as 32 bytes of text: included by the build script, which
 // writes it into the program, and by the test, which looks for it there.
 
-/// FNV-1a over the names and the texts of all files below `crates/traces`, `crates/in_browser` and
+/// FNV-1a over the names and the texts of all files below `crates/traces`, `crates/browser_diagnosis` and
 /// `crates/w3c-trace-context/src`.
 ///
 /// # Errors
@@ -9,7 +9,7 @@
 pub fn state_of_sources(crates: &std::path::Path) -> std::io::Result<String> {
     let mut files = Vec::new();
     let mut folders = vec![
-        crates.join("in_browser"),
+        crates.join("browser_diagnosis"),
         crates.join("traces"),
         crates.join("w3c-trace-context/src"),
     ];

@@ -7,7 +7,7 @@
 import { createRequire } from 'node:module';
 
 // An import would look for the packages in the folders above this file; install.sh has put them under target/.
-const require = createRequire(new URL('../../target/foreign/', import.meta.url));
+const require = createRequire(new URL('../../target/sdks/', import.meta.url));
 const { ROOT_CONTEXT, SpanKind, SpanStatusCode, TraceFlags, trace } = require('@opentelemetry/api');
 const { defaultResource, resourceFromAttributes } = require('@opentelemetry/resources');
 const { BasicTracerProvider, BatchSpanProcessor } = require('@opentelemetry/sdk-trace-base');

@@ -2,7 +2,7 @@
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
-use scaling::Load;
+use more_than_one_machine::Load;
 
 fn main() {
     match Load::parse().size() {

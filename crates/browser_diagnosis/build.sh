@@ -9,7 +9,7 @@ target=wasm32-unknown-unknown
 sysroot=$(rustc --print sysroot)
 RUST_LLD=$(find "$sysroot" -name rust-lld -type f | head -1)
 export RUST_LLD
-export RUSTFLAGS="--cfg getrandom_backend=\"unsupported\" -Clinker=$PWD/crates/in_browser/linker.sh -Clinker-flavor=wasm-ld"
+export RUSTFLAGS="--cfg getrandom_backend=\"unsupported\" -Clinker=$PWD/crates/browser_diagnosis/linker.sh -Clinker-flavor=wasm-ld"
 # What is built must not tell where.
 for folder in "$PWD" "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
   RUSTFLAGS="$RUSTFLAGS --remap-path-prefix=$folder=."
@@ -26,6 +26,6 @@ else
 fi
 export CARGO_PROFILE_RELEASE_OPT_LEVEL=z CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_PANIC=abort
 export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_STRIP=true
-cargo build --locked --release --package in_browser --target "$target" --target-dir target/in_browser "${standard_library[@]}"
-install -m 644 "target/in_browser/$target/release/in_browser.wasm" src/how-to/diagnose.wasm
+cargo build --locked --release --package browser_diagnosis --target "$target" --target-dir target/browser_diagnosis "${standard_library[@]}"
+install -m 644 "target/browser_diagnosis/$target/release/browser_diagnosis.wasm" src/how-to/diagnose.wasm
 ls -l src/how-to/diagnose.wasm

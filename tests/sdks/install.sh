@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Installs the foreign programs that the tests let speak to the lab: OpenTelemetry SDKs in other languages than Rust
-# (Python's, JavaScript's, and Caddy, which carries Go's), and a client of Jaeger's query API. Needs Python 3.10 or newer
-# with venv, and Node.js 20 with npm.
+# Installs OpenTelemetry SDKs of other languages that export to the lab (Python, JavaScript, and Go inside Caddy) and a client
+# of Jaeger's query API. Needs Python 3.10 or newer with venv, and Node.js 20 with npm.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-from=tests/foreign
-to=target/foreign
+from=tests/sdks
+to=target/sdks
 pinned() { cat "$from/requirements.txt" "$from/package-lock.json"; }
 pinned | cmp --silent - "$to/installed" && exit
 

@@ -1,8 +1,8 @@
 //! The sizing against numbers worked out by hand, and what must hold for all.
 
 use clap::Parser as _;
+use more_than_one_machine::{Load, Unusable};
 use proptest::prelude::*;
-use scaling::{Load, Unusable};
 
 fn load(spans_per_second: f64) -> Load {
     let mut load = Load::parse_from(["sizing", "--spans-per-second=1"]);
