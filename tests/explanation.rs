@@ -322,7 +322,14 @@ async fn a_slow_way_and_a_process_that_stands_still_give_the_same_trace() {
         };
         signal("-STOP").await;
         let stopped = async {
-            until(async || system.wire.exchanges().iter().any(|it| it.hop == hop.name)).await;
+            until(async || {
+                let exchanges = system.wire.exchanges();
+                let hops: Vec<&str> = exchanges.iter().map(|it| &*it.hop).collect();
+                hops.contains(&hop.name)
+                    .then_some(())
+                    .ok_or(hops.join(", "))
+            })
+            .await;
             // Not to wait for something: this is how long the process stands still.
             tokio::time::sleep(LATENCY).await;
             signal("-CONT").await;

@@ -446,7 +446,13 @@ async fn sigterm_lets_requests_in_flight_finish_and_flushes_every_span() {
         service.terminate();
     }
     // The gateway has taken the signal once it refuses new connections; the request is still in flight then.
-    until(async || TcpStream::connect(system.gateway.address).await.is_err()).await;
+    until(
+        async || match TcpStream::connect(system.gateway.address).await {
+            Ok(_) => Err("it still accepts connections"),
+            Err(_) => Ok(()),
+        },
+    )
+    .await;
     assert_eq!(system.store.usage().spans, 0);
     model.answer.notify_one();
 

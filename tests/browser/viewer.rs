@@ -407,7 +407,11 @@ async fn a_hop_is_broken_on_the_page_with_keys_alone() {
         browser.strike(key::TAB).await;
         browser.strike(key::ENTER).await;
         // A script that waits would go with its page.
-        support::until(async || lab.wire.fault(HOPS[1]) == fault).await;
+        support::until(async || match lab.wire.fault(HOPS[1]) {
+            now if now == fault => Ok(()),
+            now => Err(format!("{now:?}")),
+        })
+        .await;
         browser.go("/wire").await;
         let shown = "return document.querySelector('.hop select').value;";
         assert_eq!(

@@ -12,7 +12,7 @@ use crate::guides::example::{binaries, in_order, shapes};
 use crate::support::recording::{check, figures, folder, names};
 use crate::support::root;
 use crate::support::{
-    Setup, Stopped, System, WHOLE, client, hung, json_of, serve, shape, span, within_reason,
+    Setup, Stopped, System, WHOLE, arrived, client, hung, json_of, serve, shape, span,
 };
 use axum::routing::post;
 use axum::{Json, Router};
@@ -449,9 +449,7 @@ async fn hung_up(setup: Setup) -> Stopped {
         () = called.notified() => {}
     }
     // A service that is told to stop at this very moment may end before the spans of that request do.
-    let mut arrived = system.store.changes();
-    let arrived = arrived.wait_for(|_| system.store.usage().spans == 5);
-    within_reason(arrived).await.expect("the store is there");
+    arrived(&system.store, 5).await;
     system.stop().await
 }
 

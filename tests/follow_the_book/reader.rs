@@ -15,15 +15,11 @@ use tokio::time::{timeout, timeout_at};
 use super::page::{Action, Folder, Part, Step, Writing, steps};
 use super::reel::{self, Place, Tape, What, put};
 use super::terminal::Terminal;
-use crate::support::free_port;
 use crate::support::recording::{self, redact};
+use crate::support::{DEADLINE, free_port};
 
 /// Compiling from scratch takes the longest, on a slow machine.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(1800);
-/// How long a service may take to say that it is ready, and to stop.
-const SERVICE_DEADLINE: Duration = Duration::from_secs(60);
-/// How long a trace may take to arrive, and a line to be logged.
-const ARRIVAL_DEADLINE: Duration = Duration::from_secs(20);
 /// When recording anew, nobody knows what is to come: a trace is complete when nothing has been added for so long.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -387,10 +383,10 @@ impl Reader {
             Part::Ready => {
                 let starts = |text: &str| text.contains(" Running `");
                 terminal.prints(COMMAND_DEADLINE, starts).await;
-                terminal.prints(SERVICE_DEADLINE, &is).await
+                terminal.prints(DEADLINE, &is).await
             }
             _ if self.record => terminal.prints(QUIET, &is).await,
-            _ => terminal.prints(ARRIVAL_DEADLINE, &is).await,
+            _ => terminal.prints(DEADLINE, &is).await,
         };
         let printed = terminal.printed();
         if part == Part::Ready {
@@ -467,7 +463,7 @@ impl Reader {
                 .filter(|terminal| terminal.is_busy());
             let terminal = terminal.ok_or(format!("nothing runs in terminal {number}"))?;
             let started = Instant::now();
-            let status = terminal.interrupt(SERVICE_DEADLINE).await?;
+            let status = terminal.interrupt(DEADLINE).await?;
             self.waited += started.elapsed();
             if !status.success() {
                 return Err(format!(
@@ -492,7 +488,7 @@ impl Reader {
             .strip_prefix("http://127.0.0.1:3000")
             .ok_or(format!("{url} is not an address of the lab"))?;
         // A trace that is on its way has no page yet.
-        let deadline = Instant::now() + ARRIVAL_DEADLINE;
+        let deadline = Instant::now() + DEADLINE;
         let mut news = self.news().await?;
         loop {
             let (status, text) = self.get(path).await?;
@@ -501,7 +497,7 @@ impl Reader {
                 return Ok(());
             }
             if timeout_at(deadline.into(), news.chunk()).await.is_err() {
-                return Err(format!("{url} is answered {status}"));
+                return Err(format!("{url} is answered {status}: {text}"));
             }
         }
     }
@@ -574,14 +570,14 @@ impl Reader {
                 self.scene.traces = last.0;
                 return fs::write(&file, &self.scene.traces)
                     .map_err(|error| format!("{}: {error}", file.display()));
-            } else if !self.record && started.elapsed() > ARRIVAL_DEADLINE {
+            } else if !self.record && started.elapsed() > DEADLINE {
                 return Err(format!(
                     "the page shows\n{shown}\nbut the lab shows\n{}",
                     last.0
                 ));
             }
             // To record anew, it must also be seen that nothing more comes.
-            let most = if self.record { QUIET } else { ARRIVAL_DEADLINE };
+            let most = if self.record { QUIET } else { DEADLINE };
             let _ = timeout(most, news.chunk()).await;
         }
     }
@@ -617,7 +613,7 @@ impl Reader {
         let varies = Regex::new(r#" data-(at|for)="\d+"| \(\d+\)"#).expect("a pattern");
         let normal = |text: &str| redact(&normal(&varies.replace_all(text, "")));
         self.scenes.push(name);
-        let most = if self.record { QUIET } else { ARRIVAL_DEADLINE };
+        let most = if self.record { QUIET } else { DEADLINE };
         loop {
             let (now, until) = {
                 let tape = tape.borrow_and_update();

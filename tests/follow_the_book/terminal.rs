@@ -10,6 +10,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 
 use super::reel::{Place, Tape, What, put};
+use crate::support::DEADLINE;
 
 /// Runs the typed lines as a shell does, one after the other until one fails. Writes the folder it ended in to a file. A service that is interrupted ends; the shell of a terminal does not. Its input ends when the program of the
 /// tests does, and then it kills its group of processes.
@@ -200,7 +201,7 @@ impl Drop for Terminal {
             return;
         };
         kill("-TERM", group);
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + DEADLINE;
         while kill("-0", group) && Instant::now() < deadline {
             let _ = running.child.try_wait();
         }

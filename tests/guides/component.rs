@@ -1,7 +1,6 @@
 //! The programs that the guides run beside the services: how they are started and stopped.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use lab::process;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
@@ -10,10 +9,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::support::DEADLINE;
 pub use crate::support::installed;
-
-/// The slowest, a backend in Python, takes a quarter of a minute on an idle machine.
-const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A component that runs until it is stopped, or dropped.
 pub struct Component {
@@ -80,6 +77,8 @@ impl Component {
 async fn read(output: impl AsyncRead + Unpin, lines: watch::Sender<Vec<String>>) {
     let mut output = BufReader::new(output).lines();
     while let Ok(Some(line)) = output.next_line().await {
+        // libtest shows this when the test fails.
+        println!("{line}");
         lines.send_modify(|lines| lines.push(line));
     }
 }

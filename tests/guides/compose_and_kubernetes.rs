@@ -651,7 +651,7 @@ async fn the_script_finds_the_one_trace_and_fails_on_a_torn_one() {
     let user = torn.get_mut("user-service").expect("a service");
     user.push(("OTEL_TRACES_SAMPLER".into(), "always_off".into()));
     for (environments, patience, code, says) in [
-        (whole, "30", 0, "one trace: {\"spans\":7"),
+        (whole, "120", 0, "one trace: {\"spans\":7"),
         (torn, "0", 1, "but got  {\"spans\""),
     ] {
         let store = Store::new(Limits::default());

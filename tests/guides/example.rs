@@ -151,9 +151,7 @@ pub async fn neighbor() -> (SocketAddr, UnboundedReceiver<HeaderMap>) {
 /// Waits for so many spans, of processes that do not say when they have sent the last; returns the traces, the earliest
 /// first.
 pub async fn arrived(store: &Store, spans: usize) -> Vec<Tree> {
-    let mut changes = store.changes();
-    let enough = changes.wait_for(|_| store.usage().spans >= spans);
-    within_reason(enough).await.expect("the store goes on");
+    support::arrived(store, spans).await;
     assert_eq!(store.usage().spans, spans);
     in_order(store.trees())
 }

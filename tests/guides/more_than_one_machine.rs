@@ -32,7 +32,7 @@ use super::collector::{collector, texts, yaml};
 use super::component::{Component, installed};
 use super::example::{Example, in_order, shapes};
 use crate::support::recording::{check, figures, folder};
-use crate::support::{Setup, WHOLE, client, free_port, refused, serve, shape, within_reason};
+use crate::support::{Setup, WHOLE, client, free_port, refused, serve, shape, until};
 
 fn setup() -> Setup {
     Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
@@ -140,16 +140,16 @@ async fn agent(program: &Path, kafka: &str, folder: &Path) -> (Component, Socket
     let agent = Component::start(command, "Starting Rotel").await;
     let http = http.parse().expect("an address");
     // It says so before it listens.
-    within_reason(async { while TcpStream::connect(http).await.is_err() {} }).await;
+    until(async || TcpStream::connect(http).await).await;
     (agent, http)
 }
 
-/// What a sampler reads that begins at the beginning, until it has all seven spans.
+/// Reads as a sampler does, from the beginning until it has all seven spans.
 async fn read(partition: &PartitionClient) -> Tree {
     let store = Store::new(Limits::default());
     let sampler = serve(receiver::routes(store.clone())).await;
     let mut offset = 0;
-    while store.usage().spans < 7 {
+    until(async || {
         let records = partition.fetch_records(offset, 1..1_000_000, 1_000).await;
         let (records, _) = records.expect("the broker answers");
         for record in records {
@@ -160,7 +160,12 @@ async fn read(partition: &PartitionClient) -> Tree {
                 .body(record.record.value.expect("a message"));
             assert_eq!(request.send().await.expect("an answer").status(), 200);
         }
-    }
+        match store.usage().spans {
+            7 => Ok(()),
+            _ => Err(format!("{offset} messages:\n{}", shapes(&store.trees()))),
+        }
+    })
+    .await;
     let [tree] = <[Tree; 1]>::try_from(store.trees()).expect("one trace");
     tree
 }
@@ -182,7 +187,7 @@ async fn spans_wait_in_kafka_for_who_reads_them_and_in_the_agent_for_kafka() {
     let system = setup().with_backend(otlp).start().await;
     assert_eq!(system.ask("user_1").await.status(), 200);
     system.stop().await;
-    let tree = within_reason(read(&partition)).await;
+    let tree = read(&partition).await;
     assert_eq!(shape(&tree), WHOLE);
 
     let system = setup().with_backend(otlp).start().await;
@@ -195,7 +200,7 @@ async fn spans_wait_in_kafka_for_who_reads_them_and_in_the_agent_for_kafka() {
         "{lines:#?}"
     );
     let (_running, partition) = broker(&kafka, &address).await;
-    let tree = within_reason(read(&partition)).await;
+    let tree = read(&partition).await;
     assert_eq!(shape(&tree), WHOLE);
 }
 

@@ -39,7 +39,8 @@ use super::phoenix;
 use super::tls::Tls;
 use crate::support::recording::{check, figures};
 use crate::support::{
-    FREE, Log, Setup, System, WHOLE, client, free_port, json_of, serve, within_reason,
+    FREE, Log, Setup, System, WHOLE, arrived, client, free_port, json_of, serve, until,
+    within_reason,
 };
 
 /// No key of anybody.
@@ -401,20 +402,13 @@ async fn rotel(http: u16, grpc: u16, to: SocketAddr, folder: &Path) -> Option<Co
     let rotel = Component::start(command, "Starting Rotel").await;
     // It says so before it listens.
     for port in [http, grpc] {
-        within_reason(async { while TcpStream::connect(local(port)).await.is_err() {} }).await;
+        until(async || TcpStream::connect(local(port)).await).await;
     }
     Some(rotel)
 }
 
 fn local(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
-}
-
-/// Waits until that many spans have arrived.
-async fn arrived(store: &Store, spans: usize) {
-    let mut changes = store.changes();
-    let all = changes.wait_for(|_| store.usage().spans >= spans);
-    within_reason(all).await.expect("the store is there");
 }
 
 #[tokio::test(flavor = "multi_thread")]

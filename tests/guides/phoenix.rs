@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use super::component::{Component, installed};
-use crate::support::{client, free_port, within_reason};
+use crate::support::{client, free_port, until};
 
 /// As its own program does, but for a collector of garbage that is at work for a third of the start. It lives for seconds.
 const SERVE: &str =
@@ -37,14 +37,13 @@ pub async fn start(address: SocketAddr, folder: &Path) -> Option<Component> {
 /// The spans of a project, when there are that many. Phoenix stores them after it has answered.
 pub async fn spans(address: SocketAddr, project: &str, count: usize) -> Vec<Span> {
     let url = format!("http://{address}/v1/projects/{project}/spans/otlpv1?limit=1000");
-    within_reason(async {
-        loop {
-            let answer = client().get(&url).send().await.expect("an answer");
-            let answer: Value = answer.json().await.unwrap_or_default();
-            let spans = list(&answer["data"]);
-            if spans.len() >= count {
-                return spans.iter().map(span_of).collect();
-            }
+    until(async || {
+        let answer = client().get(&url).send().await.expect("an answer");
+        let answer: Value = answer.json().await.unwrap_or_default();
+        let spans = list(&answer["data"]);
+        match spans.len() >= count {
+            true => Ok(spans.iter().map(span_of).collect()),
+            false => Err(answer),
         }
     })
     .await

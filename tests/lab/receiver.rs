@@ -9,7 +9,7 @@ use crate::support;
 use crate::support::in_process::{
     JSON, Lab, PROTOBUF, attribute, json_body, protobuf, span, trace_path,
 };
-use crate::support::{client, serve, within_reason};
+use crate::support::{client, serve, until};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use lab::listen::{self, Names};
@@ -398,7 +398,11 @@ async fn a_connection_too_many_is_answered_429_until_another_is_closed() {
     assert!(reason.contains("--max-connections"), "{reason}");
     drop(first);
     // The lab sees the end of the first when it gets to it.
-    within_reason(async { while ask().await.0 == 429 {} }).await;
+    until(async || match ask().await {
+        (429, reason) => Err(reason),
+        _ => Ok(()),
+    })
+    .await;
 }
 
 /// Every route that takes a body, with bodies that were right before somebody changed them. None may end the lab, and

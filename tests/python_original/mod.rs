@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use crate::support;
-use crate::support::{client, recording, skipped, within_reason};
+use crate::support::{arrived, client, recording, skipped, within_reason};
 use axum::routing::post;
 use axum::{Json, Router};
 use lab::diagnose::{Rule, diagnose};
@@ -104,7 +104,12 @@ impl Original {
                 said.push_str(&(line + "\n"));
             };
             ports.push((port, free));
-            tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+            tokio::spawn(async move {
+                while let Ok(Some(line)) = log.next_line().await {
+                    // libtest shows this when the test fails.
+                    println!("{name} | {line}");
+                }
+            });
             services.push(child);
         }
         Original {
@@ -133,12 +138,7 @@ impl Original {
 
     /// Waits for so many spans, and returns their trees, the earliest first.
     async fn trees(&self, spans: usize) -> Vec<Tree> {
-        let mut changes = self.store.changes();
-        while self.store.usage().spans < spans {
-            within_reason(changes.changed())
-                .await
-                .expect("the store goes on");
-        }
+        arrived(&self.store, spans).await;
         let mut trees = self.store.trees();
         trees.sort_by_key(|tree| tree.start);
         trees

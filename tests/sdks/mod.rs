@@ -237,6 +237,7 @@ async fn gos_sdk_joins_a_trace_and_is_shown() {
     let mut log = BufReader::new(caddy.stderr.take().expect("an output")).lines();
     let started = async {
         while let Some(line) = log.next_line().await.expect("text") {
+            println!("{line}");
             if line.contains("serving initial configuration") {
                 return;
             }
@@ -244,7 +245,11 @@ async fn gos_sdk_joins_a_trace_and_is_shown() {
         panic!("Caddy ended");
     };
     within_reason(started).await;
-    tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = log.next_line().await {
+            println!("{line}");
+        }
+    });
 
     let (trace, parent) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
     let request = client().get(format!("http://127.0.0.1:{port}/"));
@@ -329,6 +334,7 @@ impl JaegerClient {
                 .await
                 .expect("text")
                 .expect("an answer");
+            println!("{line}");
             let message: Value = serde_json::from_str(&line).expect("JSON");
             if message["id"] == self.calls {
                 return message["result"].clone();

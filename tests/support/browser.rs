@@ -88,6 +88,9 @@ impl Driver {
     }
 }
 
+/// How long a test waits for what surely happens on a page.
+const DEADLINE: Duration = Duration::from_secs(120);
+
 /// The keys that have no letter (WebDriver, "Keyboard actions").
 pub mod key {
     pub const ESCAPE: &str = "\u{e00c}";
@@ -154,6 +157,7 @@ impl Browser {
         let wanted = json!({ "alwaysMatch": {
             "goog:chromeOptions": options,
             "goog:loggingPrefs": { "browser": "ALL" },
+            "timeouts": { "script": 2 * DEADLINE.as_millis() as u64 },
         } });
         let session = self.post("", json!({ "capabilities": wanted })).await;
         let id = session["sessionId"].as_str().expect("a session");
@@ -224,7 +228,7 @@ impl Browser {
 
     /// Waits until the browser has gone to an address that contains `part`. A script that waits would go with its page.
     pub async fn arrives_at(&self, part: &str) {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + DEADLINE;
         loop {
             let url = self.command(Method::GET, "/url", None).await;
             if url.as_str().is_some_and(|url| url.contains(part)) {
@@ -266,10 +270,11 @@ impl Browser {
     /// Waits until a script's value is what is expected.
     pub async fn wait_for(&self, script: &str, expected: Value) {
         // In the browser, a frame at a time: nothing here asks again and again.
-        let expression = expected.to_string();
+        let (expression, most) = (expected.to_string(), DEADLINE.as_millis());
         let until = format!(
             "let last;
-             for (let frame = 0; frame < 600; frame++) {{
+             const began = performance.now();
+             while (performance.now() - began < {most}) {{
                last = await (async () => {{ {script} }})();
                if (JSON.stringify(last) === {expression:?}) break;
                await new Promise(requestAnimationFrame);

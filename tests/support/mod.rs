@@ -5,7 +5,9 @@ pub mod in_process;
 pub mod recording;
 pub mod skips;
 
+use std::fmt::Display;
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -189,7 +191,12 @@ pub struct Log(Arc<watch::Sender<Vec<String>>>);
 impl Log {
     pub fn sink(&self) -> impl Fn(&'static str, &str) + Send + 'static {
         let lines = Arc::clone(&self.0);
-        move |name, line| lines.send_modify(|lines| lines.push(format!("{name} | {line}")))
+        move |name, line| {
+            let line = format!("{name} | {line}");
+            // libtest shows this when the test fails.
+            println!("{line}");
+            lines.send_modify(|lines| lines.push(line));
+        }
     }
 
     pub fn lines(&self) -> Vec<String> {
@@ -208,7 +215,9 @@ impl Log {
         let mut lines = self.0.subscribe();
         // Borrowing the lines again in here would deadlock with a task that is about to add one.
         let logged = lines.wait_for(|lines| lines.iter().any(is_of(service, text)));
-        within_reason(logged).await.expect("the log goes on");
+        let logged = tokio::time::timeout(DEADLINE, logged).await;
+        let come = logged.is_ok_and(|logged| logged.is_ok());
+        assert!(come, "{service} did not log {text:?}");
     }
 }
 
@@ -218,22 +227,57 @@ fn is_of(service: &str, text: &str) -> impl Fn(&String) -> bool {
     move |line| line.starts_with(&prefix) && line.contains(text)
 }
 
-/// Waits for something that surely comes: the end of the deadline is a failure, and never what a test waits for.
-pub async fn within_reason<F: Future>(event: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(30), event)
-        .await
-        .expect("it happens in time")
+/// How long a test waits for something that surely comes. It is generous, for a machine that is busy with other work: when
+/// it ends, the test fails.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Waits for something that surely comes. See [`until`] and [`arrived`] for what can tell how far it has come.
+#[track_caller]
+pub fn within_reason<F: Future>(event: F) -> impl Future<Output = F::Output> {
+    let caller = Location::caller();
+    async move {
+        let came = tokio::time::timeout(DEADLINE, event).await;
+        came.unwrap_or_else(|_| panic!("{caller}: it did not happen within {DEADLINE:?}"))
+    }
 }
 
-/// Waits until `is` says so. It is asked at a pace that leaves the processor to what is waited for.
-pub async fn until(mut is: impl AsyncFnMut() -> bool) {
-    let mut pace = tokio::time::interval(Duration::from_millis(5));
-    within_reason(async {
-        while !is().await {
-            pace.tick().await;
-        }
-    })
-    .await;
+/// Looks again and again, until that returns `Ok`; at a pace that leaves the processor to what is waited for. When time is
+/// up, the test fails with the last `Err`: what there was instead.
+#[track_caller]
+pub fn until<T, S: Display>(look: impl AsyncFnMut() -> Result<T, S>) -> impl Future<Output = T> {
+    until_after(DEADLINE, look)
+}
+
+#[track_caller]
+fn until_after<T, S: Display>(
+    deadline: Duration,
+    mut look: impl AsyncFnMut() -> Result<T, S>,
+) -> impl Future<Output = T> {
+    let caller = Location::caller();
+    async move {
+        let mut pace = tokio::time::interval(Duration::from_millis(5));
+        let mut seen = "nothing".to_owned();
+        let came = tokio::time::timeout(deadline, async {
+            loop {
+                match look().await {
+                    Ok(came) => break came,
+                    Err(instead) => seen = instead.to_string(),
+                }
+                pace.tick().await;
+            }
+        });
+        let came = came.await;
+        came.unwrap_or_else(|_| panic!("{caller}: after {deadline:?} there was only: {seen}"))
+    }
+}
+
+/// Waits until a store has `spans` spans.
+pub async fn arrived(store: &Store, spans: usize) {
+    let mut changes = store.changes();
+    let enough = changes.wait_for(|_| store.usage().spans >= spans);
+    let came = tokio::time::timeout(DEADLINE, enough).await.is_ok();
+    let shapes: Vec<String> = store.trees().iter().map(shape).collect();
+    assert!(came, "not {spans} spans, but:\n{}", shapes.join("\n"));
 }
 
 /// The spans, exchanges and log lines of services that have stopped.
@@ -446,4 +490,10 @@ pub fn span<'a>(tree: &'a Tree, name: &str, kind: SpanKind) -> &'a Span {
     &found
         .unwrap_or_else(|| panic!("no span {name} {kind} in:\n{}", shape(tree)))
         .span
+}
+
+#[tokio::test]
+#[should_panic(expected = "after 1ms there was only: 2 of 3")]
+async fn a_wait_that_runs_out_says_what_there_was() {
+    until_after(Duration::from_millis(1), async || Err::<(), _>("2 of 3")).await;
 }
