@@ -760,7 +760,11 @@ async fn stopping_loses_no_span_of_a_request_that_is_under_way() {
 
     kill("-TERM", &course.child.id().expect("it runs").to_string());
     // The gateway takes no more requests: it is stopping, or it was left alone with a lab that has gone.
-    support::until(async || client().get(&health).send().await.is_err()).await;
+    until(async || match client().get(&health).send().await {
+        Ok(answer) => Err(format!("the gateway still answers {}", answer.status())),
+        Err(_) => Ok(()),
+    })
+    .await;
     held_back.add_permits(1);
     let answer = under_way.await.expect("no panic").expect("an answer");
     assert_eq!(answer.status(), 200);

@@ -3,13 +3,12 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::support;
 use crate::support::in_process::{
     JSON, Lab, PROTOBUF, attribute, json_body, protobuf, span, trace_path,
 };
-use crate::support::{client, serve, until};
+use crate::support::{DEADLINE, client, serve, until};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use lab::listen::{self, Names};
@@ -748,8 +747,8 @@ async fn a_slow_disk_holds_up_no_page_while_grpc_saves() {
 
     let (answered, go_on) = std::sync::mpsc::channel();
     let disk = std::thread::spawn(move || {
-        // Without an answer the disk goes on too, so that a failure is told.
-        let _ = go_on.recv_timeout(Duration::from_secs(30));
+        // Without an answer the disk goes on too, so that the test can fail.
+        let _ = go_on.recv_timeout(DEADLINE / 2);
         disk.read_until(b'\n', &mut Vec::new()).expect("a line");
     });
     let order = std::cell::RefCell::new(Vec::new());
@@ -763,12 +762,7 @@ async fn a_slow_disk_holds_up_no_page_while_grpc_saves() {
     };
     let page = async {
         // The span is shown before it is saved.
-        within_reason(async {
-            while lab.spans() == 0 {
-                tokio::task::yield_now().await
-            }
-        })
-        .await;
+        support::arrived(&lab.store, 1).await;
         assert_eq!(lab.get("/traces").await.0, 200);
         order.borrow_mut().push("page");
         answered.send(()).expect("the disk waits");
