@@ -125,10 +125,11 @@ impl Store {
         }
         inner.evict();
         drop(inner);
+        // The pages need not wait for the disk.
+        self.changed.send_modify(|version| *version += 1);
         if let Some(recorder) = &self.recorder {
             recorder.record(new.iter().map(AsRef::as_ref));
         }
-        self.changed.send_modify(|version| *version += 1);
     }
 
     /// The spans of one trace, in order of arrival.
