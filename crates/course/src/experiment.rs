@@ -126,7 +126,7 @@ impl Experiment {
         Ok(traceparent.trace_id)
     }
 
-    /// Waits until the spans of the request have arrived, at most five seconds, and returns its case.
+    /// Waits at most five seconds for the spans of the request. Returns its case.
     ///
     /// # Errors
     /// Fails when the store has already dropped the trace.

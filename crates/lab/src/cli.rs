@@ -29,7 +29,7 @@ pub struct Options {
         help_heading = "Addresses"
     )]
     site: SocketAddr,
-    /// The address to receive spans at over OTLP/HTTP.
+    /// The address that receives spans over OTLP/HTTP.
     #[arg(
         long,
         env = "LAB_OTLP",
@@ -39,7 +39,7 @@ pub struct Options {
         help_heading = "Addresses"
     )]
     otlp: SocketAddr,
-    /// The address to receive spans at over OTLP/gRPC.
+    /// The address that receives spans over OTLP/gRPC.
     #[arg(
         long,
         env = "LAB_GRPC",

@@ -42,7 +42,7 @@ pub fn routes(store: Store) -> Router {
         .with_state(store)
 }
 
-/// Reads the whole request, as an exporter expects, and returns success.
+/// Reads the whole request, as an exporter expects. Returns success.
 async fn accept_and_drop(headers: HeaderMap, _body: Bytes) -> Response {
     match Encoding::of(&headers) {
         Some(encoding) => encoding.success(None),

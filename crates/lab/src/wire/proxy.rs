@@ -75,7 +75,7 @@ async fn connection(wire: Wire, hop: Hop, client: TcpStream, target: SocketAddr)
     }
 }
 
-/// The reason why no more requests are forwarded.
+/// The reason why the proxy stopped forwarding requests.
 enum End {
     /// A fault has cut the connection. No more bytes may pass.
     Cut,
@@ -115,8 +115,8 @@ impl Forwarder {
         Ok(End::Closed)
     }
 
-    /// Forwards one request or answers it, depending on the fault of the hop. Returns `Some` when no more requests can be
-    /// forwarded after it.
+    /// Forwards one request or answers it, depending on the fault of the hop. Returns `Some` when it was the last
+    /// request that can be forwarded.
     async fn pass_request(&mut self, head: Head) -> io::Result<Option<End>> {
         let Head {
             bytes,
