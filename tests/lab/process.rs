@@ -532,11 +532,11 @@ async fn a_hop_is_broken_and_diagnosed_from_the_terminal() {
     for (arguments, reason) in [
         (
             &["break", "nowhere", "cut"][..],
-            "there is no hop \"nowhere\": there are client-gateway",
+            "unknown hop \"nowhere\": use one of client-gateway",
         ),
         (
             &["break", "user-llm", "burn"],
-            "there is no fault \"burn\": there are drop-traceparent",
+            "unknown fault \"burn\": use one of drop-traceparent",
         ),
         (&["break", "user-llm"], "which fault?"),
         (&["diagnose", "typo.json"], "there is no file typo.json"),

@@ -11,7 +11,7 @@ use crate::support::in_process::{
 use crate::support::{DEADLINE, client, serve, until};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
-use lab::listen::{self, Names};
+use lab::listen::{self, AllowedHosts};
 use lab::otlp::{self, Rejected, SPANS_LIMIT};
 use lab::session::Recorder;
 use lab::span::{DEPTH_LIMIT, Flaw, SpanKind, Status, TEXT_LIMIT, Unfit};
@@ -373,7 +373,7 @@ async fn a_connection_too_many_is_answered_429_until_another_is_closed() {
     tokio::spawn(listen::serve(
         listener,
         1,
-        Names::Any,
+        AllowedHosts::Any,
         receiver::routes(store),
         std::future::pending(),
     ));

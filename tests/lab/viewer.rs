@@ -474,7 +474,7 @@ async fn a_part_of_a_trace_is_shown_alone() {
         .get(&format!("{}?span=0000000000000009", trace_path(1)))
         .await;
     assert!(
-        page.contains("There is no span <code>0000000000000009</code>"),
+        page.contains("This trace has no span <code>0000000000000009</code>"),
         "{page}"
     );
 }

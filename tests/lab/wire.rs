@@ -541,7 +541,7 @@ async fn the_page_and_the_terminal_set_faults_and_no_other_site_does() {
 
     let (status, problem) = set("/wire/gateway-user", &[json], r#"{"fault":"burn"}"#).await;
     assert_eq!(status, 404);
-    assert!(problem.contains("there is no fault \"burn\""), "{problem}");
+    assert!(problem.contains("unknown fault \"burn\""), "{problem}");
     assert_eq!(set("/wire/nowhere", &[json], drop).await.0, 404);
     for foreign in [
         ("origin", "http://evil.example"),

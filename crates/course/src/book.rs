@@ -1,4 +1,4 @@
-//! Builds the book with mdBook as a library, so that a reader needs no mdBook to read it.
+//! Builds the book with mdBook as a library, so that readers don't have to install mdBook.
 
 use std::path::{Path, PathBuf};
 
@@ -9,36 +9,36 @@ use mdbook_html::HtmlHandlebars;
 
 use crate::publish::{self, Home};
 
-/// Builds the HTML of the book below `root` in the folder `to`, and returns where its pages are. Other renderers
-/// of `book.toml` are left out: they are checks.
+/// Builds the HTML of the book whose `book.toml` is in `root` below the folder `to`. Returns the folder of the pages. The
+/// other renderers in `book.toml` don't run: they are checks.
 ///
 /// # Errors
-/// When the book cannot be read or built.
+/// Fails when the book cannot be read or built.
 pub fn build(root: &Path, to: &Path) -> anyhow::Result<PathBuf> {
     publish(root, to, &Home::default())
 }
 
-/// The same, for a place of its own on the web.
+/// Builds the book like [`build`], with links and metadata for the site at `home`.
 ///
 /// # Errors
-/// When the book cannot be read or built, or its pages cannot be finished.
+/// Fails when the book cannot be read or built, or its pages cannot be finished.
 pub fn publish(root: &Path, to: &Path, home: &Home) -> anyhow::Result<PathBuf> {
     html(root, to, home).with_context(|| format!("the book at {} does not build", root.display()))
 }
 
 /// A page of the book, in Markdown.
 pub struct Page {
-    /// Relative to the folder of `book.toml`.
+    /// The path relative to the folder of `book.toml`.
     pub path: PathBuf,
     pub source: String,
-    /// The source with every include in its place.
+    /// The source after mdBook has expanded its includes.
     pub expanded: String,
 }
 
-/// The pages of the book below `root`, in its order.
+/// Returns the pages of the book below `root`, in the order of its table of contents.
 ///
 /// # Errors
-/// When the book cannot be read.
+/// Fails when the book cannot be read.
 pub fn pages(root: &Path) -> anyhow::Result<Vec<Page>> {
     let book = load(root, None, &Home::default())?;
     let (expanded, _) = book.preprocess_book(&HtmlHandlebars::new())?;

@@ -1,6 +1,6 @@
-//! `check STEP`: has a step of the tutorial left the trace that it should, and if not, what is missing?
+//! The command `check STEP`: checks that a step of the tutorial left the expected trace and reports what is missing.
 //!
-//! The lab answers for the steps that leave traces. The last step is a test of the reader's own: [`project()`] runs it.
+//! The lab checks the steps that leave traces. In the last step, readers write a test of their own, which [`project()`] runs.
 
 mod project;
 
@@ -28,10 +28,10 @@ use lab::tree::{Row, Tree};
 use project::INJECT;
 pub use project::{project, set_up};
 
-/// How long a check waits for spans: a service exports every five seconds unless told otherwise.
-const PATIENCE: Duration = Duration::from_secs(6);
+/// How long a check waits for spans. By default, a service exports every five seconds.
+const SPAN_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// The step that a reader has finished.
+/// A step of the tutorial that a reader can check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Step {
     SetUp,
@@ -47,10 +47,10 @@ pub enum Step {
     KeepItWhole,
 }
 
-/// A span that must be there, and what must be below it. `chat` stands for `chat MODEL`.
+/// A span that must exist, with the spans that must be its children. The name `chat` matches any `chat MODEL`.
 struct Expected {
     name: &'static str,
-    /// The kinds that it may have.
+    /// The kinds that the span may have.
     kinds: &'static [SpanKind],
     service: &'static str,
     below: &'static [Expected],
@@ -101,13 +101,13 @@ static API_GATEWAY: Expected = Expected {
 };
 
 impl Expected {
-    fn is(&self, span: &Span) -> bool {
+    fn matches(&self, span: &Span) -> bool {
         let name = span.name();
         let named = name == self.name || (self.name == "chat" && name.starts_with("chat "));
         named && span.service() == self.service && self.kinds.contains(&span.kind())
     }
 
-    fn words(&self) -> String {
+    fn description(&self) -> String {
         let Expected {
             name,
             kinds,
@@ -118,7 +118,7 @@ impl Expected {
         format!("`{name}` ({}, {service})", kinds.join(" or "))
     }
 
-    /// What is wrong with the answer of `row`, or with what is below it.
+    /// Describes what is wrong with the status of `row` or with its children. Returns `None` when nothing is.
     fn problem(&self, row: &Row, tree: &Tree, all: &[Tree]) -> Option<String> {
         let status = row.span.attribute("http.response.status_code");
         if let Some(status) = status.filter(|status| status != "200") {
@@ -128,35 +128,34 @@ impl Expected {
             };
             return Some(format!(
                 "{} was answered {status}. {hint} Then send the request again",
-                self.words()
+                self.description()
             ));
         }
         self.below.iter().find_map(|expected| {
-            let child = tree
-                .rows
-                .iter()
-                .find(|below| below.span.parent == Some(row.span.id) && expected.is(&below.span));
+            let child = tree.rows.iter().find(|below| {
+                below.span.parent == Some(row.span.id) && expected.matches(&below.span)
+            });
             match child {
                 Some(child) => expected.problem(child, tree, all),
                 None => Some(format!(
                     "below {} there is no {}: {}",
-                    self.words(),
-                    expected.words(),
-                    expected.whereabouts(row, tree, all)
+                    self.description(),
+                    expected.description(),
+                    expected.explain_absence(row, tree, all)
                 )),
             }
         })
     }
 
-    /// Where the span is, if it is anywhere but below `row`, where it should be.
-    fn whereabouts(&self, row: &Row, tree: &Tree, all: &[Tree]) -> String {
-        if tree.rows.iter().any(|row| self.is(&row.span)) {
+    /// Explains why this span isn't a child of `row`: it is elsewhere, or it hasn't arrived.
+    fn explain_absence(&self, row: &Row, tree: &Tree, all: &[Tree]) -> String {
+        if tree.rows.iter().any(|row| self.matches(&row.span)) {
             return "it is in this trace, below another span".to_owned();
         }
-        // Not one of an earlier request.
+        // Ignore the spans of earlier requests.
         let since = row.span.start();
-        let is_here = |row: &Row| self.is(&row.span) && row.span.start() >= since;
-        let elsewhere = all.iter().find(|other| other.rows.iter().any(is_here));
+        let is_found = |row: &Row| self.matches(&row.span) && row.span.start() >= since;
+        let elsewhere = all.iter().find(|other| other.rows.iter().any(is_found));
         match elsewhere {
             Some(other) => format!(
                 "the newest one is in another trace, {}. Does src/outgoing.rs inject the context?",
@@ -169,25 +168,29 @@ impl Expected {
         }
     }
 
-    /// The trace of the newest request that is right; else what is wrong with the newest one. A trace may have several
-    /// requests in it: the tutorial's `traceparent` is the same each time.
+    /// Finds the trace of the newest request that has this span with all its children. A trace may contain several
+    /// requests, because the tutorial sends the same `traceparent` each time. `root` says whether the span must be a root
+    /// or must have a parent.
+    ///
+    /// # Errors
+    /// Describes what is wrong with the newest request.
     fn search<'a>(&self, all: &'a [Tree], root: bool) -> Result<&'a Tree, String> {
         let found = all
             .iter()
             .flat_map(|tree| tree.rows.iter().map(move |row| (tree, row)));
-        let mut found: Vec<_> = found.filter(|(_, row)| self.is(&row.span)).collect();
+        let mut found: Vec<_> = found.filter(|(_, row)| self.matches(&row.span)).collect();
         found.sort_by_key(|(_, row)| Reverse(row.span.start()));
         let mut newest_problem = None;
         for (tree, row) in found {
             let misplaced = match (root, row.span.parent.is_none()) {
                 (true, false) => Some(format!(
                     "{} has a parent: send the request without a `traceparent`",
-                    self.words()
+                    self.description()
                 )),
                 (false, true) => Some(format!(
                     "{} has no parent: no `traceparent` arrived that could be read. Send the request with its \
                      `traceparent`",
-                    self.words()
+                    self.description()
                 )),
                 _ => None,
             };
@@ -201,37 +204,37 @@ impl Expected {
         Err(newest_problem.unwrap_or_else(|| {
             format!(
                 "no {} has arrived since the lab was started. Does {} run, and did you send the request of this step?",
-                self.words(),
+                self.description(),
                 self.service
             )
         }))
     }
 }
 
-/// Whether a step has left what it should: the answer of `/check/{step}`, in JSON.
+/// The result of a check. `/check/{step}` returns it as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
-    /// What the step has left, in one sentence.
+    /// One sentence about the trace that the step left.
     Passed(String),
     NotYet {
-        /// What is missing, a sentence each.
+        /// One sentence for each thing that is missing.
         missing: Vec<String>,
-        /// What the rules of `diagnose` find in the newest request, each with the line of the tutorial's code to look at.
+        /// The findings of `diagnose` in the newest request, each with a line of the tutorial's code to look at.
         why: Vec<String>,
     },
 }
 
 impl Verdict {
-    fn missing(what: String) -> Self {
+    fn missing(problem: String) -> Self {
         Verdict::NotYet {
-            missing: vec![what],
+            missing: vec![problem],
             why: Vec::new(),
         }
     }
 }
 
-/// As the command prints it: one line for each sentence.
+/// Writes one line for each sentence, as the command prints them.
 impl Display for Verdict {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -246,22 +249,22 @@ impl Display for Verdict {
     }
 }
 
-/// What the lab says of `step`, given all traces, the newest first; `otlp` is where it takes spans.
+/// Checks `step` against `all` traces, the newest first. `otlp` is the address of the OTLP receiver.
 pub fn verdict(step: Step, all: &[Tree], otlp: SocketAddr) -> Verdict {
-    match judged(step, all, otlp) {
+    match check_step(step, all, otlp) {
         Ok(found) => Verdict::Passed(found),
         Err(missing) => Verdict::NotYet {
             missing,
             why: match step {
                 Step::KeepItWhole => Vec::new(),
-                _ => why(all),
+                _ => explain_newest(all),
             },
         },
     }
 }
 
-/// What the rules find in the newest request.
-fn why(all: &[Tree]) -> Vec<String> {
+/// Explains the findings of `diagnose` in the newest request, one sentence for each.
+fn explain_newest(all: &[Tree]) -> Vec<String> {
     let Some(newest) = all.iter().max_by_key(|tree| tree.start) else {
         return Vec::new();
     };
@@ -279,7 +282,8 @@ fn why(all: &[Tree]) -> Vec<String> {
     reasons.collect()
 }
 
-/// The line of the tutorial's code that a finding is about, and its file below `src`.
+/// Returns the line of the tutorial's code that a finding is about, and its file below `src`. `None` when the tutorial has
+/// no such line.
 pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
     match evidence {
         Evidence::HeaderDropped { .. }
@@ -311,7 +315,7 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
             SpanKind::Server => Some((".with_kind(SpanKind::Server)", "incoming.rs")),
             _ => Some((".with_kind(SpanKind::Client)", "outgoing.rs")),
         },
-        // The tutorial's caller is curl, whose spans nobody has; and the tutorial has no line for the others.
+        // The tutorial's caller is curl, which exports no spans. For the other findings the tutorial has no line.
         Evidence::NothingArrived { .. }
         | Evidence::HeaderUnsampled
         | Evidence::FlagNotSet { .. }
@@ -323,11 +327,11 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// What the step has left.
+/// Returns one sentence about the trace that the step left.
 ///
 /// # Errors
-/// What is missing, a sentence each.
-fn judged(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, Vec<String>> {
+/// Returns one sentence for each thing that is missing.
+fn check_step(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, Vec<String>> {
     let one = |missing: String| vec![missing];
     match step {
         Step::SetUp => Ok(format!("the lab takes spans at http://{otlp}")),
@@ -335,16 +339,19 @@ fn judged(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, Vec<Stri
             let tree = LLM_SERVICE.search(all, false).map_err(one)?;
             Ok(format!("llm-service joined the trace {}", tree.trace_id))
         }
-        Step::UserService => USER_SERVICE.search(all, false).map(counted).map_err(one),
-        Step::ApiGateway => API_GATEWAY.search(all, true).map(counted).map_err(one),
-        Step::BreakIt => broken_and_repaired(all),
+        Step::UserService => USER_SERVICE
+            .search(all, false)
+            .map(count_spans)
+            .map_err(one),
+        Step::ApiGateway => API_GATEWAY.search(all, true).map(count_spans).map_err(one),
+        Step::BreakIt => check_broken_requests(all),
         Step::KeepItWhole => Err(one(
             "this step leaves no trace: it is checked in its folder".to_owned(),
         )),
     }
 }
 
-fn counted(tree: &Tree) -> String {
+fn count_spans(tree: &Tree) -> String {
     let (spans, services) = (tree.rows.len(), tree.services().len());
     format!(
         "{spans} spans from {services} services are one trace, {}",
@@ -352,9 +359,9 @@ fn counted(tree: &Tree) -> String {
     )
 }
 
-/// Three broken requests, and a whole one after them.
-fn broken_and_repaired(all: &[Tree]) -> Result<String, Vec<String>> {
-    let row = |tree: &Tree, service: &str, kind: SpanKind, attribute: &str, value: &str| {
+/// Checks that three requests failed in the three ways of step 4 and that the newest request is in one piece again.
+fn check_broken_requests(all: &[Tree]) -> Result<String, Vec<String>> {
+    let has_span = |tree: &Tree, service: &str, kind: SpanKind, attribute: &str, value: &str| {
         tree.rows.iter().any(|row| {
             row.span.service() == service
                 && row.span.kind() == kind
@@ -363,7 +370,7 @@ fn broken_and_repaired(all: &[Tree]) -> Result<String, Vec<String>> {
     };
     let status = "http.response.status_code";
     let unreachable = |tree: &Tree| {
-        row(
+        has_span(
             tree,
             "user-service",
             SpanKind::Client,
@@ -371,7 +378,7 @@ fn broken_and_repaired(all: &[Tree]) -> Result<String, Vec<String>> {
             "unreachable",
         )
     };
-    let refused = |tree: &Tree| row(tree, "api-gateway", SpanKind::Server, status, "403");
+    let refused = |tree: &Tree| has_span(tree, "api-gateway", SpanKind::Server, status, "403");
     let mut missing = Vec::new();
     if !all.iter().any(unreachable) {
         missing.push("no request met a stopped llm-service".to_owned());
@@ -379,16 +386,16 @@ fn broken_and_repaired(all: &[Tree]) -> Result<String, Vec<String>> {
     if !all.iter().any(refused) {
         missing.push("no request came from an unknown user".to_owned());
     }
-    if !all.iter().any(|tree| has_lost_a_piece(tree, all)) {
+    if !all.iter().any(|tree| is_split(tree, all)) {
         missing.push("no request has fallen apart into several traces".to_owned());
     }
     let newest = all
         .iter()
-        .position(|tree| tree.rows.iter().any(|row| API_GATEWAY.is(&row.span)));
+        .position(|tree| tree.rows.iter().any(|row| API_GATEWAY.matches(&row.span)));
     match newest.map(|index| API_GATEWAY.search(&all[index..=index], true)) {
         Some(Ok(_)) => {}
         Some(Err(problem)) => missing.push(format!(
-            "the newest request is not whole: {problem}. When it is mended, send one more"
+            "the newest request is not whole: {problem}. Fix that and send another one"
         )),
         None => missing.push("no request has come through api-gateway".to_owned()),
     }
@@ -402,8 +409,8 @@ fn broken_and_repaired(all: &[Tree]) -> Result<String, Vec<String>> {
     }
 }
 
-/// Whether a call of `tree` was answered 200, and its other end began a trace of its own meanwhile.
-fn has_lost_a_piece(tree: &Tree, all: &[Tree]) -> bool {
+/// Returns whether a call in `tree` was answered 200 while the called service started a separate trace for it.
+fn is_split(tree: &Tree, all: &[Tree]) -> bool {
     tree.rows.iter().any(|row| {
         let call = &row.span;
         let answered = call.attribute("http.response.status_code").as_deref() == Some("200");
@@ -424,7 +431,8 @@ fn has_lost_a_piece(tree: &Tree, all: &[Tree]) -> bool {
     })
 }
 
-/// `/check/{step}`: a [`Verdict`], with the status 200 where the step has passed, and 409 where something is missing.
+/// Serves `/check/{step}`, which returns a [`Verdict`] with status 200 when the step has passed and 409 when something is
+/// missing.
 pub fn routes(store: Store, otlp: SocketAddr) -> Router {
     Router::new()
         .route("/check/{step}", get(answer))
@@ -439,9 +447,9 @@ async fn answer(
         return (StatusCode::NOT_FOUND, "there is no such step\n").into_response();
     };
     let mut changes = store.changes();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + SPAN_TIMEOUT;
     loop {
-        if let Ok(found) = judged(step, &store.trees(), otlp) {
+        if let Ok(found) = check_step(step, &store.trees(), otlp) {
             return Json(Verdict::Passed(found)).into_response();
         }
         let waited = timeout_at(deadline, changes.changed()).await;
@@ -459,12 +467,12 @@ async fn answer(
 /// Asks the lab at `site` whether `step` is done.
 ///
 /// # Errors
-/// When no lab answers.
+/// Fails when no lab answers.
 pub async fn ask(site: &str, step: Step) -> anyhow::Result<Verdict> {
     let name = step.to_possible_value().context("every step has a name")?;
     let client = reqwest::Client::builder()
         .no_proxy()
-        .timeout(5 * PATIENCE)
+        .timeout(5 * SPAN_TIMEOUT)
         .build()?;
     let url = format!("http://{site}/check/{}", name.get_name());
     let response = client.get(url).send().await.with_context(|| {

@@ -1,4 +1,4 @@
-//! The fault lab of the book: one request through the three services, with a fault on one hop.
+//! The fault lab of the book: sends one request through the three services with a fault on one hop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,12 +34,12 @@ use lab::{guard, request, viewer};
 use crate::hops::{self, HOPS};
 
 /// How long the spans of a request may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SPAN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Who the client says it is.
+/// The `service.name` of the client.
 const SERVICE: &str = "fault-lab";
 
-/// What the client sends besides its `traceparent`.
+/// The headers that the client sends in addition to `traceparent`.
 const TRACESTATE: &str = "client=fault-lab";
 const BAGGAGE: &str = "session.id=42";
 
@@ -51,11 +51,11 @@ pub struct Experiment {
 }
 
 impl Experiment {
-    /// Sends one request to `gateway`, as a client that is traced itself: its CLIENT span is added to `store`. The
-    /// faults that are set do not count meanwhile. Returns the id of the client's trace.
+    /// Sends one request to `gateway` and adds a CLIENT span for it to `store`, as a traced client would. Until the answer
+    /// arrives, this experiment's fault replaces all faults that are set. Returns the id of the client's trace.
     ///
     /// # Errors
-    /// When no request can be made.
+    /// Fails when the HTTP client or the span can't be created. A request that fails is an error on the span.
     pub async fn send(
         self,
         gateway: SocketAddr,
@@ -74,11 +74,11 @@ impl Experiment {
             .header("tracestate", TRACESTATE)
             .header("baggage", BAGGAGE);
 
-        let set = wire.only(self.hop, self.fault).await;
+        let guard = wire.begin_experiment(self.hop, self.fault).await;
         let start = now();
         let answer = request.send().await;
         let end = now();
-        drop(set);
+        drop(guard);
 
         let mut attributes = vec![
             text("http.request.method", "POST"),
@@ -126,19 +126,19 @@ impl Experiment {
         Ok(traceparent.trace_id)
     }
 
-    /// Waits until the spans of the request are there, and returns its case.
+    /// Waits at most five seconds for the spans of the request. Returns its case.
     ///
     /// # Errors
-    /// When it has gone from the store already.
-    pub async fn settled(id: TraceId, list: &List, wire: &Wire) -> anyhow::Result<Case> {
+    /// Fails when the store has already dropped the trace.
+    pub async fn wait_for_case(id: TraceId, list: &List, wire: &Wire) -> anyhow::Result<Case> {
         let mut changes = list.store.changes();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + SPAN_TIMEOUT;
         loop {
             let case = request::case(list, wire, id).context("its trace is not here any more")?;
             let complete = case.wire.iter().all(|exchange| {
-                let asked = exchange.delivered.is_some() && exchange.status.is_some();
-                let recorded = exchange.received().is_none_or(|it| it.sampled);
-                !asked || !recorded || answered_by(exchange, &case.trees).is_some()
+                let was_answered = exchange.delivered.is_some() && exchange.status.is_some();
+                let is_sampled = exchange.received().is_none_or(|it| it.sampled);
+                !was_answered || !is_sampled || answered_by(exchange, &case.trees).is_some()
             });
             if complete || timeout_at(deadline, changes.changed()).await.is_err() {
                 return Ok(case);
@@ -146,7 +146,7 @@ impl Experiment {
         }
     }
 
-    /// What happened, as the page of the book shows it: the sentence, the traces, the headers, the findings.
+    /// Renders the outcome as the book shows it: a sentence, the traces, the headers and the findings.
     pub fn figure(self, case: &Case, links: &Links) -> Markup {
         let status = case
             .wire
@@ -171,16 +171,16 @@ impl Experiment {
     }
 }
 
-/// `POST /wire/try`: sends one request with a fault and answers with the figure of it.
+/// Serves `POST /wire/try`, which sends one request with a fault and returns its figure as HTML.
 pub fn routes(store: Store, wire: Wire) -> Router {
     Router::new()
         .route("/wire/try", post(answer))
         .with_state((List::new(store), wire))
 }
 
-/// What the form of the fault lab asks for, by name.
+/// The body of `POST /wire/try`: the names of a hop and a fault.
 #[derive(Deserialize)]
-struct Wanted {
+struct ExperimentForm {
     hop: String,
     #[serde(default)]
     fault: Option<String>,
@@ -189,7 +189,7 @@ struct Wanted {
 async fn answer(
     State((list, wire)): State<(List, Wire)>,
     headers: HeaderMap,
-    Json(wanted): Json<Wanted>,
+    Json(form): Json<ExperimentForm>,
 ) -> Response {
     let refused = |status: StatusCode, problem: String| (status, problem + "\n").into_response();
     if let Err(refused) = guard::only_our_pages(&headers) {
@@ -198,11 +198,11 @@ async fn answer(
     let Some(gateway) = wire.address(HOPS[0]) else {
         return refused(StatusCode::CONFLICT, NO_PROXIES.to_owned());
     };
-    let hop = match wire.hop(&wanted.hop) {
+    let hop = match wire.hop(&form.hop) {
         Ok(hop) => hop,
         Err(unknown) => return refused(StatusCode::NOT_FOUND, unknown.to_string()),
     };
-    let fault = wanted.fault.filter(|name| !name.is_empty());
+    let fault = form.fault.filter(|name| !name.is_empty());
     let fault = match fault.map(|name| Fault::named(&name)).transpose() {
         Ok(fault) => fault,
         Err(unknown) => return refused(StatusCode::NOT_FOUND, unknown.to_string()),
@@ -210,7 +210,7 @@ async fn answer(
     let experiment = Experiment { hop, fault };
     let outcome = async {
         let id = experiment.send(gateway, &wire, &list.store).await?;
-        Experiment::settled(id, &list, &wire).await
+        Experiment::wait_for_case(id, &list, &wire).await
     };
     match outcome.await {
         Ok(case) => {

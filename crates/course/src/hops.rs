@@ -1,8 +1,8 @@
-//! The hops between the book's services, and what each fault does there.
+//! The hops between the book's services and the outcome of each fault on them.
 
 use lab::wire::{Fault, Hop, LATENCY};
 
-/// The hops of a request, the first one first.
+/// The hops of a request, in the order in which it passes them.
 pub const HOPS: [Hop; 3] = [
     Hop {
         name: "client-gateway",
@@ -21,12 +21,12 @@ pub const HOPS: [Hop; 3] = [
     },
 ];
 
-/// The hop to a service of the book.
+/// Returns the hop to one of the book's services.
 pub fn to(service: &str) -> Option<Hop> {
     HOPS.into_iter().find(|hop| hop.to == service)
 }
 
-/// What the book's services do with a request that meets `fault` on `hop`, in one sentence.
+/// Describes in one sentence what the book's services do with a request that meets `fault` on `hop`.
 pub fn outcome(fault: Fault, hop: Hop) -> String {
     let Hop { from, to, .. } = hop;
     match fault {
@@ -40,7 +40,7 @@ pub fn outcome(fault: Fault, hop: Hop) -> String {
             "A traceparent of 30 bytes is not valid, so {to} treats it as none and begins a trace of its own."
         ),
         Fault::UpperCaseValue => format!(
-            "The digits must be in lower case: {to} does not accept the header, and begins a trace of its own."
+            "The digits must be in lower case, so {to} rejects the header and begins a trace of its own."
         ),
         Fault::UpperCaseName => format!(
             "Names of headers are the same in any case: {to} finds TRACEPARENT as well, and the trace stays whole."
@@ -49,7 +49,7 @@ pub fn outcome(fault: Fault, hop: Hop) -> String {
             "The SDK of {to} takes the first of the two, so the trace stays whole; a strict propagator takes neither."
         ),
         Fault::ClearSampled => format!(
-            "{to} obeys the flag and records nothing, and so does whoever it calls: one trace is left, which ends at the call of {from}."
+            "{to} and the services after it follow the flag and record nothing: one trace is left, which ends at the call of {from}."
         ),
         Fault::DropTracestate => format!(
             "The trace stays whole: tracestate is for vendors, and what they had to say is lost from {to} on."

@@ -1,9 +1,9 @@
-//! The course: the book built and served, its three services started, the tutorial's checkpoints, and the experiments of
-//! the fault lab. It stands on the lab, which receives and shows the traces.
+//! The course: builds and serves the book, starts its three services, checks the steps of the tutorial and runs the
+//! experiments of the fault lab. The crate `lab` receives and shows the traces.
 //!
-//! [`root`] finds the repository; [`book`] builds the book and [`publish`] finishes a site of it; [`services`] starts the
-//! three services and [`hops`] are the ways between them; [`check`] looks at a step of the tutorial, and an [`experiment`]
-//! is one request with a fault. [`site`] serves all of it next to the lab's pages.
+//! [`root`] finds the repository. [`book`] builds the book, and [`publish`] prepares its pages for the web. [`services`]
+//! starts the three services, and [`hops`] lists the connections between them. [`check`] checks a step of the tutorial,
+//! and [`experiment`] sends one request with a fault. [`site`] serves all of this next to the lab's pages.
 
 pub mod book;
 pub mod check;

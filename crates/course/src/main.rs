@@ -1,4 +1,4 @@
-//! What `cargo run` does in a clone of the book's repository.
+//! The program that `cargo run` starts in a clone of the book's repository.
 
 mod run;
 
@@ -46,7 +46,7 @@ enum Command {
     Check {
         step: Step,
         #[command(flatten)]
-        lab: cli::Site,
+        lab: cli::LabAddress,
         /// Your project's folder.
         #[arg(
             long,
@@ -60,13 +60,13 @@ enum Command {
     /// Builds the book for publishing: its pages in FOLDER/html, with the commit that is checked out.
     Book {
         folder: PathBuf,
-        /// Where the pages will be: for their canonical addresses, a site map, and the "not found" page.
+        /// The address of the published pages, for canonical links, the site map and the "not found" page.
         #[arg(long, value_parser = address_of_folder)]
         url: Option<Url>,
-        /// Where the sources are, such as https://github.com/OWNER/NAME: for links to the commit, and to edit a page.
+        /// The address of the repository, such as https://github.com/OWNER/NAME, for links to the commit and to edit a page.
         #[arg(long, value_name = "URL", value_parser = address_of_repository)]
         repository: Option<String>,
-        /// A Chromium, which prints FOLDER/html/one-trace.pdf and draws the picture that links to a page show elsewhere.
+        /// A Chromium to print FOLDER/html/one-trace.pdf with and to draw the preview picture of shared links.
         #[arg(long, value_name = "PROGRAM")]
         browser: Option<PathBuf>,
         /// The folder of the book's `book.toml`. [default: the clone that this runs in]
@@ -90,7 +90,7 @@ struct Serve {
 
 #[derive(Args)]
 struct Services {
-    /// Where api-gateway can be reached.
+    /// The address of api-gateway.
     #[arg(
         long,
         env = "API_GATEWAY_ADDR",
@@ -100,7 +100,7 @@ struct Services {
         help_heading = "Services"
     )]
     gateway: SocketAddr,
-    /// Where user-service can be reached.
+    /// The address of user-service.
     #[arg(
         long,
         env = "USER_SERVICE_ADDR",
@@ -110,7 +110,7 @@ struct Services {
         help_heading = "Services"
     )]
     user_service: SocketAddr,
-    /// Where llm-service can be reached.
+    /// The address of llm-service.
     #[arg(
         long,
         env = "LLM_SERVICE_ADDR",

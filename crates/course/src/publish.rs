@@ -1,5 +1,5 @@
-//! What mdBook's pages lack to be published: one stylesheet and no script to wait for, what search engines and links to
-//! a page show, and the commit that the book was proved at. Then the book as one file, and the picture of its links.
+//! Prepares mdBook's pages for publishing. Merges the stylesheets, defers the scripts, and adds a description, link previews
+//! and the commit that the book was tested at. With a browser, also prints the book as a PDF and draws the preview picture.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -9,35 +9,35 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use reqwest::Url;
 
-/// Where a copy of the book will be, and its sources are. A copy for this machine alone has neither.
+/// The addresses of a published book. A book that is only read on this machine has none.
 #[derive(Default)]
 pub struct Home {
-    /// Of the folder of the pages; it ends with a slash.
+    /// The address of the folder of the pages, with a slash at its end.
     pub url: Option<Url>,
-    /// Of the repository, as GitHub has them.
+    /// The address of the repository, such as `https://github.com/OWNER/NAME`.
     pub repository: Option<String>,
-    /// A Chromium, for what only a browser can make: [`BOOK`] and [`CARD`].
+    /// The path of a Chromium, which makes [`BOOK`] and [`CARD`].
     pub browser: Option<PathBuf>,
 }
 
-/// The book as one file, below the folder of the pages.
+/// The path of the book as a PDF, relative to the folder of the pages.
 pub const BOOK: &str = "one-trace.pdf";
-/// The picture that a link to a page shows elsewhere.
+/// The path of the preview picture for shared links (`og:image`), relative to the folder of the pages.
 pub const CARD: &str = "pictures/card.png";
-/// Its width and height: what those who show it ask for.
+/// The width and height of [`CARD`] in pixels, as link previews expect them.
 const CARD_SIZE: [u32; 2] = [1200, 630];
-/// The longest description of a page: more is cut off by those who show it.
+/// The longest description of a page, in characters. Search engines cut off the rest.
 const DESCRIPTION_LIMIT: usize = 200;
 
-/// A page as mdBook writes it.
-const MARK: &str = "<!-- Book generated using mdBook -->";
+/// A comment that every page of mdBook contains.
+const MDBOOK_MARK: &str = "<!-- Book generated using mdBook -->";
 
-/// Finishes the pages in a folder that mdBook has built from the sources below `root`.
+/// Prepares the pages in the folder `pages`, which mdBook has built from the sources below `root`.
 ///
 /// # Errors
-/// When a page is not as mdBook 0.5.4 writes it, or a file cannot be read or written, or the browser fails.
+/// Fails when a page differs from what mdBook 0.5.4 writes, a file cannot be read or written, or the browser fails.
 pub fn finish(pages: &Path, root: &Path, home: &Home) -> anyhow::Result<()> {
-    // What the lab answers where it runs no services; elsewhere nobody would answer.
+    // A lab without services gives this answer. On a static site the file stands in for it.
     fs::write(pages.join("wire.json"), "[]\n")?;
     if let Some(browser) = &home.browser {
         card(browser, pages)?;
@@ -46,7 +46,7 @@ pub fn finish(pages: &Path, root: &Path, home: &Home) -> anyhow::Result<()> {
     let mut addresses = Vec::new();
     for path in html_files(pages)? {
         let html = fs::read_to_string(&path)?;
-        if !html.contains(MARK) {
+        if !html.contains(MDBOOK_MARK) {
             continue;
         }
         let name = path
@@ -92,7 +92,8 @@ fn html_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The address that a page is to be known by. mdBook writes the first page twice; two others are no pages to find.
+/// Returns the canonical address of a page. mdBook writes the first page twice, and search engines shouldn't index
+/// `404.html` and `print.html`.
 fn address(name: &str, home: &Home) -> Option<Url> {
     let name = match name {
         "404.html" | "print.html" => return None,
@@ -111,7 +112,7 @@ fn finished(
 ) -> anyhow::Result<String> {
     let html = with_one_stylesheet(html, pages)?;
     let html = with_description(&html)?;
-    // In their order, and after the page.
+    // Deferred scripts keep their order and run after the page is parsed.
     let html = html.replace("<script src=", "<script defer src=");
     let html = with_footer(&html, commit)?;
     let Some(address) = address else {
@@ -134,8 +135,8 @@ fn finished(
     Ok(format!("{before}{head}</head>{after}"))
 }
 
-/// One file in place of a dozen that a browser would wait for. Those that mdBook's script switches on and off by their ids
-/// go into the page.
+/// Merges the stylesheets into one file, so that a browser waits for one instead of a dozen. Stylesheets that mdBook's script
+/// switches on and off by id are inlined into the page.
 fn with_one_stylesheet(html: &str, pages: &Path) -> anyhow::Result<String> {
     let (mut style, mut inline, mut rest) = (String::new(), String::new(), String::new());
     for line in html.split_inclusive('\n') {
@@ -153,7 +154,7 @@ fn with_one_stylesheet(html: &str, pages: &Path) -> anyhow::Result<String> {
         }
     }
     ensure!(!style.is_empty(), "it has no stylesheet");
-    // A reader who has an older one gets the new one under a new name.
+    // The hash in the name keeps browsers from using a cached older version.
     let mut hasher = DefaultHasher::new();
     style.hash(&mut hasher);
     let name = format!("style-{:016x}.css", hasher.finish());
@@ -171,7 +172,7 @@ fn with_one_stylesheet(html: &str, pages: &Path) -> anyhow::Result<String> {
     Ok(format!("{before}{link}{after}"))
 }
 
-/// The first paragraph of a page says what it is for: it takes the place of what the book says of itself.
+/// Replaces the book's description with the first paragraph of the page.
 fn with_description(html: &str) -> anyhow::Result<String> {
     let line = html
         .lines()
@@ -186,14 +187,14 @@ fn with_description(html: &str) -> anyhow::Result<String> {
     let Some((paragraph, _)) = paragraph else {
         return Ok(html.to_owned());
     };
-    let of_page = shortened(&text(paragraph)).replace('"', "&quot;");
+    let of_page = shorten(&text(paragraph)).replace('"', "&quot;");
     Ok(html.replace(
         &format!("content=\"{of_book}\""),
         &format!("content=\"{of_page}\""),
     ))
 }
 
-/// What is between the tags, in one line.
+/// Returns the text between the tags, on one line.
 fn text(html: &str) -> String {
     let mut parts = html.split('<');
     let first = parts.next().unwrap_or_default().to_owned();
@@ -203,8 +204,8 @@ fn text(html: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// As many whole sentences as are short enough, or else words.
-fn shortened(text: &str) -> String {
+/// Cuts the text after the last sentence that fits into [`DESCRIPTION_LIMIT`], or else after the last word.
+fn shorten(text: &str) -> String {
     if text.chars().count() <= DESCRIPTION_LIMIT {
         return text.to_owned();
     }
@@ -216,8 +217,8 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// `theme/header.hbs` stands where mdBook has a place for it; here it goes to the foot, and gets the commit. A book without it
-/// has no foot.
+/// Moves the contents of `theme/header.hbs` to the foot of the page and adds the commit. A book without this file has no
+/// footer.
 fn with_footer(html: &str, commit: Option<&str>) -> anyhow::Result<String> {
     let Some((before, rest)) = html.split_once("<footer") else {
         return Ok(html.to_owned());
@@ -245,13 +246,13 @@ fn with_footer(html: &str, commit: Option<&str>) -> anyhow::Result<String> {
     ))
 }
 
-/// The value of an attribute of a tag.
+/// Returns the value of an attribute of a tag.
 fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = tag.split_once(&format!(" {name}=\""))?;
     Some(rest.split_once('"')?.0)
 }
 
-/// The commit that is checked out, for the footer; none where there is no git, or no repository.
+/// Describes the commit that is checked out, for the footer. `None` without git or outside a repository.
 fn commit(root: &Path, home: &Home) -> Option<String> {
     let git = |arguments: &[&str]| {
         let output = Command::new("git")
@@ -276,7 +277,7 @@ fn commit(root: &Path, home: &Home) -> Option<String> {
     Some(format!(", at commit {shown}{changes}"))
 }
 
-/// [Sitemaps](https://www.sitemaps.org/protocol.html): every page, once.
+/// Writes a [site map](https://www.sitemaps.org/protocol.html) of the addresses.
 fn sitemap(addresses: &[String]) -> String {
     let pages = addresses
         .iter()
@@ -288,7 +289,7 @@ fn sitemap(addresses: &[String]) -> String {
     )
 }
 
-/// A recorded trace, as large as a card has room for.
+/// Draws [`CARD`]: the title and a recorded trace.
 fn card(browser: &Path, pages: &Path) -> anyhow::Result<()> {
     let trace = fs::read_to_string(pages.join("recordings/whole.svg"))?;
     let [width, height] = CARD_SIZE;
@@ -308,8 +309,8 @@ fn card(browser: &Path, pages: &Path) -> anyhow::Result<()> {
     run(browser, &[&shot, &size, "--hide-scrollbars"], &page, &file)
 }
 
-/// Lets the browser make `file` from a page. It sees nothing but our own pages: where it runs as root, as in a container, it
-/// has no sandbox.
+/// Runs the browser, which must create `file` from `page`. The sandbox is off because Chromium refuses to run with it as root,
+/// as in a container. The browser only opens our own pages.
 fn run(browser: &Path, arguments: &[&str], page: &Path, file: &Path) -> anyhow::Result<()> {
     let profile = tempfile::tempdir()?;
     let page = fs::canonicalize(page)?;

@@ -1,5 +1,4 @@
-//! Where the book's repository is. It is found when the program runs, so that a clone can be moved and two clones can share
-//! a target folder.
+//! Finds the book's repository at run time, so that a clone can be moved and two clones can share a target folder.
 
 use std::path::{Path, PathBuf};
 
@@ -10,19 +9,22 @@ use std::path::{Path, PathBuf};
 )]
 pub struct NotFound;
 
-/// The folder of `book.toml`: above the package that cargo runs, or else above the working directory.
+/// Finds the folder of `book.toml` above the package that cargo runs, or else above the working directory.
 ///
 /// # Errors
-/// When neither is in a clone of the repository.
+/// Fails when neither is in a clone of the repository.
 pub fn find() -> Result<PathBuf, NotFound> {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let starts = [package, std::env::current_dir().ok()];
-    let found = starts.iter().flatten().find_map(|start| above(start));
+    let found = starts
+        .iter()
+        .flatten()
+        .find_map(|start| repository_of(start));
     found.ok_or(NotFound)
 }
 
-/// The repository that `folder` is in.
-fn above(folder: &Path) -> Option<PathBuf> {
+/// Returns the repository that `folder` is in.
+fn repository_of(folder: &Path) -> Option<PathBuf> {
     let is_ours = |folder: &&Path| {
         let has = |path: &str| folder.join(path).is_file();
         has("book.toml") && has("examples/distributed_tracing/Cargo.toml")

@@ -1,4 +1,4 @@
-//! The course itself: the lab, the book, and optionally the three services with a first request; until a signal or a fault.
+//! Runs the course: the lab, the book and, if wanted, the three services with a first request.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,11 +20,14 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{Serve, Services};
 
-/// How long the first request and its trace may take. Only a fault takes this long.
+/// How long the first request and its trace may take. They only take this long when something is broken.
 const FIRST_TRACE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Runs until a signal or a fault. Then the services stop first, callers before those they call, and the receivers take
-/// their last spans.
+/// Runs the course until it is stopped by a signal or fails. Then stops the services first, callers before the services that
+/// they call, so that the receivers still take their last spans.
+///
+/// # Errors
+/// Fails when an address is taken, the services don't compile or start, the book doesn't build, or a service ends by itself.
 pub async fn course(options: Serve, services: Option<Services>) -> anyhow::Result<()> {
     let stopped = lab::cli::stop_signal()?;
     let mut lab = options.lab.bind().await?;
@@ -52,7 +55,7 @@ pub async fn course(options: Serve, services: Option<Services>) -> anyhow::Resul
     let (stop, stopping) = oneshot::channel::<()>();
     let pages = site::pages(store.clone(), wire.clone(), pages, addresses.otlp);
     // Dropping `stop` stops the server too.
-    let mut served = tokio::spawn(lab.serve(pages, async { drop(stopping.await) }));
+    let mut server = tokio::spawn(lab.serve(pages, async { drop(stopping.await) }));
     let mut running = Running::default();
     let work = async {
         let Some(listeners) = listeners else {
@@ -78,7 +81,7 @@ pub async fn course(options: Serve, services: Option<Services>) -> anyhow::Resul
     let outcome = tokio::select! {
         fault = work => fault.map(|never: Infallible| match never {}),
         fault = build => fault.map(|never| match never {}),
-        ended = &mut served => {
+        ended = &mut server => {
             running.stop().await;
             ended.context("the lab's servers were cut short")??;
             bail!("the lab's servers ended by themselves");
@@ -87,11 +90,11 @@ pub async fn course(options: Serve, services: Option<Services>) -> anyhow::Resul
     };
     running.stop().await;
     drop(stop);
-    served.await.context("the lab's servers were cut short")??;
+    server.await.context("the lab's servers were cut short")??;
     outcome
 }
 
-/// Compiles and starts the services behind the proxies of the wire. Returns the address of the gateway.
+/// Compiles the services and starts each behind its proxy. Returns the address of the gateway's proxy.
 async fn start_services(
     wire: Wire,
     listeners: [TcpListener; 3],
@@ -107,7 +110,8 @@ async fn start_services(
     system.start(&binaries, running).await
 }
 
-/// Builds the book and announces the folder of its pages. Returns the folder above, which is deleted when it is dropped.
+/// Builds the book and sends the folder of its pages to `built`. Returns the temporary folder that contains them, which is
+/// deleted when dropped.
 async fn build_book(
     root: PathBuf,
     built: watch::Sender<Option<PathBuf>>,
@@ -125,7 +129,7 @@ async fn build_book(
 /// Sends the first request and waits until its trace is in one piece and has all three services.
 async fn first_trace(store: &Store, gateway: SocketAddr) -> anyhow::Result<Tree> {
     let query = json!({ "user_id": "user_1", "query": "What is a trace?" });
-    // An opened session has such traces too.
+    // A session opened with --open may contain whole traces too.
     let before: Vec<_> = store.sizes().into_iter().map(|(id, _)| id).collect();
     let mut changes = store.changes();
     let client = reqwest::Client::builder().no_proxy().build()?;

@@ -1,4 +1,4 @@
-//! Starts the three services of examples/distributed_tracing as processes and stops them in order.
+//! Starts the three services of examples/distributed_tracing as processes and stops them in order, callers first.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,17 +16,17 @@ use crate::hops::HOPS;
 use lab::process;
 use lab::wire::Wire;
 
-/// A service finishes its requests and flushes its spans within this time, or is killed.
+/// How long a service may take to finish its requests and flush its spans before it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(25);
 
-/// How soon a service exports its spans. The standard variable `OTEL_BSP_SCHEDULE_DELAY` overrides it.
+/// How often a service exports its spans, in milliseconds. The standard variable `OTEL_BSP_SCHEDULE_DELAY` overrides it.
 const EXPORT_DELAY_MS: &str = "200";
 
-/// Compiles the services of the repository at `root`, the lab and the course with the cargo that runs this program. Returns
+/// Compiles the services of the repository at `root`, the lab and the course, with the cargo that runs this program. Returns
 /// the folder of the binaries.
 ///
 /// # Errors
-/// When they don't compile; cargo has then printed why.
+/// Fails when they don't compile. Cargo has then printed why.
 pub async fn build(root: &Path, release: bool) -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -53,7 +53,7 @@ pub async fn build(root: &Path, release: bool) -> anyhow::Result<PathBuf> {
         "the services do not compile: see above"
     );
 
-    // Cargo knows where it put them; a setting may have moved the target folder.
+    // Ask cargo for the paths, because a setting may have moved the target folder.
     let messages = String::from_utf8_lossy(&output.stdout);
     let mut executables = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -65,10 +65,10 @@ pub async fn build(root: &Path, release: bool) -> anyhow::Result<PathBuf> {
     folder.context("cargo built no service")
 }
 
-/// The three services, the leaf first.
+/// The names of the three services. Each one is called by the next.
 pub const CHAIN: [&str; 3] = ["llm-service", "user-service", "api-gateway"];
 
-/// What to start: the name of a service, its binary, and its environment.
+/// How to start a service: its name, its binary, its arguments and its environment.
 pub struct Plan {
     name: &'static str,
     program: PathBuf,
@@ -77,14 +77,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The service `name`, which listens on `address` and exports its spans to the receiver at `otlp`.
+    /// Plans the service `name`, which listens on `address` and exports its spans to the receiver at `otlp`.
     pub fn new(binaries: &Path, name: &'static str, address: SocketAddr, otlp: SocketAddr) -> Self {
         Plan::bare(binaries, name)
             .with(&variable(name, "ADDR"), address)
             .with("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{otlp}"))
     }
 
-    /// The service `name`, with the settings that it has by itself.
+    /// Plans the service `name` with its default settings.
     pub fn bare(binaries: &Path, name: &'static str) -> Self {
         let file = name.replace('-', "_") + std::env::consts::EXE_SUFFIX;
         let plan = Plan {
@@ -96,17 +96,17 @@ impl Plan {
         plan.with("NO_PROXY", "127.0.0.1,localhost")
     }
 
-    /// Lets another command be the service: a binary of the same folder, and its arguments.
+    /// Runs another command as this service: the name of a binary in the same folder, and arguments separated by blanks.
     pub fn run_by(mut self, command: &str) -> Self {
-        let mut words = command.split(' ');
-        let binary = words.next().unwrap_or_default();
+        let mut parts = command.split(' ');
+        let binary = parts.next().unwrap_or_default();
         self.program
             .set_file_name(format!("{binary}{}", std::env::consts::EXE_SUFFIX));
-        self.arguments = words.map(str::to_owned).collect();
+        self.arguments = parts.map(str::to_owned).collect();
         self
     }
 
-    /// Tells the service where to find the one that it calls.
+    /// Sets the address of the service `next`, which this service calls.
     pub fn calling(self, next: &str, address: SocketAddr) -> Self {
         self.with(&variable(next, "URL"), format!("http://{address}"))
     }
@@ -118,12 +118,12 @@ impl Plan {
     }
 }
 
-/// `LLM_SERVICE_ADDR` for `llm-service` and `ADDR`.
+/// Returns the name of a variable, such as `LLM_SERVICE_ADDR` for `llm-service` and `ADDR`.
 fn variable(name: &str, suffix: &str) -> String {
     format!("{}_{suffix}", name.replace('-', "_").to_uppercase())
 }
 
-/// Whether a variable of the environment changes what a service does.
+/// Returns whether the environment variable `key` changes what a service does.
 pub fn is_setting(key: &str) -> bool {
     let prefixes = ["OTEL_", "LLM_", "USER_SERVICE_", "API_GATEWAY_"];
     let others = ["RUST_LOG", "BODY_TIMEOUT_MS", "SHUTDOWN_TIMEOUT_MS"];
@@ -139,11 +139,11 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts a service and waits until it listens. Every line that it logs is handed to `log`. Its settings are
-    /// those of the plan alone: what happens to be set where we run must not change a test, nor a recording.
+    /// Starts a service and waits until it listens. Calls `log` with its name and each line that it logs. The service gets
+    /// only the settings of the plan, so that our own environment can't change a test or a recording.
     ///
     /// # Errors
-    /// When it ends before it listens; the message is its own last line.
+    /// Fails when the service ends before it listens. The message is the last line that it logged.
     pub async fn start(
         plan: Plan,
         log: impl Fn(&'static str, &str) + Send + 'static,
@@ -165,7 +165,7 @@ impl Service {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        // Of its own group, so that Ctrl-C reaches us alone and we can stop the services in order.
+        // In a process group of its own, Ctrl-C doesn't reach the service, and we can stop the services in order.
         #[cfg(unix)]
         command.process_group(0);
         let mut child = process::spawn(command)
@@ -176,7 +176,7 @@ impl Service {
         };
         let log = tokio::spawn(forward(stderr, move |line| log(name, line)));
         let mut output = BufReader::new(stdout).lines();
-        match listening(&mut output).await {
+        match listening_address(&mut output).await {
             Some(address) => {
                 tokio::spawn(async move { while let Ok(Some(_)) = output.next_line().await {} });
                 Ok(Service {
@@ -196,26 +196,26 @@ impl Service {
         }
     }
 
-    /// Asks the service to finish its requests and flush its spans, and waits until it has ended and its last log
-    /// line was handed on. Kills it when it takes too long.
+    /// Asks the service to finish its requests and flush its spans. Waits until it has ended and its last line has been
+    /// logged. Kills it after 25 seconds.
     pub async fn stop(mut self) {
         self.terminate();
         if tokio::time::timeout(STOP_DEADLINE, self.child.wait())
             .await
             .is_err()
         {
-            // An error means that it has ended by now.
+            // An error means that the service has ended in the meantime.
             let _ = self.child.kill().await;
         }
         let _ = self.log.await;
     }
 
-    /// The id of the process, while it runs.
+    /// Returns the id of the process while it runs.
     pub fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// SIGTERM; where there is no such signal, the end.
+    /// Sends SIGTERM. On systems without this signal, kills the process.
     pub fn terminate(&mut self) {
         #[cfg(unix)]
         if let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()) {
@@ -228,8 +228,8 @@ impl Service {
     }
 }
 
-/// The address in the line `NAME listening on http://ADDRESS`; nothing when the output ends without one.
-async fn listening(output: &mut Lines<BufReader<ChildStdout>>) -> Option<SocketAddr> {
+/// Returns the address in the line `NAME listening on http://ADDRESS`, or `None` when the output ends without this line.
+async fn listening_address(output: &mut Lines<BufReader<ChildStdout>>) -> Option<SocketAddr> {
     while let Ok(Some(line)) = output.next_line().await {
         if let Some((_, address)) = line.split_once(" listening on http://") {
             return address.parse().ok();
@@ -238,7 +238,7 @@ async fn listening(output: &mut Lines<BufReader<ChildStdout>>) -> Option<SocketA
     None
 }
 
-/// Hands on every line; returns the last one.
+/// Calls `log` with every line and returns the last one.
 async fn forward(stderr: impl AsyncRead + Unpin, log: impl Fn(&str)) -> String {
     let mut lines = BufReader::new(stderr).lines();
     let mut last = String::new();
@@ -249,34 +249,36 @@ async fn forward(stderr: impl AsyncRead + Unpin, log: impl Fn(&str)) -> String {
     last
 }
 
-/// Shows a line on standard error behind the name of its service. A service that does not start says why through us.
+/// Prints a line to standard error after the name of its service. Leaves out the error of a service that doesn't start,
+/// because [`Service::start`] returns it.
 fn show(name: &'static str, line: &str) {
     if !line.starts_with("Error: ") {
         eprintln!("{name:>12} | {line}");
     }
 }
 
-/// Where the three services can be reached, and where the OTLP receiver is.
+/// The listeners of the three services and the address of the OTLP receiver.
 pub struct System {
-    /// Before each service stands a proxy, which listens here; the service itself takes a free port.
+    /// Runs the proxies, one in front of each service. The services themselves listen on free ports.
     pub wire: Wire,
-    /// In the order of [`HOPS`].
+    /// The proxies' listeners, in the order of [`HOPS`].
     pub listeners: [TcpListener; 3],
     pub otlp: SocketAddr,
 }
 
-/// The running services: the gateway first, as it is stopped first.
+/// The running services, in the order in which they are stopped: the gateway first.
 #[derive(Default)]
 pub struct Running(Vec<Service>);
 
 impl System {
-    /// Starts the services, the leaf first, so that each is told where the next one really listens. Those that
-    /// start are added to `running`, also when a later one does not. Returns the address of the gateway.
+    /// Starts the services in the order of [`CHAIN`], so that each gets the address of the one that it calls. Adds each to
+    /// `running` as it starts, so that the caller can stop them when a later one fails. Returns the address of the gateway's
+    /// proxy.
     ///
     /// # Errors
-    /// When one does not start.
+    /// Fails when a service doesn't start.
     pub async fn start(self, binaries: &Path, running: &mut Running) -> anyhow::Result<SocketAddr> {
-        // What the reader sets is passed on, but for where the services are and where their spans go.
+        // Pass on the reader's settings, except the addresses of the services and of the receiver.
         let ours = |key: &str| {
             key.starts_with("OTEL_EXPORTER_")
                 || key.ends_with("SERVICE_URL")
@@ -308,7 +310,7 @@ impl System {
 }
 
 impl Running {
-    /// Waits until one of the services ends by itself, which it should not; says which, and its last words.
+    /// Waits until a service ends by itself, which is always a fault. Returns a message with its name and its last log line.
     pub async fn first_to_end(&mut self) -> String {
         let (index, status) = std::future::poll_fn(|context| {
             for (index, service) in self.0.iter_mut().enumerate() {
@@ -322,14 +324,14 @@ impl Running {
         .await;
         let Service { name, log, .. } = self.0.remove(index);
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        let last_words = log.await.unwrap_or_default();
+        let last_line = log.await.unwrap_or_default();
         format!(
             "{name} ended by itself ({status}): {}",
-            last_words.trim_start_matches("Error: ")
+            last_line.trim_start_matches("Error: ")
         )
     }
 
-    /// Stops the services, callers before those they call, so that no request in flight is cut off.
+    /// Stops the services, callers before the services that they call, so that no request in flight is cut off.
     pub async fn stop(self) {
         for service in self.0 {
             service.stop().await;

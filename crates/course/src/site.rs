@@ -1,4 +1,4 @@
-//! What the course serves: the book at `/`, the lab's pages, the checkpoints at `/check`, the fault lab at `/wire/try`.
+//! The routes of the course: the book at `/`, the lab's pages, the checks at `/check` and the fault lab at `/wire/try`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,10 +17,10 @@ use tower_http::services::{ServeDir, ServeFile};
 
 use crate::{check, experiment};
 
-/// The folder of the book's pages, once the book is built: the traces need not wait for it.
+/// Receives the folder of the book's pages once the book is built. The traces don't wait for it.
 pub type Pages = watch::Receiver<Option<PathBuf>>;
 
-/// All pages: the lab's, the course's, and the book, if there is one. `otlp` is where the receiver listens.
+/// Serves the pages of the lab, of the course and of the book, if there is one. `otlp` is the address of the receiver.
 pub fn pages(store: Store, wire: Wire, book: Option<Pages>, otlp: SocketAddr) -> Router {
     let pages = server::pages(store.clone(), wire.clone())
         .merge(check::routes(store.clone(), otlp))
@@ -31,7 +31,7 @@ pub fn pages(store: Store, wire: Wire, book: Option<Pages>, otlp: SocketAddr) ->
     }
 }
 
-/// The book alone, compressed as the web servers of published books send it.
+/// Serves only the book, compressed with gzip as web hosts do it.
 pub fn book(pages: Pages) -> MethodRouter {
     get(page).with_state(pages).layer(CompressionLayer::new())
 }

@@ -1,9 +1,9 @@
-//! How fast the lab takes spans in, and what memory that takes, beside other receivers that install here.
+//! Measures how fast the lab receives spans and how much memory it uses, compared with other receivers.
 //!
-//! `cargo bench --bench ingest`. The sender shares the machine's cores with the receiver, so read the processor time for
-//! a span before the rates. Receivers take turns, so that a machine that slows down slows all of them.
-//! tests/sdks/install.sh installs the others: rotel, which discards what it has decoded, and trace-view, which keeps
-//! spans in SQLite. Without them the lab is measured alone.
+//! Run it with `cargo bench --bench ingest`. The sender and the receiver share the machine's cores, so the processor time per
+//! span says more than the rate. The receivers take turns, so that a machine that slows down affects all of them.
+//! tests/sdks/install.sh installs the other receivers: rotel, which discards the decoded spans, and trace-view, which keeps
+//! spans in SQLite. Without them, the benchmark measures only the lab.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
@@ -24,11 +24,11 @@ use tokio::process::{Child, Command};
 const ROUNDS: usize = 3;
 const MEASURED: Duration = Duration::from_secs(4);
 
-/// The spans of a request, in traces of this many.
+/// The number of spans in a request, and the number of spans in each of its traces.
 const SPANS: usize = 98;
 const SPANS_OF_TRACE: usize = 7;
 
-/// How many spans the long run sends, ten times as many as the lab keeps.
+/// The number of spans in the long run: ten times the limit of the lab.
 const LONG_RUN: usize = 2_000_000;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -102,7 +102,7 @@ struct Peer {
     arguments: fn(port: u16, other: [u16; 2], folder: &str) -> Vec<String>,
 }
 
-/// The lab first; then those of the others that are installed.
+/// Returns the lab, followed by the other receivers that are installed.
 fn peers(lab: PathBuf) -> anyhow::Result<Vec<Peer>> {
     // This program is in `target/release/deps`.
     let program = std::env::current_exe()?;
@@ -170,7 +170,7 @@ fn peers(lab: PathBuf) -> anyhow::Result<Vec<Peer>> {
     Ok(peers)
 }
 
-/// A receiver that runs, ended when dropped.
+/// A running receiver, which is killed when dropped.
 struct Running {
     child: Child,
     address: SocketAddr,
@@ -179,7 +179,7 @@ struct Running {
 }
 
 impl Peer {
-    /// Starts it, and waits until it has taken the first request.
+    /// Starts the receiver and waits until it has accepted the first request.
     async fn start(&self) -> anyhow::Result<Running> {
         let folder = tempfile::tempdir()?;
         let [port, first, second] = free_ports()?;
@@ -204,7 +204,7 @@ impl Peer {
         loop {
             ensure!(
                 began.elapsed() < Duration::from_secs(30),
-                "{} takes no spans",
+                "{} doesn't accept spans",
                 self.name
             );
             let Ok(mut stream) = TcpStream::connect(address).await else {
@@ -227,10 +227,10 @@ impl Peer {
     }
 }
 
-/// Ports that are free now.
+/// Returns three ports that are currently free.
 fn free_ports() -> anyhow::Result<[u16; 3]> {
     let listen = || StdListener::bind("127.0.0.1:0");
-    // All are held until all are known, else two could be the same.
+    // Hold all ports until all are known. Otherwise two could be the same.
     let listeners = [listen()?, listen()?, listen()?];
     let mut ports = [0; 3];
     for (port, listener) in ports.iter_mut().zip(&listeners) {
@@ -240,7 +240,7 @@ fn free_ports() -> anyhow::Result<[u16; 3]> {
 }
 
 impl Running {
-    /// Resident memory in MiB; not a number where /proc does not tell.
+    /// Returns the resident memory in MiB, or NaN on systems without /proc.
     fn memory(&self) -> f64 {
         let status = self
             .child
@@ -253,11 +253,11 @@ impl Running {
         kilobytes.map_or(f64::NAN, |kilobytes| kilobytes / 1024.0)
     }
 
-    /// Processor time so far, in microseconds.
+    /// Returns the processor time so far in microseconds, or NaN on systems without /proc.
     fn processor_time(&self) -> f64 {
         let ticks = self.child.id().and_then(|id| {
             let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-            // The name of the program stands in parentheses and may hold anything: count the fields behind it.
+            // The program's name is in parentheses and may contain blanks, so count the fields after it.
             let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
             Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
         });
@@ -267,9 +267,11 @@ impl Running {
 }
 
 struct Measured {
+    /// The spans per second.
     rate: f64,
-    /// Processor time of the receiver for a span, in microseconds.
+    /// The receiver's processor time per span, in microseconds.
     cpu: f64,
+    /// The receiver's memory at the end, in MiB.
     memory: f64,
 }
 
@@ -279,7 +281,7 @@ enum Until {
     Spans(usize),
 }
 
-/// Sends from so many clients at once, each a request after the other.
+/// Sends requests from `clients` clients in parallel. Each client sends one request at a time.
 async fn load(
     running: &Running,
     encoding: Encoding,
@@ -319,7 +321,7 @@ async fn load(
     })
 }
 
-/// Sends a request, and reads the answer to its end.
+/// Sends a request and reads the whole answer.
 async fn send(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> anyhow::Result<()> {
     stream.write_all(request).await?;
     buffer.clear();
@@ -346,39 +348,39 @@ async fn send(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> a
     }
 }
 
-/// A number that no other client of this run has.
+/// Returns a number that no other client of this run has.
 fn unique() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A request whose trace ids are others each time, and which else stays as it is: a sender that costs next to nothing.
+/// A request whose trace ids are replaced before each use. Encoding it only once keeps the sender cheap.
 struct Body {
     request: Vec<u8>,
-    /// Where the trace ids are, and which trace each is of.
+    /// The offset of each trace id and the index of its trace.
     ids: Vec<(usize, u64)>,
     encoding: Encoding,
     client: u64,
     count: u64,
 }
 
-/// What stands in the place of a trace id.
-const PLACE: [u8; 16] = *b"\xA1\xB2\xC3\xD4\xE5\xF6\xA7\xB8\xC9\xDA\xEB\xFC\xAD\xBE\xCF\xD1";
+/// The placeholder for a trace id in the encoded request.
+const PLACEHOLDER: [u8; 16] = *b"\xA1\xB2\xC3\xD4\xE5\xF6\xA7\xB8\xC9\xDA\xEB\xFC\xAD\xBE\xCF\xD1";
 
 impl Body {
     fn new(address: SocketAddr, encoding: Encoding, client: u64) -> anyhow::Result<Self> {
         let message = message();
-        let (media_type, body, place) = match encoding {
+        let (media_type, body, placeholder) = match encoding {
             Encoding::Protobuf => (
                 "application/x-protobuf",
                 message.encode_to_vec(),
-                PLACE.to_vec(),
+                PLACEHOLDER.to_vec(),
             ),
             Encoding::Json => (
                 "application/json",
                 serde_json::to_vec(&message)?,
-                hex(&PLACE),
+                hex(&PLACEHOLDER),
             ),
         };
         let mut request = format!(
@@ -388,9 +390,9 @@ impl Body {
         .into_bytes();
         request.extend(body);
         let places = request
-            .windows(place.len())
+            .windows(placeholder.len())
             .enumerate()
-            .filter(|(_, window)| *window == place);
+            .filter(|(_, window)| *window == placeholder);
         let ids: Vec<(usize, u64)> = places
             .map(|(offset, _)| offset)
             .zip(0..)
@@ -430,7 +432,7 @@ fn hex(bytes: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// Spans as a service with HTTP instrumentation sends them: eight attributes, about 400 bytes each in protobuf.
+/// Creates spans like those of a service with HTTP instrumentation: eight attributes, about 400 bytes each in protobuf.
 fn message() -> ExportTraceServiceRequest {
     let text = |key: &str, value: &str| attribute(key, Value::StringValue(value.to_owned()));
     let resource = Resource {
@@ -449,7 +451,7 @@ fn message() -> ExportTraceServiceRequest {
         let position = (index % SPANS_OF_TRACE) as u64;
         let parent = position.to_be_bytes().to_vec();
         Span {
-            trace_id: PLACE.to_vec(),
+            trace_id: PLACEHOLDER.to_vec(),
             span_id: (position + 1).to_be_bytes().to_vec(),
             parent_span_id: if position == 0 { Vec::new() } else { parent },
             name: "POST /api/query".to_owned(),

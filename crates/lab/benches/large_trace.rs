@@ -1,9 +1,9 @@
-//! How the page of a trace of 10,000 spans feels: the server's time, the page's weight, and in Chromium the first paint,
-//! the frames while scrolling, and what collapsing takes.
+//! Measures the page of a trace with 10,000 spans: the server's time, the size of the page and, in Chromium, the first paint,
+//! the frame times while scrolling and the time to collapse a row.
 //!
-//! `cargo bench --bench large_trace`. Needs ChromeDriver. The browser draws without a graphics card.
+//! Run it with `cargo bench --bench large_trace`. Needs ChromeDriver. The browser renders without a graphics card.
 
-#[allow(dead_code)] // of it, what opens and measures a page
+#[allow(dead_code)] // The benchmark uses only the functions that open and measure a page.
 #[path = "../../../tests/support/browser.rs"]
 mod browser;
 
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 const ROUNDS: usize = 5;
 const SPANS: u64 = 10_000;
 
-/// Frames of a page that is scrolled by most of a window each time, then by leaps; then one collapse and one expansion.
+/// Measures the frame times of scrolling by most of a window and by large leaps, then of one collapse and one expansion.
 const SCROLL: &str = "
     const frame = async (change) => {
         const began = performance.now(); change();
@@ -52,11 +52,11 @@ async fn main() -> anyhow::Result<()> {
     let path = format!("/traces/{}", "0a".repeat(16));
 
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let (mut times, mut weight) = (Vec::new(), 0);
+    let (mut times, mut size) = (Vec::new(), 0);
     let mut measured: Vec<Vec<f64>> = vec![Vec::new(); 5];
     for _ in 0..ROUNDS {
         let began = Instant::now();
-        weight = client
+        size = client
             .get(format!("http://{address}{path}"))
             .send()
             .await?
@@ -75,7 +75,7 @@ async fn main() -> anyhow::Result<()> {
     println!(
         "| server | {:.0} ms |\n| page | {:.1} MiB |",
         median(&mut times),
-        weight as f64 / 1024.0 / 1024.0
+        size as f64 / 1024.0 / 1024.0
     );
     let names = [
         "first paint",
@@ -90,7 +90,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A tree that fans out by two to four, of seven services.
+/// Creates a trace of seven services whose spans have two to four children.
 fn trace() -> Value {
     let spans = (1..=SPANS).map(|index| {
         let start = 1_767_225_600_000_000_000 + index * 50_000;

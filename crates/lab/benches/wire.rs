@@ -1,6 +1,6 @@
-//! What a proxy of the wire costs: the same request to the same server, directly and through it, in turn.
+//! Measures the cost of a proxy: sends the same request alternately to a server directly and through its proxy.
 //!
-//! `cargo bench --bench wire`
+//! Run it with `cargo bench --bench wire`.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use lab::wire::{Hop, Wire};
 use reqwest::{Client, Url};
 use tokio::net::TcpListener;
 
-/// Requests of each kind in a round.
+/// The number of direct and of proxied requests in a round.
 const REQUESTS: usize = 5_000;
 const ROUNDS: usize = 5;
 
@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
         let mut times = [Vec::new(), Vec::new()];
         for _ in 0..REQUESTS {
             for (url, times) in [&direct, &proxied].into_iter().zip(&mut times) {
-                times.push(ask(&client, url).await?);
+                times.push(send(&client, url).await?);
             }
         }
         let [direct, proxied] = times.map(|mut times| {
@@ -57,7 +57,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn ask(client: &Client, url: &Url) -> anyhow::Result<Duration> {
+async fn send(client: &Client, url: &Url) -> anyhow::Result<Duration> {
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let request = client
         .post(url.clone())

@@ -1,5 +1,5 @@
-//! The command line: the options of a lab that serves, and the commands that ask a running lab. The book's own program
-//! offers the same commands.
+//! The command line: the options of `lab view` and the commands that query a running lab. The program of the book's
+//! repository offers the same commands.
 
 mod ask;
 
@@ -14,12 +14,12 @@ use crate::session::{self, Opened, Recorder};
 use crate::store::{Limits, Store};
 use crate::{grpc, otlp, output, receiver, span, viewer};
 
-pub use ask::{Ask, Site};
+pub use ask::{Ask, LabAddress};
 
-/// What a lab that receives can be told.
+/// The options of a lab that receives spans.
 #[derive(Args)]
 pub struct Options {
-    /// Where to serve the traces. Port 0 takes a free port.
+    /// The address of the traces' pages. Port 0 takes a free port.
     #[arg(
         long,
         env = "LAB_SITE",
@@ -29,7 +29,7 @@ pub struct Options {
         help_heading = "Addresses"
     )]
     site: SocketAddr,
-    /// Where to receive spans over OTLP/HTTP.
+    /// The address that receives spans over OTLP/HTTP.
     #[arg(
         long,
         env = "LAB_OTLP",
@@ -39,7 +39,7 @@ pub struct Options {
         help_heading = "Addresses"
     )]
     otlp: SocketAddr,
-    /// Where to receive spans over OTLP/gRPC.
+    /// The address that receives spans over OTLP/gRPC.
     #[arg(
         long,
         env = "LAB_GRPC",
@@ -76,7 +76,7 @@ impl Options {
     /// Listens at the addresses and opens the files.
     ///
     /// # Errors
-    /// When an address is taken, or a file can't be read or written.
+    /// Fails when an address is taken or a file can't be read or written.
     pub async fn bind(self) -> anyhow::Result<Server> {
         let addresses = Addresses {
             site: self.site,
@@ -87,7 +87,7 @@ impl Options {
             spans: self.max_spans,
             bytes: self.max_bytes,
         });
-        // A lab that can't start must not touch a file.
+        // Listen first: a lab that can't start must not touch a file.
         let mut server = Server::bind(addresses, store.clone(), self.max_connections).await?;
         for path in &self.open {
             let Opened {
@@ -112,7 +112,7 @@ impl Options {
     }
 }
 
-/// The fixed limits and some examples, for the long help of the program that is called `program`.
+/// Lists the fixed limits and some examples, for the long help. `program` is the command to start the program with.
 pub fn notes(program: &str) -> String {
     let examples = [
         ("view", "look at the traces of your own services"),
@@ -154,7 +154,7 @@ pub fn notes(program: &str) -> String {
 /// Prints the completions of a shell for `command`.
 ///
 /// # Errors
-/// When standard output can't be written.
+/// Fails when standard output can't be written.
 pub fn completions(shell: clap_complete::Shell, command: &mut clap::Command) -> anyhow::Result<()> {
     let mut script = Vec::new();
     let name = command.get_name().to_owned();
@@ -162,7 +162,7 @@ pub fn completions(shell: clap_complete::Shell, command: &mut clap::Command) -> 
     output::write(&script)
 }
 
-/// 0, or 1 after the error has been printed.
+/// Returns the exit code 0, or prints the error and returns 1.
 pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -173,10 +173,10 @@ pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// Ends at Ctrl-C; on Unix also at SIGTERM and at SIGHUP, which a closing terminal sends.
+/// Returns a future that ends at Ctrl-C, SIGTERM or SIGHUP, which a closing terminal sends.
 ///
 /// # Errors
-/// When the signals can't be listened to.
+/// Fails when the signals can't be listened to.
 #[cfg(unix)]
 pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -192,10 +192,10 @@ pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Ends at Ctrl-C.
+/// Returns a future that ends at Ctrl-C.
 ///
 /// # Errors
-/// None on this system.
+/// Never fails on this system.
 #[cfg(not(unix))]
 pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     Ok(async { drop(tokio::signal::ctrl_c().await) })

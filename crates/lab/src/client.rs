@@ -1,4 +1,4 @@
-//! Asks a running lab: for its traces, and to break a hop.
+//! A client for a running lab: gets its traces and breaks hops.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use crate::summary::Summary;
 use crate::wire::{Fault, HopState};
 
 /// How long a lab may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a running lab gave no answer that helps.
+/// The reasons why a request to a lab fails.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("no lab answers at {site}: start it with `lab view`, or name its address with --site")]
@@ -35,15 +35,15 @@ pub enum Error {
     NotTheLab { site: String, status: StatusCode },
     #[error("the lab's answer can't be read: is it of another version?")]
     OtherVersion(#[from] serde_json::Error),
-    #[error("there is no trace yet")]
+    #[error("no trace has arrived yet")]
     NoTrace,
-    #[error("there is no trace {0}: `lab traces` lists those there are")]
+    #[error("the lab has no trace {0}: `lab traces` lists its traces")]
     NoSuchTrace(String),
-    #[error("no trace begins with {0:?}: `lab traces` lists those there are")]
+    #[error("no trace id begins with {0:?}: `lab traces` lists the traces")]
     NoPrefix(String),
     #[error("{count} traces begin with {start:?}: write more of the id")]
     Ambiguous { start: String, count: usize },
-    /// The lab says itself why it refuses.
+    /// The lab refused the request, for this reason.
     #[error("{0}")]
     Refused(String),
     #[error(transparent)]
@@ -55,23 +55,23 @@ pub struct Lab {
     site: String,
 }
 
-/// An answer of a lab: its status and its body.
+/// The status and the body of a response from the lab.
 pub struct Answer {
     pub status: StatusCode,
     pub body: Bytes,
 }
 
 impl Lab {
-    /// The lab whose pages are at `site`, as `HOST:PORT`.
+    /// Creates a client for the lab whose pages are at `site`, written as `HOST:PORT`.
     pub fn at(site: &str) -> Self {
         let site = site.to_owned();
         Lab { site }
     }
 
-    /// The traces that pass the filter, the newest first.
+    /// Returns the traces that pass the filter, the newest first.
     ///
     /// # Errors
-    /// When no lab answers.
+    /// Fails when no lab answers.
     pub async fn traces(&self, filter: &Fields) -> Result<Vec<Summary>, Error> {
         let answer = self
             .get(&format!("/traces.json?{}", filter.query()))
@@ -79,20 +79,22 @@ impl Lab {
         self.read(answer)
     }
 
-    /// The spans of one trace as OTLP JSON: of the newest trace, or of the only one whose id starts with `id`.
+    /// Returns the spans of one trace as OTLP JSON. Without `id`, this is the newest trace; else the only trace whose id starts
+    /// with `id`.
     ///
     /// # Errors
-    /// When no lab answers, or there is no such trace, or more than one.
+    /// Fails when no lab answers, or when not exactly one trace matches.
     pub async fn trace(&self, id: Option<&str>) -> Result<Bytes, Error> {
         let id = self.id(id).await?.ok_or(Error::NoTrace)?;
         let json = self.document(id, "json").await?;
         json.ok_or_else(|| Error::NoSuchTrace(id.to_string()))
     }
 
-    /// The case of the request that such a trace belongs to, and the trace's id. `None` when the lab has nothing of it.
+    /// Finds a trace like [`Lab::trace`]. Returns its id and the case of its request, or `None` when the lab has neither spans
+    /// nor headers of it.
     ///
     /// # Errors
-    /// When no lab answers, or no trace id starts with `id`, or more than one does.
+    /// Fails when no lab answers, or when not exactly one trace id starts with `id`.
     pub async fn case(&self, id: Option<&str>) -> Result<Option<(TraceId, Case)>, Error> {
         let Some(id) = self.id(id).await? else {
             return Ok(None);
@@ -104,7 +106,8 @@ impl Lab {
         Ok(Some((id, case)))
     }
 
-    /// The whole id of the trace that starts with `id`, or of the newest. `None` when there is no trace at all.
+    /// Completes the id of a trace that starts with `id`. Without `id`, returns that of the newest trace, or `None` when the
+    /// lab has no traces.
     async fn id(&self, id: Option<&str>) -> Result<Option<TraceId>, Error> {
         if let Some(id) = id.and_then(TraceId::parse) {
             return Ok(Some(id));
@@ -127,7 +130,7 @@ impl Lab {
         }
     }
 
-    /// One form of a trace, such as `json`. `None` when there is no such trace.
+    /// Gets a trace in one form, such as `json`. Returns `None` when the lab doesn't have the trace.
     async fn document(&self, id: TraceId, form: &str) -> Result<Option<Bytes>, Error> {
         let answer = self.get(&format!("/traces/{id}.{form}")).await?;
         match answer.status {
@@ -137,25 +140,25 @@ impl Lab {
         }
     }
 
-    /// The hops, where their proxies listen, and the faults that are set.
+    /// Returns the hops with the addresses of their proxies and the faults that are set.
     ///
     /// # Errors
-    /// When no lab answers.
+    /// Fails when no lab answers.
     pub async fn hops(&self) -> Result<Vec<HopState>, Error> {
         let answer = self.get("/wire.json").await?;
         self.read(answer)
     }
 
-    /// Sets the fault of a hop, or restores it. Returns all hops as they are then.
+    /// Sets the fault of a hop, or restores the hop with `None`. Returns the new states of all hops.
     ///
     /// # Errors
-    /// When no lab answers, or it has no proxies, or no such hop.
+    /// Fails when no lab answers, it has no proxies, or it doesn't have the hop.
     pub async fn set(&self, hop: &str, fault: Option<Fault>) -> Result<Vec<HopState>, Error> {
         let setting = serde_json::json!({ "fault": fault.map(Fault::name) });
         let request = Request::post(format!("/wire/{hop}"))
             .header(CONTENT_TYPE, "application/json")
             .body(Body::from(setting.to_string()));
-        let answer = self.send(request, PATIENCE).await?;
+        let answer = self.send(request).await?;
         if !answer.status.is_success() {
             let problem = String::from_utf8_lossy(&answer.body);
             return Err(Error::Refused(problem.trim_end().to_owned()));
@@ -163,19 +166,19 @@ impl Lab {
         self.read(answer)
     }
 
-    /// Asks for `path`, which may have a query.
+    /// Sends a GET request for `path`, which may include a query.
     ///
     /// # Errors
-    /// When no lab answers within 30 seconds.
+    /// Fails when no lab answers within 30 seconds.
     pub async fn get(&self, path: &str) -> Result<Answer, Error> {
         let request = Request::builder().method(Method::GET).uri(path);
-        self.send(request.body(Body::empty()), PATIENCE).await
+        self.send(request.body(Body::empty())).await
     }
 
-    /// What an answer says, which must be a success.
+    /// Parses the JSON body of an answer.
     ///
     /// # Errors
-    /// When it is no success, or says something else.
+    /// Fails when the status isn't 2xx or the body isn't a `T`.
     pub fn read<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, Error> {
         match answer.status.is_success() {
             true => Ok(serde_json::from_slice(&answer.body)?),
@@ -183,17 +186,16 @@ impl Lab {
         }
     }
 
-    /// The error for an answer that no lab gives.
+    /// Returns the error for an answer with a status that a lab doesn't give.
     pub fn not_the_lab(&self, status: StatusCode) -> Error {
         let site = self.site.clone();
         Error::NotTheLab { site, status }
     }
 
-    /// Sends one request on a connection of its own.
+    /// Sends one request on a new connection.
     async fn send(
         &self,
         request: Result<Request<Body>, axum::http::Error>,
-        patience: Duration,
     ) -> Result<Answer, Error> {
         let exchange = async {
             let mut request = request.map_err(std::io::Error::other)?;
@@ -205,7 +207,8 @@ impl Lab {
                 .await
                 .map_err(other)?;
             let connection = async {
-                // It ends when the answer is read; an error also ends the request, which reports it.
+                // The connection ends when the answer has been read. If it fails, the request below fails too and reports
+                // the error.
                 let _ = connection.await;
                 std::future::pending().await
             };
@@ -223,7 +226,7 @@ impl Lab {
                 never = connection => never,
             }
         };
-        let answer = match timeout(patience, exchange).await {
+        let answer = match timeout(TIMEOUT, exchange).await {
             Ok(answer) => answer,
             Err(elapsed) => Err(std::io::Error::from(elapsed)),
         };

@@ -1,6 +1,6 @@
-//! OTLP over gRPC, as [`crate::receiver`] does it over HTTP.
+//! Receives OTLP over gRPC. [`crate::receiver`] does the same over HTTP.
 //!
-//! The rules are those of <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc>.
+//! Follows <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc>.
 
 use axum::Router;
 use opentelemetry_proto::tonic::collector::logs::v1 as logs;
@@ -14,19 +14,20 @@ use crate::otlp::{self, Batch};
 use crate::receiver::{self, partial_success};
 use crate::store::Store;
 
-/// The largest message, in bytes, unpacked: the limit of the OpenTelemetry Collector. A message is read whole first.
+/// The largest message in bytes, uncompressed. The OpenTelemetry Collector has the same limit. tonic reads a message into
+/// memory before decoding it.
 pub const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
 
-/// The three services of OTLP. Spans are added to `store`; logs and metrics are accepted and dropped.
+/// Serves the three services of OTLP. Adds spans to `store`; accepts and drops logs and metrics.
 pub fn routes(store: Store) -> Router {
-    let traces = trace::trace_service_server::TraceServiceServer::new(Receiver(store.clone()))
+    let traces = trace::trace_service_server::TraceServiceServer::new(GrpcReceiver(store.clone()))
         .accept_compressed(Gzip)
         .accept_compressed(Zstd)
         .max_decoding_message_size(MESSAGE_LIMIT);
-    let logs = logs::logs_service_server::LogsServiceServer::new(Receiver(store.clone()))
+    let logs = logs::logs_service_server::LogsServiceServer::new(GrpcReceiver(store.clone()))
         .accept_compressed(Gzip)
         .accept_compressed(Zstd);
-    let metrics = metrics::metrics_service_server::MetricsServiceServer::new(Receiver(store))
+    let metrics = metrics::metrics_service_server::MetricsServiceServer::new(GrpcReceiver(store))
         .accept_compressed(Gzip)
         .accept_compressed(Zstd);
     Routes::new(traces)
@@ -35,10 +36,10 @@ pub fn routes(store: Store) -> Router {
         .into_axum_router()
 }
 
-struct Receiver(Store);
+struct GrpcReceiver(Store);
 
 #[async_trait]
-impl trace::trace_service_server::TraceService for Receiver {
+impl trace::trace_service_server::TraceService for GrpcReceiver {
     async fn export(
         &self,
         request: Request<trace::ExportTraceServiceRequest>,
@@ -55,7 +56,7 @@ impl trace::trace_service_server::TraceService for Receiver {
 }
 
 #[async_trait]
-impl logs::logs_service_server::LogsService for Receiver {
+impl logs::logs_service_server::LogsService for GrpcReceiver {
     async fn export(
         &self,
         _: Request<logs::ExportLogsServiceRequest>,
@@ -65,7 +66,7 @@ impl logs::logs_service_server::LogsService for Receiver {
 }
 
 #[async_trait]
-impl metrics::metrics_service_server::MetricsService for Receiver {
+impl metrics::metrics_service_server::MetricsService for GrpcReceiver {
     async fn export(
         &self,
         _: Request<metrics::ExportMetricsServiceRequest>,

@@ -1,4 +1,4 @@
-//! Which requests the lab accepts: those of programs on this machine and of the pages that it serves.
+//! Decides which requests the lab accepts: those from programs on this machine and from the lab's own pages.
 
 use std::net::IpAddr;
 
@@ -11,29 +11,29 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-/// Restricts `routes` to requests that name this machine. Otherwise a page of another site whose name is made to point
-/// here (DNS rebinding) could read the traces.
+/// Restricts `routes` to requests whose host is this machine. Otherwise another site could point its own name here (DNS
+/// rebinding) and its pages could read the traces.
 pub fn only_here(routes: Router) -> Router {
     routes.layer(from_fn(|request: Request, next: Next| async {
-        let what = "the lab answers to localhost and to loopback addresses";
-        check_host(request, next, is_this_machine, what).await
+        let rule = "the lab answers to localhost and to loopback addresses";
+        check_host(request, next, is_this_machine, rule).await
     }))
 }
 
-/// Restricts `routes` to requests that name an IP address or `localhost`: only a name can be made to point elsewhere.
+/// Restricts `routes` to requests whose host is an IP address or `localhost`. DNS rebinding needs a name.
 pub fn only_addresses(routes: Router) -> Router {
     routes.layer(from_fn(|request: Request, next: Next| async {
-        let what = "the lab answers to localhost and to addresses";
+        let rule = "the lab answers to localhost and to addresses";
         let address = |host: &str| is_this_machine(host) || ip(host).is_some();
-        check_host(request, next, address, what).await
+        check_host(request, next, address, rule).await
     }))
 }
 
 async fn check_host(
     request: Request,
     next: Next,
-    wanted: impl Fn(&str) -> bool,
-    what: &str,
+    is_allowed: impl Fn(&str) -> bool,
+    rule: &str,
 ) -> Response {
     // In HTTP/2 the host is part of the URI.
     let host = match request.headers().get(HOST) {
@@ -41,14 +41,14 @@ async fn check_host(
         None => request.uri().authority().map_or("", Authority::as_str),
     };
     let authority: Option<Authority> = host.parse().ok();
-    if authority.is_some_and(|authority| wanted(authority.host())) {
+    if authority.is_some_and(|authority| is_allowed(authority.host())) {
         return next.run(request).await;
     }
-    let message = format!("{what}, and not to the host {host:?}\n");
+    let message = format!("{rule}, and not to the host {host:?}\n");
     (StatusCode::MISDIRECTED_REQUEST, message).into_response()
 }
 
-/// Lets pages served from any port of this machine send spans.
+/// Allows pages that are served from any port of this machine to send spans.
 pub fn cors() -> CorsLayer {
     let from_here = |origin: &HeaderValue, _: &_| {
         let origin: Option<Uri> = origin.to_str().ok().and_then(|origin| origin.parse().ok());
@@ -60,11 +60,11 @@ pub fn cors() -> CorsLayer {
         .allow_headers([CONTENT_TYPE, CONTENT_ENCODING])
 }
 
-/// Accepts a request that changes something only when it comes from a program or from one of the lab's own pages: a page
-/// of another site can send a form too.
+/// Checks that a request which changes something comes from a program or from one of the lab's own pages. Without this check,
+/// pages of other sites could send forms to the lab.
 ///
 /// # Errors
-/// When a page of another site sent it. The error can be the answer.
+/// Fails when a page of another site sent the request. The error can be returned as the response.
 pub fn only_our_pages(headers: &HeaderMap) -> Result<(), ForeignPage> {
     let text = |name| {
         let value = headers.get(name);
@@ -80,7 +80,7 @@ pub fn only_our_pages(headers: &HeaderMap) -> Result<(), ForeignPage> {
     }
 }
 
-/// A page of another site has sent a request that changes something. The answer is 403.
+/// A page of another site sent a request that changes something. As a response, this has status 403.
 #[derive(Debug)]
 pub struct ForeignPage;
 
@@ -91,12 +91,12 @@ impl IntoResponse for ForeignPage {
     }
 }
 
-/// Whether the host is `localhost` or an address of the loopback interface.
+/// Returns whether the host is `localhost` or an address of the loopback interface.
 fn is_this_machine(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || ip(host).is_some_and(|ip| ip.is_loopback())
 }
 
-/// The address; one of version 6 stands in brackets.
+/// Parses the host as an IP address. IPv6 addresses are in brackets.
 fn ip(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[')
         .trim_end_matches(']')

@@ -1,4 +1,4 @@
-//! The store as JSON, in the form of Jaeger's query API, so that tools that read Jaeger can read the lab.
+//! Serves the traces in the format of Jaeger's query API, so that tools made for Jaeger can read them from the lab.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::analysis::calls;
-use crate::list::duration;
+use crate::list::{InvalidFilter, duration};
 use crate::span::{Span, SpanId, SpanKind, Status, TraceId, any_text, json as value_json};
 use crate::store::Store;
 
-/// How many traces a search returns where the caller does not say.
+/// The number of traces that a search returns when the request has no `limit`.
 const DEFAULT_LIMIT: usize = 20;
 
-/// `/api/services`, `/api/services/{service}/operations`, `/api/operations`, `/api/traces`, `/api/traces/{id}` and
+/// Serves `/api/services`, `/api/services/{service}/operations`, `/api/operations`, `/api/traces`, `/api/traces/{id}` and
 /// `/api/dependencies`.
 pub fn routes(store: Store) -> Router {
     Router::new()
@@ -47,36 +47,36 @@ async fn unknown() -> Response {
 }
 
 async fn services(State(store): State<Store>) -> Json<Value> {
-    let names = different(&store, |span| Some(span.service().to_owned()));
-    answer(names.into_iter().map(Value::from).collect())
+    let names = distinct(&store, |span| Some(span.service().to_owned()));
+    success(names.into_iter().map(Value::from).collect())
 }
 
 async fn operations(State(store): State<Store>, Path(service): Path<String>) -> Json<Value> {
-    let names = different(&store, |span| {
+    let names = distinct(&store, |span| {
         (span.service() == service).then(|| span.name().to_owned())
     });
-    answer(names.into_iter().map(Value::from).collect())
+    success(names.into_iter().map(Value::from).collect())
 }
 
 #[derive(Deserialize)]
-struct OfService {
+struct OperationsQuery {
     service: String,
     #[serde(rename = "spanKind", default)]
     kind: String,
 }
 
-/// The newer form, with the kind of the spans.
+/// Serves `/api/operations`, whose answer has the kind of the spans too.
 async fn operations_by_kind(
     State(store): State<Store>,
-    query: Result<Query<OfService>, QueryRejection>,
+    query: Result<Query<OperationsQuery>, QueryRejection>,
 ) -> Response {
-    let Query(OfService { service, kind }) = match query {
+    let Query(OperationsQuery { service, kind }) = match query {
         Ok(query) => query,
         Err(rejection) => return failure(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
-    let operations = different(&store, |span| {
-        let of_kind = kind.is_empty() || span.kind().as_str().eq_ignore_ascii_case(&kind);
-        (span.service() == service && of_kind).then(|| {
+    let operations = distinct(&store, |span| {
+        let has_kind = kind.is_empty() || span.kind().as_str().eq_ignore_ascii_case(&kind);
+        (span.service() == service && has_kind).then(|| {
             (
                 span.name().to_owned(),
                 span.kind().as_str().to_ascii_lowercase(),
@@ -85,11 +85,11 @@ async fn operations_by_kind(
     });
     let operations = operations.into_iter();
     let operations = operations.map(|(name, kind)| json!({ "name": name, "spanKind": kind }));
-    answer(operations.collect()).into_response()
+    success(operations.collect()).into_response()
 }
 
-/// Every different thing that `pick` gives, sorted.
-fn different<T: Ord>(store: &Store, pick: impl Fn(&Span) -> Option<T>) -> BTreeSet<T> {
+/// Returns the distinct values that `pick` returns, sorted.
+fn distinct<T: Ord>(store: &Store, pick: impl Fn(&Span) -> Option<T>) -> BTreeSet<T> {
     let traces = store.traces();
     traces
         .iter()
@@ -98,12 +98,13 @@ fn different<T: Ord>(store: &Store, pick: impl Fn(&Span) -> Option<T>) -> BTreeS
         .collect()
 }
 
-/// The calls between services within `lookback` before `endTs`, both in milliseconds; of all time without them.
+/// Returns the calls between services within `lookback` before `endTs`, both in milliseconds. Without these parameters,
+/// returns all calls.
 async fn dependencies(
     State(store): State<Store>,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Response {
-    let number = |key: &str| -> Result<Option<u64>, String> {
+    let number = |key: &str| -> Result<Option<u64>, InvalidQuery> {
         let found = pairs
             .iter()
             .find(|(name, value)| name == key && !value.is_empty());
@@ -112,7 +113,7 @@ async fn dependencies(
     let (end, lookback) = match (number("endTs"), number("lookback")) {
         (Ok(end), Ok(lookback)) => (end.unwrap_or(u64::MAX), lookback.unwrap_or(u64::MAX)),
         (Err(problem), _) | (_, Err(problem)) => {
-            return failure(StatusCode::BAD_REQUEST, &problem);
+            return bad_request(&problem);
         }
     };
     let within = end.saturating_sub(lookback)..=end;
@@ -121,24 +122,44 @@ async fn dependencies(
     let calls = calls(&trees).into_iter().map(|((parent, child), calls)| {
         json!({ "parent": parent, "child": child, "callCount": calls.count })
     });
-    answer(calls.collect()).into_response()
+    success(calls.collect()).into_response()
 }
 
-fn whole_number(key: &str, value: &str) -> Result<u64, String> {
-    value
-        .parse()
-        .map_err(|_| format!("{key}={value:?} is not a whole number"))
+/// The reasons why the parameters of a request are invalid.
+#[derive(Debug, thiserror::Error)]
+enum InvalidQuery {
+    #[error("{key}={value:?} is not a whole number")]
+    Number { key: String, value: String },
+    #[error("tag={0:?}: write tag=KEY:VALUE")]
+    Tag(String),
+    #[error("tags={value:?} is not a JSON object: {source}")]
+    Tags {
+        value: String,
+        source: serde_json::Error,
+    },
+    #[error(transparent)]
+    Duration(#[from] InvalidFilter),
+    #[error("{0:?} is not a trace id of 32 hexadecimal digits")]
+    TraceId(String),
 }
 
-/// What to look for: one span of the trace must be all of it.
+fn whole_number(key: &str, value: &str) -> Result<u64, InvalidQuery> {
+    value.parse().map_err(|_| InvalidQuery::Number {
+        key: key.to_owned(),
+        value: value.to_owned(),
+    })
+}
+
+/// The parameters of a search. A trace is found when one of its spans matches all of them.
 #[derive(Default)]
 struct Search {
     service: Option<String>,
     operation: Option<String>,
     tags: Vec<(String, String)>,
-    /// Durations and times in nanoseconds.
+    /// The shortest and longest duration, in nanoseconds.
     min: Option<u128>,
     max: Option<u128>,
+    /// The earliest and latest start, in nanoseconds since 1970.
     start: Option<u64>,
     end: Option<u64>,
     limit: Option<usize>,
@@ -146,26 +167,29 @@ struct Search {
 }
 
 impl Search {
-    /// Reads the parameters of Jaeger's query service. Unknown ones, such as `lookback`, which only its pages use, are
-    /// ignored.
-    fn read(pairs: Vec<(String, String)>) -> Result<Search, String> {
+    /// Reads the parameters of Jaeger's query service. Ignores unknown ones, such as `lookback`, which only Jaeger's own pages
+    /// use.
+    ///
+    /// # Errors
+    /// Fails when a known parameter has an invalid value.
+    fn read(pairs: Vec<(String, String)>) -> Result<Search, InvalidQuery> {
         let mut search = Search::default();
         for (key, value) in pairs.into_iter().filter(|(_, value)| !value.is_empty()) {
             let number = || whole_number(&key, &value);
             match key.as_str() {
                 "service" => search.service = Some(value),
-                // Jaeger's own pages say so for every operation.
+                // Jaeger's own pages send this value when no operation is selected.
                 "operation" if value == "all" => {}
                 "operation" => search.operation = Some(value),
                 "tag" => {
                     let (key, value) = value
                         .split_once(':')
-                        .ok_or_else(|| format!("tag={value:?}: write tag=KEY:VALUE"))?;
+                        .ok_or_else(|| InvalidQuery::Tag(value.clone()))?;
                     search.tags.push((key.to_owned(), value.to_owned()));
                 }
                 "tags" => {
                     let tags: BTreeMap<String, Value> = serde_json::from_str(&value)
-                        .map_err(|error| format!("tags={value:?} is not a JSON object: {error}"))?;
+                        .map_err(|source| InvalidQuery::Tags { value, source })?;
                     let text = |value: Value| match value {
                         Value::String(text) => text,
                         other => other.to_string(),
@@ -174,20 +198,8 @@ impl Search {
                         .tags
                         .extend(tags.into_iter().map(|(key, value)| (key, text(value))));
                 }
-                "minDuration" => {
-                    search.min = Some(
-                        duration(&value)
-                            .map_err(|error| error.to_string())?
-                            .as_nanos(),
-                    )
-                }
-                "maxDuration" => {
-                    search.max = Some(
-                        duration(&value)
-                            .map_err(|error| error.to_string())?
-                            .as_nanos(),
-                    )
-                }
+                "minDuration" => search.min = Some(duration(&value)?.as_nanos()),
+                "maxDuration" => search.max = Some(duration(&value)?.as_nanos()),
                 "start" => search.start = Some(number()?.saturating_mul(1000)),
                 "end" => search.end = Some(number()?.saturating_mul(1000)),
                 "limit" => search.limit = usize::try_from(number()?).ok(),
@@ -198,21 +210,21 @@ impl Search {
         Ok(search)
     }
 
-    fn wants(&self, span: &Span) -> bool {
+    fn matches(&self, span: &Span) -> bool {
         let same = |wanted: &Option<String>, has: &str| {
             wanted.as_deref().is_none_or(|wanted| wanted == has)
         };
-        let took = u128::from(span.duration());
+        let duration = u128::from(span.duration());
         same(&self.service, span.service())
             && same(&self.operation, span.name())
-            && self.min.is_none_or(|min| min <= took)
-            && self.max.is_none_or(|max| took <= max)
+            && self.min.is_none_or(|min| min <= duration)
+            && self.max.is_none_or(|max| duration <= max)
             && self.start.is_none_or(|start| start <= span.start())
             && self.end.is_none_or(|end| span.start() <= end)
             && (self.tags.is_empty() || self.has_tags(span))
     }
 
-    /// Tags of the span, of its process, and the fields of its logs.
+    /// Returns whether every tag is among the tags of the span, the tags of its process or the fields of its logs.
     fn has_tags(&self, span: &Span) -> bool {
         let proto = span.proto();
         let mut all = span_tags(span, &proto);
@@ -234,7 +246,7 @@ async fn search(
 ) -> Response {
     let search = match Search::read(pairs) {
         Ok(search) => search,
-        Err(problem) => return failure(StatusCode::BAD_REQUEST, &problem),
+        Err(problem) => return bad_request(&problem),
     };
     let traces = match search.traces.is_empty() {
         true => store.traces(),
@@ -246,31 +258,34 @@ async fn search(
     };
     let found = traces
         .iter()
-        .filter(|spans| spans.iter().any(|span| search.wants(span)));
+        .filter(|spans| spans.iter().any(|span| search.matches(span)));
     let found = found.take(search.limit.unwrap_or(DEFAULT_LIMIT));
-    answer(found.map(|spans| trace_json(spans)).collect()).into_response()
+    success(found.map(|spans| trace_json(spans)).collect()).into_response()
 }
 
-/// Jaeger writes ids without leading zeros, and so do those who copy from it.
-fn trace_id(text: &str) -> Result<TraceId, String> {
+/// Parses a trace id. Jaeger omits leading zeros, so this pads the text.
+fn trace_id(text: &str) -> Result<TraceId, InvalidQuery> {
     let padded = format!("{text:0>32}");
-    TraceId::parse(&padded)
-        .ok_or_else(|| format!("{text:?} is not a trace id of 32 hexadecimal digits"))
+    TraceId::parse(&padded).ok_or_else(|| InvalidQuery::TraceId(text.to_owned()))
 }
 
 async fn trace(State(store): State<Store>, Path(id): Path<String>) -> Response {
     let id = match trace_id(&id) {
         Ok(id) => id,
-        Err(problem) => return failure(StatusCode::BAD_REQUEST, &problem),
+        Err(problem) => return bad_request(&problem),
     };
     match store.trace(id) {
-        Some(spans) => answer(vec![trace_json(&spans)]).into_response(),
+        Some(spans) => success(vec![trace_json(&spans)]).into_response(),
         None => failure(StatusCode::NOT_FOUND, "trace not found"),
     }
 }
 
-fn answer(data: Vec<Value>) -> Json<Value> {
+fn success(data: Vec<Value>) -> Json<Value> {
     Json(json!({ "total": data.len(), "data": data, "limit": 0, "offset": 0, "errors": null }))
+}
+
+fn bad_request(problem: &InvalidQuery) -> Response {
+    failure(StatusCode::BAD_REQUEST, &problem.to_string())
 }
 
 fn failure(status: StatusCode, message: &str) -> Response {
@@ -282,7 +297,7 @@ fn failure(status: StatusCode, message: &str) -> Response {
         .into_response()
 }
 
-/// One trace; each different resource becomes a process `p1`, `p2`, …
+/// Converts one trace. Each distinct resource becomes a process `p1`, `p2`, …
 fn trace_json(spans: &[Arc<Span>]) -> Value {
     let mut known: HashMap<Vec<u8>, usize> = HashMap::new();
     let mut processes = serde_json::Map::new();
@@ -302,7 +317,7 @@ fn trace_json(spans: &[Arc<Span>]) -> Value {
     json!({ "traceID": trace_id, "spans": list, "processes": processes, "warnings": null })
 }
 
-/// Times are microseconds, as Jaeger has them.
+/// Converts one span. Jaeger's times are in microseconds.
 fn span_json(span: &Span, process: &str) -> Value {
     let proto = span.proto();
     let reference = |kind: &str, trace: TraceId, span: SpanId| json!({ "refType": kind, "traceID": trace.to_string(), "spanID": span.to_string() });
@@ -330,7 +345,7 @@ fn span_json(span: &Span, process: &str) -> Value {
     })
 }
 
-/// The attributes; kind, status, library and tracestate become tags too, as Jaeger's own OTLP receiver has it.
+/// Converts the attributes to tags. Kind, status, scope and tracestate become tags too, as in Jaeger's own OTLP receiver.
 fn span_tags(span: &Span, proto: &Proto) -> Vec<Value> {
     let mut tags = tags(&proto.attributes);
     let mut add = |key: &str, value: &str| {

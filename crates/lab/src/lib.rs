@@ -2,11 +2,11 @@
 //!
 //! Data flows one way: [`receiver`] (HTTP) and [`grpc`] -> [`store`] -> [`list`] and [`request`] -> [`jaeger`] (JSON),
 //! [`viewer`] (HTML) and [`terminal`] (text). [`session`] reads and writes files. [`wire`] is a proxy to put in front of a
-//! service: it records headers and breaks requests on demand.
+//! service. It records headers and breaks requests on demand.
 //!
-//! [`server`] runs all of this; [`listen`] limits how many connections it takes and [`guard`] checks where requests come
-//! from. [`cli`] is the command line, and [`client`] asks a running lab. What needs neither a socket nor a clock is in
-//! the crate `traces`. [`process`] starts programs that end together with the one that started them.
+//! [`server`] runs all of this. [`listen`] limits the number of connections, and [`guard`] checks where requests come from.
+//! [`cli`] is the command line, and [`client`] sends requests to a running lab. [`process`] starts programs that end
+//! together with the program that started them. Code that needs neither a socket nor a clock is in the crate `traces`.
 
 pub mod cli;
 pub mod client;

@@ -1,4 +1,4 @@
-//! The list of the store's traces, and the filters on it.
+//! Lists and filters the traces of the store.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use crate::store::{Store, Usage};
 use crate::summary::Summary;
 use crate::tree::Tree;
 
-/// The summaries of the store's traces. A summary is made again only when its trace has changed.
+/// The summaries of the store's traces. Computes a summary again only when its trace has changed.
 #[derive(Clone)]
 pub struct List {
     pub store: Store,
@@ -27,7 +27,7 @@ impl List {
         }
     }
 
-    /// Every trace, the last to arrive first.
+    /// Returns the summary of every trace. The trace whose first span arrived last comes first.
     pub fn summaries(&self) -> Vec<Arc<Summary>> {
         let sizes = self.store.sizes();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,7 +46,7 @@ impl List {
         summaries
     }
 
-    /// The traces that pass the filter, those that started last first.
+    /// Returns the traces that pass the filter. The trace that started last comes first.
     pub fn find(&self, filter: &Filter) -> Vec<Arc<Summary>> {
         let mut found = self.summaries();
         found.retain(|summary| filter.passes(summary, &self.store));
@@ -59,7 +59,7 @@ impl List {
     }
 }
 
-/// A filter as it is written: in a form, in the address of the list, or as flags. Empty fields let every trace pass.
+/// The fields of a filter as text: from a form, the URL of the list, or flags. An empty field lets every trace pass.
 #[derive(Debug, Clone, Default, Deserialize, clap::Args)]
 #[serde(default)]
 pub struct Fields {
@@ -70,7 +70,7 @@ pub struct Fields {
     #[arg(long, default_value = "", hide_default_value = true)]
     pub name: String,
     /// Only traces with an `error`, without one (`ok`), or not in one piece (`pieces`).
-    #[arg(long, value_parser = checked(Status::parse), default_value = "", hide_default_value = true)]
+    #[arg(long, value_parser = checked(StatusFilter::parse), default_value = "", hide_default_value = true)]
     pub status: String,
     /// Only traces that took at least this long, such as 5ms or 1.5s.
     #[arg(long, value_name = "DURATION", value_parser = checked(duration), default_value = "", hide_default_value = true)]
@@ -81,15 +81,15 @@ pub struct Fields {
     /// Only traces whose id, or any name, value or message of a span, contains this, in any case.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub text: String,
-    /// How many of the matching traces to leave out first: the page shows a limited number.
+    /// The number of matching traces to skip, because a page shows a limited number.
     #[arg(skip)]
     pub skip: usize,
 }
 
-/// A parser for clap that keeps the text once `parse` has accepted it.
+/// Creates a parser for clap that returns the text unchanged when `parse` accepts it.
 fn checked<T>(
-    parse: fn(&str) -> Result<T, NotAFilter>,
-) -> impl Fn(&str) -> Result<String, NotAFilter> + Clone {
+    parse: fn(&str) -> Result<T, InvalidFilter>,
+) -> impl Fn(&str) -> Result<String, InvalidFilter> + Clone {
     move |text| match text {
         "" => Ok(String::new()),
         text => parse(text).map(|_| text.to_owned()),
@@ -97,12 +97,12 @@ fn checked<T>(
 }
 
 impl Fields {
-    /// Whether every trace passes.
+    /// Returns whether every trace passes the filter.
     pub fn is_empty(&self) -> bool {
         self.pairs().iter().all(|(_, value)| value.is_empty())
     }
 
-    /// The fields by their names in the address of the list.
+    /// Returns the fields with their names in the URL of the list.
     pub fn pairs(&self) -> [(&'static str, &str); 6] {
         [
             ("service", &self.service),
@@ -114,61 +114,61 @@ impl Fields {
         ]
     }
 
-    /// The fields as the query of an address.
+    /// Returns the fields as the query of a URL.
     pub fn query(&self) -> String {
-        // Pairs of texts can always be encoded.
+        // Pairs of strings can always be encoded.
         serde_urlencoded::to_string(self.pairs()).unwrap_or_default()
     }
 }
 
-/// Why a field of a filter can't be read.
+/// The reasons why a field of a filter is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotAFilter {
+pub enum InvalidFilter {
     #[error("status {0:?}: use error, ok or pieces")]
     Status(String),
     #[error("{0:?} is not a duration: write 5ms, 1.5s or 300us")]
     Duration(String),
 }
 
-/// What must be true of a trace's errors or pieces.
+/// A condition on the errors or the pieces of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Status {
+enum StatusFilter {
     Error,
     Ok,
     Pieces,
 }
 
-impl Status {
-    fn parse(text: &str) -> Result<Self, NotAFilter> {
+impl StatusFilter {
+    fn parse(text: &str) -> Result<Self, InvalidFilter> {
         match text {
-            "error" => Ok(Status::Error),
-            "ok" => Ok(Status::Ok),
-            "pieces" => Ok(Status::Pieces),
-            other => Err(NotAFilter::Status(other.to_owned())),
+            "error" => Ok(StatusFilter::Error),
+            "ok" => Ok(StatusFilter::Ok),
+            "pieces" => Ok(StatusFilter::Pieces),
+            other => Err(InvalidFilter::Status(other.to_owned())),
         }
     }
 }
 
-/// Which traces to show: [`Fields`], read once.
+/// A filter on traces, parsed from [`Fields`].
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     service: String,
-    /// In lower case, as `text` is.
+    /// A part of a span's name, in lower case like `text`.
     name: String,
-    status: Option<Status>,
+    status: Option<StatusFilter>,
     min: Option<Duration>,
     max: Option<Duration>,
     text: String,
 }
 
 impl TryFrom<&Fields> for Filter {
-    type Error = NotAFilter;
+    type Error = InvalidFilter;
 
-    fn try_from(fields: &Fields) -> Result<Self, NotAFilter> {
+    fn try_from(fields: &Fields) -> Result<Self, InvalidFilter> {
         fn given<T>(
             text: &str,
-            parse: fn(&str) -> Result<T, NotAFilter>,
-        ) -> Result<Option<T>, NotAFilter> {
+            parse: fn(&str) -> Result<T, InvalidFilter>,
+        ) -> Result<Option<T>, InvalidFilter> {
             match text {
                 "" => Ok(None),
                 text => parse(text).map(Some),
@@ -177,7 +177,7 @@ impl TryFrom<&Fields> for Filter {
         Ok(Filter {
             service: fields.service.clone(),
             name: fields.name.to_lowercase(),
-            status: given(&fields.status, Status::parse)?,
+            status: given(&fields.status, StatusFilter::parse)?,
             min: given(&fields.min, duration)?,
             max: given(&fields.max, duration)?,
             text: fields.text.trim().to_lowercase(),
@@ -187,17 +187,17 @@ impl TryFrom<&Fields> for Filter {
 
 impl Filter {
     fn passes(&self, summary: &Summary, store: &Store) -> bool {
-        let length = Duration::from_nanos(summary.duration_nano);
+        let duration = Duration::from_nanos(summary.duration_nano);
         let service = self.service.is_empty() || summary.services.contains(&self.service);
         let status = self.status.is_none_or(|status| match status {
-            Status::Error => summary.errors > 0,
-            Status::Ok => summary.errors == 0,
-            Status::Pieces => !summary.whole,
+            StatusFilter::Error => summary.errors > 0,
+            StatusFilter::Ok => summary.errors == 0,
+            StatusFilter::Pieces => !summary.whole,
         });
         service
             && status
-            && self.min.is_none_or(|min| min <= length)
-            && self.max.is_none_or(|max| length <= max)
+            && self.min.is_none_or(|min| min <= duration)
+            && self.max.is_none_or(|max| duration <= max)
             && summary
                 .names
                 .iter()
@@ -214,7 +214,7 @@ impl Filter {
     }
 }
 
-/// Whether any text of the span contains `text`, which must be in lower case.
+/// Returns whether any text of the span contains `text`, which must be in lower case.
 fn contains(span: &Span, text: &str) -> bool {
     let has = |it: &str| it.to_lowercase().contains(text);
     let proto = span.proto();
@@ -234,12 +234,12 @@ fn contains(span: &Span, text: &str) -> bool {
             .any(|attribute| has(&attribute.key) || has(&any_text(&attribute.value)))
 }
 
-/// A duration with its unit, as Jaeger's pages and Go write it: `1.5s`, `20ms`, `300us`, `7ns`, `2m`. A number without a
-/// unit is in milliseconds.
+/// Parses a duration with a unit, as Jaeger's pages and Go write it: `1.5s`, `20ms`, `300us`, `7ns`, `2m`. A number without
+/// a unit is in milliseconds.
 ///
 /// # Errors
-/// [`NotAFilter::Duration`].
-pub fn duration(text: &str) -> Result<Duration, NotAFilter> {
+/// [`InvalidFilter::Duration`].
+pub fn duration(text: &str) -> Result<Duration, InvalidFilter> {
     let text = text.trim();
     let number = text.trim_end_matches(|character: char| character.is_alphabetic());
     let seconds = match &text[number.len()..] {
@@ -252,5 +252,6 @@ pub fn duration(text: &str) -> Result<Duration, NotAFilter> {
         _ => f64::NAN,
     };
     let number: f64 = number.trim().parse().unwrap_or(f64::NAN);
-    Duration::try_from_secs_f64(number * seconds).map_err(|_| NotAFilter::Duration(text.to_owned()))
+    Duration::try_from_secs_f64(number * seconds)
+        .map_err(|_| InvalidFilter::Duration(text.to_owned()))
 }

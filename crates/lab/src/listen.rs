@@ -1,4 +1,4 @@
-//! Listening at an address, with a limit on the number of connections.
+//! Listens on an address with a limit on the number of connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,17 +16,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::guard;
 
 /// The answer to a connection past the limit.
-const FULL: &[u8] =
+const TOO_MANY_CONNECTIONS: &[u8] =
     b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
     the lab has as many connections as it takes: close some, or raise --max-connections\n";
 
 /// How long a client past the limit may take to read that answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why the lab can't listen.
+/// The reasons why the lab can't listen.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Mostly because another program listens there.
+    /// The address can't be used, usually because another program listens there.
     #[error("cannot listen on {address} (choose another with {flag})")]
     Taken {
         flag: &'static str,
@@ -37,7 +37,7 @@ pub enum Error {
     Failed(#[from] io::Error),
 }
 
-/// Listens on `address`; `flag` is the command-line flag that it came from.
+/// Listens on `address`. `flag` is the command-line flag that sets the address, for the error message.
 ///
 /// # Errors
 /// [`Error::Taken`].
@@ -50,7 +50,7 @@ pub async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener
     })
 }
 
-/// The address of a listener, with the port that port 0 became.
+/// Returns the address of a listener. If it was bound to port 0, this has the port that the system chose.
 ///
 /// # Errors
 /// [`Error::Failed`].
@@ -58,24 +58,24 @@ pub fn address(listener: &TcpListener) -> Result<SocketAddr, Error> {
     Ok(listener.local_addr()?)
 }
 
-/// Which host names a server answers to at an address that other machines can reach.
+/// The hosts that requests may name at an address which other machines can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Names {
-    /// IP addresses and `localhost` only: another site's page could point its own name here and read the traces.
+pub enum AllowedHosts {
+    /// IP addresses and `localhost`. With any name, another site could point its own name here and read the traces.
     Addresses,
-    /// Any name: the server only receives, it shows nothing.
+    /// Any name, for a server that receives spans and shows nothing.
     Any,
 }
 
-/// Serves `routes` until `stop`, then finishes the requests that are under way. At a loopback address, requests must also
-/// name this machine; elsewhere `names` decides.
+/// Serves `routes` until `stop` ends, then finishes the requests in flight. At a loopback address, requests must name this
+/// machine. At other addresses, `hosts` decides. `connections` is the largest number of open connections.
 ///
 /// # Errors
-/// When the listener fails.
+/// Fails when the listener fails.
 pub async fn serve(
     listener: TcpListener,
     connections: usize,
-    names: Names,
+    hosts: AllowedHosts,
     routes: Router,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
@@ -83,45 +83,45 @@ pub async fn serve(
     if !address.ip().is_loopback() {
         eprintln!("Warning: anyone who can reach {address} can read your traces or send spans");
     }
-    let routes = match (address.ip().is_loopback(), names) {
+    let routes = match (address.ip().is_loopback(), hosts) {
         (true, _) => guard::only_here(routes),
-        (false, Names::Addresses) => guard::only_addresses(routes),
-        (false, Names::Any) => routes,
+        (false, AllowedHosts::Addresses) => guard::only_addresses(routes),
+        (false, AllowedHosts::Any) => routes,
     };
-    let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-    let server = axum::serve(Limited { listener, places }, routes);
+    let permits = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+    let server = axum::serve(LimitedListener { listener, permits }, routes);
     server.with_graceful_shutdown(stop).await?;
     Ok(())
 }
 
-struct Limited {
+struct LimitedListener {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
-impl Listener for Limited {
+impl Listener for LimitedListener {
     type Io = Connection;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
-            // This retries after an error of a single connection.
+            // axum's `accept` retries after an error of a single connection.
             let (mut stream, address) = Listener::accept(&mut self.listener).await;
-            match Arc::clone(&self.places).try_acquire_owned() {
-                Ok(place) => {
-                    // An error means that the connection is gone: the first read fails too.
+            match Arc::clone(&self.permits).try_acquire_owned() {
+                Ok(permit) => {
+                    // An error means that the connection is closed. The first read then fails too.
                     let _ = stream.set_nodelay(true);
                     let connection = Connection {
                         stream,
-                        _place: place,
+                        _permit: permit,
                     };
                     return (connection, address);
                 }
                 Err(_) => {
-                    tokio::spawn(tokio::time::timeout(PATIENCE, async move {
-                        // A client reads an answer only after it has sent a request.
+                    tokio::spawn(tokio::time::timeout(REFUSAL_TIMEOUT, async move {
+                        // Read first, because a client expects an answer only after it has sent a request.
                         if stream.read(&mut [0; 1024]).await? > 0 {
-                            stream.write_all(FULL).await?;
+                            stream.write_all(TOO_MANY_CONNECTIONS).await?;
                         }
                         stream.shutdown().await?;
                         // Closing with unread data would reset the connection and discard our answer.
@@ -140,7 +140,7 @@ impl Listener for Limited {
 /// A connection and its permit.
 struct Connection {
     stream: TcpStream,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl AsyncRead for Connection {

@@ -40,7 +40,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             lab::print(&server.welcome(None));
             let pages =
                 viewer::without_book(server::pages(server.store.clone(), server.wire.clone()));
-            server.serve(pages, stopped).await
+            Ok(server.serve(pages, stopped).await?)
         }
         Command::Ask(ask) => ask.run().await,
         Command::Completions { shell } => cli::completions(shell, &mut Cli::command()),

@@ -1,10 +1,14 @@
-//! Standard output, for people and for other programs.
+//! Writes to standard output, for people and for other programs.
 
 use std::io::{ErrorKind, Write as _};
 
 use anyhow::Context as _;
 
-/// For other programs: nothing is added for a terminal, and what a terminal would obey is written as JSON escapes it.
+/// Prints JSON for other programs, without colours. Escapes the control characters that JSON allows but a terminal would act
+/// on (U+007F to U+009F).
+///
+/// # Errors
+/// Fails when standard output can't be written.
 pub fn print_json(text: &str) -> anyhow::Result<()> {
     let escaped: String = text
         .chars()
@@ -16,7 +20,10 @@ pub fn print_json(text: &str) -> anyhow::Result<()> {
     write((escaped + "\n").as_bytes())
 }
 
-/// Writes to standard output; nobody needs to hear that whoever read it has had enough.
+/// Writes to standard output. Ignores a closed pipe, as in `lab traces | head -1`.
+///
+/// # Errors
+/// Fails when standard output can't be written.
 pub fn write(bytes: &[u8]) -> anyhow::Result<()> {
     match std::io::stdout().write_all(bytes) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write"),
@@ -24,7 +31,8 @@ pub fn write(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// Unlike `println!`, does not panic where nobody reads standard output any more. Colours only where they can be seen.
+/// Prints text for people. Removes colours when standard output isn't a terminal. Unlike `println!`, doesn't panic when
+/// standard output is closed.
 pub fn print(text: &str) {
     let _ = anstream::stdout().write_all(text.as_bytes());
 }

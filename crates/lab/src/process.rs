@@ -1,41 +1,41 @@
-//! Starts processes that end with this one, however it ends.
+//! Starts processes that are killed when this process ends, however it ends.
 //!
-//! That needs Linux, where a process can ask for a signal at the death of its parent (`PR_SET_PDEATHSIG` in prctl(2)). On
-//! other systems, a process that is killed leaves running what it has started.
+//! This works on Linux, where a process can request a signal for when its parent ends (`PR_SET_PDEATHSIG` in prctl(2)). On
+//! other systems, the started processes keep running when this process is killed.
 
 use std::io;
 
 use tokio::process::{Child, Command};
 
-/// Starts a process that is killed when this process ends, even by SIGKILL. If cargo runs this process, as in `cargo test`
-/// and `cargo bench`, this process is from now on killed in the same way when cargo ends.
+/// Starts a process that is killed when this process ends, even by SIGKILL. If cargo started this process, as in `cargo test`
+/// and `cargo bench`, this process is also killed when cargo ends.
 ///
 /// # Errors
-/// When the process cannot be started.
+/// Fails when the process cannot be started.
 ///
 /// # Panics
-/// Outside a Tokio runtime.
+/// Panics outside a Tokio runtime.
 #[cfg(target_os = "linux")]
 pub fn spawn(mut command: Command) -> io::Result<Child> {
     use std::sync::mpsc;
 
     let parent = std::process::id();
-    // SAFETY: between fork and exec, the closure makes two system calls, and neither allocates nor locks anything.
+    // SAFETY: between fork and exec, the closure makes two system calls. It neither allocates memory nor takes a lock.
     unsafe { command.pre_exec(move || linux::end_with(parent)) };
     let runtime = tokio::runtime::Handle::current();
     let (sender, started) = mpsc::channel();
     linux::on_starter(move || {
         let _runtime = runtime.enter();
-        // The receiver waits just below.
+        // Sending can't fail because the receiver waits below.
         let _ = sender.send(command.spawn());
     });
     started.recv().map_err(io::Error::other)?
 }
 
-/// Starts a process. Here it cannot be tied to this one.
+/// Starts a process. On this system it keeps running when this process is killed.
 ///
 /// # Errors
-/// When the process cannot be started.
+/// Fails when the process cannot be started.
 #[cfg(not(target_os = "linux"))]
 pub fn spawn(mut command: Command) -> io::Result<Child> {
     command.spawn()
@@ -54,8 +54,8 @@ mod linux {
 
     type Job = Box<dyn FnOnce() + Send>;
 
-    /// The signal comes when the *thread* ends that has started the process. The threads of a runtime come and go, so one
-    /// thread starts all processes and lasts as long as this process.
+    /// The jobs of the thread that starts all processes. The kernel sends the signal when the *thread* that started a process
+    /// ends. A runtime ends its threads at any time, so this thread exists for as long as this process.
     static STARTER: LazyLock<Sender<Job>> = LazyLock::new(|| {
         let (sender, jobs) = channel::<Job>();
         std::thread::spawn(move || {
@@ -66,14 +66,17 @@ mod linux {
     });
 
     pub fn on_starter(job: impl FnOnce() + Send + 'static) {
-        // A job that is refused is dropped, which its caller notices.
+        // If the thread is gone, the job is dropped, and its caller gets an error from the channel.
         let _ = STARTER.send(Box::new(job));
     }
 
-    /// Asks for this process's end when its parent ends.
+    /// Makes the kernel kill this process when its parent ends.
+    ///
+    /// # Errors
+    /// Fails when `parent` is no longer the parent of this process.
     pub fn end_with(parent: u32) -> io::Result<()> {
         set_pdeathsig(Signal::SIGKILL)?;
-        // A parent that was already dead sends no signal.
+        // No signal comes for a parent that ended before the call above.
         match parent_id() == parent {
             true => Ok(()),
             false => Err(Errno::ESRCH.into()),

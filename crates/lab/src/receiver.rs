@@ -1,7 +1,8 @@
-//! OTLP over HTTP: `POST /v1/traces` in protobuf or JSON, plain, gzip, deflate or zstd. Logs and metrics are accepted and
-//! dropped. A span that can be read but not kept is rejected alone: the answer has the number of rejected spans and why.
+//! Receives OTLP over HTTP: `POST /v1/traces` in protobuf or JSON, uncompressed or with gzip, deflate or zstd. Accepts and
+//! drops logs and metrics. When a span exceeds a limit, only that span is rejected. The answer has the number of rejected
+//! spans and the reason.
 //!
-//! The rules are those of <https://opentelemetry.io/docs/specs/otlp/#otlphttp>.
+//! Follows <https://opentelemetry.io/docs/specs/otlp/#otlphttp>.
 
 use std::fmt::Display;
 use std::io::Read;
@@ -26,23 +27,23 @@ use crate::otlp::{self, Batch, Rejected};
 use crate::span::Span;
 use crate::store::Store;
 
-/// The largest body, in bytes, both as it comes and unpacked.
+/// The largest body in bytes, both compressed and uncompressed.
 pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
 
-/// The routes of the receiver, which adds what it reads to `store`.
+/// Serves the receiver, which adds spans to `store`.
 pub fn routes(store: Store) -> Router {
     Router::new()
         .route("/v1/traces", post(traces))
-        // SDKs send all three signals to one address: an error for these would fill their logs.
-        .route("/v1/logs", post(not_kept))
-        .route("/v1/metrics", post(not_kept))
+        // SDKs send all three signals to one address. Errors for these two would fill their logs.
+        .route("/v1/logs", post(accept_and_drop))
+        .route("/v1/metrics", post(accept_and_drop))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(guard::cors())
         .with_state(store)
 }
 
-/// Reads the request to its end, as an exporter expects, and answers with success.
-async fn not_kept(headers: HeaderMap, _body: Bytes) -> Response {
+/// Reads the whole request, as an exporter expects. Returns success.
+async fn accept_and_drop(headers: HeaderMap, _body: Bytes) -> Response {
     match Encoding::of(&headers) {
         Some(encoding) => encoding.success(None),
         None => unknown_encoding(),
@@ -62,8 +63,8 @@ async fn traces(
     let Some(encoding) = Encoding::of(&headers) else {
         return unknown_encoding();
     };
-    let taken = match body {
-        Ok(body) => take(store, headers, encoding, body).await,
+    let outcome = match body {
+        Ok(body) => decode_and_add(store, headers, encoding, body).await,
         Err(rejection) => {
             let (status, reason) = (rejection.status(), rejection.body_text());
             let limit = format!("{reason}: a body has at most {BODY_LIMIT} bytes");
@@ -71,16 +72,16 @@ async fn traces(
             Err(Refusal(status, if too_large { limit } else { reason }))
         }
     };
-    match taken {
+    match outcome {
         Ok(rejected) => encoding.success(rejected),
         Err(refusal) => encoding.failure(refusal),
     }
 }
 
-/// Adds spans to the store. Writing the `--save` file may take long on a slow disk, so it is done on the blocking pool.
+/// Adds spans to the store. If the store writes a `--save` file, does this on the blocking pool, because the disk may be slow.
 ///
 /// # Errors
-/// When the work was cut short.
+/// Fails when the blocking task panics or is cancelled.
 pub(crate) async fn add(store: Store, spans: Vec<Span>) -> Result<(), JoinError> {
     if store.is_recorded() {
         return tokio::task::spawn_blocking(move || store.add(spans)).await;
@@ -89,25 +90,25 @@ pub(crate) async fn add(store: Store, spans: Vec<Span>) -> Result<(), JoinError>
     Ok(())
 }
 
-/// A body that is larger than this, in bytes, or compressed is read on the blocking pool.
+/// The largest body, in bytes, that is decoded without the blocking pool.
 const INLINE_LIMIT: usize = 256 * 1024;
 
-/// Reads a body into the store and returns the spans that were rejected. Work that may take long is done on the blocking
-/// pool, so that it doesn't hold up other requests.
-async fn take(
+/// Decodes a body and adds its spans to the store. Returns the spans that were rejected. Large or compressed bodies are
+/// decoded on the blocking pool so that they don't delay other requests.
+async fn decode_and_add(
     store: Store,
     headers: HeaderMap,
     encoding: Encoding,
     body: Bytes,
 ) -> Result<Option<Rejected>, Refusal> {
-    let packed = headers.contains_key(CONTENT_ENCODING);
-    let long = packed || body.len() > INLINE_LIMIT || store.is_recorded();
+    let compressed = headers.contains_key(CONTENT_ENCODING);
+    let slow = compressed || body.len() > INLINE_LIMIT || store.is_recorded();
     let work = move || {
         let batch = read(&headers, encoding, body)?;
         store.add(batch.spans);
         Ok(batch.rejected)
     };
-    if !long {
+    if !slow {
         return work();
     }
     let cut_short =
@@ -115,7 +116,7 @@ async fn take(
     tokio::task::spawn_blocking(work).await.map_err(cut_short)?
 }
 
-/// A status of 4xx, and the reason in one sentence.
+/// The status of an error and its reason in one sentence.
 struct Refusal(StatusCode, String);
 
 fn read(headers: &HeaderMap, encoding: Encoding, body: Bytes) -> Result<Batch, Refusal> {
@@ -183,16 +184,16 @@ enum Encoding {
     Json,
 }
 
-/// The error message of the OTLP specification, `google.rpc.Status`, without its details.
+/// The body of an error in protobuf: `google.rpc.Status` without its details, as the OTLP specification requires.
 #[derive(Clone, PartialEq, Message)]
-struct Status {
+struct RpcStatus {
     #[prost(int32, tag = "1")]
     code: i32,
     #[prost(string, tag = "2")]
     message: String,
 }
 
-/// `google.rpc.Code.INVALID_ARGUMENT`.
+/// The code `google.rpc.Code.INVALID_ARGUMENT`.
 const INVALID_ARGUMENT: i32 = 3;
 
 impl Encoding {
@@ -223,7 +224,7 @@ impl Encoding {
 
     fn failure(self, Refusal(status, message): Refusal) -> Response {
         let body = match self {
-            Encoding::Protobuf => Status {
+            Encoding::Protobuf => RpcStatus {
                 code: INVALID_ARGUMENT,
                 message,
             }

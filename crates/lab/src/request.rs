@@ -1,4 +1,5 @@
-//! Everything that belongs to one request: its traces, however many there are, and its headers on the wire.
+//! Finds everything that belongs to one request: its traces, of which a broken request has several, and its headers on the
+//! wire.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,36 +14,37 @@ use crate::tree::Tree;
 use crate::wire::Wire;
 use traces::exchange::Exchange;
 
-/// The most other traces to look at.
-const NEAR: usize = 1000;
+/// The largest number of other traces to search.
+const NEARBY_LIMIT: usize = 1000;
 
-/// A request, as far as the lab knows it.
-pub struct Request {
-    /// Its traces and its exchanges on the wire.
+/// A request and its traces.
+pub struct TracedRequest {
+    /// The traces and the exchanges on the wire.
     pub case: Case,
-    /// Where it seems to have fallen apart: the call, and the traces of the caller and of the called service. Breaks of
-    /// other requests at the same time may be among them.
+    /// The calls at which the request seems to have split, each with the traces of the caller and of the called service. May
+    /// include breaks of other requests at the same time.
     pub breaks: Vec<(Break, [TraceId; 2])>,
 }
 
-/// The summaries of the traces that overlap with this time: others can't be parts of the request.
+/// Returns the summaries of the traces that overlap with a period, in nanoseconds since 1970. Other traces can't be parts of
+/// a request in that period.
 fn near(list: &List, start: u64, end: u64) -> Vec<Arc<Summary>> {
     let near = list.summaries().into_iter().filter(|it| {
         it.start_time_unix_nano <= end
             && start <= it.start_time_unix_nano.saturating_add(it.duration_nano)
     });
-    near.take(NEAR).collect()
+    near.take(NEARBY_LIMIT).collect()
 }
 
-/// The case of the request that a trace belongs to: see [`find`].
+/// Returns the case of the request that a trace belongs to, as [`find`] does.
 pub fn case(list: &List, wire: &Wire, id: TraceId) -> Option<Case> {
     find(list, wire, id).map(|request| request.case)
 }
 
-/// The request that a trace belongs to. `None` when neither a span nor a header has its id.
-pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<Request> {
+/// Finds the request that a trace belongs to. Returns `None` when neither a span nor a header has the trace's id.
+pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
     let exchanges = wire.exchanges();
-    let named = |exchange: &&Exchange| {
+    let has_id = |exchange: &&Exchange| {
         let both = [exchange.sent_by(), exchange.received()];
         both.into_iter().flatten().any(|it| it.trace_id == id)
     };
@@ -54,7 +56,7 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<Request> {
         .map(|tree| (tree.start, tree.start.saturating_add(tree.duration)));
     let of_wire = exchanges
         .iter()
-        .find(named)
+        .find(has_id)
         .map(|it| (it.start, it.end.unwrap_or(it.start)));
     let (start, end) = time.or(of_wire)?;
 
@@ -70,7 +72,7 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<Request> {
         .into_iter()
         .filter(|it| it.start <= end && start <= it.end.unwrap_or(it.start));
     let exchanges: Vec<Exchange> = exchanges.collect();
-    // The span that answered a request may be in any trace of that time.
+    // The span that answered a request may be in any trace of that period.
     let trees: Vec<Tree> = match exchanges.is_empty() {
         true => Vec::new(),
         false => near
@@ -88,7 +90,7 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<Request> {
         })
         .collect();
     together.extend(linked.iter().cloned());
-    // A trace that is linked to a part is a part too.
+    // Add traces that are linked to a part until nothing changes.
     loop {
         let before = ids.len();
         for set in &together {
@@ -106,7 +108,7 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<Request> {
         .filter(|(_, set)| !set.is_disjoint(&ids));
     let wire: Vec<_> = wire.map(|(exchange, _)| exchange).collect();
     let trees = ids.iter().filter_map(|id| tree(&list.store, *id));
-    Some(Request {
+    Some(TracedRequest {
         case: Case::new(trees.collect(), wire),
         breaks,
     })

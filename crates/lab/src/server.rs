@@ -1,4 +1,4 @@
-//! The running lab: its three listeners, its store, and an orderly end.
+//! The server of the lab: its three listeners, its store and its shutdown.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,19 +6,19 @@ use std::time::Duration;
 use axum::Router;
 use tokio::net::TcpListener;
 
-use crate::listen::{self, Names};
+use crate::listen::{self, AllowedHosts};
 use crate::store::Store;
 use crate::wire::Wire;
 use crate::{grpc, jaeger, receiver, viewer};
 
-/// How long requests that are under way may take when the lab stops.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long requests in flight may take when the lab stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Listens at three addresses; [`Server::serve`] answers.
+/// A lab that listens on its three addresses. [`Server::serve`] answers the requests.
 pub struct Server {
     pub store: Store,
     pub wire: Wire,
-    /// The most connections at each address.
+    /// The largest number of connections at each address.
     pub connections: usize,
     site: TcpListener,
     otlp: TcpListener,
@@ -26,7 +26,7 @@ pub struct Server {
     addresses: Addresses,
 }
 
-/// Where a lab listens: its pages, OTLP over HTTP, and OTLP over gRPC.
+/// The addresses of a lab: its pages, OTLP over HTTP and OTLP over gRPC.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
     pub site: SocketAddr,
@@ -34,16 +34,16 @@ pub struct Addresses {
     pub grpc: SocketAddr,
 }
 
-/// The pages of the viewer and Jaeger's query API, without a page at `/`.
+/// Serves the pages of the viewer and Jaeger's query API, without a page at `/`.
 pub fn pages(store: Store, wire: Wire) -> Router {
     viewer::routes(store.clone(), wire).merge(jaeger::routes(store))
 }
 
 impl Server {
-    /// Listens at `addresses`; port 0 takes a free port.
+    /// Listens on `addresses`. Port 0 takes a free port.
     ///
     /// # Errors
-    /// When an address is taken or can't be listened at.
+    /// [`listen::Error::Taken`] when an address can't be used.
     pub async fn bind(
         addresses: Addresses,
         store: Store,
@@ -68,12 +68,12 @@ impl Server {
         })
     }
 
-    /// Where it listens: with the port that port 0 became.
+    /// Returns the addresses of the lab, with the ports that the system chose for port 0.
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
 
-    /// What `lab view` prints; `book` is the address of a book that is served beside the traces.
+    /// Returns the message that `lab view` prints. `book` is the URL of a book that is served next to the traces.
     pub fn welcome(&self, book: Option<&str>) -> String {
         let Addresses { site, otlp, grpc } = self.addresses;
         let book = book.map_or(String::new(), |book| format!("Book     {book}\n"));
@@ -86,17 +86,21 @@ impl Server {
         )
     }
 
-    /// Serves `pages` and both receivers until `stop`. The receivers then finish the requests that are under way, so that
-    /// every span they have acknowledged is in the store and in the `--save` file.
+    /// Serves `pages` and both receivers until `stop` ends. The receivers then finish the requests in flight, for at most five
+    /// seconds, so that every acknowledged span is in the store and in the `--save` file.
     ///
     /// # Errors
-    /// When a listener fails.
-    pub async fn serve(self, pages: Router, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    /// [`listen::Error::Failed`] when a listener fails.
+    pub async fn serve(
+        self,
+        pages: Router,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), listen::Error> {
         let (stopping, stopped) = tokio::sync::watch::channel(false);
         let stopped = || {
             let mut stopped = stopped.clone();
             async move {
-                // An error means that the sender is gone, which is the same.
+                // An error means that the sender was dropped, which also means stop.
                 let _ = stopped.wait_for(|stopped| *stopped).await;
             }
         };
@@ -106,31 +110,31 @@ impl Server {
                 listen::serve(
                     self.otlp,
                     connections,
-                    Names::Any,
+                    AllowedHosts::Any,
                     receiver::routes(self.store.clone()),
                     stopped(),
                 ),
                 listen::serve(
                     self.grpc,
                     connections,
-                    Names::Any,
+                    AllowedHosts::Any,
                     grpc::routes(self.store.clone()),
                     stopped(),
                 ),
             )
         };
-        // A page that is open listens for changes until it is closed: the pages can't be waited for.
+        // An open page keeps its event stream until it is closed, so the pages' server can't wait for its requests.
         let pages = listen::serve(
             self.site,
             connections,
-            Names::Addresses,
+            AllowedHosts::Addresses,
             pages,
             std::future::pending(),
         );
         let drained = async {
             stop.await;
             stopping.send_replace(true);
-            tokio::time::sleep(DRAIN).await;
+            tokio::time::sleep(DRAIN_TIMEOUT).await;
         };
         tokio::select! {
             ended = receivers => ended.map(drop)?,

@@ -1,5 +1,5 @@
-//! Sessions in files: OTLP JSON, one request per line, to keep, share and open again. The OpenTelemetry Collector's file
-//! exporter writes the same format.
+//! Saves and opens sessions: files of OTLP JSON with one request per line. The OpenTelemetry Collector's file exporter writes
+//! the same format.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::otlp;
 use crate::span::Span;
 
-/// Why a session can't be opened or saved.
+/// The reasons why a session can't be opened or saved.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot write {} (--save)", path.display())]
@@ -32,12 +32,12 @@ pub enum Error {
 /// Writes received spans to a file.
 pub struct Recorder {
     path: PathBuf,
-    /// `None` after a write has failed.
+    /// The open file, or `None` after a write has failed.
     file: Mutex<Option<File>>,
 }
 
 impl Recorder {
-    /// Appends to the file at `path`, which is created when it doesn't exist.
+    /// Opens the file at `path` to append to it. Creates the file when it doesn't exist.
     ///
     /// # Errors
     /// [`Error::Save`].
@@ -48,7 +48,7 @@ impl Recorder {
         };
         let file = File::options().create(true).append(true).open(path);
         let mut file = file.map_err(not_saved)?;
-        // A lab that was killed may have left half a line: the next line must not become part of it.
+        // End a line that a killed lab may have left unfinished.
         if file.metadata().is_ok_and(|it| it.is_file() && it.len() > 0) {
             file.write_all(b"\n").map_err(not_saved)?;
         }
@@ -58,7 +58,8 @@ impl Recorder {
         })
     }
 
-    /// Writes one line, unless there are no spans. A full disk must not stop the lab: it warns once and saves nothing more.
+    /// Writes the spans as one line, unless `spans` is empty. After an error, such as a full disk, prints a warning and saves
+    /// nothing more, so that the lab keeps running.
     pub fn record<'a>(&self, spans: impl ExactSizeIterator<Item = &'a Span>) {
         if spans.len() == 0 {
             return;
@@ -79,18 +80,17 @@ impl Recorder {
     }
 }
 
-/// What was read from a file.
+/// The contents of a session.
 #[derive(Debug)]
 pub struct Opened {
     pub spans: Vec<Span>,
-    /// The number of documents that couldn't be read whole.
+    /// The number of documents that couldn't be read completely.
     pub unread: usize,
-    /// What was wrong with the first hundred of them.
+    /// The problems of the first hundred of these documents.
     pub problems: Vec<otlp::Problem>,
 }
 
-/// Reads the spans of the file at `path`. A lab that was killed may have left half a line: that costs only the spans of
-/// this line.
+/// Reads the spans of the file at `path`. Skips lines that can't be read, such as an unfinished line of a killed lab.
 ///
 /// # Errors
 /// [`Error::Open`], or [`Error::NothingReadable`] with the number of the line.

@@ -1,4 +1,4 @@
-//! Keeps the newest traces in memory, within two limits: spans and bytes. The oldest trace is dropped first.
+//! Keeps the newest traces in memory, within a limit on spans and one on bytes. Drops the oldest trace first.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -10,12 +10,12 @@ use crate::session::Recorder;
 use crate::span::{Source, Span, SpanId, TraceId};
 use crate::tree::Tree;
 
-/// The most that the store holds.
+/// The limits of the store.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The number of spans.
+    /// The largest number of spans.
     pub spans: usize,
-    /// The memory of the spans, by [`Span::size`], and of their sources, once for each trace.
+    /// The largest amount of memory in bytes: [`Span::size`] of the spans, and their sources, counted once for each trace.
     pub bytes: usize,
 }
 
@@ -28,7 +28,7 @@ impl Default for Limits {
     }
 }
 
-/// Shared by the receiver, which writes, and the pages, which read.
+/// The traces, shared by the receivers, which write, and the pages, which read. Clones share one store.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Mutex<Inner>>,
@@ -40,7 +40,7 @@ pub struct Store {
 struct Inner {
     traces: HashMap<TraceId, Trace>,
     sources: Sources,
-    /// By the arrival of each trace's first span.
+    /// The ids of the traces, in the order in which their first spans arrived.
     order: VecDeque<TraceId>,
     limits: Limits,
     spans: usize,
@@ -53,33 +53,33 @@ struct Inner {
 struct Trace {
     spans: Vec<Arc<Span>>,
     seen: HashSet<SpanId>,
-    /// By address: equal sources are the same allocation.
+    /// The sources by the address of their allocation. [`Sources`] keeps equal sources in one allocation.
     sources: HashMap<usize, Arc<Source>>,
     bytes: usize,
 }
 
-/// Keeps equal sources once, by their encoded form.
+/// Interns sources: keeps one allocation for equal sources. The key is the encoded form.
 #[derive(Default)]
 struct Sources {
     known: HashMap<Vec<u8>, Weak<Source>>,
-    /// The number of keys at which to sweep out those that no span uses.
+    /// The number of keys at which to remove those that no span uses.
     sweep_at: usize,
 }
 
-/// How full the store is.
+/// The current contents of the store in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     pub traces: usize,
     pub spans: usize,
-    /// Memory, as [`Limits`] counts it.
+    /// The memory in bytes, counted as in [`Limits::bytes`].
     pub bytes: usize,
-    /// The traces that were dropped to make room, and their spans.
+    /// The number of traces that were dropped to make room, and of their spans.
     pub evicted: usize,
     pub evicted_spans: usize,
 }
 
 impl Store {
-    /// An empty store.
+    /// Creates an empty store.
     pub fn new(limits: Limits) -> Self {
         Store {
             inner: Arc::new(Mutex::new(Inner {
@@ -91,33 +91,33 @@ impl Store {
         }
     }
 
-    /// Makes this handle and its later clones also write what is added through them to `recorder`.
+    /// Makes this handle and its later clones also write the spans that are added through them to `recorder`.
     pub fn recorded_by(self, recorder: Recorder) -> Self {
         let recorder = Some(Arc::new(recorder));
         Store { recorder, ..self }
     }
 
-    /// Whether adding writes to a file.
+    /// Returns whether adding spans writes to a file.
     pub fn is_recorded(&self) -> bool {
         self.recorder.is_some()
     }
 
-    /// Adds spans to their traces. A span that is there already is dropped. With a recorder, the others are in its file
-    /// when this returns.
+    /// Adds spans to their traces. Drops spans that the store already has. With a recorder, writes the others to its file
+    /// before returning.
     pub fn add(&self, spans: Vec<Span>) {
         let mut new = Vec::new();
         let mut inner = self.lock();
-        // Neighbours usually have the same source: (as it came, as it is kept).
+        // Neighbouring spans usually have the same source. This is the last one: (received, interned).
         let mut last: Option<(Arc<Source>, Arc<Source>)> = None;
         for mut span in spans {
-            let (_, kept) = match last.take_if(|(came, _)| Arc::ptr_eq(came, &span.source)) {
+            let (_, interned) = match last.take_if(|(it, _)| Arc::ptr_eq(it, &span.source)) {
                 Some(same) => last.insert(same),
                 None => {
-                    let kept = inner.sources.kept(&span.source);
-                    last.insert((Arc::clone(&span.source), kept))
+                    let interned = inner.sources.intern(&span.source);
+                    last.insert((Arc::clone(&span.source), interned))
                 }
             };
-            span.source = Arc::clone(kept);
+            span.source = Arc::clone(interned);
             let added = inner.add(span);
             if self.recorder.is_some() {
                 new.extend(added);
@@ -132,12 +132,12 @@ impl Store {
         }
     }
 
-    /// The spans of one trace, in order of arrival.
+    /// Returns the spans of one trace in the order of their arrival, or `None` when the store doesn't have the trace.
     pub fn trace(&self, id: TraceId) -> Option<Vec<Arc<Span>>> {
         self.lock().traces.get(&id).map(|trace| trace.spans.clone())
     }
 
-    /// Every trace, the newest first.
+    /// Returns the spans of every trace, the newest trace first.
     pub fn traces(&self) -> Vec<Vec<Arc<Span>>> {
         let inner = self.lock();
         let newest_first = inner.order.iter().rev();
@@ -147,13 +147,13 @@ impl Store {
             .collect()
     }
 
-    /// The tree of every trace, the newest first.
+    /// Returns the tree of every trace, the newest first.
     pub fn trees(&self) -> Vec<Tree> {
         let traces = self.traces();
         traces.iter().filter_map(|spans| Tree::new(spans)).collect()
     }
 
-    /// The id of every trace and the number of its spans, the newest first.
+    /// Returns the id of every trace and the number of its spans, the newest trace first.
     pub fn sizes(&self) -> Vec<(TraceId, usize)> {
         let inner = self.lock();
         let newest_first = inner.order.iter().rev();
@@ -162,7 +162,7 @@ impl Store {
             .collect()
     }
 
-    /// The spans that are linked to a trace, or to one span of it.
+    /// Returns the spans with a link to a trace, or to one span of it, in the order of their start.
     pub fn linked_to(&self, trace: TraceId, span: Option<SpanId>) -> Vec<Arc<Span>> {
         let inner = self.lock();
         let spans = inner.traces.values().flat_map(|trace| &trace.spans);
@@ -174,7 +174,7 @@ impl Store {
         found
     }
 
-    /// The number of spans of one trace.
+    /// Returns the number of spans of one trace.
     pub fn spans_of(&self, id: TraceId) -> usize {
         self.lock()
             .traces
@@ -182,7 +182,7 @@ impl Store {
             .map_or(0, |trace| trace.spans.len())
     }
 
-    /// How full it is now.
+    /// Returns the current contents of the store in numbers.
     pub fn usage(&self) -> Usage {
         let inner = self.lock();
         Usage {
@@ -194,24 +194,25 @@ impl Store {
         }
     }
 
-    /// The number of times that spans were added.
+    /// Returns the version of the store: the number of times that spans were added.
     pub fn version(&self) -> u64 {
         *self.changed.borrow()
     }
 
-    /// Changes whenever spans were added.
+    /// Returns a receiver of the version, which changes whenever spans are added.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// A panic while the lock was held can at worst have left a count too small.
+    /// Locks the store. Ignores poisoning: a panic with the lock held leaves at worst a count that is too small.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Sources {
-    fn kept(&mut self, source: &Arc<Source>) -> Arc<Source> {
+    /// Returns the allocation that equals `source`, which becomes it when there is none yet.
+    fn intern(&mut self, source: &Arc<Source>) -> Arc<Source> {
         let key = source.encoded();
         if let Some(known) = self.known.get(&key).and_then(Weak::upgrade) {
             return known;
@@ -223,10 +224,9 @@ impl Sources {
         self.known.insert(key, Arc::downgrade(source));
         Arc::clone(source)
     }
-}
 
-impl Sources {
-    /// Drops the key of a source that nothing else uses. A source that a page is showing is dropped by the next sweep.
+    /// Removes a source unless something else uses it, such as a page that is being rendered. [`Sources::intern`] removes that
+    /// source later.
     fn forget(&mut self, source: Arc<Source>) {
         if Arc::strong_count(&source) == 1 {
             self.known.remove(&source.encoded());
@@ -235,7 +235,7 @@ impl Sources {
 }
 
 impl Inner {
-    /// Adds a span unless its trace has it already. Returns the span that is kept.
+    /// Adds a span unless its trace already has one with its id. Returns the added span.
     fn add(&mut self, span: Span) -> Option<Arc<Span>> {
         let trace = self.traces.entry(span.trace_id).or_insert_with(|| {
             self.order.push_back(span.trace_id);
@@ -245,7 +245,7 @@ impl Inner {
             return None;
         }
         let mut bytes = span.size();
-        // Traces share sources, so this counts too much rather than too little.
+        // Traces share sources, so this count is too high rather than too low.
         let address = Arc::as_ptr(&span.source) as usize;
         if let Entry::Vacant(new) = trace.sources.entry(address) {
             bytes += span.source.size();

@@ -1,4 +1,4 @@
-//! Traces as text for a terminal: the list and the waterfalls.
+//! Formats traces for a terminal: the list of traces and the waterfall of one.
 
 use std::fmt::Write as _;
 
@@ -13,13 +13,13 @@ use crate::tree::{Row, Tree, plain, took, visible};
 use crate::waterfall::{caption, count, look};
 use crate::wire::HopState;
 
-/// The width of a bar in columns: at least, at most.
-const BAR: (usize, usize) = (12, 60);
+/// The smallest and the largest width of a bar, in columns.
+const BAR_WIDTH: (usize, usize) = (12, 60);
 
-/// The list as text, one trace per line: first digits of the id, start, name, services, spans, duration, remarks.
+/// Formats the list, one trace per line: first digits of the id, start, name, services, spans, duration, remarks.
 pub fn list(traces: &[Summary]) -> String {
-    /// The most columns of a name, and of the services.
-    const WIDEST: usize = 40;
+    /// The largest width of a name and of the services, in columns.
+    const COLUMN_LIMIT: usize = 40;
     let rows: Vec<[String; 4]> = traces
         .iter()
         .map(|trace| {
@@ -34,7 +34,7 @@ pub fn list(traces: &[Summary]) -> String {
         .collect();
     let width = |column: usize| {
         let widths = rows.iter().map(|row| row[column].chars().count());
-        widths.max().unwrap_or_default().min(WIDEST)
+        widths.max().unwrap_or_default().min(COLUMN_LIMIT)
     };
     let [names, services, spans, durations] = [0, 1, 2, 3].map(width);
     let dimmed = Style::new().effects(Effects::DIMMED);
@@ -53,8 +53,8 @@ pub fn list(traces: &[Summary]) -> String {
             "{}  {}  {}  {}  {:>spans$}  {:>durations$}  {}",
             styled(dimmed, &trace.trace_id.to_string()[..8]),
             start.map_or_else(|_| String::new(), |start| format!("{start:.0}")),
-            fitted(&row[0], names),
-            fitted(&row[1], services),
+            fit(&row[0], names),
+            fit(&row[1], services),
             row[2],
             row[3],
             remarks.join(", "),
@@ -64,7 +64,7 @@ pub fn list(traces: &[Summary]) -> String {
     text
 }
 
-/// The hops as text, one per line.
+/// Formats the hops, one per line.
 pub fn hops(hops: &[HopState]) -> String {
     let broken = AnsiColor::Yellow.on_default();
     let lines = hops.iter().map(
@@ -82,8 +82,8 @@ pub fn hops(hops: &[HopState]) -> String {
     lines.collect()
 }
 
-/// One trace as a tree with bars (`█` is the critical path, `░` the rest of a span) and the headers on the wire.
-/// `columns` is the terminal's width. `None` when the case has no span of the trace.
+/// Formats one trace as a tree with bars (`█` is the critical path, `░` the rest of a span) and the headers on the wire.
+/// `columns` is the terminal's width. Returns `None` when the case has no span of the trace.
 pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
     let tree = case.trees.iter().find(|tree| tree.trace_id == id)?;
 
@@ -92,8 +92,8 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
         .iter()
         .map(|row| branch(row) + &plain(row.span.name()))
         .collect();
-    let widest = |texts: &mut dyn Iterator<Item = usize>, most: usize| {
-        texts.max().unwrap_or_default().min(most)
+    let widest = |widths: &mut dyn Iterator<Item = usize>, limit: usize| {
+        widths.max().unwrap_or_default().min(limit)
     };
     let label_width = widest(&mut labels.iter().map(|it| it.chars().count()), columns / 2);
     let services: Vec<String> = tree
@@ -102,9 +102,11 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
         .map(|row| plain(row.span.service()))
         .collect();
     let service_width = widest(&mut services.iter().map(|it| it.chars().count()), 30);
-    // Name, service and duration, each followed by two blanks.
-    let taken = label_width + service_width + 12 + 6;
-    let bar_width = columns.saturating_sub(taken + 20).clamp(BAR.0, BAR.1);
+    // The width of name, service and duration, each followed by two blanks.
+    let used_width = label_width + service_width + 12 + 6;
+    let bar_width = columns
+        .saturating_sub(used_width + 20)
+        .clamp(BAR_WIDTH.0, BAR_WIDTH.1);
 
     let path = critical_path(tree);
     let mut critical = vec![Vec::new(); tree.rows.len()];
@@ -115,17 +117,17 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
     for (index, row) in tree.rows.iter().enumerate() {
         let span = &row.span;
         let cells = |times: &[(u64, u64)]| cells(tree, times, bar_width);
-        let (own, waited) = (
+        let (in_span, on_path) = (
             cells(&[(span.start(), span.end())]),
             cells(&critical[index]),
         );
-        let bar: String = own
+        let bar: String = in_span
             .into_iter()
-            .zip(waited)
-            .map(|(own, waited)| {
-                if waited {
+            .zip(on_path)
+            .map(|(in_span, on_path)| {
+                if on_path {
                     '█'
-                } else if own {
+                } else if in_span {
                     '░'
                 } else {
                     ' '
@@ -145,10 +147,10 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
         };
         let line = format!(
             "{}  {}  {:>12}  {}  {}",
-            styled(style, &fitted(&labels[index], label_width)),
+            styled(style, &fit(&labels[index], label_width)),
             styled(
                 service_style(span.service()),
-                &fitted(&services[index], service_width)
+                &fit(&services[index], service_width)
             ),
             took(span.duration()),
             styled(service_style(span.service()), bar),
@@ -163,7 +165,7 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
     Some(text)
 }
 
-/// The branch that leads to the row, or its depth as a number where there is no room to draw it.
+/// Draws the branch that leads to the row. Deep rows get their depth as a number instead.
 fn branch(row: &Row) -> String {
     match row.depth {
         0..=12 => row.branch(),
@@ -171,23 +173,23 @@ fn branch(row: &Row) -> String {
     }
 }
 
-/// Which of the `width` cells the times touch.
+/// Returns for each of the `width` cells whether one of the periods (start and end in nanoseconds) touches it.
 fn cells(tree: &Tree, times: &[(u64, u64)], width: usize) -> Vec<bool> {
     let mut cells = vec![false; width];
-    let place = |time: u64| {
+    let cell = |time: u64| {
         let offset = u128::from(time.saturating_sub(tree.start)) * width as u128;
         usize::try_from(offset / u128::from(tree.duration.max(1))).unwrap_or(width)
     };
     for (start, end) in times {
-        let first = place(*start).min(width - 1);
-        let last = place(end.saturating_sub(1)).clamp(first, width - 1);
+        let first = cell(*start).min(width - 1);
+        let last = cell(end.saturating_sub(1)).clamp(first, width - 1);
         cells[first..=last].fill(true);
     }
     cells
 }
 
-/// A text in exactly `width` columns.
-fn fitted(text: &str, width: usize) -> String {
+/// Cuts or pads a text to exactly `width` columns.
+fn fit(text: &str, width: usize) -> String {
     match text.chars().count() > width {
         true => text
             .chars()
@@ -209,7 +211,7 @@ fn error_style() -> Style {
     AnsiColor::Red.on_default().effects(Effects::BOLD)
 }
 
-/// A service has the same colour in every trace, as on the pages.
+/// Returns the style of a service, which is the same in every trace.
 fn service_style(service: &str) -> Style {
     let colours = [
         AnsiColor::White,

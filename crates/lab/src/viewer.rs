@@ -1,5 +1,5 @@
-//! The viewer: the list of traces, a page for each, and the map of the services. HTML that needs no JavaScript;
-//! where there is some, the pages are live, and keys and files can be used on them.
+//! The viewer: pages with the list of traces, each trace and the map of the services. They work without JavaScript. With it,
+//! they update by themselves, can be used with keys, and accept dropped files.
 
 mod list;
 mod map;
@@ -35,35 +35,35 @@ use crate::{otlp, report};
 const CSS: &str = include_str!("viewer/viewer.css");
 const SCRIPT: &str = include_str!("viewer/viewer.js");
 
-/// A page is told of new spans at most this often.
-const PACE: Duration = Duration::from_millis(250);
+/// The shortest time between two events for a page.
+const EVENT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The largest file that a page takes, in bytes.
+/// The largest file that can be dropped on a page, in bytes.
 pub const IMPORT_LIMIT: usize = 256 * 1024 * 1024;
 
-/// Nothing but our own script and style: whatever a span says, it stays text.
+/// The Content-Security-Policy of the pages. It allows only our own script and styles, so that the text of a span can't run.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// What the pages show.
+/// The state of the pages' handlers.
 #[derive(Clone)]
-pub struct Site {
+pub struct ViewerState {
     list: List,
     wire: Wire,
 }
 
-impl FromRef<Site> for List {
-    fn from_ref(site: &Site) -> List {
+impl FromRef<ViewerState> for List {
+    fn from_ref(site: &ViewerState) -> List {
         site.list.clone()
     }
 }
 
-/// The address of a span's page.
+/// Returns the URL of a span, relative to the lab.
 pub fn span_address((trace, span): Place) -> String {
     format!("/traces/{trace}?span={span}")
 }
 
-/// `/traces` and all below it, and `/wire`.
+/// Serves `/traces` and `/wire` with everything below them.
 pub fn routes(store: Store, wire: Wire) -> Router {
     let asset = |media_type: &'static str, text: String| {
         let asset = ([(CONTENT_TYPE, media_type)], text);
@@ -89,13 +89,13 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         .route("/wire", get(wire::page))
         .route("/wire.json", get(wire::json))
         .route("/wire/{hop}", post(wire::set))
-        .with_state(Site {
+        .with_state(ViewerState {
             list: List::new(store),
             wire,
         })
 }
 
-/// The frame of every page.
+/// Renders a page with the head and the navigation that all pages share.
 fn page(title: &str, body: Markup) -> Response {
     let page = html! {
         (DOCTYPE)
@@ -118,7 +118,7 @@ fn page(title: &str, body: Markup) -> Response {
             }
         }
     };
-    // A page that a browser has kept would show what was, and say that it is live.
+    // A cached page would claim to be live although it shows old traces.
     let headers = [
         (CONTENT_SECURITY_POLICY, POLICY),
         (CACHE_CONTROL, "no-store"),
@@ -134,7 +134,7 @@ fn not_found(title: &str, what: &str) -> Response {
     (StatusCode::NOT_FOUND, page(title, body)).into_response()
 }
 
-/// Adds the page that stands in for the book: the viewer's pages link to its guides.
+/// Adds a page that replaces the book, because the viewer's pages link to its guides.
 pub fn without_book(pages: Router) -> Router {
     pages
         .route("/", get(async || no_book()))
@@ -149,26 +149,28 @@ fn no_book() -> Response {
     page("No book", body)
 }
 
-/// Where a page listens for what is newer than itself: `seen` is the store's version when it was made.
-fn news(seen: u64, trace: Option<TraceId>) -> String {
+/// Returns the URL of the events that tell a page about new spans. `seen` is the store's version when the page was rendered.
+/// With a trace, only events of this trace are sent.
+fn events_url(seen: u64, trace: Option<TraceId>) -> String {
     match trace {
         Some(trace) => format!("/traces/events?seen={seen}&trace={trace}"),
         None => format!("/traces/events?seen={seen}"),
     }
 }
 
-/// What a page listens to.
+/// The query of [`events`].
 #[derive(Deserialize)]
-struct Subject {
+struct EventsQuery {
+    /// The store's version when the page was rendered.
     seen: Option<u64>,
-    /// One trace; all of them where it is not given.
+    /// The id of the only trace to send events for. Without it, all traces count.
     trace: Option<String>,
 }
 
-/// An event without content whenever spans have come that concern the page, which then fetches itself anew: also at
-/// once, when some came between the page and this.
-async fn events(State(list): State<List>, Query(subject): Query<Subject>) -> Response {
-    let trace = match subject.trace.as_deref().map(TraceId::parse) {
+/// Sends an empty event whenever spans arrive that the page shows. The page then fetches its new contents. If spans arrived
+/// since the page was rendered, sends the first event immediately.
+async fn events(State(list): State<List>, Query(query): Query<EventsQuery>) -> Response {
+    let trace = match query.trace.as_deref().map(TraceId::parse) {
         Some(None) => {
             let reason = "a trace id is 32 hexadecimal digits";
             return (StatusCode::BAD_REQUEST, reason).into_response();
@@ -177,38 +179,41 @@ async fn events(State(list): State<List>, Query(subject): Query<Subject>) -> Res
         None => None,
     };
     let mut changes = list.store.changes();
-    if subject.seen.is_some_and(|seen| seen != *changes.borrow()) {
+    if query.seen.is_some_and(|seen| seen != *changes.borrow()) {
         changes.mark_changed();
     }
-    let listener = Listener {
+    let subscription = Subscription {
         store: list.store,
         changes,
         trace,
         spans: None,
     };
-    let events = futures_util::stream::unfold(listener, async |mut listener| {
-        listener.news().await?;
-        Some((Ok::<_, Infallible>(Event::default().data("new")), listener))
+    let events = futures_util::stream::unfold(subscription, async |mut subscription| {
+        subscription.changed().await?;
+        let event = Event::default().data("new");
+        Some((Ok::<_, Infallible>(event), subscription))
     });
     Sse::new(events)
         .keep_alive(KeepAlive::default())
         .into_response()
 }
 
-struct Listener {
+/// The state of a page's connection, which waits for new spans.
+struct Subscription {
     store: Store,
     changes: watch::Receiver<u64>,
     trace: Option<TraceId>,
-    /// The number of spans of the trace when the page was last told.
+    /// The number of spans of the trace at the last event.
     spans: Option<usize>,
 }
 
-impl Listener {
-    /// Waits for something new, and then a little for what comes with it. `None` when nothing can come any more.
-    async fn news(&mut self) -> Option<()> {
+impl Subscription {
+    /// Waits for new spans and then for [`EVENT_INTERVAL`], so that spans which arrive together cause one event. Returns `None`
+    /// when the store is gone.
+    async fn changed(&mut self) -> Option<()> {
         loop {
             self.changes.changed().await.ok()?;
-            tokio::time::sleep(PACE).await;
+            tokio::time::sleep(EVENT_INTERVAL).await;
             self.changes.mark_unchanged();
             let Some(trace) = self.trace else {
                 return Some(());
@@ -221,8 +226,9 @@ impl Listener {
     }
 }
 
-/// Takes a file of OTLP JSON that was dropped on a page, a request a line, and says in JSON what was in it. Its media
-/// type keeps other sites' pages from sending one: a browser would ask us first.
+/// Imports a file that was dropped on a page: OTLP JSON with one request per line. Returns the counts and problems as JSON.
+/// Requires the media type `application/json`, because for it browsers send other sites' pages through a CORS preflight, which
+/// fails here.
 async fn import(
     State(list): State<List>,
     headers: HeaderMap,
@@ -251,8 +257,8 @@ async fn import(
         }
     };
     let store = list.store.clone();
-    // A file may be large: others must not wait for it.
-    let taken = tokio::task::spawn_blocking(move || {
+    // A file may be large, so don't block other requests.
+    let imported = tokio::task::spawn_blocking(move || {
         let mut lines = otlp::from_json_lines(&body);
         let spans = std::mem::take(&mut lines.spans);
         let count = spans.len();
@@ -260,13 +266,13 @@ async fn import(
         store.add(spans);
         (lines, count, traces)
     });
-    let (lines, count, traces) = match taken.await {
-        Ok(taken) => taken,
+    let (lines, count, traces) = match imported.await {
+        Ok(imported) => imported,
         Err(error) => return refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     };
     if count == 0 {
         let problem = lines.problems.into_iter().next();
-        let nothing = "there is no span in it: it must be OTLP JSON".to_owned();
+        let nothing = "it contains no spans: it must be OTLP JSON".to_owned();
         let reason = problem.map_or(nothing, |problem| problem.to_string());
         return refused(StatusCode::BAD_REQUEST, reason);
     }

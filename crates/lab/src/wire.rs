@@ -1,5 +1,5 @@
-//! The wire: a proxy in front of each service. It records the headers of every request byte by byte and breaks them on
-//! demand. Without a fault it passes every byte on as it came.
+//! The wire: a proxy in front of each service, which records the headers of every request and breaks them on demand.
+//! Without a fault, it forwards every byte unchanged.
 
 mod fault;
 mod framing;
@@ -12,80 +12,80 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use traces::exchange::Exchange;
 use traces::traceparent::{SpanId, TraceId, Traceparent};
 
 pub use fault::{Fault, LATENCY, UnknownFault};
 
-/// The way of a request from a caller to a service.
+/// The connection from a caller to a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hop {
     pub name: &'static str,
     /// The caller.
     pub from: &'static str,
-    /// The service that is called. The proxy stands in front of it.
+    /// The called service, which the proxy is in front of.
     pub to: &'static str,
 }
 
-/// A hop and its state, as `/wire.json` has it.
+/// The state of a hop, as in `/wire.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HopState {
     pub hop: String,
-    /// Where its proxy listens.
+    /// The address of its proxy.
     pub address: String,
     /// The name of the fault that is set.
     pub fault: Option<String>,
 }
 
-/// No proxy has a hop of this name.
+/// The name of a hop is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no hop {name:?}: there are {}", known.join(", "))]
+#[error("unknown hop {name:?}: use one of {}", known.join(", "))]
 pub struct UnknownHop {
     pub name: String,
     pub known: Vec<&'static str>,
 }
 
-/// The message of a lab that has no proxies.
+/// The error message of a lab without proxies.
 pub const NO_PROXIES: &str = "this lab runs no services: start it with `cargo run`, without `view`";
 
-/// The number of exchanges to keep. Past it, the oldest is dropped.
+/// The largest number of recorded exchanges. When it is reached, the oldest is dropped.
 pub const EXCHANGES: usize = 1000;
 
-/// What all proxies share: the faults that are set and the exchanges that they have recorded.
+/// The state that all proxies share: the faults that are set and the recorded exchanges.
 #[derive(Clone, Default)]
 pub struct Wire {
     inner: Arc<Mutex<Inner>>,
-    /// Experiments go one after the other.
-    turns: Arc<Turns<()>>,
+    /// Held during an experiment, so that only one runs at a time.
+    experiment_lock: Arc<AsyncMutex<()>>,
 }
 
 type Faults = BTreeMap<&'static str, Fault>;
 
 #[derive(Default)]
 struct Inner {
-    /// The hops in order; an address once its proxy listens.
+    /// The hops in order, each with the address of its proxy once it listens.
     hops: Vec<(Hop, Option<SocketAddr>)>,
     faults: Faults,
     /// Replaces `faults` during an experiment.
     experiment: Option<Faults>,
     exchanges: VecDeque<Exchange>,
-    /// How many were dropped before the first one that is kept.
-    forgotten: usize,
+    /// The number of exchanges that were dropped.
+    dropped: usize,
 }
 
 impl Wire {
-    /// A wire that will serve `hops`, which are shown in this order.
+    /// Creates a wire for `hops`, which are shown in this order. [`Wire::serve`] starts their proxies.
     pub fn new(hops: impl IntoIterator<Item = Hop>) -> Self {
         let wire = Wire::default();
         wire.lock().hops = hops.into_iter().map(|hop| (hop, None)).collect();
         wire
     }
 
-    /// Serves `hop` on `listener` from now on: every connection goes on to `target`.
+    /// Starts the proxy of `hop`, which forwards every connection of `listener` to `target`. Returns the listener's address.
     ///
     /// # Errors
-    /// When the listener has no address.
+    /// Fails when the listener's address can't be read.
     pub fn serve(
         &self,
         hop: Hop,
@@ -95,7 +95,7 @@ impl Wire {
         let address = listener.local_addr()?;
         let mut inner = self.lock();
         match inner.hops.iter_mut().find(|(known, _)| *known == hop) {
-            Some((_, listens)) => *listens = Some(address),
+            Some((_, listening_at)) => *listening_at = Some(address),
             None => inner.hops.push((hop, Some(address))),
         }
         drop(inner);
@@ -103,16 +103,16 @@ impl Wire {
         Ok(address)
     }
 
-    /// Where the proxy of a hop listens. `None` when it has none.
+    /// Returns the address of a hop's proxy, or `None` when it has none.
     pub fn address(&self, hop: Hop) -> Option<SocketAddr> {
         let inner = self.lock();
         inner.hops.iter().find(|(known, _)| *known == hop)?.1
     }
 
-    /// The hop of that name, which has a proxy.
+    /// Finds a hop that has a proxy by its name.
     ///
     /// # Errors
-    /// With the names that there are.
+    /// Fails when no such hop has this name. The error lists the known names.
     pub fn hop(&self, name: &str) -> Result<Hop, UnknownHop> {
         let inner = self.lock();
         let served = || inner.hops.iter().filter(|(_, address)| address.is_some());
@@ -123,7 +123,7 @@ impl Wire {
         })
     }
 
-    /// The hops that have a proxy, in order.
+    /// Returns the states of the hops that have a proxy, in order.
     pub fn states(&self) -> Vec<HopState> {
         let inner = self.lock();
         let served = inner.hops.iter().filter_map(|(hop, address)| {
@@ -136,7 +136,7 @@ impl Wire {
         served.collect()
     }
 
-    /// Sets the fault of a hop, or restores it with `None`. Requests that are under way are left alone.
+    /// Sets the fault of a hop, or restores the hop with `None`. Doesn't affect requests in flight.
     pub fn set(&self, hop: Hop, fault: Option<Fault>) {
         let mut inner = self.lock();
         match fault {
@@ -145,75 +145,75 @@ impl Wire {
         };
     }
 
-    /// Applies this fault and no other until the returned guard is dropped; then the faults that are set count again.
-    /// Other callers wait until then.
-    pub async fn only(&self, hop: Hop, fault: Option<Fault>) -> Only {
-        let turn = Arc::clone(&self.turns).lock_owned().await;
+    /// Applies only this fault until the returned guard is dropped. The faults that are set apply again after that. Waits for
+    /// the end of other experiments first.
+    pub async fn begin_experiment(&self, hop: Hop, fault: Option<Fault>) -> ExperimentGuard {
+        let lock = Arc::clone(&self.experiment_lock).lock_owned().await;
         let faults = fault.map(|fault| (hop.name, fault)).into_iter().collect();
         self.lock().experiment = Some(faults);
-        Only {
+        ExperimentGuard {
             wire: self.clone(),
-            _turn: turn,
+            _lock: lock,
         }
     }
 
-    /// The fault that is set on a hop.
+    /// Returns the fault that is set on a hop.
     pub fn fault(&self, hop: Hop) -> Option<Fault> {
         self.lock().faults.get(hop.name).copied()
     }
 
-    /// The fault that a request of the hop meets now.
-    fn active(&self, hop: Hop) -> Option<Fault> {
+    /// Returns the fault that applies to a request now: that of the experiment, or else the one that is set.
+    fn active_fault(&self, hop: Hop) -> Option<Fault> {
         let inner = self.lock();
         let faults = inner.experiment.as_ref().unwrap_or(&inner.faults);
         faults.get(hop.name).copied()
     }
 
-    /// The recorded exchanges, the oldest first.
+    /// Returns the recorded exchanges, the oldest first.
     pub fn exchanges(&self) -> Vec<Exchange> {
         self.lock().exchanges.iter().cloned().collect()
     }
 
-    /// Keeps an exchange and returns its number.
+    /// Records an exchange and returns its number.
     fn record(&self, exchange: Exchange) -> usize {
         let mut inner = self.lock();
         if inner.exchanges.len() == EXCHANGES {
             inner.exchanges.pop_front();
-            inner.forgotten += 1;
+            inner.dropped += 1;
         }
         inner.exchanges.push_back(exchange);
-        inner.forgotten + inner.exchanges.len() - 1
+        inner.dropped + inner.exchanges.len() - 1
     }
 
-    /// Records that the answer to exchange `number` has begun.
-    fn answered(&self, number: usize, status: Option<u16>) {
+    /// Records the status of the answer to exchange `number` and the current time as its end.
+    fn record_answer(&self, number: usize, status: Option<u16>) {
         let mut inner = self.lock();
-        let index = number.checked_sub(inner.forgotten);
+        let index = number.checked_sub(inner.dropped);
         if let Some(exchange) = index.and_then(|index| inner.exchanges.get_mut(index)) {
             exchange.end = Some(now());
             exchange.status = status;
         }
     }
 
-    /// A thread that panicked here left nothing half done.
+    /// Locks the state. Ignores poisoning: no change of the state can be interrupted halfway by a panic.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Ends [`Wire::only`] when dropped.
-pub struct Only {
+/// An experiment, which ends when this is dropped. See [`Wire::begin_experiment`].
+pub struct ExperimentGuard {
     wire: Wire,
-    _turn: OwnedMutexGuard<()>,
+    _lock: OwnedMutexGuard<()>,
 }
 
-impl Drop for Only {
+impl Drop for ExperimentGuard {
     fn drop(&mut self) {
         self.wire.lock().experiment = None;
     }
 }
 
-/// A valid and sampled `traceparent` that nobody has sent before.
+/// Creates a sampled `traceparent` with random ids.
 pub fn random_traceparent() -> Traceparent {
     Traceparent {
         trace_id: TraceId(fastrand::u128(1..).to_be_bytes()),
@@ -223,7 +223,7 @@ pub fn random_traceparent() -> Traceparent {
     }
 }
 
-/// Nanoseconds since 1970.
+/// Returns the current time in nanoseconds since 1970.
 pub fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_nanos() as u64)

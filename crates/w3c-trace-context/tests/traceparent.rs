@@ -1,4 +1,5 @@
-//! The value of `traceparent` by itself: what is written is read, and an invalid value is told by its first wrong byte.
+//! Tests the value of `traceparent`: every written value can be read again, and the error for an invalid value names its
+//! first wrong byte.
 
 use proptest::prelude::*;
 use w3c_trace_context::Traceparent;

@@ -1,5 +1,5 @@
-//! The steps that are checked in the reader's own project: at set-up it must compile; in step 5 its test must pass, and fail
-//! without the line that injects the context.
+//! Checks the reader's own project. At set-up it must compile. In step 5 its test must pass, and must fail without the
+//! line that injects the context.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +11,13 @@ use super::{Step, Verdict};
 /// The line of the reader's project that step 5 is about.
 pub(super) const INJECT: &str = "inject_context_into_carrier(&mut headers);";
 
-/// The modules that set-up creates, in the order of the page.
+/// The modules that set-up creates, in the order of the tutorial page.
 const MODULES: [&str; 5] = ["settings", "error", "logs", "delivery", "telemetry"];
 
 /// Checks that a lab answers at `site` and that the project in `folder` has the shared modules and compiles.
 ///
 /// # Errors
-/// When no lab answers, or the project can't be read.
+/// Fails when no lab answers or the project can't be read.
 pub async fn set_up(site: &str, folder: &Path) -> anyhow::Result<Verdict> {
     let lab = match super::ask(site, Step::SetUp).await? {
         Verdict::Passed(found) => found,
@@ -54,11 +54,11 @@ fn unreadable(file: &Path) -> String {
     )
 }
 
-/// Runs the test of the project in `folder`, which must pass, and once more in a copy without the line that injects
-/// the context, where it must fail.
+/// Runs the test of the project in `folder`, which must pass. Then runs it in a copy without the line that injects the
+/// context, where it must fail.
 ///
 /// # Errors
-/// When the project can't be read, copied or compiled.
+/// Fails when the project can't be read, copied or compiled.
 pub async fn project(folder: &Path) -> anyhow::Result<Verdict> {
     let outgoing = folder.join("src/outgoing.rs");
     let source = std::fs::read_to_string(&outgoing).with_context(|| unreadable(&outgoing))?;
@@ -73,8 +73,8 @@ pub async fn project(folder: &Path) -> anyhow::Result<Verdict> {
     }
 
     let (root, target) = root_and_target(folder).await?;
-    // Below the project, where cargo finds the same settings, and always there, so that cargo need not begin anew. The
-    // copy is a member of a workspace: in the same place of its own, cargo would mistake it for the project.
+    // The copy is below the project so that cargo finds the same settings, and always at the same path so that cargo can
+    // reuse its last build. It is a member of a workspace because cargo would otherwise mistake it for the project.
     let workspace = folder.join("target/check");
     let copy = workspace.join("project");
     let _ = std::fs::remove_dir_all(&workspace);
@@ -87,7 +87,7 @@ pub async fn project(folder: &Path) -> anyhow::Result<Verdict> {
         .context("Cargo.lock cannot be copied")?;
     let members = "[workspace]\nresolver = \"3\"\nmembers = [\"project\"]\n";
     std::fs::write(workspace.join("Cargo.toml"), members)?;
-    // Which uses the variable as before, so that no warning stands in the way.
+    // The replacement still uses the variable, so the compiler doesn't warn about it.
     let broken = source.replace(INJECT, "let _ = &mut headers;");
     std::fs::write(copy.join("src/outgoing.rs"), broken)?;
     let (passed, output) = test(&copy, Some(&target)).await?;
@@ -106,7 +106,7 @@ pub async fn project(folder: &Path) -> anyhow::Result<Verdict> {
     ))
 }
 
-/// Runs the test of step 5 in `folder`; says whether it passed, and what it printed.
+/// Runs the test of step 5 in `folder`. Returns whether it passed and what it printed.
 async fn test(folder: &Path, target: Option<&Path>) -> anyhow::Result<(bool, String)> {
     let mut command = cargo(folder);
     command.args(["test", "--test", "one_trace"]);
@@ -114,14 +114,14 @@ async fn test(folder: &Path, target: Option<&Path>) -> anyhow::Result<(bool, Str
         command.arg("--target-dir").arg(target);
     }
     let output = command.output().await.context("cargo cannot be started")?;
-    let printed = [output.stdout, output.stderr].concat();
+    let text = [output.stdout, output.stderr].concat();
     Ok((
         output.status.success(),
-        String::from_utf8_lossy(&printed).into_owned(),
+        String::from_utf8_lossy(&text).into_owned(),
     ))
 }
 
-/// Where the project's `Cargo.lock` is, and where cargo builds: compiled dependencies are there already.
+/// Returns the folder of the project's `Cargo.lock` and cargo's target folder, which already has the compiled dependencies.
 async fn root_and_target(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     let mut command = cargo(folder);
     command.args(["metadata", "--no-deps", "--format-version=1"]);

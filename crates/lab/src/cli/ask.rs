@@ -1,4 +1,4 @@
-//! The commands that ask a running lab, or read a file, and print.
+//! The commands that query a running lab or a file and print the result.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub enum Ask {
     /// Lists the traces of a running lab, the newest first.
     Traces {
         #[command(flatten)]
-        lab: Site,
+        lab: LabAddress,
         #[command(flatten)]
         filter: Fields,
         /// The most traces to list.
@@ -33,7 +33,7 @@ pub enum Ask {
         /// The trace id or its first digits; the newest trace when it is left out.
         id: Option<String>,
         #[command(flatten)]
-        lab: Site,
+        lab: LabAddress,
         /// Prints OTLP JSON, which `--open` and other tools read.
         #[arg(long)]
         json: bool,
@@ -45,7 +45,7 @@ pub enum Ask {
         /// The trace id or its first digits, or a file; the newest trace when it is left out.
         trace: Option<String>,
         #[command(flatten)]
-        lab: Site,
+        lab: LabAddress,
     },
     /// Breaks the requests of one hop between the services of a running lab, until it is restored.
     ///
@@ -57,14 +57,14 @@ pub enum Ask {
         /// The fault, or `restore`.
         fault: Option<String>,
         #[command(flatten)]
-        lab: Site,
+        lab: LabAddress,
     },
 }
 
-/// Where a running lab is.
+/// The address of a running lab.
 #[derive(Args)]
-pub struct Site {
-    /// Where the lab serves its pages: HOST:PORT, or the address that it has printed.
+pub struct LabAddress {
+    /// The address of the lab's pages: HOST:PORT, or the URL that the lab has printed.
     #[arg(long, env = "LAB_SITE", hide_env_values = true, value_name = "ADDRESS", value_parser = host_and_port, default_value = "127.0.0.1:3000")]
     pub site: String,
 }
@@ -81,10 +81,10 @@ fn host_and_port(text: &str) -> Result<String, String> {
     }
 }
 
-/// The faults, for the help of `break`.
+/// Lists the faults, for the long help of `break`.
 fn faults() -> String {
     let faults = Fault::value_variants().iter();
-    let lines = faults.map(|fault| format!("  {:23}{}\n", fault.name(), fault.what()));
+    let lines = faults.map(|fault| format!("  {:23}{}\n", fault.name(), fault.description()));
     let lines: String = lines.collect();
     format!(
         "Faults:\n{lines}\nExamples:\n  lab break gateway-user drop-traceparent\n  lab break gateway-user restore\n  \
@@ -96,7 +96,7 @@ impl Ask {
     /// Runs the command.
     ///
     /// # Errors
-    /// When no lab answers, or it has no such trace or hop, or a file can't be read.
+    /// Fails when no lab answers, it doesn't have the trace or hop, or a file can't be read.
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
             Ask::Traces {
@@ -121,7 +121,7 @@ async fn traces(site: &str, filter: &Fields, limit: usize, json: bool) -> anyhow
     }
     print(&terminal::list(&traces));
     match found {
-        0 if filter.is_empty() => eprintln!("There is no trace yet."),
+        0 if filter.is_empty() => eprintln!("No trace has arrived yet."),
         0 => eprintln!("No trace passes this filter."),
         _ if found > limit => eprintln!("{} more: --limit shows them.", found - limit),
         _ => {}
@@ -139,7 +139,7 @@ async fn trace(site: &str, id: Option<&str>, json: bool) -> anyhow::Result<()> {
         Some(id) => client::Error::NoSuchTrace(id.to_owned()),
         None => client::Error::NoTrace,
     })?;
-    // The shell's setting, the terminal's width, or a page of the book.
+    // Take the shell's setting, else the terminal's width, else the width of a listing in the book.
     let shell = std::env::var("COLUMNS").ok();
     let columns = shell.and_then(|columns| columns.parse().ok());
     let columns =
@@ -155,7 +155,7 @@ async fn diagnose(site: &str, trace: Option<&str>) -> anyhow::Result<()> {
     let file = trace.filter(|name| *name == "-" || Path::new(name).exists());
     let is_id = |name: &str| name.bytes().all(|byte| byte.is_ascii_hexdigit());
     if let Some(name) = trace.filter(|name| file.is_none() && !is_id(name)) {
-        bail!("there is no file {name}, and no trace id begins so");
+        bail!("{name} is neither a file nor the beginning of a trace id");
     }
     let (case, book) = match file {
         Some(name) => {
@@ -165,7 +165,7 @@ async fn diagnose(site: &str, trace: Option<&str>) -> anyhow::Result<()> {
             };
             let text = text.with_context(|| format!("{name} cannot be read"))?;
             let case = Case::read(&text).with_context(|| name.to_owned())?;
-            // No lab needs to run.
+            // No lab is needed for a file, so name the pages without an address.
             (case, "the book's page ".to_owned())
         }
         None => {

@@ -1,4 +1,4 @@
-//! The list of traces.
+//! The page with the list of traces.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use crate::tree::{LONGEST, label, took};
 use crate::viewer;
 use crate::waterfall::{count, look};
 
-/// How many traces the list shows; a filter or their id finds the others.
-const LISTED: usize = 200;
+/// The number of traces on one page of the list.
+const PAGE_SIZE: usize = 200;
 
-/// The filter as the address has it.
-type Asked = Result<Query<Fields>, QueryRejection>;
+/// The filter in the URL, or the reason why it can't be read.
+type FilterQuery = Result<Query<Fields>, QueryRejection>;
 
-/// The fields for the form, and the filter or what is wrong with it in one sentence.
-fn read(asked: Asked) -> (Fields, Result<Filter, String>) {
-    match asked {
+/// Returns the fields for the form, and the filter or one sentence about what is wrong with it.
+fn read(query: FilterQuery) -> (Fields, Result<Filter, String>) {
+    match query {
         Ok(Query(fields)) => {
             let filter = Filter::try_from(&fields).map_err(|problem| problem.to_string());
             (fields, filter)
@@ -35,9 +35,9 @@ fn read(asked: Asked) -> (Fields, Result<Filter, String>) {
     }
 }
 
-/// The summaries of all matching traces, as JSON.
-pub async fn json(State(list): State<List>, asked: Asked) -> Response {
-    match read(asked).1 {
+/// Serves the summaries of all matching traces as JSON.
+pub async fn json(State(list): State<List>, query: FilterQuery) -> Response {
+    match read(query).1 {
         Err(problem) => (StatusCode::BAD_REQUEST, problem).into_response(),
         Ok(filter) => {
             let found = list.find(&filter);
@@ -46,9 +46,9 @@ pub async fn json(State(list): State<List>, asked: Asked) -> Response {
     }
 }
 
-/// The page.
-pub async fn page(State(list): State<List>, asked: Asked) -> Response {
-    let (fields, filter) = read(asked);
+/// Serves the list as a page.
+pub async fn page(State(list): State<List>, query: FilterQuery) -> Response {
+    let (fields, filter) = read(query);
     let seen = list.store.version();
     let (status, problem, found) = match filter {
         Err(problem) => (StatusCode::BAD_REQUEST, Some(problem), Vec::new()),
@@ -113,11 +113,11 @@ fn form(filter: &Fields, services: &BTreeSet<String>, problem: Option<&str>) -> 
 
 fn results(found: &[Arc<Summary>], usage: Usage, filter: &Fields, seen: u64) -> Markup {
     let from = filter.skip.min(found.len());
-    let shown = &found[from..found.len().min(from + LISTED)];
+    let shown = &found[from..found.len().min(from + PAGE_SIZE)];
     let breaks = summary::breaks(shown);
     let groups = summary::grouped(shown, &breaks);
     html! {
-        div id="results" data-live=(viewer::news(seen, None)) {
+        div id="results" data-live=(viewer::events_url(seen, None)) {
             @if found.is_empty() && filter.is_empty() {
                 p { "No trace yet. Send a request to a service that exports here: it shows up by itself." }
             } @else if found.is_empty() {
@@ -147,21 +147,21 @@ fn results(found: &[Arc<Summary>], usage: Usage, filter: &Fields, seen: u64) -> 
                     }
                 }
                 p.actions {
-                    @if from > 0 { a href=(address(filter, from.saturating_sub(LISTED))) rel="prev" { "Newer traces" } }
-                    @if found.len() > from + LISTED { a href=(address(filter, from + LISTED)) rel="next" { "Older traces" } }
+                    @if from > 0 { a href=(address(filter, from.saturating_sub(PAGE_SIZE))) rel="prev" { "Newer traces" } }
+                    @if found.len() > from + PAGE_SIZE { a href=(address(filter, from + PAGE_SIZE)) rel="next" { "Older traces" } }
                 }
             }
         }
     }
 }
 
-/// The address of the list with the same filter and another start.
+/// Returns the URL of the list with the same filter from another position.
 fn address(filter: &Fields, skip: usize) -> String {
     let skip = skip.to_string();
     let pairs = filter.pairs().into_iter().chain([("skip", skip.as_str())]);
     let pairs = pairs.filter(|(_, value)| !value.is_empty());
     let query = serde_urlencoded::to_string(pairs.collect::<Vec<_>>());
-    // Pairs of texts can always be encoded.
+    // Pairs of strings can always be encoded.
     format!("/traces?{}", query.unwrap_or_default())
 }
 
@@ -177,7 +177,7 @@ fn summary_line(found: usize, shown: usize, usage: Usage, filter: &Fields) -> Ma
     }
 }
 
-/// Says why the traces of a group stand together.
+/// Explains why the traces of a group are shown together.
 fn group_reason(group: &[usize], breaks: &[Break]) -> Markup {
     let broken = breaks.iter().filter(|it| group.contains(&it.traces.0));
     html! {

@@ -1,4 +1,4 @@
-//! The map of the services: who calls whom, as a drawing and as a table.
+//! The map of the services: the calls between them, as a drawing and as a table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::tree::Tree;
 use crate::viewer;
 use crate::waterfall::{count, look};
 
-/// The calls of a caller to a called service.
+/// The calls between services. The key has the caller and the called service.
 type Edges<'a> = BTreeMap<(&'a str, &'a str), Calls>;
 
 pub async fn page(State(list): State<List>) -> Response {
@@ -22,7 +22,7 @@ pub async fn page(State(list): State<List>) -> Response {
     let edges = calls(&trees);
     let body = html! {
         h1 { "Map of the services" }
-        div id="results" data-live=(viewer::news(seen, None)) {
+        div id="results" data-live=(viewer::events_url(seen, None)) {
             @if edges.is_empty() {
                 p { "No service has called another yet." }
             } @else {
@@ -34,25 +34,27 @@ pub async fn page(State(list): State<List>) -> Response {
     viewer::page("Map", body)
 }
 
+/// The width and height of a service's box, in SVG units like the other lengths.
 const WIDTH: usize = 190;
 const HEIGHT: usize = 40;
+/// The distances between the left edges of two columns and between the upper edges of two lines.
 const COLUMN: usize = 300;
 const LINE: usize = 70;
 
-/// Of more services, or more arrows, nobody could read a drawing.
-const MOST: usize = 40;
+/// The largest number of services or arrows in a drawing. Larger drawings are unreadable.
+const DRAWING_LIMIT: usize = 40;
 
-/// The services in which traces begin: where the map begins too.
+/// Returns the services in which traces begin. The map begins with them too.
 pub fn entries<'a>(trees: impl IntoIterator<Item = &'a Tree>) -> BTreeSet<&'a str> {
     let tops = trees.into_iter().filter_map(|tree| tree.tops().next());
     tops.map(|top| top.span.service()).collect()
 }
 
-/// Callers stand left of those they call.
+/// Renders the map. Callers are left of the services that they call.
 pub fn drawing(edges: &Edges, entries: &BTreeSet<&str>) -> Markup {
     let services: BTreeSet<&str> = edges.keys().flat_map(|(from, to)| [*from, *to]).collect();
     html! {
-        @if services.len().max(edges.len()) <= MOST { (picture(edges, entries)) }
+        @if services.len().max(edges.len()) <= DRAWING_LIMIT { (picture(edges, entries)) }
         @else { p { (count(services.len(), "service")) " and " (edges.len()) " ways between them are too much to draw: the table has all." } }
         (table(edges))
     }
@@ -93,7 +95,7 @@ fn picture(edges: &Edges, entries: &BTreeSet<&str>) -> Markup {
 
 fn table(edges: &Edges) -> Markup {
     let link = |service: &str| {
-        // Pairs of texts can always be encoded.
+        // Pairs of strings can always be encoded.
         let query = serde_urlencoded::to_string([("service", service)]).unwrap_or_default();
         html! { a href={ "/traces?" (query) } { (shortened(service, 200)) } }
     };
@@ -110,8 +112,8 @@ fn table(edges: &Edges) -> Markup {
     }
 }
 
-/// From the right edge of a box to the left edge of one further right; else, back to a caller or within a column,
-/// from lower edge to lower edge.
+/// Draws an arrow between the boxes of two services at these positions. An arrow to the right goes from the right edge to the
+/// left edge. Other arrows go from lower edge to lower edge.
 fn arrow(from: (usize, usize), to: (usize, usize), calls: &Calls) -> Markup {
     let forward = from.0 < to.0;
     let (start, end) = match forward {
@@ -135,8 +137,8 @@ fn arrow(from: (usize, usize), to: (usize, usize), calls: &Calls) -> Markup {
     }
 }
 
-/// The column of each service: one more than that of its callers. A call that leads back to a service on its own way is
-/// left out of this, or there would be no first.
+/// Returns the column of each service, which is right of the columns of its callers. Ignores calls that close a cycle,
+/// because no order exists with them.
 fn columns<'a>(edges: &Edges<'a>, entries: &BTreeSet<&str>) -> BTreeMap<&'a str, usize> {
     let mut called: BTreeMap<&str, Vec<&'a str>> = BTreeMap::new();
     for (from, to) in edges.keys() {
@@ -149,7 +151,7 @@ fn columns<'a>(edges: &Edges<'a>, entries: &BTreeSet<&str>) -> BTreeMap<&'a str,
         let is_called = edges.keys().any(|(_, to)| to == service);
         (!entries.contains(service), is_called, *service)
     });
-    // Depth first; a service is added behind all that it calls.
+    // A depth-first search: a service is added after all services that it calls.
     let (mut order, mut seen): (Vec<&'a str>, BTreeSet<&str>) = (Vec::new(), BTreeSet::new());
     for service in first {
         let mut pending = vec![(service, 0)];

@@ -1,4 +1,4 @@
-//! The page of one trace: the waterfall, one span in detail, where the time went, who called whom.
+//! The page of one trace: the waterfall, one span in detail, the time in each service and the calls between services.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use crate::case::Case;
 use crate::list::List;
 use crate::otlp;
 use crate::report::{self, Links};
-use crate::request::{self, Request};
+use crate::request::{self, TracedRequest};
 use crate::span::{Span, SpanId, SpanKind, Status, TraceId, any_text, shortened, target};
 use crate::summary::Break;
 use crate::traceparent::Traceparent;
 use crate::tree::{LONGEST, Row, Tree, label, took};
-use crate::viewer::{self, Site, map};
+use crate::viewer::{self, ViewerState, map};
 use crate::waterfall::{Interactive, caption, count, look, picture, tree_grid};
 use traces::exchange::Exchange;
 
@@ -34,10 +34,10 @@ pub struct Choice {
     focus: Option<String>,
 }
 
-/// One form of a trace: the page, `.txt` (its tree), `.json` (its spans as OTLP JSON), `.html` (its waterfall alone, as the
-/// book shows it) or `.case.json` (its whole request).
+/// Serves one form of a trace: the page, `.txt` (its tree), `.json` (its spans as OTLP JSON), `.html` (only its waterfall, as
+/// the book shows it) or `.case.json` (its whole request).
 pub async fn page(
-    State(site): State<Site>,
+    State(site): State<ViewerState>,
     Path(name): Path<String>,
     Query(choice): Query<Choice>,
 ) -> Response {
@@ -55,35 +55,40 @@ pub async fn page(
         "json" => download(&tree, &spans),
         "html" => Html(picture(&tree).into_string() + "\n").into_response(),
         _ => {
-            let what = "There are .txt, .json, .case.json and .html.";
-            viewer::not_found("No such form of a trace", what)
+            let forms = "There are .txt, .json, .case.json and .html.";
+            viewer::not_found("No such form of a trace", forms)
         }
     }
 }
 
-/// What the page of a trace shows. Everything is found out once, and then only rendered.
+/// The contents of a trace's page. [`View::new`] computes them once, and the other methods render them.
 struct View<'a> {
     list: &'a List,
     /// The store's version when the page was made.
     seen: u64,
     tree: Tree,
-    /// The part of the tree to show, when it isn't all of it.
+    /// The part of the tree to show, or `None` to show the whole tree.
     focus: Option<Tree>,
     /// The row of the span to show in detail.
     selected: Option<usize>,
-    /// The first id of the address that no span of the trace has.
+    /// The first span id in the URL that isn't in the trace.
     not_here: Option<String>,
-    /// The critical path of the whole tree, and of the part that is shown.
+    /// The critical paths of the whole tree and of the part in `focus`.
     critical_path: Vec<Segment>,
     focus_path: Vec<Segment>,
     case: Case,
-    /// The breaks between this trace and others: the call, and the other trace.
+    /// The breaks between this trace and others. Each has the call and the other trace.
     breaks: Vec<(Break, TraceId)>,
     exchanges: Vec<Exchange>,
 }
 
 impl<'a> View<'a> {
-    fn new(site: &'a Site, tree: Tree, request: Option<Request>, choice: &Choice) -> Self {
+    fn new(
+        site: &'a ViewerState,
+        tree: Tree,
+        request: Option<TracedRequest>,
+        choice: &Choice,
+    ) -> Self {
         let seen = site.list.store.version();
         let find = |id: &str| {
             let id = SpanId::parse(id)?;
@@ -96,7 +101,7 @@ impl<'a> View<'a> {
         let selected = choice.span.as_deref().and_then(find);
         let id = tree.trace_id;
         let (case, breaks) = request.map(|it| (it.case, it.breaks)).unwrap_or_default();
-        let ours = breaks
+        let own_breaks = breaks
             .into_iter()
             .filter_map(|(it, [caller, called])| match id {
                 id if id == caller => Some((it, called)),
@@ -112,13 +117,13 @@ impl<'a> View<'a> {
             selected,
             not_here,
             case,
-            breaks: ours.collect(),
+            breaks: own_breaks.collect(),
             exchanges: site.wire.exchanges(),
             tree,
         }
     }
 
-    /// The tree that is shown, and its critical path.
+    /// Returns the tree to show and its critical path.
     fn shown(&self) -> (&Tree, &[Segment]) {
         match &self.focus {
             Some(part) => (part, &self.focus_path),
@@ -137,7 +142,7 @@ impl<'a> View<'a> {
         let edges = calls([shown]);
         let body = html! {
             h1 dir="auto" { (label(tree.name())) }
-            @if let Some(id) = &self.not_here { p.notice { "There is no span " code { (shortened(id, 40)) } " in this trace." } }
+            @if let Some(id) = &self.not_here { p.notice { "This trace has no span " code { (shortened(id, 40)) } "." } }
             p.actions {
                 a href="#times" { "Where the time went" }
                 @if !edges.is_empty() { a href="#calls" { "Who called whom" } }
@@ -145,7 +150,7 @@ impl<'a> View<'a> {
                 a href={ "/traces/" (tree.trace_id) ".case.json" } download { "With all of its request" }
                 a href={ "/traces/" (tree.trace_id) ".txt" } { "As text" }
             }
-            div id="results" data-live=(viewer::news(self.seen, Some(tree.trace_id))) {
+            div id="results" data-live=(viewer::events_url(self.seen, Some(tree.trace_id))) {
                 p.facts { "Trace " code { (tree.trace_id) } ", " (moment(tree.start)) ". " (summary(tree, &self.critical_path)) }
                 @if let Some(focus) = &self.focus {
                     p.notice { "Only " bdi { (label(focus.name())) } " and what is below it. " a href={ "/traces/" (tree.trace_id) } { "The whole trace" } }
@@ -173,7 +178,7 @@ impl<'a> View<'a> {
         viewer::page(&format!("{} · {}", label(tree.name()), &id[..8]), body)
     }
 
-    /// The other traces that look like parts of the same request.
+    /// Renders the other traces that look like parts of the same request.
     fn pieces(&self) -> Markup {
         html! {
             @for (Break { caller, called, name, .. }, other) in &self.breaks {
@@ -188,9 +193,12 @@ impl<'a> View<'a> {
     }
 }
 
-/// One span in detail. The script shows it beside the grid.
-pub async fn span(State(site): State<Site>, Path((id, span)): Path<(String, String)>) -> Response {
-    let Site { list, wire } = site;
+/// Serves one span in detail as HTML, for the script to show next to the grid.
+pub async fn span(
+    State(site): State<ViewerState>,
+    Path((id, span)): Path<(String, String)>,
+) -> Response {
+    let ViewerState { list, wire } = site;
     let tree = read(&list, &id).map(|(tree, _)| tree);
     let found = tree.as_ref().and_then(|tree| {
         let id = SpanId::parse(&span)?;
@@ -209,7 +217,7 @@ fn read(list: &List, id: &str) -> Option<(Tree, Vec<Arc<Span>>)> {
     Some((Tree::new(&spans)?, spans))
 }
 
-/// The page of a trace of which no span has arrived. Its header may have.
+/// Renders the page of a trace without spans. The lab may still have its headers.
 fn no_such_trace(case: Option<&Case>) -> Response {
     let body = html! {
         h1 { "No such trace" }
@@ -225,7 +233,7 @@ fn no_such_trace(case: Option<&Case>) -> Response {
     response
 }
 
-/// The request that the trace belongs to, with its headers on the wire, for `diagnose`.
+/// Returns the request that the trace belongs to, with its headers on the wire, as a file for `diagnose`.
 fn whole_request(id: &str, case: Option<&Case>) -> Response {
     match case.map(Case::to_json) {
         Some(Ok(json)) => attachment(&format!("request-{id}.json"), json),
@@ -234,7 +242,7 @@ fn whole_request(id: &str, case: Option<&Case>) -> Response {
     }
 }
 
-/// The findings about the request.
+/// Renders the findings about the request.
 fn diagnosis(case: &Case) -> Markup {
     let found = case.findings();
     let span = |place| Some(viewer::span_address(place));
@@ -274,12 +282,12 @@ fn attachment(name: &str, json: Vec<u8>) -> Response {
     (headers, json).into_response()
 }
 
-/// The trace in a sentence or two, also for readers who can't see the picture.
+/// Summarises the trace in a few sentences. Readers who can't see the picture rely on them.
 fn summary(tree: &Tree, path: &[Segment]) -> Markup {
     let shares = shares(tree, path);
     let longest = shares.first().filter(|(_, share)| share.critical_time > 0);
     let errors = tree.rows.iter().filter(|row| row.span.is_error());
-    // The deepest error is where the failure began.
+    // The failure began at the deepest error.
     let deepest = errors.clone().max_by_key(|row| row.depth);
     html! {
         (caption(tree)) "."
@@ -293,7 +301,7 @@ fn summary(tree: &Tree, path: &[Segment]) -> Markup {
     }
 }
 
-/// The spans that link to this trace, or to one span of it.
+/// Renders the spans that link to this trace or to one span of it.
 fn linked_from(tree: &Tree, span: Option<SpanId>, list: &List) -> Markup {
     let from = list.store.linked_to(tree.trace_id, span);
     html! {
@@ -337,7 +345,7 @@ fn times(tree: &Tree, path: &[Segment]) -> Markup {
     }
 }
 
-/// Everything that arrived of one span.
+/// Renders everything that the lab received about one span.
 fn detail(tree: &Tree, row: &Row, list: &List, wire: &[Exchange]) -> Markup {
     let span = &row.span;
     let proto = span.proto();
@@ -412,12 +420,12 @@ fn pairs(attributes: &[KeyValue]) -> Markup {
     }
 }
 
-/// What the sender has left out, by its own account.
+/// Renders the number of items that the sender reported as dropped.
 fn missing(dropped: u32, noun: &str) -> Markup {
     html! { @if dropped > 0 { p.broken { (count(dropped as usize, noun)) " more, dropped by the sender" } } }
 }
 
-/// The type of a value that could be mistaken for text or for another number.
+/// Renders the type of a value unless it is a string.
 fn kind_of(attribute: &KeyValue) -> Markup {
     let kind = match attribute.value.as_ref().and_then(|any| any.value.as_ref()) {
         Some(Value::StringValue(_)) => "",
@@ -432,9 +440,9 @@ fn kind_of(attribute: &KeyValue) -> Markup {
     html! { @if !kind.is_empty() { " " small { (kind) } } }
 }
 
-/// A text that we didn't write: in its own direction, with its lines, and in a box when it is long.
+/// Renders text from a span: with its own writing direction and its line breaks, and in a box when it is long.
 fn value(text: &str) -> Markup {
-    // A control character is shown as its number.
+    // Show control characters as numbers.
     let control = |it: char| it.is_control() && it != '\n' && it != '\t';
     let shown: String = match text.contains(control) {
         true => text
@@ -457,7 +465,7 @@ fn value(text: &str) -> Markup {
     html! {
         @if huge {
             (boxed("Beginning of the value".to_owned(), &shortened(&shown, HUGE / 10)))
-            // A browser doesn't lay out what is closed.
+            // A browser doesn't lay out the contents of a closed `details`.
             details { summary { "All " (text.len()) " bytes" } (boxed("Value".to_owned(), &shown)) }
         } @else if long {
             (boxed(format!("Value of {} bytes", text.len()), &shown))
@@ -465,7 +473,7 @@ fn value(text: &str) -> Markup {
     }
 }
 
-/// A value of more bytes is shown in part at first: a browser takes seconds to lay out a megabyte.
+/// The size in bytes above which only the beginning of a value is shown at first. A browser takes seconds to lay out a megabyte.
 const HUGE: usize = 20_000;
 
 fn events(proto: &Proto, span: &Span) -> Markup {
@@ -499,7 +507,7 @@ fn links(proto: &Proto) -> Markup {
     }
 }
 
-/// A time in nanoseconds since 1970, as UTC. The script turns it into local time.
+/// Renders a time in nanoseconds since 1970 as UTC. The script converts it to local time.
 pub fn moment(nanoseconds: u64) -> Markup {
     let moment = jiff::Timestamp::from_nanosecond(nanoseconds.into()).ok();
     html! {

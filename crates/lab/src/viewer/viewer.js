@@ -1,16 +1,16 @@
-// What a page without a script cannot do: stay live, walk through the grid with keys, show a span without a new page,
-// take a file that is dropped on it. Without it everything can still be read.
+// Keeps pages live, moves through the grid with keys, shows a span without loading a page, and imports dropped files.
+// The pages can be read without this script.
 "use strict";
 
 const news = document.getElementById("news");
 const problem = document.getElementById("problem");
-const say = (text) => { news.textContent = text; };
-const complain = (text) => { problem.textContent = text; problem.hidden = !text; };
+const announce = (text) => { news.textContent = text; };
+const showProblem = (text) => { problem.textContent = text; problem.hidden = !text; };
 const grid = () => document.querySelector("[role=treegrid]");
 const rows = () => [...document.querySelectorAll("[role=treegrid] tbody tr")];
 const results = () => document.getElementById("results");
 
-/* Times in the reader's own zone. */
+/* Shows times in the reader's time zone. */
 const parts = { year: "numeric", month: "numeric", day: "numeric", hour: "numeric", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 };
 function localTimes(within) {
   for (const time of within.querySelectorAll("time")) {
@@ -19,14 +19,14 @@ function localTimes(within) {
   }
 }
 
-/* Live: an event says that there is something new; the page then fetches itself and changes what has changed. It waits
-   while the reader has paused it, has marked a text to copy, or is further down in the list. */
-const closed = new Set(); // ids of the rows that are collapsed
-let shown = results()?.innerHTML; // as it came, before this script changed it
+/* Live updates: after each event, the page fetches its new contents and replaces them if they have changed. It waits while
+   the reader has paused it, has selected text, or has scrolled down in the list. */
+const collapsed = new Set(); // the ids of the collapsed rows
+let shown = results()?.innerHTML; // the HTML from the server, before this script changed it
 let paused = false;
-let said = 0;
+let lastAnnounced = 0; // when a live update was last announced, in milliseconds since 1970
 
-const held = () => paused || document.hidden
+const mustWait = () => paused || document.hidden
   || (results().contains(getSelection().anchorNode) && !getSelection().isCollapsed)
   || (!grid() && scrollY > 200);
 
@@ -50,12 +50,12 @@ async function refresh() {
     service.replaceChildren(...services.childNodes);
     service.value = chosen;
   }
-  for (const id of closed) toggle(document.getElementById(id), false);
+  for (const id of collapsed) toggle(document.getElementById(id), false);
   start();
   const again = found && document.querySelector(`#results ${found}`);
   if (again?.matches("tr")) focusRow(again, false); else again?.focus({ preventScroll: true });
-  // Whoever listens to the page must also hear something else.
-  if (Date.now() - said > 10_000) { said = Date.now(); say(now.querySelector("caption")?.textContent ?? ""); }
+  // Announce updates at most every ten seconds, so that a screen reader can also read the page.
+  if (Date.now() - lastAnnounced > 10_000) { lastAnnounced = Date.now(); announce(now.querySelector("caption")?.textContent ?? ""); }
 }
 
 function live() {
@@ -68,47 +68,47 @@ function live() {
   const label = () => { button.textContent = paused ? "Paused: go on" : waiting ? "Something new: show" : "Live: pause"; };
   const update = async () => {
     waiting = true;
-    if (held()) { label(); return; }
+    if (mustWait()) { label(); return; }
     if (busy) return;
     busy = true;
-    try { while (waiting) { waiting = false; await refresh(); } } catch { /* The lab has ended; the source tries again. */ }
+    try { while (waiting) { waiting = false; await refresh(); } } catch { /* The lab has ended. The event source tries again. */ }
     busy = false;
     label();
   };
-  // A browser has few connections for one lab: a page that nobody sees gives its own back.
+  // A browser opens few connections to one server, so a hidden page closes its own.
   const connect = () => {
     if (document.hidden || (source && source.readyState !== EventSource.CLOSED)) return;
     source = new EventSource(results().dataset.live);
     source.onmessage = update;
     source.onerror = () => { document.documentElement.dataset.offline = ""; };
-    // What came while there was no connection.
+    // Fetch the spans that arrived while the lab was unreachable.
     source.onopen = () => { if ("offline" in document.documentElement.dataset) update(); delete document.documentElement.dataset.offline; };
   };
-  const seen = () => { if (document.hidden) source?.close(); else { connect(); update(); } };
+  const visibilityChanged = () => { if (document.hidden) source?.close(); else { connect(); update(); } };
   button.onclick = () => {
     if (!paused && waiting) { scrollTo(0, 0); getSelection().empty(); } else paused = !paused;
     if (!paused) update();
     label();
   };
-  addEventListener("scroll", () => { if (waiting && !held()) update(); }, { passive: true });
-  document.addEventListener("visibilitychange", seen);
+  addEventListener("scroll", () => { if (waiting && !mustWait()) update(); }, { passive: true });
+  document.addEventListener("visibilitychange", visibilityChanged);
   addEventListener("pagehide", () => source?.close());
-  addEventListener("pageshow", (event) => { if (event.persisted) seen(); });
+  addEventListener("pageshow", (event) => { if (event.persisted) visibilityChanged(); });
   label();
   connect();
 }
 
-/* The grid. */
+/* The grid of spans. */
 function toggle(row, open) {
   if (!row?.hasAttribute("aria-expanded")) return;
   row.setAttribute("aria-expanded", open);
-  open ? closed.delete(row.id) : closed.add(row.id);
+  open ? collapsed.delete(row.id) : collapsed.add(row.id);
   const all = rows();
   const first = all.indexOf(row) + 1;
   const end = first + Number(row.dataset.below);
   for (let index = first; index < end; index++) {
     all[index].hidden = !open;
-    // What was closed below stays closed.
+    // Rows that were collapsed below stay collapsed.
     if (open && all[index].getAttribute("aria-expanded") === "false") index += Number(all[index].dataset.below);
   }
 }
@@ -124,7 +124,7 @@ function focusRow(row, scroll = true) {
 function toggleAll() {
   const open = rows().some((row) => row.getAttribute("aria-expanded") === "false");
   const outer = rows().filter((row) => row.hasAttribute("aria-expanded"));
-  // Inside out, so that none is hidden when its turn comes; outside in to open.
+  // Collapse the innermost rows first, so that no row is hidden before its turn. Expand the outermost first.
   for (const row of open ? outer : outer.reverse()) toggle(row, open);
 }
 
@@ -135,7 +135,7 @@ function start() {
   if (row) row.tabIndex = 0;
 }
 
-function above(row) {
+function parentRow(row) {
   const level = Number(row.getAttribute("aria-level"));
   const all = rows();
   for (let index = all.indexOf(row) - 1; index >= 0; index--) {
@@ -157,7 +157,7 @@ function gridKey(event, row) {
     PageDown: () => focusRow(all[Math.min(index + 20, all.length - 1)]),
     PageUp: () => focusRow(all[Math.max(index - 20, 0)]),
     ArrowRight: () => (open === "false" ? toggle(row, true) : open && focusRow(all[index + 1])),
-    ArrowLeft: () => (open === "true" ? toggle(row, false) : focusRow(above(row))),
+    ArrowLeft: () => (open === "true" ? toggle(row, false) : focusRow(parentRow(row))),
     Enter: () => show(row.querySelector("a").href),
     " ": () => toggle(row, open === "false"),
   }[event.key];
@@ -166,9 +166,9 @@ function gridKey(event, row) {
   move();
 }
 
-/* One span in detail. */
+/* The detail pane of a span. */
 const pane = document.getElementById("span");
-let latest = 0; // of several that were asked for, the last one counts
+let latest = 0; // the number of the last request for a span; answers to earlier ones are ignored
 
 function mark(id) {
   for (const row of document.querySelectorAll("tr[aria-selected=true]")) row.setAttribute("aria-selected", "false");
@@ -182,19 +182,19 @@ async function show(address, remember = true) {
   const id = url.searchParams.get("span");
   const focus = new URL(location.href).searchParams.get("focus");
   if (focus && url.pathname === location.pathname) url.searchParams.set("focus", focus);
-  const mine = ++latest;
+  const number = ++latest;
   let html;
   try {
     const answer = await fetch(`${url.pathname}/spans/${id}`);
-    if (mine !== latest) return;
+    if (number !== latest) return;
     if (!answer.ok) { location.assign(url); return; }
     html = await answer.text();
   } catch {
-    if (mine === latest) complain("The lab does not answer.");
+    if (number === latest) showProblem("The lab does not answer.");
     return;
   }
-  if (mine !== latest) return;
-  complain("");
+  if (number !== latest) return;
+  showProblem("");
   pane.innerHTML = html;
   pane.hidden = false;
   pane.scrollTop = 0;
@@ -222,10 +222,10 @@ addEventListener("popstate", () => {
   if (new URL(location.href).searchParams.has("span")) show(location.href, false); else hide(false);
 });
 
-/* Keys of one letter can be switched off, for those who speak to their browser. */
-const letters = () => localStorage.getItem("lab-keys") !== "off";
+/* Single-letter keys can be switched off for readers who use speech input (WCAG 2.1.4). */
+const letterKeysOn = () => localStorage.getItem("lab-keys") !== "off";
 
-/* The list: keys go from trace to trace. */
+/* Keys that move from trace to trace in the list. */
 function listKey(event) {
   const step = { ArrowDown: 1, ArrowUp: -1, j: 1, k: -1 }[event.key];
   const active = document.activeElement;
@@ -239,14 +239,14 @@ addEventListener("keydown", (event) => {
   const typing = event.target.matches?.("input, select, textarea");
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key === "Escape") { typing ? event.target.blur() : hide(); return; }
-  if (typing || (event.key.length === 1 && event.key !== " " && !letters())) return;
+  if (typing || (event.key.length === 1 && event.key !== " " && !letterKeysOn())) return;
   const search = document.querySelector("input[type=search]");
   if (event.key === "/" && search) { event.preventDefault(); search.focus(); search.select(); return; }
   const row = event.target.closest?.("[role=treegrid] tbody tr");
   if (row) gridKey(event, row);
   else if (search) listKey(event);
   else if (pane && pane.contains(event.target) && "jk".includes(event.key)) {
-    // From span to span while the detail stays open.
+    // Move to the next span and keep the detail pane open.
     const all = rows().filter((other) => !other.hidden);
     const now = all.indexOf(document.querySelector("tr[aria-selected=true]"));
     const next = all[now + (event.key === "j" ? 1 : -1)];
@@ -266,26 +266,26 @@ addEventListener("click", (event) => {
   if (event.target.closest("#span .close")) { event.preventDefault(); hide(); return; }
   const row = event.target.closest("[role=treegrid] tbody tr");
   const link = event.target.closest("a");
-  // A link to elsewhere is one; a text that was marked is not a click.
+  // Links to other pages work as usual. Selecting text isn't a click.
   if (!row || (link && !link.closest(".name")) || !getSelection().isCollapsed) return;
   event.preventDefault();
   show(row.querySelector("a").href);
 });
 
-/* Copy. */
+/* Copies a trace to the clipboard. */
 async function copy(button) {
   try {
     const text = await (await fetch(button.dataset.copy)).text();
     await navigator.clipboard.writeText(text);
-    say("Copied");
+    announce("Copied");
     button.textContent = "Copied";
   } catch (error) {
-    say(`Not copied: ${error.message}`);
+    announce(`Not copied: ${error.message}`);
     button.textContent = "Not copied";
   }
 }
 
-const button = (text, act) => {
+const createButton = (text, act) => {
   const it = document.createElement("button");
   it.type = "button";
   it.textContent = text;
@@ -293,49 +293,49 @@ const button = (text, act) => {
   return it;
 };
 
-function offerMore() {
+function addControls() {
   const download = document.querySelector(".actions a[download]");
   if (download && navigator.clipboard) {
-    const copying = button("Copy as OTLP JSON", copy);
-    copying.dataset.copy = download.href;
-    download.after(copying);
+    const copyButton = createButton("Copy as OTLP JSON", copy);
+    copyButton.dataset.copy = download.href;
+    download.after(copyButton);
   }
-  if (grid()) document.querySelector(".actions").append(button("Collapse or expand all", toggleAll));
+  if (grid()) document.querySelector(".actions").append(createButton("Collapse or expand all", toggleAll));
   const form = document.querySelector("form.filter");
   if (!form) return;
   const file = document.createElement("input");
-  Object.assign(file, { type: "file", hidden: true, multiple: true, onchange: () => takeAll([...file.files]) });
-  form.append(button("Open a file", () => file.click()), file);
+  Object.assign(file, { type: "file", hidden: true, multiple: true, onchange: () => importFiles([...file.files]) });
+  form.append(createButton("Open a file", () => file.click()), file);
   const keys = document.createElement("label");
   keys.className = "keys";
-  const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: letters() });
+  const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: letterKeysOn() });
   box.onchange = () => localStorage.setItem("lab-keys", box.checked ? "on" : "off");
   keys.append(box, " Keys / j k");
   form.append(keys);
 }
 
-/* A file of OTLP JSON, chosen or dropped anywhere. */
-async function take(file) {
+/* Imports a file of OTLP JSON that was chosen or dropped on the page. */
+async function importFile(file) {
   const answer = await fetch("/traces/import", { method: "POST", headers: { "content-type": "application/json" }, body: file });
-  const taken = await answer.json();
-  if (!answer.ok) throw new Error(`${file.name} was not taken. ${taken.message}`);
-  return { ...taken, name: file.name };
+  const result = await answer.json();
+  if (!answer.ok) throw new Error(`${file.name} was not taken. ${result.message}`);
+  return { ...result, name: file.name };
 }
 
-async function takeAll(files) {
-  complain("");
+async function importFiles(files) {
+  showProblem("");
   try {
-    const taken = [];
-    for (const file of files) taken.push(await take(file));
-    const partly = taken.find(({ unread }) => unread);
+    const results = [];
+    for (const file of files) results.push(await importFile(file));
+    const partly = results.find(({ unread }) => unread);
     if (partly) {
-      complain(`${partly.name}: spans taken: ${partly.spans}; documents that were not, or not whole: ${partly.unread}. The first: ${partly.problems[0]}`);
+      showProblem(`${partly.name}: spans taken: ${partly.spans}; documents that were not, or not whole: ${partly.unread}. The first: ${partly.problems[0]}`);
     } else {
-      const only = taken.length === 1 && taken[0].traceId;
+      const only = results.length === 1 && results[0].traceId;
       location.assign(only ? `/traces/${only}` : "/traces");
     }
   } catch (error) {
-    complain(error.message);
+    showProblem(error.message);
   }
 }
 
@@ -344,12 +344,12 @@ addEventListener("drop", (event) => {
   const files = [...(event.dataTransfer?.files ?? [])];
   if (!files.length) return;
   event.preventDefault();
-  takeAll(files);
+  importFiles(files);
 });
 
 document.documentElement.dataset.script = "";
 localTimes(document);
 start();
-offerMore();
+addControls();
 live();
 if (pane && !pane.hidden) document.querySelector("tr[aria-selected=true]")?.scrollIntoView({ block: "nearest" });

@@ -1,4 +1,4 @@
-//! The page `/wire`: a form for each hop with the fault that is set, and the last requests.
+//! The page `/wire`: a form for each hop to set its fault, and the latest requests.
 
 use std::fmt::Display;
 
@@ -13,29 +13,29 @@ use serde::Deserialize;
 
 use crate::guard;
 use crate::report;
-use crate::viewer::{self, Site};
+use crate::viewer::{self, ViewerState};
 use crate::wire::{Fault, HopState, NO_PROXIES};
 
-/// How many requests the page shows.
-const SHOWN: usize = 20;
+/// The number of requests that the page shows.
+const EXCHANGES_SHOWN: usize = 20;
 
-pub async fn json(State(site): State<Site>) -> Response {
+pub async fn json(State(site): State<ViewerState>) -> Response {
     Json(site.wire.states()).into_response()
 }
 
-pub async fn page(State(site): State<Site>) -> Response {
+pub async fn page(State(site): State<ViewerState>) -> Response {
     let mut exchanges = site.wire.exchanges();
-    let older = exchanges.len().saturating_sub(SHOWN);
+    let older = exchanges.len().saturating_sub(EXCHANGES_SHOWN);
     exchanges.drain(..older);
     exchanges.reverse();
-    let served = site.wire.states();
+    let hops = site.wire.states();
     let body = html! {
         h1 { "The wire" }
-        @if served.is_empty() {
+        @if hops.is_empty() {
             p { "This lab runs no services, so there is nothing between them to break. " code { "cargo run" } " in the book's repository starts both." }
         } @else {
             p { "A proxy stands before each service. It passes every byte on as it came, unless you set a fault; the services know nothing of it." }
-            @for state in &served { (form(state)) }
+            @for state in &hops { (form(state)) }
             h2 { "The last requests" }
             @if exchanges.is_empty() { p { "There are none yet." } }
             (report::wire(&exchanges, true))
@@ -52,7 +52,7 @@ fn form(state: &HopState) -> Markup {
                     option value="" { "no fault" }
                     @for fault in Fault::value_variants() {
                         @let name = fault.name();
-                        option value=(name) selected[state.fault.as_ref() == Some(&name)] { (name) ": " (fault.what()) }
+                        option value=(name) selected[state.fault.as_ref() == Some(&name)] { (name) ": " (fault.description()) }
                     }
                 }
             }
@@ -64,13 +64,17 @@ fn form(state: &HopState) -> Markup {
 
 #[derive(Deserialize)]
 struct Setting {
-    /// Empty to restore.
+    /// The name of a fault. An empty name or none restores the hop.
     #[serde(default)]
     fault: Option<String>,
 }
 
-/// Sets or restores the fault of a hop: the page sends a form, the terminal sends JSON.
-pub async fn set(State(site): State<Site>, Path(hop): Path<String>, request: Request) -> Response {
+/// Sets the fault of a hop or restores the hop. The page sends a form, and `lab break` sends JSON.
+pub async fn set(
+    State(site): State<ViewerState>,
+    Path(hop): Path<String>,
+    request: Request,
+) -> Response {
     if let Err(refused) = guard::only_our_pages(request.headers()) {
         return refused.into_response();
     }

@@ -1,4 +1,4 @@
-//! The faults that a proxy can produce.
+//! The faults that a proxy can cause.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use traces::traceparent::Field;
 
 use super::random_traceparent;
 
-/// What [`Fault::AddLatency`] adds.
+/// The time by which [`Fault::AddLatency`] delays a request.
 pub const LATENCY: Duration = Duration::from_millis(300);
 
 /// One thing that a proxy does to every request of its hop.
@@ -41,9 +41,9 @@ pub enum Fault {
     Answer500,
 }
 
-/// There is no fault of this name.
+/// The name of a fault is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no fault {name:?}: there are {}", names())]
+#[error("unknown fault {name:?}: use one of {}", names())]
 pub struct UnknownFault {
     pub name: String,
 }
@@ -53,51 +53,51 @@ fn names() -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// What the proxy does with a request.
+/// The action of a proxy on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// The request goes on, perhaps with another head.
-    PassOn,
-    /// The connection ends.
+pub enum Action {
+    /// Forward the request, perhaps with a changed head.
+    Forward,
+    /// Close the connection.
     Cut,
-    /// The proxy answers 500 itself; the service gets nothing.
+    /// Answer 500 without forwarding the request.
     ServerError,
 }
 
 impl Fault {
-    /// The name in commands and addresses.
+    /// Returns the name of the fault in commands and URLs.
     pub fn name(self) -> String {
         let value = self.to_possible_value();
         value.map_or_else(String::new, |it| it.get_name().to_owned())
     }
 
-    /// What it does, in a few words.
-    pub fn what(self) -> String {
+    /// Describes the fault in a few words.
+    pub fn description(self) -> String {
         let value = self.to_possible_value();
         let help = value.and_then(|it| it.get_help().map(ToString::to_string));
         help.unwrap_or_default()
     }
 
-    /// The fault of that name.
+    /// Finds a fault by its name.
     ///
     /// # Errors
-    /// With the names that there are.
+    /// Fails when the name is unknown. The message lists the known names.
     pub fn named(name: &str) -> Result<Fault, UnknownFault> {
         Fault::from_str(name, false).map_err(|_| UnknownFault {
             name: name.to_owned(),
         })
     }
 
-    /// What the proxy does with a request.
-    pub fn answer(self) -> Answer {
+    /// Returns the action of the proxy on a request.
+    pub fn action(self) -> Action {
         match self {
-            Fault::Cut => Answer::Cut,
-            Fault::Answer500 => Answer::ServerError,
-            _ => Answer::PassOn,
+            Fault::Cut => Action::Cut,
+            Fault::Answer500 => Action::ServerError,
+            _ => Action::Forward,
         }
     }
 
-    /// How long the proxy holds a request back.
+    /// Returns the time by which the proxy delays a request.
     pub fn latency(self) -> Duration {
         match self {
             Fault::AddLatency => LATENCY,
@@ -105,7 +105,7 @@ impl Fault {
         }
     }
 
-    /// The head of a request as the proxy passes it on. What the fault doesn't change stays as it came, byte by byte.
+    /// Applies the fault to the head of a request. Returns the head to forward, in which all other bytes are unchanged.
     pub fn apply(self, head: &[u8]) -> Vec<u8> {
         let mut changed = Vec::with_capacity(head.len() + 80);
         let mut forged = false;
@@ -118,8 +118,8 @@ impl Fault {
                 .filter(|_| index > 0);
             let name = colon.map_or(&b""[..], |colon| &text[..colon]);
             let is = |wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
-            let of_trace = is("traceparent");
-            // The empty line after the headers.
+            let is_traceparent = is("traceparent");
+            // An empty line ends the headers.
             if text.is_empty() && self == Fault::ForgeTraceparent && !forged {
                 changed.extend(format!("traceparent: {}\r\n", random_traceparent()).bytes());
             }
@@ -133,22 +133,24 @@ impl Fault {
                 [before, &new(value)].concat()
             };
             let line = match self {
-                Fault::DropTraceparent if of_trace => continue,
+                Fault::DropTraceparent if is_traceparent => continue,
                 Fault::DropTracestate if is("tracestate") => continue,
                 Fault::DropBaggage if is("baggage") => continue,
-                Fault::ForgeTraceparent if of_trace => {
+                Fault::ForgeTraceparent if is_traceparent => {
                     forged = true;
                     value(&|_| random_traceparent().to_string().into_bytes())
                 }
-                Fault::TruncateTraceparent if of_trace => {
+                Fault::TruncateTraceparent if is_traceparent => {
                     value(&|value| value.iter().take(30).copied().collect())
                 }
-                Fault::UpperCaseValue if of_trace => value(&|value| value.to_ascii_uppercase()),
-                Fault::UpperCaseName if of_trace => {
+                Fault::UpperCaseValue if is_traceparent => {
+                    value(&|value| value.to_ascii_uppercase())
+                }
+                Fault::UpperCaseName if is_traceparent => {
                     [&name.to_ascii_uppercase(), &text[name.len()..]].concat()
                 }
-                Fault::DuplicateTraceparent if of_trace => [text, newline, text].concat(),
-                Fault::ClearSampled if of_trace => value(&|value| unsampled(value)),
+                Fault::DuplicateTraceparent if is_traceparent => [text, newline, text].concat(),
+                Fault::ClearSampled if is_traceparent => value(&|value| unsampled(value)),
                 _ => text.to_vec(),
             };
             changed.extend(line);
@@ -158,7 +160,7 @@ impl Fault {
     }
 }
 
-/// The flags without their lowest bit.
+/// Clears the sampled flag in the value of a `traceparent`: the lowest bit of the flags.
 fn unsampled(value: &[u8]) -> Vec<u8> {
     let mut value = value.to_vec();
     if let Some(digit) = value.get_mut(Field::Flags.range().end - 1)

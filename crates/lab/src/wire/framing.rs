@@ -1,53 +1,53 @@
-//! HTTP/1.1 requests in a stream of bytes: where each head and each body ends, and the status of an answer (RFC 9112).
+//! Finds the ends of heads and bodies in a stream of HTTP/1.1 requests, and the status of an answer (RFC 9112).
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::OwnedWriteHalf;
 
-/// The most bytes of a request line with its headers. The services take less: hyper's limit applies there.
+/// The largest head of a request or an answer, in bytes. The limit of the services, which is hyper's, is lower.
 pub const HEAD_LIMIT: usize = 512 * 1024;
 
 /// The size of a read, in bytes.
-pub const PART: usize = 16 * 1024;
+pub const READ_SIZE: usize = 16 * 1024;
 
-/// The most headers of a request or an answer.
+/// The largest number of headers of a request or an answer.
 const HEADERS_LIMIT: usize = 200;
 
-/// The requests that a client sends on one connection.
+/// Reads the requests that a client sends on one connection.
 pub struct Requests<R> {
     from: R,
-    /// What was read and not passed on yet.
+    /// The bytes that were read but not yet forwarded.
     buffer: Vec<u8>,
 }
 
-/// What comes next on a connection.
-pub enum Next {
+/// The next event on the client's side of a connection.
+pub enum ClientEvent {
     Request(Head),
-    /// The peers have switched to another protocol: the rest isn't HTTP.
+    /// The peers have switched to another protocol. The following bytes aren't HTTP.
     Switched,
-    /// The client has closed.
+    /// The client has closed the connection.
     End,
 }
 
 /// The head of a request.
 pub struct Head {
-    /// As it came, with the empty line at its end.
+    /// The unchanged bytes of the head, with the empty line at its end.
     pub bytes: Vec<u8>,
-    pub body: Body,
-    /// Whether the client waits to be asked for the body (RFC 9110, 10.1.1).
+    pub body: BodyLength,
+    /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, 10.1.1).
     pub expects_continue: bool,
 }
 
-/// How long a body is (RFC 9112, 6.3).
+/// The length of a body (RFC 9112, 6.3).
 #[derive(Clone, Copy)]
-pub enum Body {
+pub enum BodyLength {
     Bytes(u64),
     Chunked,
 }
 
-/// Where requests are passed on to. Once the service stops reading, or when there is none, bytes are dropped: an error there
-/// must not keep its answer from the client.
+/// The connection to the service. Without one, or once the service stops reading, this drops all bytes: an error here must not
+/// keep the service's answer from the client.
 pub struct Upstream(Option<OwnedWriteHalf>);
 
 impl Upstream {
@@ -55,7 +55,7 @@ impl Upstream {
         Upstream(Some(to))
     }
 
-    /// Drops every byte.
+    /// Creates an upstream that drops every byte.
     pub fn none() -> Self {
         Upstream(None)
     }
@@ -72,7 +72,7 @@ impl Upstream {
         }
     }
 
-    /// Says that no more requests follow.
+    /// Closes the sending direction after the last request.
     pub async fn finish(&mut self) {
         if let Some(to) = &mut self.0 {
             // An error means that the service has closed too.
@@ -83,26 +83,26 @@ impl Upstream {
 
 impl<R: AsyncRead + Unpin> Requests<R> {
     pub fn new(from: R) -> Self {
-        let buffer = Vec::with_capacity(PART);
+        let buffer = Vec::with_capacity(READ_SIZE);
         Requests { from, buffer }
     }
 
-    /// Reads until the head of the next request is there, or until the connection `has_switched` to another protocol.
+    /// Reads the head of the next request. Returns early when the connection `has_switched` to another protocol.
     ///
     /// # Errors
-    /// When the bytes aren't an HTTP/1.1 request, or the connection breaks.
-    pub async fn next(&mut self, has_switched: impl Fn() -> bool) -> io::Result<Next> {
+    /// Fails when the bytes aren't an HTTP/1.1 request, or the connection breaks.
+    pub async fn next(&mut self, has_switched: impl Fn() -> bool) -> io::Result<ClientEvent> {
         loop {
             if has_switched() {
-                return Ok(Next::Switched);
+                return Ok(ClientEvent::Switched);
             }
             let mut headers = [httparse::EMPTY_HEADER; HEADERS_LIMIT];
             let mut request = httparse::Request::new(&mut headers);
             match request.parse(&self.buffer) {
                 Ok(httparse::Status::Complete(length)) => {
-                    let (body, expects_continue) = what_follows(&request)?;
+                    let (body, expects_continue) = body_length(&request)?;
                     let bytes = self.buffer.drain(..length).collect();
-                    return Ok(Next::Request(Head {
+                    return Ok(ClientEvent::Request(Head {
                         bytes,
                         body,
                         expects_continue,
@@ -114,17 +114,17 @@ impl<R: AsyncRead + Unpin> Requests<R> {
             }
             if !self.read().await? {
                 return match self.buffer.is_empty() {
-                    true => Ok(Next::End),
+                    true => Ok(ClientEvent::End),
                     false => Err(io::ErrorKind::UnexpectedEof.into()),
                 };
             }
         }
     }
 
-    /// Passes on everything that still comes, whatever it is.
+    /// Forwards all following bytes until the client closes the connection.
     ///
     /// # Errors
-    /// When the connection breaks.
+    /// Fails when the connection breaks.
     pub async fn rest(&mut self, to: &mut Upstream) -> io::Result<()> {
         loop {
             self.bytes(self.buffer.len() as u64, to).await?;
@@ -134,20 +134,20 @@ impl<R: AsyncRead + Unpin> Requests<R> {
         }
     }
 
-    /// Passes a body on.
+    /// Forwards a body.
     ///
     /// # Errors
-    /// When the body is malformed, or the connection breaks.
-    pub async fn body(&mut self, body: Body, to: &mut Upstream) -> io::Result<()> {
+    /// Fails when the body is malformed or the connection breaks.
+    pub async fn body(&mut self, body: BodyLength, to: &mut Upstream) -> io::Result<()> {
         match body {
-            Body::Bytes(length) => self.bytes(length, to).await,
-            Body::Chunked => loop {
+            BodyLength::Bytes(length) => self.bytes(length, to).await,
+            BodyLength::Chunked => loop {
                 let (line, size) = self.chunk().await?;
                 self.bytes(line, to).await?;
                 if size == 0 {
                     return self.trailers(to).await;
                 }
-                // The chunk and the end of its line.
+                // Add the line break after the chunk.
                 let end = size.checked_add(2);
                 let end = end.ok_or_else(|| invalid("a chunk is too long"))?;
                 self.bytes(end, to).await?;
@@ -155,7 +155,7 @@ impl<R: AsyncRead + Unpin> Requests<R> {
         }
     }
 
-    /// The length of the line that starts a chunk, and the size of the chunk, both in bytes.
+    /// Reads the line that starts a chunk. Returns the length of this line and the size of the chunk, both in bytes.
     async fn chunk(&mut self) -> io::Result<(u64, u64)> {
         loop {
             match httparse::parse_chunk_size(&self.buffer) {
@@ -168,7 +168,7 @@ impl<R: AsyncRead + Unpin> Requests<R> {
         }
     }
 
-    /// Passes on the lines after the last chunk, up to an empty one.
+    /// Forwards the lines after the last chunk up to an empty line.
     async fn trailers(&mut self, to: &mut Upstream) -> io::Result<()> {
         loop {
             let end = self.buffer.iter().position(|byte| *byte == b'\n');
@@ -188,14 +188,14 @@ impl<R: AsyncRead + Unpin> Requests<R> {
         }
     }
 
-    /// Passes on so many bytes.
+    /// Forwards `length` bytes.
     async fn bytes(&mut self, mut length: u64, to: &mut Upstream) -> io::Result<()> {
         while length > 0 {
             if self.buffer.is_empty() {
                 self.more().await?;
             }
-            let length_here = usize::try_from(length).unwrap_or(usize::MAX);
-            let part = self.buffer.len().min(length_here);
+            let limit = usize::try_from(length).unwrap_or(usize::MAX);
+            let part = self.buffer.len().min(limit);
             to.write(&self.buffer[..part]).await;
             self.buffer.drain(..part);
             length -= part as u64;
@@ -210,9 +210,9 @@ impl<R: AsyncRead + Unpin> Requests<R> {
         }
     }
 
-    /// Reads into the buffer. `false` when the client has closed.
+    /// Reads more bytes into the buffer. Returns `false` when the client has closed the connection.
     async fn read(&mut self) -> io::Result<bool> {
-        self.buffer.reserve(PART);
+        self.buffer.reserve(READ_SIZE);
         Ok(self.from.read_buf(&mut self.buffer).await? > 0)
     }
 }
@@ -221,30 +221,32 @@ fn invalid(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason.to_owned())
 }
 
-/// The body that follows a head, and whether the client waits to be asked for it.
-fn what_follows(request: &httparse::Request) -> io::Result<(Body, bool)> {
+/// Returns the length of the body after a head, and whether the client waits for `100 Continue` before it sends the body.
+fn body_length(request: &httparse::Request) -> io::Result<(BodyLength, bool)> {
     let find = |name: &str| {
         let mut headers = request.headers.iter().rev();
         let found = headers.find(|header| header.name.eq_ignore_ascii_case(name));
         found.map(|header| header.value)
     };
     let body = match (find("transfer-encoding"), find("content-length")) {
-        (Some(encoding), _) if encoding.to_ascii_lowercase().ends_with(b"chunked") => Body::Chunked,
+        (Some(encoding), _) if encoding.to_ascii_lowercase().ends_with(b"chunked") => {
+            BodyLength::Chunked
+        }
         (Some(_), _) => return Err(invalid("the body has no end")),
         (None, Some(length)) => {
             let length = std::str::from_utf8(length).ok();
             let length = length.and_then(|it| it.trim().parse().ok());
-            Body::Bytes(length.ok_or_else(|| invalid("the content has no length"))?)
+            BodyLength::Bytes(length.ok_or_else(|| invalid("the content has no length"))?)
         }
-        (None, None) => Body::Bytes(0),
+        (None, None) => BodyLength::Bytes(0),
     };
     Ok((body, find("expect").is_some()))
 }
 
-/// The status in the first bytes of an answer, after those of 1xx that only announce it. `None` until it is there,
-/// `Some(None)` when this is no answer.
-pub fn final_status(begun: &[u8]) -> Option<Option<u16>> {
-    let mut rest = begun;
+/// Finds the final status in the first bytes of an answer, after statuses of 1xx that only announce it. Returns `None` when more
+/// bytes are needed, and `Some(None)` when the bytes aren't an HTTP/1.1 answer.
+pub fn final_status(start: &[u8]) -> Option<Option<u16>> {
+    let mut rest = start;
     loop {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_LIMIT];
         let mut response = httparse::Response::new(&mut headers);
@@ -253,7 +255,7 @@ pub fn final_status(begun: &[u8]) -> Option<Option<u16>> {
                 Some(100 | 102 | 103) => rest = &rest[length..],
                 status => return Some(status),
             },
-            Ok(httparse::Status::Partial) if begun.len() <= HEAD_LIMIT => return None,
+            Ok(httparse::Status::Partial) if start.len() <= HEAD_LIMIT => return None,
             _ => return Some(None),
         }
     }

@@ -1,5 +1,5 @@
-//! The proxy of one hop. It reads the heads of requests and applies the fault that is set; bodies and answers pass as they
-//! come.
+//! The proxy of one hop. It reads the heads of requests and applies the fault that is set. It forwards bodies and answers
+//! unchanged.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,33 +12,33 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use traces::exchange::Exchange;
 
-use super::fault::Answer;
-use super::framing::{HEAD_LIMIT, Head, Next, PART, Requests, Upstream, final_status};
+use super::fault::Action;
+use super::framing::{ClientEvent, HEAD_LIMIT, Head, READ_SIZE, Requests, Upstream, final_status};
 use super::{Hop, Wire, now};
 
-/// Headers whose values aren't kept: they are credentials.
+/// Headers with credentials, whose values aren't recorded.
 const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
 const SERVER_ERROR: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
 
-/// What the two directions of a connection share.
-type Awaited = Arc<StdMutex<Answers>>;
+/// The state that the two directions of a connection share.
+type SharedAnswers = Arc<StdMutex<AnswerState>>;
 
 #[derive(Default)]
-struct Answers {
+struct AnswerState {
     /// The number of the exchange whose answer is awaited.
     awaited: Option<usize>,
-    /// The service has switched to another protocol (RFC 9110, 15.2.2): what follows is not HTTP.
+    /// Whether the service has switched to another protocol (RFC 9110, 15.2.2). The following bytes aren't HTTP.
     switched: bool,
 }
 
 /// Serves a hop until the listener is dropped.
 pub async fn serve(wire: Wire, hop: Hop, mut listener: TcpListener, target: SocketAddr) {
     loop {
-        // This retries after an error of a single connection.
+        // axum's `accept` retries after an error of a single connection.
         let (client, _) = Listener::accept(&mut listener).await;
         let wire = wire.clone();
-        // An error closes both ends of this connection, as it would without the proxy.
+        // An error closes both ends of this connection, like an error without a proxy.
         tokio::spawn(async move { drop(connection(wire, hop, client, target).await) });
     }
 }
@@ -50,81 +50,81 @@ async fn connection(wire: Wire, hop: Hop, client: TcpStream, target: SocketAddr)
     let (requests, to_client) = client.into_split();
     let (answers, to_upstream) = upstream.into_split();
     let to_client = Arc::new(Mutex::new(to_client));
-    let awaited = Awaited::default();
-    let there = There {
+    let answer_state = SharedAnswers::default();
+    let forward = Forwarder {
         requests: Requests::new(requests),
         upstream: Upstream::new(to_upstream),
         to_client: Arc::clone(&to_client),
-        awaited: Arc::clone(&awaited),
+        answers: Arc::clone(&answer_state),
         hop,
         wire: wire.clone(),
     };
-    let mut there = std::pin::pin!(there.pass_on());
-    let mut back = std::pin::pin!(pass_back(answers, &to_client, &awaited, &wire));
+    let mut forward = std::pin::pin!(forward.run());
+    let mut back = std::pin::pin!(pass_back(answers, &to_client, &answer_state, &wire));
     tokio::select! {
-        // The service has closed. What the client is still sending must be read, or it may lose the answer.
+        // The service has closed. Read the rest of the client's request, or the client may lose the answer.
         outcome = &mut back => {
             outcome?;
-            there.await.map(drop)
+            forward.await.map(drop)
         }
-        end = &mut there => match end? {
+        end = &mut forward => match end? {
             End::Cut => Ok(()),
-            // An answer may still come.
+            // An answer may still arrive.
             End::Closed => back.await,
         },
     }
 }
 
-/// How the requests of a connection ended.
+/// The reason why the proxy stopped forwarding requests.
 enum End {
-    /// By a fault: nothing more may pass.
+    /// A fault has cut the connection. No more bytes may pass.
     Cut,
-    /// By the client, which may still be waiting for an answer, or because the service has closed.
+    /// The client or the service has closed its side. The client may still be waiting for an answer.
     Closed,
 }
 
 /// The direction from the client to the service.
-struct There {
+struct Forwarder {
     requests: Requests<OwnedReadHalf>,
     upstream: Upstream,
     to_client: Arc<Mutex<OwnedWriteHalf>>,
-    awaited: Awaited,
+    answers: SharedAnswers,
     hop: Hop,
     wire: Wire,
 }
 
-impl There {
-    async fn pass_on(mut self) -> io::Result<End> {
+impl Forwarder {
+    async fn run(mut self) -> io::Result<End> {
         loop {
-            let awaited = Arc::clone(&self.awaited);
-            let has_switched = || awaited.lock().is_ok_and(|answers| answers.switched);
+            let answers = Arc::clone(&self.answers);
+            let has_switched = || answers.lock().is_ok_and(|answers| answers.switched);
             match self.requests.next(has_switched).await? {
-                Next::Request(head) => {
+                ClientEvent::Request(head) => {
                     if let Some(end) = self.pass_request(head).await? {
                         return Ok(end);
                     }
                 }
-                Next::Switched => {
+                ClientEvent::Switched => {
                     self.requests.rest(&mut self.upstream).await?;
                     break;
                 }
-                Next::End => break,
+                ClientEvent::End => break,
             }
         }
         self.upstream.finish().await;
         Ok(End::Closed)
     }
 
-    /// Passes one request on, or answers it, as the fault of the hop says. Returns the end of the connection if that is
-    /// what comes of it.
+    /// Forwards one request or answers it, depending on the fault of the hop. Returns `Some` when it was the last
+    /// request that can be forwarded.
     async fn pass_request(&mut self, head: Head) -> io::Result<Option<End>> {
         let Head {
             bytes,
             body,
             expects_continue,
         } = head;
-        let fault = self.wire.active(self.hop);
-        let answer = fault.map_or(Answer::PassOn, |fault| fault.answer());
+        let fault = self.wire.active_fault(self.hop);
+        let action = fault.map_or(Action::Forward, |fault| fault.action());
         let changed = fault.map(|fault| fault.apply(&bytes));
         let delivered = changed.as_deref().unwrap_or(&bytes);
         let number = self.wire.record(Exchange {
@@ -133,30 +133,30 @@ impl There {
             start: now(),
             end: None,
             sent: text(&bytes),
-            delivered: (answer == Answer::PassOn).then(|| text(delivered)),
+            delivered: (action == Action::Forward).then(|| text(delivered)),
             status: None,
             fault: fault.map(|fault| fault.name()),
         });
-        match answer {
-            Answer::Cut => return Ok(Some(End::Cut)),
-            Answer::ServerError => {
+        match action {
+            Action::Cut => return Ok(Some(End::Cut)),
+            Action::ServerError => {
                 if !expects_continue {
                     self.requests.body(body, &mut Upstream::none()).await?;
                 }
-                self.wire.answered(number, Some(500));
+                self.wire.record_answer(number, Some(500));
                 let mut to_client = self.to_client.lock().await;
                 to_client.write_all(SERVER_ERROR).await?;
                 if expects_continue {
-                    // The client wasn't asked for the body, so it doesn't send one.
+                    // The client got no `100 Continue`, so it doesn't send the body.
                     to_client.shutdown().await?;
                     return Ok(Some(End::Cut));
                 }
             }
-            Answer::PassOn => {
+            Action::Forward => {
                 if let Some(fault) = fault {
                     tokio::time::sleep(fault.latency()).await;
                 }
-                if let Ok(mut answers) = self.awaited.lock() {
+                if let Ok(mut answers) = self.answers.lock() {
                     answers.awaited = Some(number);
                 }
                 self.upstream.write(delivered).await;
@@ -167,7 +167,7 @@ impl There {
     }
 }
 
-/// The head with each byte as one character and without the values of credentials.
+/// Converts a head to text, each byte to one character (ISO 8859-1), and removes the values of [`CREDENTIALS`].
 fn text(head: &[u8]) -> String {
     let lines = head.split_inclusive(|byte| *byte == b'\n').map(|line| {
         let line: String = line.iter().copied().map(char::from).collect();
@@ -181,31 +181,31 @@ fn text(head: &[u8]) -> String {
     lines.collect()
 }
 
-/// Passes the answers back and records the status of each. A client sends its next request once it has the answer to the
-/// last one, so what comes first after a request is a status line.
+/// Forwards the answers to the client and records the status of each. A client sends its next request only after the answer
+/// to the last one, so the first bytes after a request are a status line.
 async fn pass_back(
     mut answers: OwnedReadHalf,
     to_client: &Mutex<OwnedWriteHalf>,
-    awaited: &Awaited,
+    answer_state: &SharedAnswers,
     wire: &Wire,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; PART];
-    let mut begun = Vec::new();
+    let mut buffer = vec![0; READ_SIZE];
+    let mut start = Vec::new();
     loop {
         let length = answers.read(&mut buffer).await?;
         if length == 0 {
             return to_client.lock().await.shutdown().await;
         }
-        if let Ok(mut answers) = awaited.lock()
-            && let Some(number) = answers.awaited
+        if let Ok(mut state) = answer_state.lock()
+            && let Some(number) = state.awaited
         {
-            begun.extend(&buffer[..length.min(HEAD_LIMIT)]);
-            if let Some(status) = final_status(&begun) {
-                wire.answered(number, status);
-                answers.awaited = None;
-                // This must be set before the client gets the answer.
-                answers.switched = status == Some(101);
-                begun.clear();
+            start.extend(&buffer[..length.min(HEAD_LIMIT)]);
+            if let Some(status) = final_status(&start) {
+                wire.record_answer(number, status);
+                state.awaited = None;
+                // Set this before the client gets the answer, because its next bytes may not be HTTP.
+                state.switched = status == Some(101);
+                start.clear();
             }
         }
         to_client.lock().await.write_all(&buffer[..length]).await?;
