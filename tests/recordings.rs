@@ -7,11 +7,9 @@ use std::process::Stdio;
 
 use crate::support::recording::{self, check, figures, redact};
 use crate::support::{FREE, Setup, Stopped, binaries, hung, refused};
-use clap::ValueEnum as _;
 use course::services::is_setting;
-use lab::diagnose::{Rule, diagnose};
+use lab::diagnose::diagnose;
 use lab::process;
-use lab::wire::Fault;
 use lab::{otlp, waterfall};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
@@ -45,16 +43,16 @@ async fn a_whole_trace() {
     let stopped = ask(setup(), 200).await;
     is_sound(&stopped);
     let tree = stopped.only_tree();
-    check("whole.html", &figure(&stopped)).unwrap();
-    check("whole.txt", &tree.to_text()).unwrap();
-    check("whole.svg", &(waterfall::svg(&tree, 900) + "\n")).unwrap();
+    check!("whole.html", &figure(&stopped));
+    check!("whole.txt", &tree.to_text());
+    check!("whole.svg", &(waterfall::svg(&tree, 900) + "\n"));
     show_in_readme();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_whose_header_is_dropped_on_both_hops() {
     let stopped = ask(setup().without_traceparent(), 200).await;
-    check("fallen-apart.html", &figure(&stopped)).unwrap();
+    check!("fallen-apart.html", &figure(&stopped));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,13 +61,13 @@ async fn a_service_whose_spans_go_nowhere() {
     let key = "OTEL_EXPORTER_OTLP_ENDPOINT";
     let setup = setup().with("user-service", key, format!("http://{nobody}"));
     let stopped = ask(setup, 200).await;
-    check("missing-service.html", &figure(&stopped)).unwrap();
+    check!("missing-service.html", &figure(&stopped));
     let lines = stopped.log.find("user-service", "WARN");
     let (_, line) = lines
         .last()
         .and_then(|line| line.split_once(" | "))
         .expect("a line about the loss");
-    check("lost-spans.txt", &(redact(line) + "\n")).unwrap();
+    check!("lost-spans.txt", &(redact(line) + "\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +82,7 @@ async fn a_service_that_does_not_answer() {
         .with("user-service", "LLM_SERVICE_TIMEOUT_MS", 100);
     let stopped = ask(setup, 504).await;
     is_sound(&stopped);
-    check("slow.html", &figure(&stopped)).unwrap();
+    check!("slow.html", &figure(&stopped));
 }
 
 /// What the lab prints is recorded from the lab: its help, its list, and a trace.
@@ -104,14 +102,14 @@ async fn the_lab_in_a_terminal() {
         String::from_utf8(output.stdout).expect("text")
     };
     let run = async |arguments: &[&str]| run_program(&lab, arguments).await;
-    check("help.txt", &run(&["--help"]).await).unwrap();
-    check("help-view.txt", &run(&["view", "--help"]).await).unwrap();
+    check!("help.txt", &run(&["--help"]).await);
+    check!("help-view.txt", &run(&["view", "--help"]).await);
     let help = run_program(&course, &["--help"]).await;
-    check("help-course.txt", &help).unwrap();
+    check!("help-course.txt", &help);
     let help = run(&["break", "--help"]).await;
     let faults = help.split("Faults:\n").nth(1).expect("the faults");
     let faults = faults.split("\n\n").next().expect("a list");
-    check("faults.txt", &format!("{faults}\n")).unwrap();
+    check!("faults.txt", &format!("{faults}\n"));
 
     let stopped = ask(setup(), 200).await;
     let failed = {
@@ -155,7 +153,7 @@ async fn the_lab_in_a_terminal() {
         let (begin, end) = ("ANCHOR", "ANCHOR_END");
         format!("{begin}: {name}\n{text}{end}: {name}\n")
     });
-    check("terminal.txt", &session.concat()).unwrap();
+    check!("terminal.txt", &session.concat());
 }
 
 /// The README shows a recording between the fences behind `<!-- recorded: whole.txt -->`.
@@ -174,64 +172,4 @@ fn show_in_readme() {
             "the README does not show the recorded trace"
         );
     }
-}
-
-/// What is recorded here, in `tests/gates` and in `tests/python_original`; of two folders in `tests/lab/wire.rs` and `tests/lab/diagnose.rs`. All else is recorded where the tutorial is followed.
-const ELSEWHERE: [&str; 15] = [
-    "fallen-apart.html",
-    "faults.txt",
-    "gates.md",
-    "help-course.txt",
-    "help-view.txt",
-    "help.txt",
-    "lost-spans.txt",
-    "missing-service.html",
-    "python-original.md",
-    "slow.html",
-    "terminal.txt",
-    "three-traces.html",
-    "whole.html",
-    "whole.svg",
-    "whole.txt",
-];
-
-/// A recording that no test compares is not one.
-#[test]
-fn every_recording_is_compared() {
-    let pages = course::book::pages(&crate::support::root()).expect("the book can be read");
-    let followed = pages.iter().filter(|page| {
-        page.path.starts_with("src/tutorial") && !page.path.ends_with("troubleshooting.md")
-    });
-    let followed: String = followed.map(|page| page.source.as_str()).collect();
-    let compared = |name: &str| {
-        let shown = followed.contains(&format!("recordings/{name}}}}}"));
-        shown || ELSEWHERE.contains(&name)
-    };
-    let mut names = files("");
-    names.retain(|name| !compared(name));
-    assert_eq!(names, Vec::<String>::new(), "recorded by no test");
-
-    let faults = Fault::value_variants()
-        .iter()
-        .map(|it| format!("{}.html", it.name()));
-    assert_eq!(sorted(files("faults")), sorted(faults.collect()));
-    let rules = Rule::ALL.iter().flat_map(|rule| {
-        [".html", ".json", "-near.json"].map(|end| format!("{}{end}", rule.name()))
-    });
-    assert_eq!(sorted(files("diagnose")), sorted(rules.collect()));
-}
-
-/// The names of the files in a folder of the recordings.
-fn files(folder: &str) -> Vec<String> {
-    let entries = fs::read_dir(recording::folder().join(folder)).expect("the recordings");
-    let entries = entries.map(|entry| entry.expect("an entry"));
-    let files = entries.filter(|entry| entry.path().is_file());
-    files
-        .map(|entry| entry.file_name().into_string().expect("text"))
-        .collect()
-}
-
-fn sorted(mut names: Vec<String>) -> Vec<String> {
-    names.sort();
-    names
 }

@@ -106,7 +106,7 @@ fn the_extended_test_catches_every_mutant_and_the_tutorials_test_one() {
         .iter()
         .map(|[number, .., tutorial, solution]| [number, tutorial, solution].map(String::clone));
     let tables = anchored("question", &table(question)) + &anchored("answer", &table(answer));
-    check("exercises/mutants.md", &tables).unwrap();
+    check!("exercises/mutants.md", &tables);
 }
 
 /// The example, with both tests and, where the mutants change it, a choice between them.

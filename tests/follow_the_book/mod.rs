@@ -11,6 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support;
+use crate::support::includes::includes;
+use crate::support::recording::Compared;
 use course::book::{self, Page};
 use page::Effort;
 use reader::Reader;
@@ -68,23 +70,30 @@ async fn the_tutorial_works_as_it_is_printed() {
     );
 }
 
-/// The walkthrough shows all scenes, in their order, and there are no others.
+/// The walkthrough shows all scenes in their order.
 fn is_shown(scenes: &[String]) {
-    let page = fs::read_to_string(support::root().join("src/walkthrough.md")).expect("the page");
-    let included = page.lines().filter_map(|line| {
-        let line = line.strip_prefix("{{#include recordings/walkthrough/")?;
-        line.strip_suffix(".html}}")
-    });
-    assert_eq!(included.collect::<Vec<_>>(), scenes, "src/walkthrough.md");
-    let recorded = files(&support::recording::folder().join("walkthrough"), &[]);
-    let names = scenes
-        .iter()
-        .map(|name| PathBuf::from(format!("{name}.html")));
-    assert_eq!(
-        recorded.into_keys().collect::<BTreeSet<_>>(),
-        names.collect(),
-        "src/recordings/walkthrough"
-    );
+    let file = |name: &String| format!("src/recordings/walkthrough/{name}.html");
+    assert_eq!(walkthrough(), scenes.iter().map(file).collect::<Vec<_>>());
+}
+
+/// The files that the walkthrough includes.
+fn walkthrough() -> Vec<String> {
+    let page = "src/walkthrough.md";
+    let text = fs::read_to_string(support::root().join(page)).expect("the page");
+    let included = includes(page, &text)
+        .into_iter()
+        .map(|include| include.file);
+    included.collect()
+}
+
+// The reader compares the recordings on the pages that are followed, and the scenes.
+inventory::submit! {
+    Compared(|| {
+        let followed = pages().into_iter().filter(to_follow);
+        let included = followed.flat_map(|page| includes(&page.path.to_string_lossy(), &page.source));
+        let files = included.map(|include| include.file).chain(walkthrough());
+        files.filter_map(|file| Some(file.strip_prefix("src/recordings/")?.to_owned())).collect()
+    })
 }
 
 /// Every file below `folder` with its text, but for the marks that cut a file into listings.

@@ -16,6 +16,7 @@ use super::page::{Action, Folder, Part, Step, Writing, steps};
 use super::reel::{self, Place, Tape, What, put};
 use super::terminal::Terminal;
 use crate::support::free_port;
+use crate::support::includes::includes;
 use crate::support::recording::{self, redact};
 
 /// Compiling from scratch takes the longest, on a slow machine.
@@ -728,10 +729,6 @@ impl Drop for Reader {
 
 /// The file of the recording that a page includes.
 fn recording(page: &Page, source: &str) -> Option<PathBuf> {
-    let include = source
-        .trim()
-        .strip_prefix("{{#include ")?
-        .strip_suffix("}}")?;
-    let folder = page.path.parent()?;
-    Some(crate::support::root().join(folder).join(include))
+    let include = includes(page.path.to_str()?, source).into_iter().next()?;
+    Some(crate::support::root().join(include.file))
 }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::tree::Tree;
 use super::{GATES, Gate, TREE, tools};
-use crate::support::recording;
+use crate::support::recording::check;
 
 /// What is planted in a file. `§` stands before the place that the gate must name.
 enum Plant {
@@ -70,6 +70,7 @@ const FAULTS: &[Fault] = &[
     ("a word of the glossary that leads nowhere", "glossary", "src/appendix/how-it-is-tested.md", Instead("[lab](glossary.md#lab) takes", "§lab takes"), "how-it-is-tested.md:LINE: lab is used before"),
     ("a page outside the table of contents", "orphans", "src/reference/alone.md", New("# Alone\n\nText.\n"), "src/reference/alone.md: src/SUMMARY.md does not name it"),
     ("a recording that no page shows", "recordings", "src/recordings/alone.txt", New("Text.\n"), "src/recordings/alone.txt: no page shows it"),
+    ("a recording that no test compares", "recordings", "src/recordings/alone.txt", New("Text.\n"), "src/recordings/alone.txt: no test compares it"),
     ("an older crate in prose", "versions", PAGE, End("\nSo it is since `§opentelemetry_sdk` 0.1.0.\n"), "PAGE:LINE: opentelemetry_sdk 0.1.0 is not the pinned {\""),
     ("an older crate in the address of its documentation", "versions", PAGE, End("\n[The SDK](https://§docs.rs/opentelemetry_sdk/0.1.0/)\n"), "PAGE:LINE: opentelemetry_sdk 0.1.0 is not"),
     ("an older crate in a manifest", "versions", PAGE, End("\n```toml\n[dependencies]\n§axum = \"0.1\"\n```\n"), "PAGE:LINE: axum 0.1 is not"),
@@ -269,7 +270,7 @@ fn each_fault_turns_its_gate_red_and_no_other() {
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     if rounds.iter().map(Vec::len).sum::<usize>() == FAULTS.len() {
-        recording::check("gates.md", &table()).unwrap();
+        check!("gates.md", &table());
     }
 }
 

@@ -1,14 +1,14 @@
 //! The repository, or a copy of it: its files, and what several gates make of them.
 
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use regex::Regex;
 use serde_json::Value;
 
 use super::links::Site;
+use crate::support::includes::{Include, includes};
 
 /// What git keeps, and what is built or installed.
 pub const MADE: [&str; 4] = [".git", "book", "node_modules", "target"];
@@ -20,12 +20,6 @@ pub struct Tree {
     files: Vec<String>,
     site: OnceLock<Site>,
     metadata: OnceLock<Value>,
-}
-
-/// A file that a page includes, or the part of it between two `ANCHOR` marks.
-pub struct Include {
-    pub file: String,
-    pub part: String,
 }
 
 impl Tree {
@@ -78,19 +72,10 @@ impl Tree {
             .filter(move |file| file.starts_with("src/") && !other.contains(file))
     }
 
-    /// What the pages include.
+    /// The files that the pages include.
     pub fn includes(&self) -> impl Iterator<Item = Include> {
-        let pattern = r"\{\{#(?:rustdoc_)?include ([^}:]+)(?::([^}]+))?\}\}";
-        let pattern = Regex::new(pattern).expect("a pattern");
-        self.pages().flat_map(move |page| {
-            let text = self.read(page);
-            let found = pattern.captures_iter(&text);
-            let found = found.map(|found| Include {
-                file: beside(page, &found[1]),
-                part: found.get(2).map_or("", |it| it.as_str()).to_owned(),
-            });
-            found.collect::<Vec<_>>()
-        })
+        self.pages()
+            .flat_map(|page| includes(page, &self.read(page)))
     }
 
     /// The text of a file; none where it is not there, or is not text.
@@ -145,18 +130,4 @@ pub fn cargo(folder: &Path, arguments: &[&str]) -> Vec<u8> {
 pub fn place(file: &str, text: &str, start: usize) -> String {
     let line = text[..start].matches('\n').count() + 1;
     format!("{file}:{line}")
-}
-
-/// The path from the root that `path` is when it stands in `file`.
-fn beside(file: &str, path: &str) -> String {
-    let mut parts: Vec<&str> = file.split('/').collect();
-    parts.pop();
-    for part in Path::new(path).components() {
-        match part {
-            Component::ParentDir => drop(parts.pop()),
-            Component::Normal(name) => parts.extend(name.to_str()),
-            _ => {}
-        }
-    }
-    parts.join("/")
 }

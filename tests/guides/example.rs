@@ -16,7 +16,7 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::support::recording::{check, figures};
+use crate::support::recording::{check_named, figures};
 use crate::support::{self, serve, shape, within_reason};
 
 /// The folder of the binaries of all examples, compiled once.
@@ -128,7 +128,7 @@ impl Ran {
 
     /// Compares their waterfalls with the recorded figure.
     pub fn figure(&self, name: &str) {
-        check(name, &figures(&self.trees())).unwrap();
+        check_named(name, &figures(&self.trees()));
     }
 }
 

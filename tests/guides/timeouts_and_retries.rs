@@ -14,7 +14,7 @@ use serde_json::json;
 use timeouts_and_retries::budget::keep_budget;
 
 use super::example::{binaries, in_order, sent, shapes};
-use crate::support::recording::{check, figures};
+use crate::support::recording::{check_named, figures, recorded};
 use crate::support::{Setup, Stopped, client, hung, refused, serve, span, within_reason};
 
 const HEADER: &str = "x-envoy-expected-rq-timeout-ms";
@@ -40,11 +40,7 @@ async fn ask(user_service: SocketAddr, wait: Option<u64>) -> Response {
 fn compare(name: &str, stopped: &Stopped, expected: &str) {
     let trees = in_order(stopped.trees());
     assert_eq!(shapes(&trees), expected);
-    check(
-        &format!("timeouts-and-retries/{name}.html"),
-        &figures(&trees),
-    )
-    .unwrap();
+    check_named(name, &figures(&trees));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +65,7 @@ async fn what_fails_twice_and_then_works_is_one_trace_without_an_error_at_its_to
         "the first is the gateway's"
     );
     compare(
-        "works-at-last",
+        recorded!("timeouts-and-retries/works-at-last.html"),
         &stopped,
         "\
 POST /api/query SERVER api-gateway http 200
@@ -100,7 +96,7 @@ async fn what_takes_too_long_ends_when_the_caller_stops_waiting() {
     assert_eq!(ask(system.user.address, Some(150)).await.status(), 504);
     let stopped = system.stop().await;
     compare(
-        "no-time-left",
+        recorded!("timeouts-and-retries/no-time-left.html"),
         &stopped,
         "\
 POST /process SERVER user-service http 504 error 504
@@ -122,7 +118,7 @@ async fn an_open_circuit_calls_nobody() {
     }
     let stopped = system.stop().await;
     compare(
-        "circuit-open",
+        recorded!("timeouts-and-retries/circuit-open.html"),
         &stopped,
         "\
 POST /process SERVER user-service http 502 error 502

@@ -36,7 +36,7 @@ async fn a_valid_request_gives_the_tree_of_the_tutorial() {
             .only_tree();
         assert_eq!(shape(&tree), WHOLE, "{way}");
         if way == WAYS[0] {
-            check("with-tracing/instrumented.html", &figures(&[tree])).unwrap();
+            check!("with-tracing/instrumented.html", &figures(&[tree]));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::support;
 use crate::support::in_process::{self, Lab};
-use crate::support::recording::check;
+use crate::support::recording::{Compared, check_named};
 use crate::support::{FREE, Setup, WHOLE, client, shape};
 use clap::ValueEnum as _;
 use course::experiment::Experiment;
@@ -90,10 +90,15 @@ async fn without_a_fault_there_is_one_trace_and_the_headers_arrive_as_they_were_
     assert_eq!(case.findings(), []);
 }
 
-/// Every fault on every hop: the traces and their parents, the answer, the bytes of the headers; and what is recorded of
-/// it for the page.
+inventory::submit! {
+    Compared(|| {
+        let faults = Fault::value_variants().iter();
+        faults.map(|fault| format!("faults/{}.html", fault.name())).collect()
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn every_fault_does_what_the_page_says() {
+async fn every_fault_on_every_hop_does_what_the_page_says() {
     let pairs = Fault::value_variants().iter().map(|fault| (*fault, HOPS));
     for (fault, hops) in pairs {
         let mut page = String::new();
@@ -118,7 +123,7 @@ async fn every_fault_does_what_the_page_says() {
                 figure.into_string()
             ));
         }
-        check(&format!("faults/{}.html", fault.name()), &page).unwrap();
+        check_named(&format!("faults/{}.html", fault.name()), &page);
     }
 }
 

@@ -152,12 +152,11 @@ async fn outcomes() -> Vec<Outcome> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_outcome_and_every_attribute_is_in_the_reference() {
     let outcomes = outcomes().await;
-    check("reference/errors.md", &answers(&outcomes)).unwrap();
-    check(
+    check!("reference/errors.md", &answers(&outcomes));
+    check!(
         "reference/spans.md",
         &(resource(&outcomes) + &spans(&outcomes)),
-    )
-    .unwrap();
+    );
 }
 
 /// What a client sees, and the `error.type` of each span that is in error, the deepest first.

@@ -98,7 +98,7 @@ fn every_variable_of_the_services_is_listed_with_its_default() {
         ]
     });
     let table = table(&["Variable", "Read by", "Default", "What it is for"], rows);
-    check("reference/settings.md", &table).unwrap();
+    check!("reference/settings.md", &table);
 }
 
 /// Nothing reads the environment but through `settings`, whose calls [`variables`] knows.

@@ -16,11 +16,10 @@ fn the_versions_are_those_of_the_lock_file() {
         .expect("cargo runs");
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let packages = metadata["packages"].as_array().expect("a list");
-    check(
+    check!(
         "reference/versions.md",
         &(used(packages) + &joined(packages)),
-    )
-    .unwrap();
+    );
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {

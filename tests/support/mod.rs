@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod in_process;
+pub mod includes;
 pub mod recording;
 pub mod skips;
 
