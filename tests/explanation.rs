@@ -1,4 +1,4 @@
-//! What the explanation pages argue from: runs whose figures and tables they show, and the form that the pages have.
+//! Runs behind the explanation pages, which show their figures and tables, and the form of these pages.
 
 use std::cell::RefCell;
 use std::fs;
@@ -141,7 +141,7 @@ const CASES: [Case; 9] = cases! {
     async { spawn(work().in_current_span()).await }.instrument(outer());
 };
 
-/// Of the bridge as it is built, and of one that keeps the two stacks apart.
+/// Tests both the bridge as it is built and one that keeps the two stacks apart.
 #[test]
 fn the_order_of_wrapping_decides_which_span_is_the_parent() {
     for (activates, name) in [
@@ -172,7 +172,7 @@ fn the_order_of_wrapping_decides_which_span_is_the_parent() {
     }
 }
 
-/// What a backend does with a batch of spans.
+/// The ways a backend can treat a batch of spans.
 #[derive(Clone, Copy, PartialEq)]
 enum Does {
     Takes,

@@ -111,7 +111,7 @@ fn the_program_of_the_page_is_not_stale() {
         .any(|it| it == sources.as_bytes());
     assert!(
         found,
-        "src/how-to/diagnose.wasm is stale: crates/in_browser/build.sh makes it anew"
+        "src/how-to/diagnose.wasm is stale: run crates/in_browser/build.sh"
     );
     assert!(
         program.len() < 1_000_000,
@@ -250,7 +250,7 @@ async fn all_cases_are_on_the_page_without_a_script() {
     assert_eq!(ids, expected.iter().map(String::as_str).collect());
 }
 
-/// What the walkthrough shows: its scene, its button, and of the scene the letters typed and the spans.
+/// The state of the walkthrough: its scene, its button, the typed letters, and the spans.
 const WATCHED: &str = "
     const scene = document.querySelector('#walkthrough section:not([hidden]) .scene');
     const seen = it => it.checkVisibility({ visibilityProperty: true });

@@ -34,7 +34,7 @@ fn setup() -> Setup {
     Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
 }
 
-/// The same, with a service of the exercises in the place of one of the tutorial.
+/// The same, with a service of the exercises instead of one of the tutorial.
 async fn with(service: &'static str, command: &str) -> Setup {
     binaries().await;
     setup().run_by(service, command)
@@ -88,7 +88,7 @@ fn changes(file: &str, solution: &str, recorded: &str) {
     assert_eq!(applied, after, "{recorded}");
 }
 
-/// Runs git without the settings of whoever runs the test.
+/// Runs git without the user's settings.
 fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .args(arguments)
@@ -448,7 +448,7 @@ async fn hung_up(setup: Setup) -> Stopped {
         answer = system.ask("user_1") => panic!("{answer:?}"),
         () = called.notified() => {}
     }
-    // A service that is told to stop at this very moment may end before the spans of that request do.
+    // A service that is stopped at this moment may end before the spans of that request do.
     let mut arrived = system.store.changes();
     let arrived = arrived.wait_for(|_| system.store.usage().spans == 5);
     within_reason(arrived).await.expect("the store is there");
@@ -546,7 +546,7 @@ fn rules(case: &Case) -> Vec<Rule> {
     case.findings().iter().map(|finding| finding.rule).collect()
 }
 
-/// What the rules say of a case, and its waterfalls.
+/// The findings of a case and its waterfalls.
 fn told(case: &Case) -> String {
     let links = Links {
         book: "../",

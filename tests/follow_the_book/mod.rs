@@ -96,7 +96,7 @@ inventory::submit! {
     })
 }
 
-/// Every file below `folder` with its text, but for the marks that cut a file into listings.
+/// Reads every file below `folder`, without the marks that cut a file into listings.
 fn files(folder: &Path, except: &[&str]) -> BTreeMap<PathBuf, String> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -153,36 +153,22 @@ fn reading_and_typing_take_no_longer_than_the_book_says() {
     );
 }
 
-/// The test gives everything other ports: the printed ones must be the defaults.
+/// The tests give everything other ports, so the defaults are compared here.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_defaults_are_what_the_pages_print() {
-    let source = |name: &str| {
-        let path = format!("examples/distributed_tracing/src/bin/{name}.rs");
-        fs::read_to_string(support::root().join(path)).expect("a service")
-    };
-    for (name, defaults) in [
-        (
-            "llm_service",
-            vec!["\"LLM_SERVICE_ADDR\", \"127.0.0.1:5002\""],
-        ),
-        (
-            "user_service",
-            vec![
-                "\"USER_SERVICE_ADDR\", \"127.0.0.1:5001\"",
-                "\"http://127.0.0.1:5002\"",
-            ],
-        ),
-        (
-            "api_gateway",
-            vec![
-                "\"API_GATEWAY_ADDR\", \"127.0.0.1:5000\"",
-                "\"http://127.0.0.1:5001\"",
-            ],
-        ),
+    let settings = support::recording::folder().join("reference/settings.md");
+    let settings = fs::read_to_string(settings).expect("a recording");
+    for (name, default) in [
+        ("API_GATEWAY_ADDR", "127.0.0.1:5000"),
+        ("USER_SERVICE_ADDR", "127.0.0.1:5001"),
+        ("USER_SERVICE_URL", "http://127.0.0.1:5001"),
+        ("LLM_SERVICE_ADDR", "127.0.0.1:5002"),
+        ("LLM_SERVICE_URL", "http://127.0.0.1:5002"),
     ] {
-        for default in defaults {
-            assert!(source(name).contains(default), "{name}: {default}");
-        }
+        let row = |line: &str| {
+            line.contains(&format!("`{name}`")) && line.contains(&format!("`{default}`"))
+        };
+        assert!(settings.lines().any(row), "{name} is not {default}");
     }
     let help = |arguments: &'static [&'static str]| async move {
         let course = support::binaries().await.join("course");

@@ -25,7 +25,7 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(1800);
 const SERVICE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a trace may take to arrive, and a line to be logged.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(20);
-/// When recording anew, nobody knows what is to come: a trace is complete when nothing has been added for so long.
+/// While recording, the number of spans is unknown: a trace counts as complete when nothing has been added for this long.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// The ports that the pages name.
@@ -43,7 +43,7 @@ pub struct Reader {
     typed: HashSet<String>,
     /// The traces that there were before the last command.
     known: HashSet<String>,
-    /// What the browser shows.
+    /// The page in the browser.
     shown: String,
     /// Whether the page says that the compiler warns, and whether it still has to.
     warns: bool,
@@ -57,13 +57,13 @@ pub struct Reader {
     scenes: Vec<String>,
 }
 
-/// What is watched at present, for the walkthrough.
+/// The current scene of the walkthrough.
 #[derive(Default)]
 struct Scene {
     name: String,
-    /// Where it begins on the tape.
+    /// Its start on the tape.
     from: usize,
-    /// What the lab shows, where the page looks at it.
+    /// The traces that the lab shows, if the page looks at them.
     traces: String,
 }
 
@@ -71,7 +71,7 @@ impl Reader {
     /// Before the first page. `pages` are all that will be followed.
     pub fn new<'a>(pages: impl Iterator<Item = &'a str>) -> Reader {
         let clone = crate::support::root();
-        // Always the same folder, so that cargo need not compile it anew; and one for each clone.
+        // Always the same folder, so that cargo doesn't compile again; one per clone.
         let mut hasher = DefaultHasher::new();
         clone.hash(&mut hasher);
         let parent = std::env::temp_dir().join(format!("one-trace-{:x}", hasher.finish()));
@@ -430,7 +430,7 @@ impl Reader {
             .map(|id| id.as_str().to_owned())
     }
 
-    /// Puts a word in the place of everything that differs from run to run, and the ports of the pages back.
+    /// Replaces everything that differs from run to run, and restores the ports of the pages.
     fn normal(&self) -> impl Fn(&str) -> String + use<> {
         let pattern = |pattern: &str| Regex::new(pattern).expect("a pattern");
         let words = [
@@ -480,7 +480,7 @@ impl Reader {
         Ok(())
     }
 
-    /// What the lab tells its own pages: a piece whenever spans have come, from now on.
+    /// The live updates of the lab's pages: a chunk whenever spans arrive, from now on.
     async fn news(&self) -> Result<reqwest::Response, String> {
         let url = format!("http://127.0.0.1:{}/traces/events", self.port(3000));
         let client = reqwest::Client::builder().no_proxy().build();
@@ -581,7 +581,7 @@ impl Reader {
                     last.0
                 ));
             }
-            // To record anew, it must also be seen that nothing more comes.
+            // A recording must also wait until nothing more arrives.
             let most = if self.record { QUIET } else { ARRIVAL_DEADLINE };
             let _ = timeout(most, news.chunk()).await;
         }
@@ -609,7 +609,7 @@ impl Reader {
         let mut tape = self.tape.subscribe();
         let mut traces = traces;
         if traces.is_empty() && reel::asks(&tape.borrow()[from..]) {
-            let last = self.traces().await.pop().ok_or("there is no trace")?;
+            let last = self.traces().await.pop().ok_or("the lab has no trace")?;
             (_, traces) = self.get(&format!("/traces/{last}.html")).await?;
         }
         let file = format!("walkthrough/{name}.html");
@@ -646,7 +646,7 @@ impl Reader {
         self.scenes.clone()
     }
 
-    /// Puts the ports and the folders of the pages in the place of those here.
+    /// Replaces the ports and folders of this run with those on the pages.
     fn as_printed(&self) -> impl Fn(&str) -> String + use<> {
         let (ports, project) = (self.ports.clone(), self.project());
         let words = [
@@ -671,7 +671,7 @@ impl Reader {
         }
     }
 
-    /// A figure without what differs from run to run. The ids that the reader types are no different.
+    /// A figure without the parts that differ from run to run. The ids that the reader types stay the same.
     fn without_times(&self, figure: &str) -> String {
         let typed = self.typed.iter();
         redact(&typed.fold(figure.to_owned(), |figure, id| {
@@ -679,7 +679,7 @@ impl Reader {
         }))
     }
 
-    /// Where everything listens in place of the ports that the pages name, and nothing that happens to be set here.
+    /// The addresses to use instead of the ports on the pages, without the settings of this machine.
     fn environment(&self) -> Vec<(String, String)> {
         let address = |port| format!("127.0.0.1:{}", self.port(port));
         let url = |port| format!("http://{}", address(port));

@@ -1,4 +1,4 @@
-//! What a page must not lack, and what must not lie about beside the pages.
+//! Gates on pages: each is in the table of contents, its images have alt text, and its recordings are shown and compared.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ const MEASURED: [&str; 4] = [
     "with-tracing/cost.md",
 ];
 
-/// A page that the table of contents does not name, and that is no part of another, is not in the book.
+/// Finds the pages that neither the table of contents nor another page includes: they aren't in the book.
 pub fn orphans(tree: &Tree) -> Vec<String> {
     let summary = tree.read("src/SUMMARY.md");
     let included: BTreeSet<String> = tree.includes().map(|it| it.file).collect();
@@ -30,7 +30,7 @@ pub fn orphans(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// An image that says nothing to who cannot see it.
+/// Finds the images without alt text.
 pub fn images(tree: &Tree) -> Vec<String> {
     let mut problems = Vec::new();
     for file in tree.markdown() {
@@ -41,8 +41,8 @@ pub fn images(tree: &Tree) -> Vec<String> {
         let mut page = String::new();
         html::push_html(&mut page, Parser::new_ext(&text, Options::ENABLE_TABLES));
         for (name, attributes) in tags(&page) {
-            let told = |alt: &String| !alt.trim().is_empty();
-            if name == "img" && !attributes.get("alt").is_some_and(told) {
+            let has_text = |alt: &String| !alt.trim().is_empty();
+            if name == "img" && !attributes.get("alt").is_some_and(has_text) {
                 let source = attributes.get("src").map_or("", String::as_str);
                 let place = place(file, &text, text.find(source).unwrap_or_default());
                 problems.push(format!("{place}: the image {source} has no alt text"));

@@ -1,4 +1,4 @@
-//! What all guides have in common: their form, their recordings, and the checklist that leads to them.
+//! Rules for all guides: their form, and the checklist that links to them.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use regex::Regex;
 use super::example::page;
 use crate::support::includes::includes;
 
-/// Each guide with an example, whose test has its name with `_` for `-`.
+/// The guides that have an example.
 const GUIDES: [&str; 15] = [
     "symptoms",
     "tasks-and-threads",
@@ -63,7 +63,7 @@ fn the_checklist_leads_to_a_section_for_each_line_and_to_every_guide() {
     for guide in GUIDES {
         assert!(
             pages.contains(&format!("{guide}.md")),
-            "{guide} earns no line"
+            "the checklist does not mention {guide}"
         );
     }
 }

@@ -19,7 +19,7 @@ use super::example::{binaries, in_order, page, sent, shapes};
 use crate::support::recording::{check_named, figures, recorded};
 use crate::support::{FREE, Setup, Stopped, System, hung, refused, serve, shape, span};
 
-/// What the three brokers have in common. Each broker is started once, so its rules are kept one after the other.
+/// The rules that hold for all three brokers. Each broker is started once, so its rules run one after the other.
 async fn keeps_the_rules(mut broker: Broker) {
     a_message_joins_the_trace_of_its_request(&broker).await;
     what_fails_and_may_pass_is_delivered_again(&broker).await;
@@ -28,7 +28,7 @@ async fn keeps_the_rules(mut broker: Broker) {
     a_batch_has_a_trace_of_its_own_with_a_link_to_each_sender(&broker).await;
     the_next_worker_goes_on_where_one_has_died(&broker).await;
     a_context_that_is_no_context_begins_a_trace(&broker).await;
-    // It counts the deaths of workers, and knows of them at once.
+    // It counts the deaths of workers and notices them immediately.
     if broker.system == "rabbitmq" {
         what_kills_each_worker_is_dead_itself(&broker).await;
     }
@@ -361,7 +361,7 @@ async fn what_was_confirmed_survives_the_broker(broker: &mut Broker) {
     let system = start(setup).await;
     id(system.ask("user_1").await).await;
     broker.restart().await;
-    // Over a connection that the gateway has made anew.
+    // The gateway has opened a new connection for it.
     let last = id(system.ask("user_1").await).await;
     let worker = worker(broker, &system, system.user.address, &[]).await;
     settled(&system, &last, "Done").await;

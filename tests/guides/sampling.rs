@@ -37,7 +37,7 @@ async fn a_trace_arrives_whole_or_not_at_all() {
     }
 }
 
-/// The same headers, but for the last digit.
+/// The headers differ only in the last digit.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_flag_on_the_wire_says_what_the_next_service_does() {
     for (ratio, sampled, spans, name) in [
@@ -74,7 +74,7 @@ POST /api/query SERVER api-gateway http 200
     check!("sampling/torn.html", &figures(&trees));
 }
 
-/// What the Collector's documentation says of its configuration. The Collector itself is asked in the workflow.
+/// Checks the configuration against the Collector's documentation; the workflow runs the Collector itself.
 #[test]
 fn the_configuration_of_the_collector_holds_together() {
     let file = collector("examples/sampling/collector.yaml");

@@ -69,7 +69,7 @@ fn figure(name: &str, way: &str, trees: Vec<Tree>, found: &[Rule]) {
     check_named(&format!("symptoms/{name}-{way}.html"), &figure);
 }
 
-/// The process sends nothing when it is broken, and says `why`; one span arrives when it is repaired.
+/// When broken, the process sends nothing and logs `why`; when repaired, one span arrives.
 async fn says_why(name: &str, why: &str) {
     let broken = run(name, "broken").await;
     assert_eq!(broken.shapes(), "", "{name} broken");

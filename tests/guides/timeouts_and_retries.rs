@@ -26,7 +26,7 @@ async fn setup() -> Setup {
         .run_by("user-service", "retrying_user_service")
 }
 
-/// Asks user-service, as a caller that waits so many milliseconds.
+/// Calls user-service as a caller that waits this number of milliseconds.
 async fn ask(user_service: SocketAddr, wait: Option<u64>) -> Response {
     let url = format!("http://{user_service}/process");
     let body = json!({ "user_id": "user_1", "query": "What is a trace?" });
@@ -136,7 +136,7 @@ POST /process SERVER user-service http 502 error 502
     );
 }
 
-/// Each attempt tells the next service how long it may take: less than the caller waits, and less each time.
+/// Each attempt sends the next service a deadline that is shorter than the caller's, and shorter each time.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_of_the_time_is_passed_on() {
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -170,7 +170,7 @@ async fn work_without_an_end_has_one() {
     assert_eq!(answer.status(), 504);
 }
 
-/// What 403 means does not change with the next attempt.
+/// Another attempt wouldn't change a 403.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_is_asked_once() {
     let refuse = async || StatusCode::FORBIDDEN;

@@ -1,5 +1,5 @@
 //! Every rule finds what it is for, in a trace of real services or of the real SDK, and is silent about one that is close
-//! to it. `SNAPSHOTS=overwrite cargo test --test book lab::diagnose` records both anew, for the page that shows them.
+//! to it. `SNAPSHOTS=overwrite cargo test --test book lab::diagnose` rewrites the recordings of both for the page.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -135,7 +135,7 @@ async fn post(address: SocketAddr, path: &str, traceparent: Option<&str>) {
     assert_eq!(request.send().await.expect("an answer").status(), 200);
 }
 
-/// As a caller whose spans go elsewhere.
+/// Acts as a caller whose spans go elsewhere.
 async fn called(traceparent: &str) -> Stopped {
     let system = setup().wired().start().await;
     let address = system.wire.address(HOPS[2]).expect("a proxy");
@@ -241,7 +241,7 @@ async fn a_failure_without_an_error_status() {
     gateway.span("POST /api/query", SpanKind::Server, None, |span| {
         span.set_attribute(KeyValue::new("http.response.status_code", 502));
     });
-    // A refusal is no failure of the server, and the client's span says what it is.
+    // A refusal isn't a failure of the server, and the client's span records it.
     let refused = traces(&asked(setup(), "stranger").await);
     compare(
         Rule::StatusNotSet,
@@ -325,7 +325,7 @@ impl Process {
     }
 }
 
-/// What processes have exported, read as it would be from the network.
+/// The exported spans, read as they would be from the network.
 fn case<const N: usize>(processes: [Process; N]) -> Case {
     let resource_spans = processes.into_iter().flat_map(|process| {
         let spans = process.exporter.get_finished_spans().expect("spans");
@@ -787,7 +787,7 @@ async fn the_span_of_the_guide_arrives() {
     assert_eq!(lab.store.trees()[0].name(), "by hand");
 }
 
-/// The page has a section for each rule, in the order of the rules, and shows the trace that it finds.
+/// The page has a section for each rule, in their order, with a trace that the rule finds.
 #[test]
 fn the_guide_has_every_rule() {
     let path = format!("src/{}", report::GUIDE.replace(".html", ".md"));

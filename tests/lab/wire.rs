@@ -1,5 +1,5 @@
 //! The wire: with no fault it changes nothing; with each fault, what the page of the fault lab says happens to the real
-//! services. `SNAPSHOTS=overwrite cargo test --test book lab::wire` records the page's figures anew.
+//! services. `SNAPSHOTS=overwrite cargo test --test book lab::wire` rewrites the page's figures.
 
 use std::net::SocketAddr;
 
@@ -270,7 +270,7 @@ fn headers_are_as_said(case: &Case, hop: Hop, fault: Fault, what: &str) {
     }
 }
 
-/// A server that takes one connection, answers with `answer` as soon as it has got `expected` bytes, and returns them.
+/// A server for one connection: it reads `expected` bytes, sends `answer` and returns the bytes.
 async fn echo(
     expected: usize,
     answer: &'static [u8],
@@ -617,7 +617,7 @@ async fn what_went_over_the_wire_stands_beside_the_span_that_sent_it() {
     assert_eq!(status, 404);
 }
 
-/// Of a trace of which no span has arrived, the header may still be known.
+/// A header can be known although no span of its trace has arrived.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_without_a_span_is_diagnosed_by_its_header() {
     let system = Setup::default().wired().start().await;
