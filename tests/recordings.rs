@@ -88,7 +88,7 @@ async fn a_timeout_leaves_the_recorded_trace() {
     check!("slow.html", &figure(&stopped));
 }
 
-/// Runs one of our programs without the settings of whoever runs the tests, and returns its output.
+/// Returns the output of one of our programs. The settings of this machine are removed.
 async fn output(program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(binaries().await.join(program));
     for (key, _) in std::env::vars() {

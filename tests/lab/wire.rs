@@ -60,7 +60,7 @@ fn halves(hop: Hop) -> [String; 2] {
     [before, behind]
 }
 
-/// What a failure on the hop makes of the part before it: who called, and what came back of it.
+/// The part of the tree before the hop, with the result of a failure there.
 fn failed(hop: Hop, call: &str) -> String {
     let [before, _] = halves(hop);
     let last = before.lines().count() - 1;
@@ -69,7 +69,7 @@ fn failed(hop: Hop, call: &str) -> String {
         .enumerate()
         .map(|(index, line)| match index == last {
             true => line.replace("http 200", call),
-            // Whoever called the caller is told of it.
+            // The caller's own client gets the error too.
             false if line.ends_with("http 200") => line.replace("http 200", "http 502 error 502"),
             false => line.to_owned(),
         });
