@@ -103,8 +103,8 @@ fn rust_blocks(markdown: &str) -> Vec<Block> {
     blocks
 }
 
-/// Writes the block where skeptic names its test after the page and line. The first line tells the compiler's
-/// wrapper, `tests/skeptic/rustc.rs`, which file and line a person would edit.
+/// Writes the block where skeptic names its test after the page and line. The compiler's
+/// wrapper, `tests/skeptic/rustc.rs`, reads from the first line which file and line a person would edit.
 fn write_block(
     root: &Path,
     out: &Path,
@@ -136,7 +136,7 @@ fn write_block(
         origin.display()
     );
     fs::write(&file, text)?;
-    // skeptic tells cargo to watch this file; dated after the last build it would make cargo build again each time.
+    // skeptic makes cargo watch this file. With a date after the last build, every build would start again.
     fs::File::options()
         .write(true)
         .open(&file)?
@@ -144,7 +144,9 @@ fn write_block(
     Ok(file)
 }
 
-/// The file and line that a block of one `{{#include}}` shows, relative to the root.
+/// Resolves a block that consists of one `{{#include}}` to the file, relative to the root, and the line that it shows. mdBook only
+/// gives the expanded text, so this is the one place besides `tests/support/includes.rs` that reads an include. A build script can't
+/// share a module with the tests.
 fn included(
     root: &Path,
     page: &Path,

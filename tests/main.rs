@@ -1,7 +1,7 @@
-//! What keeps the book honest, but for its blocks (`skeptic.rs`): all in one program, which is compiled and linked once, and in
-//! which a test that waits leaves the processor to the others.
+//! The tests of the book, except those of its code blocks (`skeptic.rs`). They are one program, so that it is linked only once and
+//! other tests run while one waits.
 //!
-//! `SNAPSHOTS=overwrite cargo test --test book NAME` records anew what the tests of that name compare.
+//! `SNAPSHOTS=overwrite cargo test --test book NAME` rewrites the recordings that the tests of that name compare.
 
 mod browser;
 mod exercises;

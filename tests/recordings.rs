@@ -1,39 +1,37 @@
-//! The figures outside of the tutorial are recorded from the real services, and still what the services give. Those of
-//! the tutorial are recorded where it is followed: `tests/follow_the_book`.
+//! Compares the figures and outputs that belong to no single page with new runs of the services. `tests/follow_the_book` compares
+//! those of the tutorial.
 
 use std::fs;
-use std::path::Path;
+use std::net::SocketAddr;
 use std::process::Stdio;
 
 use crate::support::recording::{self, check, figures, redact};
 use crate::support::{FREE, Setup, Stopped, binaries, hung, refused};
-use clap::ValueEnum as _;
 use course::services::is_setting;
-use lab::diagnose::{Rule, diagnose};
+use lab::diagnose::diagnose;
 use lab::process;
-use lab::wire::Fault;
 use lab::{otlp, waterfall};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
-/// Exports nothing before the flush at the end.
+/// Services that export nothing before their last flush.
 fn setup() -> Setup {
     Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
 }
 
-/// One request to the services that `setup` gives; they must answer it with `status`.
+/// Sends one request to new services, which must answer with `status`.
 async fn ask(setup: Setup, status: u16) -> Stopped {
     let system = setup.start().await;
     assert_eq!(system.ask("user_1").await.status(), status);
     system.stop().await
 }
 
-/// Nothing is wrong with how these are traced: the rules must not say so.
+/// Fails if a rule finds a fault: these traces have none.
 fn is_sound(stopped: &Stopped) {
     assert_eq!(diagnose(&stopped.trees(), &[]), []);
 }
 
-/// The traces that are left, the earliest first.
+/// The figure of all traces, the earliest first.
 fn figure(stopped: &Stopped) -> String {
     let mut trees = stopped.trees();
     trees.sort_by_key(|tree| tree.start);
@@ -41,89 +39,85 @@ fn figure(stopped: &Stopped) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_whole_trace() {
+async fn a_whole_trace_is_what_the_pages_and_the_readme_show() {
     let stopped = ask(setup(), 200).await;
     is_sound(&stopped);
     let tree = stopped.only_tree();
-    check("whole.html", &figure(&stopped)).unwrap();
-    check("whole.txt", &tree.to_text()).unwrap();
-    check("whole.svg", &(waterfall::svg(&tree, 900) + "\n")).unwrap();
+    check!("whole.html", &figure(&stopped));
+    check!("whole.txt", &tree.to_text());
+    check!("whole.svg", &(waterfall::svg(&tree, 900) + "\n"));
     show_in_readme();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_whose_header_is_dropped_on_both_hops() {
+async fn dropped_headers_leave_the_recorded_traces() {
     let stopped = ask(setup().without_traceparent(), 200).await;
-    check("fallen-apart.html", &figure(&stopped)).unwrap();
+    check!("fallen-apart.html", &figure(&stopped));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_whose_spans_go_nowhere() {
+async fn lost_spans_leave_the_recorded_gap_and_a_warning() {
     let (nobody, _kept) = refused();
     let key = "OTEL_EXPORTER_OTLP_ENDPOINT";
     let setup = setup().with("user-service", key, format!("http://{nobody}"));
     let stopped = ask(setup, 200).await;
-    check("missing-service.html", &figure(&stopped)).unwrap();
+    check!("missing-service.html", &figure(&stopped));
     let lines = stopped.log.find("user-service", "WARN");
     let (_, line) = lines
         .last()
         .and_then(|line| line.split_once(" | "))
         .expect("a line about the loss");
-    check("lost-spans.txt", &(redact(line) + "\n")).unwrap();
+    check!("lost-spans.txt", &(redact(line) + "\n"));
+}
+
+/// Services whose user-service calls `address` instead of llm-service.
+fn with_llm_at(address: SocketAddr) -> Setup {
+    setup().with(
+        "user-service",
+        "LLM_SERVICE_URL",
+        format!("http://{address}"),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_does_not_answer() {
+async fn a_timeout_leaves_the_recorded_trace() {
     let (silent, _) = hung().await;
-    let setup = setup()
-        .with(
-            "user-service",
-            "LLM_SERVICE_URL",
-            format!("http://{silent}"),
-        )
-        .with("user-service", "LLM_SERVICE_TIMEOUT_MS", 100);
+    let setup = with_llm_at(silent).with("user-service", "LLM_SERVICE_TIMEOUT_MS", 100);
     let stopped = ask(setup, 504).await;
     is_sound(&stopped);
-    check("slow.html", &figure(&stopped)).unwrap();
+    check!("slow.html", &figure(&stopped));
 }
 
-/// What the lab prints is recorded from the lab: its help, its list, and a trace.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_lab_in_a_terminal() {
-    let lab = binaries().await.join("lab");
-    let course = binaries().await.join("course");
-    let run_program = async |program: &Path, arguments: &[&str]| {
-        let mut command = Command::new(program);
-        for (key, _) in
-            std::env::vars().filter(|(key, _)| is_setting(key) || key.starts_with("LAB_"))
-        {
+/// Returns the output of one of our programs. The settings of this machine are removed.
+async fn output(program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(binaries().await.join(program));
+    for (key, _) in std::env::vars() {
+        if is_setting(&key) || key.starts_with("LAB_") {
             command.env_remove(key);
         }
-        let output = command.args(arguments).output().await.expect("it runs");
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).expect("text")
-    };
-    let run = async |arguments: &[&str]| run_program(&lab, arguments).await;
-    check("help.txt", &run(&["--help"]).await).unwrap();
-    check("help-view.txt", &run(&["view", "--help"]).await).unwrap();
-    let help = run_program(&course, &["--help"]).await;
-    check("help-course.txt", &help).unwrap();
-    let help = run(&["break", "--help"]).await;
+    }
+    let output = command.args(arguments).output().await.expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_programs_print_the_recorded_help() {
+    check!("help.txt", &output("lab", &["--help"]).await);
+    check!("help-view.txt", &output("lab", &["view", "--help"]).await);
+    check!("help-course.txt", &output("course", &["--help"]).await);
+    let help = output("lab", &["break", "--help"]).await;
     let faults = help.split("Faults:\n").nth(1).expect("the faults");
     let faults = faults.split("\n\n").next().expect("a list");
-    check("faults.txt", &format!("{faults}\n")).unwrap();
+    check!("faults.txt", &format!("{faults}\n"));
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lab_prints_the_recorded_list_and_trace() {
     let stopped = ask(setup(), 200).await;
-    let failed = {
-        let (nobody, _kept) = refused();
-        let setup = setup().with(
-            "user-service",
-            "LLM_SERVICE_URL",
-            format!("http://{nobody}"),
-        );
-        ask(setup, 502).await
-    };
-    // The order of the list is that of arrival, whichever service stops first.
+    let (nobody, _kept) = refused();
+    let failed = ask(with_llm_at(nobody), 502).await;
+    // The list is in order of arrival, whichever service stops first.
     let traces =
         [stopped, failed].map(|it| it.store.trace(it.only_tree().trace_id).expect("a trace"));
     let lines = traces.map(|spans| {
@@ -133,7 +127,7 @@ async fn the_lab_in_a_terminal() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("traces.jsonl");
     fs::write(&path, lines.join("\n")).expect("written");
-    let mut serving = Command::new(&lab);
+    let mut serving = Command::new(binaries().await.join("lab"));
     serving
         .args(["view", "--site", FREE, "--otlp", FREE, "--grpc", FREE])
         .arg("--open")
@@ -141,24 +135,24 @@ async fn the_lab_in_a_terminal() {
         .stdout(Stdio::piped())
         .kill_on_drop(true);
     let mut serving = process::spawn(serving).expect("it starts");
-    let mut output = BufReader::new(serving.stdout.take().expect("an output")).lines();
+    let mut lines = BufReader::new(serving.stdout.take().expect("an output")).lines();
     let site = loop {
-        let line = output.next_line().await.expect("text").expect("it starts");
+        let line = lines.next_line().await.expect("text").expect("it starts");
         if let Some(address) = line.strip_prefix("Traces   http://") {
             break address.trim_end_matches("/traces").to_owned();
         }
     };
-    // In one recording: what the page shows as one session must be of one.
-    let list = run(&["traces", "--site", &site]).await;
-    let trace = run(&["trace", "--site", &site]).await;
+    // One recording, because the page shows it as one session.
+    let list = output("lab", &["traces", "--site", &site]).await;
+    let trace = output("lab", &["trace", "--site", &site]).await;
     let session = [("list", list), ("trace", trace)].map(|(name, text)| {
         let (begin, end) = ("ANCHOR", "ANCHOR_END");
         format!("{begin}: {name}\n{text}{end}: {name}\n")
     });
-    check("terminal.txt", &session.concat()).unwrap();
+    check!("terminal.txt", &session.concat());
 }
 
-/// The README shows a recording between the fences behind `<!-- recorded: whole.txt -->`.
+/// Compares or rewrites the block of the README behind `<!-- recorded: whole.txt -->`.
 fn show_in_readme() {
     let path = crate::support::root().join("README.md");
     let readme = fs::read_to_string(&path).expect("a README");
@@ -174,64 +168,4 @@ fn show_in_readme() {
             "the README does not show the recorded trace"
         );
     }
-}
-
-/// What is recorded here, in `tests/gates` and in `tests/python_original`; of two folders in `tests/lab/wire.rs` and `tests/lab/diagnose.rs`. All else is recorded where the tutorial is followed.
-const ELSEWHERE: [&str; 15] = [
-    "fallen-apart.html",
-    "faults.txt",
-    "gates.md",
-    "help-course.txt",
-    "help-view.txt",
-    "help.txt",
-    "lost-spans.txt",
-    "missing-service.html",
-    "python-original.md",
-    "slow.html",
-    "terminal.txt",
-    "three-traces.html",
-    "whole.html",
-    "whole.svg",
-    "whole.txt",
-];
-
-/// A recording that no test compares is not one.
-#[test]
-fn every_recording_is_compared() {
-    let pages = course::book::pages(&crate::support::root()).expect("the book can be read");
-    let followed = pages.iter().filter(|page| {
-        page.path.starts_with("src/tutorial") && !page.path.ends_with("troubleshooting.md")
-    });
-    let followed: String = followed.map(|page| page.source.as_str()).collect();
-    let compared = |name: &str| {
-        let shown = followed.contains(&format!("recordings/{name}}}}}"));
-        shown || ELSEWHERE.contains(&name)
-    };
-    let mut names = files("");
-    names.retain(|name| !compared(name));
-    assert_eq!(names, Vec::<String>::new(), "recorded by no test");
-
-    let faults = Fault::value_variants()
-        .iter()
-        .map(|it| format!("{}.html", it.name()));
-    assert_eq!(sorted(files("faults")), sorted(faults.collect()));
-    let rules = Rule::ALL.iter().flat_map(|rule| {
-        [".html", ".json", "-near.json"].map(|end| format!("{}{end}", rule.name()))
-    });
-    assert_eq!(sorted(files("diagnose")), sorted(rules.collect()));
-}
-
-/// The names of the files in a folder of the recordings.
-fn files(folder: &str) -> Vec<String> {
-    let entries = fs::read_dir(recording::folder().join(folder)).expect("the recordings");
-    let entries = entries.map(|entry| entry.expect("an entry"));
-    let files = entries.filter(|entry| entry.path().is_file());
-    files
-        .map(|entry| entry.file_name().into_string().expect("text"))
-        .collect()
-}
-
-fn sorted(mut names: Vec<String>) -> Vec<String> {
-    names.sort();
-    names
 }

@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 
 use crate::support;
 use crate::support::browser::{Browser, Look, WIDE, key};
+use crate::support::includes::includes;
 use crate::support::skips::{axe, browser_is_missing};
 use crate::support::{FREE, Setup, empty_folder, recording, serve};
 use course::hops::HOPS;
@@ -110,7 +111,7 @@ fn the_program_of_the_page_is_not_stale() {
         .any(|it| it == sources.as_bytes());
     assert!(
         found,
-        "src/how-to/diagnose.wasm is stale: crates/browser_diagnosis/build.sh makes it anew"
+        "src/how-to/diagnose.wasm is stale: run crates/browser_diagnosis/build.sh"
     );
     assert!(
         program.len() < 1_000_000,
@@ -249,7 +250,7 @@ async fn all_cases_are_on_the_page_without_a_script() {
     assert_eq!(ids, expected.iter().map(String::as_str).collect());
 }
 
-/// What the walkthrough shows: its scene, its button, and of the scene the letters typed and the spans.
+/// The state of the walkthrough: its scene, its button, the typed letters, and the spans.
 const WATCHED: &str = "
     const scene = document.querySelector('#walkthrough section:not([hidden]) .scene');
     const seen = it => it.checkVisibility({ visibilityProperty: true });
@@ -372,10 +373,11 @@ async fn stands_still_without_motion_and_on_paper(browser: &Browser) {
 
 /// Without a script, every scene of the walkthrough is on the page, and nothing of it is hidden.
 fn is_whole_without_a_script(page: &str) {
-    let source = fs::read_to_string(support::root().join("src/walkthrough.md")).expect("the page");
+    let path = "src/walkthrough.md";
+    let source = fs::read_to_string(support::root().join(path)).expect("the page");
     let main = page.split("<main>").nth(1).expect("the text of the page");
     let main = main.split("</main>").next().expect("its end");
-    let scenes = source.matches("{{#include").count();
+    let scenes = includes(path, &source).len();
     assert_eq!(main.matches("<div class=\"scene\">").count(), scenes);
     assert_eq!(main.matches("<table class=\"waterfall\"").count(), 8);
     for hides in [" hidden", "display:", "{{#include", "<details"] {

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use crate::guides::example::{binaries, in_order, shapes};
-use crate::support::recording::{check, figures, folder, names};
+use crate::support::recording::{check, check_named, figures, folder, recorded};
 use crate::support::root;
 use crate::support::{
     Setup, Stopped, System, WHOLE, arrived, client, hung, json_of, serve, shape, span,
@@ -34,7 +34,7 @@ fn setup() -> Setup {
     Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
 }
 
-/// The same, with a service of the exercises in the place of one of the tutorial.
+/// The same, with a service of the exercises instead of one of the tutorial.
 async fn with(service: &'static str, command: &str) -> Setup {
     binaries().await;
     setup().run_by(service, command)
@@ -79,7 +79,7 @@ fn changes(file: &str, solution: &str, recorded: &str) {
     let printed = git(project.path(), &arguments);
     let hunks = printed.find("@@").map(|at| &printed[at..]);
     let hunks = hunks.expect("the solution changes something");
-    check(recorded, &format!("--- {file}\n+++ {file}\n{hunks}")).unwrap();
+    check_named(recorded, &format!("--- {file}\n+++ {file}\n{hunks}"));
 
     let recorded = folder().join(recorded);
     let recorded = recorded.to_str().expect("text");
@@ -88,7 +88,7 @@ fn changes(file: &str, solution: &str, recorded: &str) {
     assert_eq!(applied, after, "{recorded}");
 }
 
-/// Runs git without the settings of whoever runs the test.
+/// Runs git without the user's settings.
 fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .args(arguments)
@@ -239,7 +239,7 @@ async fn a_service_joins_the_trace_of_these_headers_and_not_of_those() {
         [number, joins, standard, why].map(String::clone)
     });
     let tables = anchored("question", &table(question)) + &anchored("answer", &table(answer));
-    check("exercises/headers.md", &tables).unwrap();
+    check!("exercises/headers.md", &tables);
 }
 
 fn strict(values: &[&str]) -> Trace {
@@ -258,7 +258,7 @@ async fn a_prompt_that_is_too_long_is_refused_and_is_no_error_of_the_service() {
     changes(
         "src/bin/llm_service.rs",
         "src/bin/limiting_llm_service.rs",
-        "exercises/limit.diff",
+        recorded!("exercises/limit.diff"),
     );
     let system = with("llm-service", "limiting_llm_service").await;
     let system = system.start().await;
@@ -295,7 +295,7 @@ POST /api/query SERVER api-gateway http 502 error 502
         POST /generate SERVER llm-service http 422
 "
     );
-    check("exercises/limit.html", &figures(&trees[2..])).unwrap();
+    check!("exercises/limit.html", &figures(&trees[2..]));
 }
 
 // 2. The user service.
@@ -305,7 +305,7 @@ async fn two_calls_at_once_are_siblings_below_spans_of_their_own() {
     changes(
         "src/bin/user_service.rs",
         "src/bin/titling_user_service.rs",
-        "exercises/at-once.diff",
+        recorded!("exercises/at-once.diff"),
     );
     let system = with("user-service", "titling_user_service").await;
     let system = system.start().await;
@@ -319,7 +319,7 @@ async fn two_calls_at_once_are_siblings_below_spans_of_their_own() {
     let answer = format!("      answer INTERNAL user-service\n{call}");
     let title = format!("      title INTERNAL user-service\n{call}");
     assert_eq!(shape(&stopped.only_tree()), start + &answer + &title);
-    check("exercises/at-once.html", &figures(&trees(&stopped))).unwrap();
+    check!("exercises/at-once.html", &figures(&trees(&stopped)));
 }
 
 /// Behind a model that answers nobody before it has been asked twice.
@@ -348,7 +348,7 @@ async fn a_cached_answer_calls_nobody_and_links_to_the_trace_that_asked() {
     changes(
         "src/bin/user_service.rs",
         "src/bin/caching_user_service.rs",
-        "exercises/cache.diff",
+        recorded!("exercises/cache.diff"),
     );
     let system = with("user-service", "caching_user_service").await;
     let system = system.start().await;
@@ -377,7 +377,7 @@ async fn a_cached_answer_calls_nobody_and_links_to_the_trace_that_asked() {
         .links;
     let targets: Vec<_> = links.iter().map(target).collect();
     assert_eq!(targets, [Some((asked.trace_id, asker.id))]);
-    check("exercises/cache.html", &figures(&trees[..2])).unwrap();
+    check!("exercises/cache.html", &figures(&trees[..2]));
 }
 
 // 3. The API gateway.
@@ -387,12 +387,12 @@ async fn the_plan_gets_to_the_last_service_and_a_client_cannot_forge_it() {
     changes(
         "src/bin/api_gateway.rs",
         "src/bin/plan_api_gateway.rs",
-        "exercises/plan-gateway.diff",
+        recorded!("exercises/plan-gateway.diff"),
     );
     changes(
         "src/bin/llm_service.rs",
         "src/bin/plan_llm_service.rs",
-        "exercises/plan-llm.diff",
+        recorded!("exercises/plan-llm.diff"),
     );
     let system = with("api-gateway", "plan_api_gateway")
         .await
@@ -448,7 +448,7 @@ async fn hung_up(setup: Setup) -> Stopped {
         answer = system.ask("user_1") => panic!("{answer:?}"),
         () = called.notified() => {}
     }
-    // A service that is told to stop at this very moment may end before the spans of that request do.
+    // A service that is stopped at this moment may end before the spans of that request do.
     arrived(&system.store, 5).await;
     system.stop().await
 }
@@ -475,7 +475,7 @@ POST /api/query SERVER api-gateway
     assert_eq!(abandoned(&tree), [""; 0]);
     // The rules cannot know.
     assert_eq!(diagnose(&[tree], &[]), []);
-    check("exercises/hung-up.html", &figures(&before.trees())).unwrap();
+    check!("exercises/hung-up.html", &figures(&before.trees()));
 
     let noticing = with("api-gateway", "watching_services api-gateway").await;
     let noticing = noticing.run_by("user-service", "watching_services user-service");
@@ -537,14 +537,14 @@ POST /generate SERVER llm-service http 200
         assert_eq!(case.trees.len(), 2);
     }
     let case = Case::new(trees, stopped.wire.exchanges());
-    check("exercises/two-faults.html", &told(&case)).unwrap();
+    check!("exercises/two-faults.html", &told(&case));
 }
 
 fn rules(case: &Case) -> Vec<Rule> {
     case.findings().iter().map(|finding| finding.rule).collect()
 }
 
-/// What the rules say of a case, and its waterfalls.
+/// The findings of a case and its waterfalls.
 fn told(case: &Case) -> String {
     let links = Links {
         book: "../",
@@ -557,25 +557,41 @@ fn told(case: &Case) -> String {
 #[test]
 fn of_the_four_traces_one_is_in_order() {
     let mut answers = String::new();
-    for (riddle, case, expected) in [
-        ("a", "wrong-parent-near", &[][..]),
-        ("b", "missing-spans", &[Rule::MissingSpans]),
-        ("c", "wrong-parent", &[Rule::WrongParent]),
-        ("d", "several-roots", &[Rule::SeveralRoots]),
+    for (riddle, case, expected, figure) in [
+        (
+            "a",
+            "wrong-parent-near",
+            &[][..],
+            recorded!("exercises/riddle-a.html"),
+        ),
+        (
+            "b",
+            "missing-spans",
+            &[Rule::MissingSpans],
+            recorded!("exercises/riddle-b.html"),
+        ),
+        (
+            "c",
+            "wrong-parent",
+            &[Rule::WrongParent],
+            recorded!("exercises/riddle-c.html"),
+        ),
+        (
+            "d",
+            "several-roots",
+            &[Rule::SeveralRoots],
+            recorded!("exercises/riddle-d.html"),
+        ),
     ] {
         let file = folder().join(format!("diagnose/{case}.json"));
         let case = Case::read(&fs::read(file).expect("a recording")).expect("a case");
         assert_eq!(rules(&case), expected, "{riddle}");
-        check(
-            &format!("exercises/riddle-{riddle}.html"),
-            &figures(&case.trees),
-        )
-        .unwrap();
+        check_named(figure, &figures(&case.trees));
         let text = report::text(&case.findings(), "");
         let cause = text.lines().next().expect("a sentence");
         answers.push_str(&format!("- **{}.** {cause}\n", riddle.to_uppercase()));
     }
-    check("exercises/riddles.md", &answers).unwrap();
+    check!("exercises/riddles.md", &answers);
 }
 
 // The page.
@@ -598,29 +614,5 @@ fn every_exercise_says_when_it_is_solved_and_folds_hint_and_solution() {
         let solution = ["<summary>Solution</summary>", "<summary>Answer</summary>"];
         assert!(solution.iter().any(|it| last.contains(it)), "{title}");
         assert!(!open.contains(".diff}}"), "{title}: the solution is open");
-    }
-}
-
-/// A recording that is shown nowhere, or that no test compares, is none.
-#[test]
-fn every_recording_of_an_exercise_is_shown_and_compared() {
-    let (page, test) = (
-        page(),
-        concat!(include_str!("mod.rs"), include_str!("mutants.rs")),
-    );
-    for name in names("exercises") {
-        assert!(
-            page.contains(&format!("/exercises/{name}")),
-            "{name} is not shown"
-        );
-        // The riddles are told apart by a letter.
-        let compared = name.replace("riddle-a", "riddle-{riddle}");
-        let compared = ["b", "c", "d"].iter().fold(compared, |name, letter| {
-            name.replace(&format!("riddle-{letter}"), "riddle-{riddle}")
-        });
-        assert!(
-            test.contains(&format!("exercises/{compared}")),
-            "no test compares {name}"
-        );
     }
 }

@@ -10,7 +10,7 @@ use crate::support::root;
 use serde_json::Value;
 
 use super::{anchored, changes, table};
-use crate::support::recording::check;
+use crate::support::recording::{check, recorded};
 
 /// A change that leaves every answer as it is: the file, what stands there, and what takes its place.
 struct Mutant {
@@ -66,7 +66,7 @@ fn the_extended_test_catches_every_mutant_and_the_tutorials_test_one() {
     changes(
         "tests/one_trace.rs",
         "tests/one_trace.rs",
-        "exercises/mutants.diff",
+        recorded!("exercises/mutants.diff"),
     );
     let project = crate::support::temporary().join("mutants");
     write_mutants(&project);
@@ -106,7 +106,7 @@ fn the_extended_test_catches_every_mutant_and_the_tutorials_test_one() {
         .iter()
         .map(|[number, .., tutorial, solution]| [number, tutorial, solution].map(String::clone));
     let tables = anchored("question", &table(question)) + &anchored("answer", &table(answer));
-    check("exercises/mutants.md", &tables).unwrap();
+    check!("exercises/mutants.md", &tables);
 }
 
 /// The example, with both tests and, where the mutants change it, a choice between them.

@@ -11,6 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support;
+use crate::support::includes::includes;
+use crate::support::recording::Compared;
 use course::book::{self, Page};
 use page::Effort;
 use reader::Reader;
@@ -68,26 +70,33 @@ async fn the_tutorial_works_as_it_is_printed() {
     );
 }
 
-/// The walkthrough shows all scenes, in their order, and there are no others.
+/// The walkthrough shows all scenes in their order.
 fn is_shown(scenes: &[String]) {
-    let page = fs::read_to_string(support::root().join("src/walkthrough.md")).expect("the page");
-    let included = page.lines().filter_map(|line| {
-        let line = line.strip_prefix("{{#include recordings/walkthrough/")?;
-        line.strip_suffix(".html}}")
-    });
-    assert_eq!(included.collect::<Vec<_>>(), scenes, "src/walkthrough.md");
-    let recorded = files(&support::recording::folder().join("walkthrough"), &[]);
-    let names = scenes
-        .iter()
-        .map(|name| PathBuf::from(format!("{name}.html")));
-    assert_eq!(
-        recorded.into_keys().collect::<BTreeSet<_>>(),
-        names.collect(),
-        "src/recordings/walkthrough"
-    );
+    let file = |name: &String| format!("src/recordings/walkthrough/{name}.html");
+    assert_eq!(walkthrough(), scenes.iter().map(file).collect::<Vec<_>>());
 }
 
-/// Every file below `folder` with its text, but for the marks that cut a file into listings.
+/// The files that the walkthrough includes.
+fn walkthrough() -> Vec<String> {
+    let page = "src/walkthrough.md";
+    let text = fs::read_to_string(support::root().join(page)).expect("the page");
+    let included = includes(page, &text)
+        .into_iter()
+        .map(|include| include.file);
+    included.collect()
+}
+
+// The reader compares the recordings on the pages that are followed, and the scenes.
+inventory::submit! {
+    Compared(|| {
+        let followed = pages().into_iter().filter(to_follow);
+        let included = followed.flat_map(|page| includes(&page.path.to_string_lossy(), &page.source));
+        let files = included.map(|include| include.file).chain(walkthrough());
+        files.filter_map(|file| Some(file.strip_prefix("src/recordings/")?.to_owned())).collect()
+    })
+}
+
+/// Reads every file below `folder`, without the marks that cut a file into listings.
 fn files(folder: &Path, except: &[&str]) -> BTreeMap<PathBuf, String> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -144,36 +153,22 @@ fn reading_and_typing_take_no_longer_than_the_book_says() {
     );
 }
 
-/// The test gives everything other ports: the printed ones must be the defaults.
+/// The tests give everything other ports, so the defaults are compared here.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_defaults_are_what_the_pages_print() {
-    let source = |name: &str| {
-        let path = format!("examples/distributed_tracing/src/bin/{name}.rs");
-        fs::read_to_string(support::root().join(path)).expect("a service")
-    };
-    for (name, defaults) in [
-        (
-            "llm_service",
-            vec!["\"LLM_SERVICE_ADDR\", \"127.0.0.1:5002\""],
-        ),
-        (
-            "user_service",
-            vec![
-                "\"USER_SERVICE_ADDR\", \"127.0.0.1:5001\"",
-                "\"http://127.0.0.1:5002\"",
-            ],
-        ),
-        (
-            "api_gateway",
-            vec![
-                "\"API_GATEWAY_ADDR\", \"127.0.0.1:5000\"",
-                "\"http://127.0.0.1:5001\"",
-            ],
-        ),
+    let settings = support::recording::folder().join("reference/settings.md");
+    let settings = fs::read_to_string(settings).expect("a recording");
+    for (name, default) in [
+        ("API_GATEWAY_ADDR", "127.0.0.1:5000"),
+        ("USER_SERVICE_ADDR", "127.0.0.1:5001"),
+        ("USER_SERVICE_URL", "http://127.0.0.1:5001"),
+        ("LLM_SERVICE_ADDR", "127.0.0.1:5002"),
+        ("LLM_SERVICE_URL", "http://127.0.0.1:5002"),
     ] {
-        for default in defaults {
-            assert!(source(name).contains(default), "{name}: {default}");
-        }
+        let row = |line: &str| {
+            line.contains(&format!("`{name}`")) && line.contains(&format!("`{default}`"))
+        };
+        assert!(settings.lines().any(row), "{name} is not {default}");
     }
     let help = |arguments: &'static [&'static str]| async move {
         let course = support::binaries().await.join("course");

@@ -6,6 +6,8 @@
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 use regex::Regex;
 
+use crate::support::includes::includes;
+
 #[derive(Debug, PartialEq)]
 pub enum Action {
     /// Put a listing into a file.
@@ -159,6 +161,8 @@ pub fn steps(markdown: &str) -> Result<Vec<Step>, String> {
     for (line, block) in blocks(markdown)? {
         let actions = match block {
             Block::Prose(text) if text.is_empty() => Vec::new(),
+            // In the source of a page, an include stands for the figure.
+            Block::Prose(html) if is_figure(&html) => vec![Action::Figure { html }],
             Block::Prose(text) => {
                 let actions = spoken(&text).map_err(|error| format!("line {line}: {error}"))?;
                 before = std::mem::replace(&mut prose, text);
@@ -188,7 +192,7 @@ pub fn steps(markdown: &str) -> Result<Vec<Step>, String> {
 /// Where it speaks of something that a reader does, in words that are not understood.
 fn spoken(prose: &str) -> Result<Vec<Action>, String> {
     type Meaning = fn(&str) -> Action;
-    let sentences: [(&str, &str, Meaning); 5] = [
+    let sentences: [(&str, &str, Meaning); 4] = [
         (
             "Ctrl-C",
             r"[Ii]n terminals? ([\d, and]+), press Ctrl-C",
@@ -211,12 +215,6 @@ fn spoken(prose: &str) -> Result<Vec<Action>, String> {
         ("compiler warns", "[Tt]he (compiler) warns", |_| {
             Action::Warns
         }),
-        // As it stands on the page: the figure itself, where the include is not expanded.
-        (".html}}", r"^(\{\{#include .*\.html\}\})$", |html| {
-            Action::Figure {
-                html: html.to_owned(),
-            }
-        }),
     ];
     let mut actions = Vec::new();
     for (word, pattern, meaning) in sentences {
@@ -235,6 +233,12 @@ fn spoken(prose: &str) -> Result<Vec<Action>, String> {
     }
     actions.sort_by_key(|(place, _)| *place);
     Ok(actions.into_iter().map(|(_, action)| action).collect())
+}
+
+/// Whether a paragraph is nothing but the include of a figure.
+fn is_figure(prose: &str) -> bool {
+    let included = includes("", prose);
+    matches!(&included[..], [figure] if prose.starts_with("{{") && figure.file.ends_with(".html"))
 }
 
 fn command(prose: &str, command: String) -> Result<Action, String> {

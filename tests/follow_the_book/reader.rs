@@ -15,12 +15,13 @@ use tokio::time::{timeout, timeout_at};
 use super::page::{Action, Folder, Part, Step, Writing, steps};
 use super::reel::{self, Place, Tape, What, put};
 use super::terminal::Terminal;
+use crate::support::includes::includes;
 use crate::support::recording::{self, redact};
 use crate::support::{DEADLINE, free_port};
 
 /// Compiling from scratch takes the longest, on a slow machine.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(1800);
-/// When recording anew, nobody knows what is to come: a trace is complete when nothing has been added for so long.
+/// While recording, the number of spans is unknown: a trace counts as complete when nothing has been added for this long.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// The ports that the pages name.
@@ -38,7 +39,7 @@ pub struct Reader {
     typed: HashSet<String>,
     /// The traces that there were before the last command.
     known: HashSet<String>,
-    /// What the browser shows.
+    /// The page in the browser.
     shown: String,
     /// Whether the page says that the compiler warns, and whether it still has to.
     warns: bool,
@@ -52,13 +53,13 @@ pub struct Reader {
     scenes: Vec<String>,
 }
 
-/// What is watched at present, for the walkthrough.
+/// The current scene of the walkthrough.
 #[derive(Default)]
 struct Scene {
     name: String,
-    /// Where it begins on the tape.
+    /// Its start on the tape.
     from: usize,
-    /// What the lab shows, where the page looks at it.
+    /// The traces that the lab shows, if the page looks at them.
     traces: String,
 }
 
@@ -66,7 +67,7 @@ impl Reader {
     /// Before the first page. `pages` are all that will be followed.
     pub fn new<'a>(pages: impl Iterator<Item = &'a str>) -> Reader {
         let clone = crate::support::root();
-        // Always the same folder, so that cargo need not compile it anew; and one for each clone.
+        // Always the same folder, so that cargo doesn't compile again; one per clone.
         let mut hasher = DefaultHasher::new();
         clone.hash(&mut hasher);
         let parent = std::env::temp_dir().join(format!("one-trace-{:x}", hasher.finish()));
@@ -425,7 +426,7 @@ impl Reader {
             .map(|id| id.as_str().to_owned())
     }
 
-    /// Puts a word in the place of everything that differs from run to run, and the ports of the pages back.
+    /// Replaces everything that differs from run to run, and restores the ports of the pages.
     fn normal(&self) -> impl Fn(&str) -> String + use<> {
         let pattern = |pattern: &str| Regex::new(pattern).expect("a pattern");
         let words = [
@@ -475,7 +476,7 @@ impl Reader {
         Ok(())
     }
 
-    /// What the lab tells its own pages: a piece whenever spans have come, from now on.
+    /// The live updates of the lab's pages: a chunk whenever spans arrive, from now on.
     async fn news(&self) -> Result<reqwest::Response, String> {
         let url = format!("http://127.0.0.1:{}/traces/events", self.port(3000));
         let client = reqwest::Client::builder().no_proxy().build();
@@ -576,7 +577,7 @@ impl Reader {
                     last.0
                 ));
             }
-            // To record anew, it must also be seen that nothing more comes.
+            // A recording must also wait until nothing more arrives.
             let most = if self.record { QUIET } else { DEADLINE };
             let _ = timeout(most, news.chunk()).await;
         }
@@ -604,7 +605,7 @@ impl Reader {
         let mut tape = self.tape.subscribe();
         let mut traces = traces;
         if traces.is_empty() && reel::asks(&tape.borrow()[from..]) {
-            let last = self.traces().await.pop().ok_or("there is no trace")?;
+            let last = self.traces().await.pop().ok_or("the lab has no trace")?;
             (_, traces) = self.get(&format!("/traces/{last}.html")).await?;
         }
         let file = format!("walkthrough/{name}.html");
@@ -641,7 +642,7 @@ impl Reader {
         self.scenes.clone()
     }
 
-    /// Puts the ports and the folders of the pages in the place of those here.
+    /// Replaces the ports and folders of this run with those on the pages.
     fn as_printed(&self) -> impl Fn(&str) -> String + use<> {
         let (ports, project) = (self.ports.clone(), self.project());
         let words = [
@@ -666,7 +667,7 @@ impl Reader {
         }
     }
 
-    /// A figure without what differs from run to run. The ids that the reader types are no different.
+    /// A figure without the parts that differ from run to run. The ids that the reader types stay the same.
     fn without_times(&self, figure: &str) -> String {
         let typed = self.typed.iter();
         redact(&typed.fold(figure.to_owned(), |figure, id| {
@@ -674,7 +675,7 @@ impl Reader {
         }))
     }
 
-    /// Where everything listens in place of the ports that the pages name, and nothing that happens to be set here.
+    /// The addresses to use instead of the ports on the pages, without the settings of this machine.
     fn environment(&self) -> Vec<(String, String)> {
         let address = |port| format!("127.0.0.1:{}", self.port(port));
         let url = |port| format!("http://{}", address(port));
@@ -724,10 +725,6 @@ impl Drop for Reader {
 
 /// The file of the recording that a page includes.
 fn recording(page: &Page, source: &str) -> Option<PathBuf> {
-    let include = source
-        .trim()
-        .strip_prefix("{{#include ")?
-        .strip_suffix("}}")?;
-    let folder = page.path.parent()?;
-    Some(crate::support::root().join(folder).join(include))
+    let include = includes(page.path.to_str()?, source).into_iter().next()?;
+    Some(crate::support::root().join(include.file))
 }

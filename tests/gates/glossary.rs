@@ -44,7 +44,7 @@ fn terms(tree: &Tree) -> Vec<Term> {
     terms
 }
 
-/// Where a page uses words before it links them, as `LINE: WORD`.
+/// Finds the words that a page uses before it links them, as `LINE: WORD`.
 fn unlinked(source: &str, terms: &[Term]) -> Vec<String> {
     let mut linked: BTreeSet<&str> = BTreeSet::new();
     let mut found = Vec::new();

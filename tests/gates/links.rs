@@ -47,7 +47,7 @@ pub fn includes(tree: &Tree) -> Vec<String> {
     left.collect()
 }
 
-/// Where the page says what stands in its HTML, as far as that can be told.
+/// The line of the page's source that `what` comes from, if it can be found.
 fn source(tree: &Tree, page: &str, what: &str) -> String {
     let file = format!("src/{}", page.replace(".html", ".md"));
     let text = tree.read(&file);
@@ -96,7 +96,7 @@ impl Site {
         site
     }
 
-    /// What is wrong with `link` on `page`; nothing when it leads somewhere. Links to the web are not followed.
+    /// Explains why `link` on `page` leads nowhere. Links to the web aren't followed.
     fn problem(&self, page: &str, link: &str) -> Option<String> {
         // The page that is served for any unknown path has a base of its own, which its headings do not know.
         if page == "404.html" && link.starts_with('#') {

@@ -1,5 +1,5 @@
-//! The gates: what nobody would notice in the pages, the listings, the recordings, the crates and the workflows. Each is a
-//! test on the repository; `self_test.rs` plants a fault for each in a copy, and sees that it turns red.
+//! The gates: tests that read the repository and find faults that nobody would notice in pages, listings, recordings, crates and
+//! workflows. `self_test.rs` plants a fault for each gate in a copy and expects it to turn red.
 
 mod binaries;
 mod commits;
@@ -20,19 +20,19 @@ use tree::Tree;
 
 use crate::support::installed;
 
-/// One thing that must not be wrong.
+/// One rule about the repository.
 struct Gate {
     name: &'static str,
-    /// The program that it runs, where it is not our own code.
+    /// The program that it runs; `None` if the rule is our own code.
     program: Option<&'static str>,
-    /// A part of the path of each file that it reads.
+    /// It reads the files whose paths contain one of these.
     reads: &'static [&'static str],
-    /// The problems, one line for each, with its place.
+    /// Lists the problems, one per line, with their places.
     problems: fn(&Tree) -> Vec<String>,
 }
 
 /// The repository.
-static TREE: LazyLock<Tree> = LazyLock::new(|| Tree::at(&crate::support::root()));
+pub static TREE: LazyLock<Tree> = LazyLock::new(|| Tree::at(&crate::support::root()));
 
 macro_rules! gates {
     ($($name:ident: $problems:path, $program:expr, $reads:expr;)*) => {
@@ -71,7 +71,7 @@ gates! {
     versions: versions::prose, None, [".md", "Cargo.lock", "Cargo.toml", ".ci/run", "tests/"];
     twice: crates::twice, None, ["Cargo.lock"];
     commits: commits::subjects, None, [".git/"];
-    // Of the lock file cargo says itself whether the manifests fit.
+    // Cargo itself checks that the lock file fits the manifests.
     members: crates::members, None, ["Cargo.toml"];
     rust_version: crates::rust_version, None, ["Cargo.toml"];
     edition: crates::edition, None, ["tests/skeptic/rustc.rs"];

@@ -1,4 +1,4 @@
-//! What a page must not lack, and what must not lie about beside the pages.
+//! Gates on pages: each is in the table of contents, its images have alt text, and its recordings are shown and compared.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +7,17 @@ use regex::Regex;
 
 use super::links::tags;
 use super::tree::{Tree, place};
+use crate::support::recording::compared;
 
-/// A page that the table of contents does not name, and that is no part of another, is not in the book.
+/// The recordings that only a benchmark writes: its figures differ from machine to machine, so no test compares them.
+const MEASURED: [&str; 4] = [
+    "sampling/cost.md",
+    "what-tracing-costs/instructions.md",
+    "what-tracing-costs/parts.md",
+    "with-tracing/cost.md",
+];
+
+/// Finds the pages that neither the table of contents nor another page includes: they aren't in the book.
 pub fn orphans(tree: &Tree) -> Vec<String> {
     let summary = tree.read("src/SUMMARY.md");
     let included: BTreeSet<String> = tree.includes().map(|it| it.file).collect();
@@ -21,7 +30,7 @@ pub fn orphans(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// An image that says nothing to who cannot see it.
+/// Finds the images without alt text.
 pub fn images(tree: &Tree) -> Vec<String> {
     let mut problems = Vec::new();
     for file in tree.markdown() {
@@ -32,8 +41,8 @@ pub fn images(tree: &Tree) -> Vec<String> {
         let mut page = String::new();
         html::push_html(&mut page, Parser::new_ext(&text, Options::ENABLE_TABLES));
         for (name, attributes) in tags(&page) {
-            let told = |alt: &String| !alt.trim().is_empty();
-            if name == "img" && !attributes.get("alt").is_some_and(told) {
+            let has_text = |alt: &String| !alt.trim().is_empty();
+            if name == "img" && !attributes.get("alt").is_some_and(has_text) {
                 let source = attributes.get("src").map_or("", String::as_str);
                 let place = place(file, &text, text.find(source).unwrap_or_default());
                 problems.push(format!("{place}: the image {source} has no alt text"));
@@ -43,23 +52,31 @@ pub fn images(tree: &Tree) -> Vec<String> {
     problems
 }
 
-/// A recording that no page shows proves nothing to anybody.
+/// Finds the recordings that no page shows and those that no test compares.
 pub fn recordings(tree: &Tree) -> Vec<String> {
     let all: String = tree.markdown().map(|file| tree.read(file)).collect();
-    // A page that one can try offers the traces of a folder.
+    // A page may offer the traces of a folder as examples to try.
     let offer = Regex::new(r#"data-examples="[./]*/recordings/([^"]+)""#).expect("a pattern");
-    let offers: Vec<String> = offer
+    let offers: Vec<_> = offer
         .captures_iter(&all)
         .map(|found| found[1].to_owned())
         .collect();
-    let hidden = tree.files("src/recordings/", "").filter(|file| {
+    let included: BTreeSet<_> = tree.includes().map(|it| it.file).collect();
+    let compared = compared();
+    let mut problems = Vec::new();
+    for file in tree.files("src/recordings/", "") {
         let name = file.trim_start_matches("src/recordings/");
         let offered = |folder: &String| name.starts_with(folder) && name.ends_with(".json");
-        !all.contains(&format!("recordings/{name}"))
-            && !all.contains(&format!("<!-- recorded: {name} -->"))
-            && !offers.iter().any(offered)
-    });
-    hidden
-        .map(|file| format!("{file}: no page shows it"))
-        .collect()
+        let shown = included.contains(file)
+            || all.contains(&format!("recordings/{name}"))
+            || all.contains(&format!("<!-- recorded: {name} -->"))
+            || offers.iter().any(offered);
+        if !shown {
+            problems.push(format!("{file}: no page shows it"));
+        }
+        if !compared.contains(name) && !MEASURED.contains(&name) {
+            problems.push(format!("{file}: no test compares it"));
+        }
+    }
+    problems
 }

@@ -1,4 +1,4 @@
-//! The gates, tested: each fault of a list is planted in a copy of the repository, and turns its own gate red, and no other.
+//! Tests the gates: plants each fault of a list in a copy of the repository. Its own gate must turn red, and no other.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,23 +10,23 @@ use rayon::prelude::*;
 
 use super::tree::Tree;
 use super::{GATES, Gate, TREE, tools};
-use crate::support::recording;
+use crate::support::recording::check;
 
-/// What is planted in a file. `§` stands before the place that the gate must name.
+/// A change that plants a fault. `§` marks the place that the gate must name.
 enum Plant {
-    /// At its end.
+    /// Appends to the file.
     End(&'static str),
-    /// Instead of what stands there first.
+    /// Replaces the first occurrence of a text.
     Instead(&'static str, &'static str),
-    /// As a file of its own.
+    /// Creates the file.
     New(&'static str),
-    /// As the subject of a commit.
+    /// Commits with this subject.
     Commit(&'static str),
 }
 
 use Plant::{Commit, End, Instead, New};
 
-/// A fault, its gate, its file, how it is planted there, and what the gate must say. `LINE` is the line of `§`.
+/// The name of a fault, its gate, its file, the change, and the message of the gate. `LINE` stands for the line of `§`.
 type Fault = (
     &'static str,
     &'static str,
@@ -35,7 +35,7 @@ type Fault = (
     &'static str,
 );
 
-/// A page without anything special, and each time another one.
+/// Stands for an ordinary page, a different one for each fault of a round.
 const PAGE: &str = "PAGE";
 const LISTING: &str = "examples/sampling/src/lib.rs";
 const HEAD: &str = ".git/HEAD";
@@ -43,7 +43,7 @@ const WORKFLOW: &str = ".github/workflows/planted.yml";
 
 #[rustfmt::skip] // one row for each fault
 const FAULTS: &[Fault] = &[
-    // In two parts, for the spelling of this file is right.
+    // In two parts, because the gate reads this file too.
     ("a misspelt word on a page", "spelling", PAGE, End(concat!("\n§We rec", "ieve it.\n")), "PAGE:LINE:4: error: `rec"),
     ("a misspelt word in code", "spelling", LISTING, End(concat!("// We rec", "ieve it.\n")), "lib.rs:"),
     ("a word that the style does without", "spelling", PAGE, End("\n§Simply run it.\n"), "PAGE:LINE:1: error: `Simply` is disallowed"),
@@ -70,6 +70,7 @@ const FAULTS: &[Fault] = &[
     ("a word of the glossary that leads nowhere", "glossary", "src/appendix/how-it-is-tested.md", Instead("[lab](glossary.md#lab) takes", "§lab takes"), "how-it-is-tested.md:LINE: lab is used before"),
     ("a page outside the table of contents", "orphans", "src/reference/alone.md", New("# Alone\n\nText.\n"), "src/reference/alone.md: src/SUMMARY.md does not name it"),
     ("a recording that no page shows", "recordings", "src/recordings/alone.txt", New("Text.\n"), "src/recordings/alone.txt: no page shows it"),
+    ("a recording that no test compares", "recordings", "src/recordings/alone.txt", New("Text.\n"), "src/recordings/alone.txt: no test compares it"),
     ("an older crate in prose", "versions", PAGE, End("\nSo it is since `§opentelemetry_sdk` 0.1.0.\n"), "PAGE:LINE: opentelemetry_sdk 0.1.0 is not the pinned {\""),
     ("an older crate in the address of its documentation", "versions", PAGE, End("\n[The SDK](https://§docs.rs/opentelemetry_sdk/0.1.0/)\n"), "PAGE:LINE: opentelemetry_sdk 0.1.0 is not"),
     ("an older crate in a manifest", "versions", PAGE, End("\n```toml\n[dependencies]\n§axum = \"0.1\"\n```\n"), "PAGE:LINE: axum 0.1 is not"),
@@ -79,7 +80,7 @@ const FAULTS: &[Fault] = &[
     ("a version of what nothing pins", "versions", PAGE, End("\n§Zipkin 3.5 shows it too.\n"), "PAGE:LINE: nothing pins Zipkin 3.5"),
     ("two versions of one OpenTelemetry crate", "twice", "Cargo.lock", End("\n[[package]]\nname = \"opentelemetry\"\nversion = \"0.1.0\"\n"), "Cargo.lock: opentelemetry is there twice: {\"0.1.0\", "),
     ("a long subject of a commit", "commits", HEAD, Commit("Write a subject that has more than the seventy-two characters of a good subject"), "good subject\" longer than 72"),
-    ("a subject that is no imperative", "commits", HEAD, Commit("Adds a commit"), "\"Adds a commit\" does not begin with an imperative"),
+    ("a subject that isn't imperative", "commits", HEAD, Commit("Adds a commit"), "\"Adds a commit\" does not begin with an imperative"),
     ("a subject with a full stop", "commits", HEAD, Commit("Add a commit."), "\"Add a commit.\" ends with a full stop"),
     ("a crate that `cargo test` leaves out", "members", "Cargo.toml", Instead("[\".\", \"crates/*\", \"examples/*\"]", "[\".\", \"crates/*\"]"), "Cargo.toml: default-members lacks"),
     ("a `rust-version` that is too old", "rust_version", "examples/more_than_one_machine/Cargo.toml", Instead("rust-version = \"", "rust-version = \"1.85\" # \""), "Cargo.toml of \"scaling\": rust-version is \"1.85\""),
@@ -98,24 +99,24 @@ fn runs(gate: &Gate) -> bool {
 
 fn gate(name: &str) -> &'static Gate {
     let gate = GATES.iter().find(|gate| gate.name == name);
-    gate.unwrap_or_else(|| panic!("there is no gate {name}"))
+    gate.unwrap_or_else(|| panic!("unknown gate {name}"))
 }
 
-/// Building the book takes longer than all other gates: it is done once, for all faults that it finds.
+/// Building the book takes longer than all other gates, so one build serves all faults that need it.
 fn needs_the_book(gate: &Gate) -> bool {
     ["includes", "links"].contains(&gate.name)
 }
 
-/// Whether two faults can be planted together, and be told apart.
+/// Whether two faults can be planted together and still be distinguished.
 fn fit(one: &Fault, other: &Fault) -> bool {
     let same_gate = one.1 == other.1 && !needs_the_book(gate(one.1));
     let same_file = one.2 == other.2 && one.2 != PAGE;
-    // Cargo asks nothing of a manifest that the lock file is not for.
+    // Cargo doesn't check a manifest that the lock file doesn't fit.
     let lock = |lock: &Fault, other: &Fault| lock.2 == "Cargo.lock" && other.2.contains("Cargo.");
     !(same_gate || same_file || lock(one, other) || lock(other, one))
 }
 
-/// The faults in as few rounds as can be: a gate takes long, and looks at all files.
+/// Groups the faults into few rounds, because a gate is slow and reads all files.
 fn rounds() -> Vec<Vec<&'static Fault>> {
     let mut rounds: Vec<Vec<&Fault>> = Vec::new();
     for fault in FAULTS.iter().filter(|fault| runs(gate(fault.1))) {
@@ -128,7 +129,7 @@ fn rounds() -> Vec<Vec<&'static Fault>> {
     rounds
 }
 
-/// A fault in a copy: where it is, and what its gate must say.
+/// A fault in a copy.
 struct Planted {
     gate: &'static str,
     what: &'static str,
@@ -136,7 +137,7 @@ struct Planted {
     says: String,
 }
 
-/// Plants a fault, where it is for any page in that page.
+/// Plants a fault; one that fits any page goes into `page`.
 fn plant(fault: &'static Fault, copy: &Path, page: &str) -> Planted {
     let (what, gate, file, plant, says) = fault;
     if let Commit(subject) = plant {
@@ -171,7 +172,7 @@ fn plant(fault: &'static Fault, copy: &Path, page: &str) -> Planted {
     }
 }
 
-/// Makes a repository of a copy: a commit that adds the gate of subjects, and the one with the fault.
+/// Turns a copy into a repository with two commits: one that adds the gate on subjects, and the faulty one.
 fn commit(copy: &Path, subject: &str) {
     for arguments in [
         &["init", "--quiet"][..],
@@ -186,7 +187,7 @@ fn commit(copy: &Path, subject: &str) {
     }
 }
 
-/// Takes it out again.
+/// Removes the fault again.
 fn restore(planted: &Planted, copy: &Path) {
     let file = &planted.file;
     if file == HEAD {
@@ -199,7 +200,7 @@ fn restore(planted: &Planted, copy: &Path) {
     restored.expect("as it was");
 }
 
-/// The gates that are red on a copy, with what they say. Only those are asked that read what was planted.
+/// The gates that are red on a copy, with their problems. Runs only the gates that read a changed file.
 fn red(copy: &Tree, round: &[Planted]) -> BTreeMap<&'static str, Vec<String>> {
     let built = round.iter().any(|it| needs_the_book(gate(it.gate)));
     let asked = GATES.iter().filter(|gate| {
@@ -212,8 +213,7 @@ fn red(copy: &Tree, round: &[Planted]) -> BTreeMap<&'static str, Vec<String>> {
         .collect()
 }
 
-/// What is wrong with the answer of the gates to the faults of a round: one that its gate does not name, and what a gate
-/// says of a file that has no fault for it.
+/// Plants a round of faults and lists each fault that its gate misses, and each problem that no fault explains.
 fn wrong(round: &[&'static Fault], copy: &Path) -> Vec<String> {
     let pages = TREE
         .pages()
@@ -243,7 +243,7 @@ fn wrong(round: &[&'static Fault], copy: &Path) -> Vec<String> {
     let all = red
         .iter()
         .flat_map(|(gate, said)| said.iter().map(move |problem| (*gate, problem)));
-    // Of the book, the page to print has every fault once more.
+    // The page to print repeats every fault of the book.
     let all = all.filter(|(_, problem)| !problem.starts_with("print.html"));
     let unasked = all.filter(|(gate, problem)| {
         let about = |it: &Planted| problem.contains(&it.file) || problem.contains(&it.says);
@@ -256,7 +256,7 @@ fn wrong(round: &[&'static Fault], copy: &Path) -> Vec<String> {
 #[test]
 fn each_fault_turns_its_gate_red_and_no_other() {
     let rounds = rounds();
-    // A copy for each processor.
+    // One copy per processor.
     let copies = rayon::current_num_threads().min(rounds.len());
     let wrong: Vec<String> = (0..copies)
         .into_par_iter()
@@ -269,7 +269,7 @@ fn each_fault_turns_its_gate_red_and_no_other() {
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     if rounds.iter().map(Vec::len).sum::<usize>() == FAULTS.len() {
-        recording::check("gates.md", &table()).unwrap();
+        check!("gates.md", &table());
     }
 }
 
@@ -280,7 +280,7 @@ fn every_gate_has_a_fault() {
     assert_eq!(untested, Vec::<&str>::new());
 }
 
-/// The faults and their gates, for the page that tells of them.
+/// The table of faults and gates that the book shows.
 fn table() -> String {
     let mut table = "| fault | gate | by |\n|---|---|---|\n".to_owned();
     for (what, name, ..) in FAULTS {

@@ -1,31 +1,25 @@
-//! The repository, or a copy of it: its files, and what several gates make of them.
+//! The repository, or a copy of it: its files, and results that several gates share.
 
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use regex::Regex;
 use serde_json::Value;
 
 use super::links::Site;
+use crate::support::includes::{Include, includes};
 
-/// What git keeps, and what is built or installed.
+/// Folders that aren't sources: git's own, and everything built or installed.
 pub const MADE: [&str; 4] = [".git", "book", "node_modules", "target"];
 
-/// The files below a folder, and what is made of them once for all gates.
+/// The files below a folder, and the results that are computed once for all gates.
 pub struct Tree {
     root: PathBuf,
-    /// By their paths from the root, with `/` between the parts.
+    /// Paths from the root, with `/` between the parts.
     files: Vec<String>,
     site: OnceLock<Site>,
     metadata: OnceLock<Value>,
-}
-
-/// A file that a page includes, or the part of it between two `ANCHOR` marks.
-pub struct Include {
-    pub file: String,
-    pub part: String,
 }
 
 impl Tree {
@@ -59,41 +53,32 @@ impl Tree {
         &self.root
     }
 
-    /// The files whose path begins and ends so.
+    /// The files whose paths have this start and end.
     pub fn files(&self, start: &str, end: &str) -> impl Iterator<Item = &str> {
         let files = self.files.iter().map(String::as_str);
         files.filter(move |file| file.starts_with(start) && file.ends_with(end))
     }
 
-    /// What people write in Markdown: the pages, and what the folders say of themselves.
+    /// Markdown that people write: the pages and the READMEs.
     pub fn markdown(&self) -> impl Iterator<Item = &str> {
         self.files("", ".md")
             .filter(|file| !file.starts_with("src/recordings/"))
     }
 
-    /// The pages of the book: not what mdBook serves where there is none.
+    /// The pages of the book, without the page for unknown addresses.
     pub fn pages(&self) -> impl Iterator<Item = &str> {
         let other = ["src/404.md", "src/SUMMARY.md"];
         self.markdown()
             .filter(move |file| file.starts_with("src/") && !other.contains(file))
     }
 
-    /// What the pages include.
+    /// The files that the pages include.
     pub fn includes(&self) -> impl Iterator<Item = Include> {
-        let pattern = r"\{\{#(?:rustdoc_)?include ([^}:]+)(?::([^}]+))?\}\}";
-        let pattern = Regex::new(pattern).expect("a pattern");
-        self.pages().flat_map(move |page| {
-            let text = self.read(page);
-            let found = pattern.captures_iter(&text);
-            let found = found.map(|found| Include {
-                file: beside(page, &found[1]),
-                part: found.get(2).map_or("", |it| it.as_str()).to_owned(),
-            });
-            found.collect::<Vec<_>>()
-        })
+        self.pages()
+            .flat_map(|page| includes(page, &self.read(page)))
     }
 
-    /// The text of a file; none where it is not there, or is not text.
+    /// The text of a file; empty if the file is missing or isn't text.
     pub fn read(&self, file: &str) -> String {
         fs::read_to_string(self.root.join(file)).unwrap_or_default()
     }
@@ -103,7 +88,7 @@ impl Tree {
         self.site.get_or_init(|| Site::build(&self.root))
     }
 
-    /// What cargo says of the packages in the lock file.
+    /// The output of `cargo metadata` for the lock file.
     pub fn metadata(&self) -> &Value {
         self.metadata.get_or_init(|| {
             let arguments = ["metadata", "--format-version=1", "--locked"];
@@ -141,22 +126,8 @@ pub fn cargo(folder: &Path, arguments: &[&str]) -> Vec<u8> {
     output.stdout
 }
 
-/// `FILE:LINE` of what begins at `start` in the text of a file.
+/// Writes the position `start` in the text of a file as `FILE:LINE`.
 pub fn place(file: &str, text: &str, start: usize) -> String {
     let line = text[..start].matches('\n').count() + 1;
     format!("{file}:{line}")
-}
-
-/// The path from the root that `path` is when it stands in `file`.
-fn beside(file: &str, path: &str) -> String {
-    let mut parts: Vec<&str> = file.split('/').collect();
-    parts.pop();
-    for part in Path::new(path).components() {
-        match part {
-            Component::ParentDir => drop(parts.pop()),
-            Component::Normal(name) => parts.extend(name.to_str()),
-            _ => {}
-        }
-    }
-    parts.join("/")
 }

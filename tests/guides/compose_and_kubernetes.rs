@@ -268,7 +268,7 @@ async fn with_the_environment_of_the_compose_file_a_request_is_one_trace() {
             "compose"
         );
     }
-    check("compose-and-kubernetes/compose.html", &figures(&[tree])).unwrap();
+    check!("compose-and-kubernetes/compose.html", &figures(&[tree]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -325,7 +325,7 @@ async fn with_the_environment_of_the_overlay_a_tenth_is_recorded_and_says_from_w
         user.contains(&format!("service.version={}\n", version())),
         "{user}"
     );
-    check("compose-and-kubernetes/pod.txt", &user).unwrap();
+    check!("compose-and-kubernetes/pod.txt", &user);
 }
 
 /// A kill is what follows a grace period that is too short, and what a container that takes too much memory gets.
@@ -364,7 +364,7 @@ POST /api/query SERVER api-gateway http 502 error 502
   POST /process CLIENT api-gateway error unreachable
 ";
     assert_eq!(trees.iter().map(shape).collect::<String>(), expected);
-    check("compose-and-kubernetes/killed.html", &figures(&trees)).unwrap();
+    check!("compose-and-kubernetes/killed.html", &figures(&trees));
 }
 
 #[tokio::test(flavor = "multi_thread")]

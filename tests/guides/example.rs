@@ -16,7 +16,7 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::support::recording::{check, figures};
+use crate::support::recording::{check_named, figures};
 use crate::support::{self, serve, shape, within_reason};
 
 /// The folder of the binaries of all examples, compiled once.
@@ -46,7 +46,7 @@ pub struct Example {
     arguments: Vec<String>,
 }
 
-/// What is left when it has ended.
+/// The result of a run.
 pub struct Ran {
     pub output: Output,
     pub store: Store,
@@ -97,7 +97,7 @@ impl Example {
 }
 
 impl Ran {
-    /// As it is, when it has ended well.
+    /// Returns the run if it succeeded; panics otherwise.
     pub fn well(self) -> Ran {
         let Output { status, stderr, .. } = &self.output;
         assert!(
@@ -128,7 +128,7 @@ impl Ran {
 
     /// Compares their waterfalls with the recorded figure.
     pub fn figure(&self, name: &str) {
-        check(name, &figures(&self.trees())).unwrap();
+        check_named(name, &figures(&self.trees()));
     }
 }
 
@@ -137,7 +137,7 @@ pub fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// A server in the place of the next service: answers everything with JSON, and hands over the headers that it is sent.
+/// A server that stands for the next service: it answers every request with JSON and passes on the headers it receives.
 pub async fn neighbor() -> (SocketAddr, UnboundedReceiver<HeaderMap>) {
     let (sender, requests) = unbounded_channel();
     let answer = async move |headers: HeaderMap| {
@@ -148,8 +148,8 @@ pub async fn neighbor() -> (SocketAddr, UnboundedReceiver<HeaderMap>) {
     (serve(Router::new().fallback(answer)).await, requests)
 }
 
-/// Waits for so many spans, of processes that do not say when they have sent the last; returns the traces, the earliest
-/// first.
+/// Waits for this number of spans, because the processes don't say when they have sent the last. Returns the traces, the
+/// earliest first.
 pub async fn arrived(store: &Store, spans: usize) -> Vec<Tree> {
     support::arrived(store, spans).await;
     assert_eq!(store.usage().spans, spans);

@@ -92,11 +92,11 @@ async fn from_a_line_to_its_trace_and_back() {
     let listening = stopped.log.find("user-service", "listening").remove(0);
     assert!(!listening.contains("trace_id"), "{listening}");
 
-    check("logs-and-metrics/whole.html", &figures(&[tree])).unwrap();
-    check("logs-and-metrics/line.txt", &format!("{json}\n")).unwrap();
+    check!("logs-and-metrics/whole.html", &figures(&[tree]));
+    check!("logs-and-metrics/line.txt", &format!("{json}\n"));
     let mut lines: Vec<&str> = of_trace.map(String::as_str).collect();
     lines.sort_unstable();
-    check("logs-and-metrics/lines.txt", &(lines.join("\n") + "\n")).unwrap();
+    check!("logs-and-metrics/lines.txt", &(lines.join("\n") + "\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,6 +222,6 @@ async fn metrics_count_all_requests_and_name_a_trace_that_was_recorded() {
     let example = example.expect("an example");
     assert!(shown.is_match(example));
     if crate::support::recording::overwrite() {
-        check("logs-and-metrics/example.txt", &format!("{example}\n")).unwrap();
+        check!("logs-and-metrics/example.txt", &format!("{example}\n"));
     }
 }

@@ -16,10 +16,10 @@ use serde_json::Value;
 
 use super::brokers::Broker;
 use super::example::{binaries, in_order, page, sent, shapes};
-use crate::support::recording::{check, figures};
+use crate::support::recording::{check_named, figures, recorded};
 use crate::support::{FREE, Setup, Stopped, System, hung, refused, serve, shape, span};
 
-/// What the three brokers have in common. Each broker is started once, so its rules are kept one after the other.
+/// The rules that hold for all three brokers. Each broker is started once, so its rules run one after the other.
 async fn keeps_the_rules(mut broker: Broker) {
     a_message_joins_the_trace_of_its_request(&broker).await;
     what_fails_and_may_pass_is_delivered_again(&broker).await;
@@ -28,7 +28,7 @@ async fn keeps_the_rules(mut broker: Broker) {
     a_batch_has_a_trace_of_its_own_with_a_link_to_each_sender(&broker).await;
     the_next_worker_goes_on_where_one_has_died(&broker).await;
     a_context_that_is_no_context_begins_a_trace(&broker).await;
-    // It counts the deaths of workers, and knows of them at once.
+    // It counts the deaths of workers and notices them immediately.
     if broker.system == "rabbitmq" {
         what_kills_each_worker_is_dead_itself(&broker).await;
     }
@@ -127,8 +127,7 @@ fn compare(name: &str, stopped: &Stopped, expected: &str) -> Vec<Tree> {
     let trees = in_order(stopped.trees());
     assert_eq!(shapes(&trees), expected);
     assert_eq!(diagnose(&trees, &[]), []);
-    let name = format!("message-queues/{name}.html");
-    check(&name, &figures(&trees)).unwrap();
+    check_named(name, &figures(&trees));
     trees
 }
 
@@ -144,7 +143,11 @@ async fn a_message_joins_the_trace_of_its_request(broker: &Broker) {
     let id = id(system.ask("user_1").await).await;
     let worker = worker(broker, &system, system.user.address, &[]).await;
     settled(&system, &id, "Done").await;
-    let trees = compare("one-trace", &stop(worker, system).await, QUEUED);
+    let trees = compare(
+        recorded!("message-queues/one-trace.html"),
+        &stop(worker, system).await,
+        QUEUED,
+    );
     let port = broker.url.rsplit_once(':').expect("a port").1;
     for (name, kind, operation) in [
         ("send queries", SpanKind::Producer, "send"),
@@ -175,7 +178,7 @@ async fn what_fails_and_may_pass_is_delivered_again(broker: &Broker) {
     let worker = worker(broker, &system, system.user.address, &[]).await;
     settled(&system, &id, "Done").await;
     let trees = compare(
-        "again",
+        recorded!("message-queues/again.html"),
         &stop(worker, system).await,
         "\
 POST /api/query SERVER api-gateway http 202
@@ -205,7 +208,7 @@ async fn what_fails_each_time_is_kept_with_its_trace(broker: &Broker) {
     let worker = worker(broker, &system, nobody, &[]).await;
     settled(&system, &id, "Dead").await;
     let trees = compare(
-        "dead",
+        recorded!("message-queues/dead.html"),
         &stop(worker, system).await,
         "\
 POST /api/query SERVER api-gateway http 202
@@ -261,7 +264,11 @@ POST /api/query SERVER api-gateway http 202
           chat offline INTERNAL llm-service
 ";
     let expected = format!("{sent}\n{sent}\nprocess queries CONSUMER queue-worker\n{asked}{asked}");
-    let trees = compare("batch", &stop(worker, system).await, &expected);
+    let trees = compare(
+        recorded!("message-queues/batch.html"),
+        &stop(worker, system).await,
+        &expected,
+    );
     let [first, second, batch] = &trees[..] else {
         panic!("three traces");
     };
@@ -288,7 +295,7 @@ async fn the_next_worker_goes_on_where_one_has_died(broker: &Broker) {
     settled(&system, &id, "Done").await;
     let stopped = stop(worker, system).await;
     // As if nothing had happened: what the dead worker knew died with it.
-    let trees = compare("one-trace", &stopped, QUEUED);
+    let trees = compare(recorded!("message-queues/one-trace.html"), &stopped, QUEUED);
     let count = if broker.system == "kafka" { "1" } else { "2" };
     assert_eq!(deliveries(&trees[0]), [count]);
 }
@@ -354,7 +361,7 @@ async fn what_was_confirmed_survives_the_broker(broker: &mut Broker) {
     let system = start(setup).await;
     id(system.ask("user_1").await).await;
     broker.restart().await;
-    // Over a connection that the gateway has made anew.
+    // The gateway has opened a new connection for it.
     let last = id(system.ask("user_1").await).await;
     let worker = worker(broker, &system, system.user.address, &[]).await;
     settled(&system, &last, "Done").await;
@@ -372,7 +379,7 @@ async fn a_broker_that_dies_is_an_answer_and_a_span_in_error(mut broker: Broker)
     let expected = r#"{"error":"The query may not be queued: try again"}"#;
     assert_eq!(body, expected);
     compare(
-        "broker-dies",
+        recorded!("message-queues/broker-dies.html"),
         &system.stop().await,
         "\
 POST /api/query SERVER api-gateway http 503 error 503

@@ -31,7 +31,7 @@ use tokio::process::Command;
 use super::collector::{collector, texts, yaml};
 use super::component::{Component, installed};
 use super::example::{Example, in_order, shapes};
-use crate::support::recording::{check, figures, folder};
+use crate::support::recording::{check, check_named, figures, folder, recorded};
 use crate::support::{Setup, WHOLE, client, free_port, refused, serve, shape, until};
 
 fn setup() -> Setup {
@@ -66,8 +66,8 @@ POST /process SERVER user-service http 200
   POST /generate CLIENT user-service http 200
 ";
     assert_eq!(shapes(&seen[1]), expected);
-    check("more-than-one-machine/first.html", &figures(&seen[0])).unwrap();
-    check("more-than-one-machine/second.html", &figures(&seen[1])).unwrap();
+    check!("more-than-one-machine/first.html", &figures(&seen[0]));
+    check!("more-than-one-machine/second.html", &figures(&seen[1]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,19 +305,25 @@ async fn the_weight_of_a_span_is_what_the_sizing_begins_with() {
     let (recorded, now) = (numbers(&recorded.unwrap_or_default()), numbers(&table));
     let same = recorded.len() == now.len() && recorded.iter().zip(&now).all(|(a, b)| close(*b, *a));
     if !same {
-        check("more-than-one-machine/bytes.md", &table).unwrap();
+        check!("more-than-one-machine/bytes.md", &table);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_what_the_sizing_says() {
-    for (spans, name) in [("10000", "ten-thousand"), ("10000000", "ten-million")] {
+    for (spans, name) in [
+        ("10000", recorded!("more-than-one-machine/ten-thousand.txt")),
+        (
+            "10000000",
+            recorded!("more-than-one-machine/ten-million.txt"),
+        ),
+    ] {
         let command = format!("cargo run --bin sizing -- --spans-per-second {spans}");
         let ran = Example::on("more-than-one-machine", &command)
             .run()
             .await
             .well();
-        check(&format!("more-than-one-machine/{name}.txt"), &ran.stdout()).unwrap();
+        check_named(name, &ran.stdout());
     }
     let help = Example::new("cargo run --bin sizing -- --help").run().await;
     let help = help.well().stdout();
@@ -325,7 +331,7 @@ async fn the_page_shows_what_the_sizing_says() {
         .lines()
         .filter(|line| line.trim_start().starts_with("--"));
     let options: String = options.map(|line| format!("{}\n", line.trim())).collect();
-    check("more-than-one-machine/options.txt", &options).unwrap();
+    check!("more-than-one-machine/options.txt", &options);
 }
 
 #[tokio::test(flavor = "multi_thread")]

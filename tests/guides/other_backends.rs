@@ -229,7 +229,7 @@ async fn honeyhive_gets_path_key_and_a_session_on_every_span() {
             seen.push_str(&format!("  {} = {value}\n", it.key));
         }
     }
-    check("other-backends/honeyhive.txt", &seen).unwrap();
+    check!("other-backends/honeyhive.txt", &seen);
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -352,7 +352,7 @@ async fn what_is_refused_is_asked_again_only_where_that_may_help() {
         let spans = if delivered { "delivered" } else { "lost" };
         table.push_str(&format!("| {answers} | {asked} | {spans} |\n"));
     }
-    check("other-backends/refusals.md", &table).unwrap();
+    check!("other-backends/refusals.md", &table);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -378,7 +378,7 @@ async fn tls_trusts_the_file_in_ssl_cert_file_and_no_other() {
         wrong.dedup();
         assert_eq!(wrong.is_empty(), trusted, "{variable}: {wrong:#?}");
         if !trusted {
-            check("other-backends/tls.txt", &(wrong.join("\n") + "\n")).unwrap();
+            check!("other-backends/tls.txt", &(wrong.join("\n") + "\n"));
         }
     }
 }
@@ -495,13 +495,13 @@ POST /process SERVER user-service http 200
 ";
     let whole = WHOLE.replace("chat offline INTERNAL", "chat held CLIENT");
     assert_eq!(shapes(&trees), format!("{left}\n{whole}"));
-    check("other-backends/killed.html", &figures(&trees[..1])).unwrap();
+    check!("other-backends/killed.html", &figures(&trees[..1]));
     let lines: Vec<String> = SERVICES
         .iter()
         .flat_map(|service| stopped.log.find(service, "spans were"))
         .map(|line| without_time(&line))
         .collect();
-    check("other-backends/killed.txt", &(lines.join("\n") + "\n")).unwrap();
+    check!("other-backends/killed.txt", &(lines.join("\n") + "\n"));
 }
 
 /// `SERVICE | LEVEL message`, as the time differs from run to run.
@@ -687,7 +687,7 @@ async fn what_phoenix_keeps_and_what_its_death_costs() {
     let trees = in_order(seen.trees());
     let expected = format!("{WHOLE}\n{REFUSED}");
     assert_eq!(shapes(&trees), anonymous(&expected));
-    check("other-backends/phoenix.html", &figures(&trees[..1])).unwrap();
+    check!("other-backends/phoenix.html", &figures(&trees[..1]));
 
     // One span with all that a span can have: to the lab, to Phoenix, and through a collector.
     let sent = full_span();
@@ -714,7 +714,7 @@ async fn what_phoenix_keeps_and_what_its_death_costs() {
             [lab, rotel, phoenix].map(|kept| if *kept { "kept" } else { "**dropped**" });
         table.push_str(&format!("| {part} | {lab} | {rotel} | {phoenix} |\n"));
     }
-    check("other-backends/kept.md", &table).unwrap();
+    check!("other-backends/kept.md", &table);
 
     // It takes protobuf only.
     let json = client().post(format!("http://{}/v1/traces", address));

@@ -1,8 +1,6 @@
 //! Rules for every example that starts OpenTelemetry: variables name the service, and telemetry that can't work fails no
 //! request and stops no service.
 
-use std::fs;
-use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::json;
@@ -53,19 +51,6 @@ async fn a_variable_names_the_service_and_each_process_has_an_instance_id() {
         let all_renamed = named.iter().all(|line| line.contains(":\"renamed\""));
         assert!(all_renamed, "{command}: {named:?}");
         assert_eq!(named.is_empty(), command != "observed_user_service");
-    }
-}
-
-/// The tutorial's `telemetry::resource` is the only place that knows which name wins.
-#[test]
-fn no_example_names_its_service_by_itself() {
-    for (path, text) in sources(&crate::support::root().join("examples")) {
-        let own = path.ends_with("distributed_tracing/src/telemetry.rs");
-        assert!(
-            own || !text.contains("with_service_name"),
-            "{}",
-            path.display()
-        );
     }
 }
 
@@ -131,19 +116,4 @@ async fn log_lines_that_cannot_be_written_fail_no_request() {
         }
         service.kill().await.expect("it runs");
     }
-}
-
-/// The Rust sources below `folder`, with their text.
-fn sources(folder: &Path) -> Vec<(std::path::PathBuf, String)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|it| it == "rs") {
-            let text = fs::read_to_string(&path).expect("text");
-            found.push((path, text));
-        }
-    }
-    found
 }

@@ -17,7 +17,7 @@ use tokio::process::Command;
 use super::component::{Component, installed};
 use super::example::{arrived, binaries, local, neighbor, shapes};
 use crate::python_original;
-use crate::support::recording::{check, figures};
+use crate::support::recording::{check, check_named, figures, recorded};
 use crate::support::{FREE, Setup, client, free_port, hung, serve, within_reason};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -92,7 +92,7 @@ async fn backend() -> (Store, SocketAddr) {
 
 fn compare(name: &str, trees: &[Tree], expected: &str) {
     assert_eq!(shapes(trees), expected);
-    check(&format!("polyglot/{name}.html"), &figures(trees)).unwrap();
+    check_named(name, &figures(trees));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +136,7 @@ async fn a_service_in_python_is_a_hop_as_any_other() {
         );
     }
     compare(
-        "whole",
+        recorded!("polyglot/whole.html"),
         &trees,
         "\
 POST /api/query SERVER api-gateway http 200
@@ -173,7 +173,7 @@ async fn a_service_in_python_that_dies_in_mid_request_leaves_a_hole() {
     let rules: Vec<Rule> = diagnose(&trees, &[]).iter().map(|it| it.rule).collect();
     assert_eq!(rules, [Rule::MissingSpans]);
     compare(
-        "died",
+        recorded!("polyglot/died.html"),
         &trees,
         "\
 POST /api/query SERVER api-gateway http 502 error 502
@@ -274,7 +274,7 @@ async fn what_each_passes_on() {
     }
     sdk.stop().await;
     strict.stop().await;
-    check("polyglot/passed-on.txt", &table).unwrap();
+    check!("polyglot/passed-on.txt", &table);
 }
 
 /// What two user-services, of Python and of Rust, send on with these settings: without headers from a caller, and with.
@@ -413,11 +413,11 @@ async fn our_services_join_the_trace_of_the_original_and_keep_its_flags_and_bagg
         let (hop, names) = (&exchange.hop, names.join(","));
         table.push_str(&format!("{hop:12}  flags {flags}  baggage: {names}\n"));
     }
-    check("polyglot/honeyhive.txt", &table).unwrap();
+    check!("polyglot/honeyhive.txt", &table);
     let trees = arrived(&store, 6).await;
     assert_eq!(diagnose(&trees, &[]), []);
     compare(
-        "honeyhive",
+        recorded!("polyglot/honeyhive.html"),
         &trees,
         "\
 __main__.handle_query INTERNAL api-gateway

@@ -228,7 +228,7 @@ async fn three_variables_put_a_real_model_into_the_trace() {
     let chat = span(&tree, CHAT, SpanKind::Client);
     assert!(number(chat, "gen_ai.usage.input_tokens") > 0);
     assert_eq!(number(chat, "gen_ai.usage.output_tokens"), 16);
-    check("real-llm/whole.html", &figures(&[tree])).unwrap();
+    check!("real-llm/whole.html", &figures(&[tree]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,10 +258,10 @@ async fn a_real_models_answer_comes_in_pieces_under_one_span_that_knows_when_the
     let first_chunk: f64 = first_chunk.expect("a time").parse().expect("a number");
     let first_text = (first.time_unix_nano - chat.start()) as f64 / 1e9;
     assert!(0.0 < first_chunk && first_chunk <= first_text + 0.001);
-    check("real-llm/streamed.txt", &described(chat)).unwrap();
+    check!("real-llm/streamed.txt", &described(chat));
     let trees = [tree];
     assert_eq!(diagnose(&trees, &[]), [], "a span may outlive its parent");
-    check("real-llm/streamed.html", &figures(&trees)).unwrap();
+    check!("real-llm/streamed.html", &figures(&trees));
 
     // What the page says of costs.
     if is_missing("jq", "install the package `jq`") {
@@ -302,7 +302,7 @@ async fn of_a_model_that_is_killed_in_mid_answer_the_client_keeps_what_came_and_
     assert_eq!(events.matches("event: ").count(), 1, "{events}");
     let word = Regex::new("(data: \\{\"text\":\".*\"\\}\n\n)+").expect("a pattern");
     let events = word.replace(&events, "data: {\"text\":\"<a piece>\"}\n\n…\n\n");
-    check("real-llm/killed.txt", &events).unwrap();
+    check!("real-llm/killed.txt", &events);
 
     let (tree, _) = streaming.stop().await;
     assert_eq!(
@@ -319,7 +319,7 @@ async fn of_a_model_that_is_killed_in_mid_answer_the_client_keeps_what_came_and_
     assert_eq!(chat.attribute("gen_ai.usage.output_tokens"), None);
     let answer = &messages(chat, "gen_ai.output.messages")[0];
     assert_eq!(answer["parts"][0]["content"], received);
-    check("real-llm/killed.html", &figures(&[tree])).unwrap();
+    check!("real-llm/killed.html", &figures(&[tree]));
 }
 
 /// The same answer, however a server writes it and the network cuts it.

@@ -3,7 +3,7 @@
 use lab::report;
 
 use super::collector::{collector, texts};
-use crate::support::recording::{check, figures};
+use crate::support::recording::{check, check_named, figures, recorded};
 use crate::support::{Setup, Stopped, WHOLE, shape};
 
 const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
@@ -37,24 +37,26 @@ async fn a_trace_arrives_whole_or_not_at_all() {
     }
 }
 
-/// The same headers, but for the last digit.
+/// The headers differ only in the last digit.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_flag_on_the_wire_says_what_the_next_service_does() {
-    for (ratio, flags, spans) in [("1.0", "01", 7), ("0.0", "00", 0)] {
+    for (ratio, sampled, spans, name) in [
+        ("1.0", true, 7, recorded!("sampling/flags-01.html")),
+        ("0.0", false, 0, recorded!("sampling/flags-00.html")),
+    ] {
         let stopped = ask(share(setup().wired(), ratio), 1).await;
         assert_eq!(stopped.store.usage().spans, spans);
         let exchanges = stopped.wire.exchanges();
         let sent: Vec<_> = exchanges.iter().filter_map(|it| it.sent_by()).collect();
         assert_eq!(sent.len(), 2, "one header on each hop between services");
         for header in sent {
-            assert_eq!(header.sampled, flags == "01");
+            assert_eq!(header.sampled, sampled);
         }
         let between: Vec<_> = exchanges
             .into_iter()
             .filter(|it| it.hop != "client-gateway")
             .collect();
-        let name = format!("sampling/flags-{flags}.html");
-        check(&name, &(report::wire(&between, false).into_string() + "\n")).unwrap();
+        check_named(name, &(report::wire(&between, false).into_string() + "\n"));
     }
 }
 
@@ -69,10 +71,10 @@ POST /api/query SERVER api-gateway http 200
   POST /process CLIENT api-gateway http 200
 ";
     assert_eq!(trees.iter().map(shape).collect::<String>(), expected);
-    check("sampling/torn.html", &figures(&trees)).unwrap();
+    check!("sampling/torn.html", &figures(&trees));
 }
 
-/// What the Collector's documentation says of its configuration. The Collector itself is asked in the workflow.
+/// Checks the configuration against the Collector's documentation; the workflow runs the Collector itself.
 #[test]
 fn the_configuration_of_the_collector_holds_together() {
     let file = collector("examples/sampling/collector.yaml");

@@ -21,7 +21,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::component::{Component, installed};
 use super::example::{arrived, binaries, local, neighbor, sent, shapes};
-use crate::support::recording::{check, figures};
+use crate::support::recording::{check_named, figures, recorded};
 use crate::support::{Setup, System, client, free_port, hung, serve, span, within_reason};
 
 const SERVICES: [&str; 3] = ["api-gateway", "user-service", "llm-service"];
@@ -162,7 +162,7 @@ impl Mesh {
 fn compare(name: &str, trees: &[Tree], expected: &str) {
     // A proxy gives no type of its error.
     assert_eq!(shapes(trees).replace("error \n", "error\n"), expected);
-    check(&format!("service-mesh/{name}.html"), &figures(trees)).unwrap();
+    check_named(name, &figures(trees));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,7 +181,7 @@ async fn each_sidecar_is_a_span_between_a_caller_and_its_service() {
     assert!(ids[2] != ids[3] && ids[3] == ids[4], "{ids:?}");
     assert!(!sent(&trees[0]).contains("key-48151"));
     compare(
-        "whole",
+        recorded!("service-mesh/whole.html"),
         &trees,
         "\
 POST SERVER api-gateway-proxy
@@ -210,7 +210,7 @@ async fn a_mesh_alone_gives_as_many_traces_as_there_are_hops() {
     });
     let trees = ground.mesh(setup).await.traces(5).await;
     compare(
-        "nothing-forwarded",
+        recorded!("service-mesh/nothing-forwarded.html"),
         &trees,
         "\
 POST SERVER api-gateway-proxy
@@ -233,7 +233,7 @@ async fn services_that_only_forward_the_headers_get_one_trace_of_proxies() {
     let setup = Setup::default().with("all", "OTEL_SDK_DISABLED", true);
     let trees = ground.mesh(setup).await.traces(5).await;
     compare(
-        "headers-forwarded",
+        recorded!("service-mesh/headers-forwarded.html"),
         &trees,
         "\
 POST SERVER api-gateway-proxy
@@ -255,7 +255,7 @@ async fn a_retry_of_the_mesh_is_a_second_child_of_the_same_span() {
         .with("llm-service", "LLM_FAILURES", 1);
     let trees = ground.mesh(setup).await.traces(14).await;
     compare(
-        "retried",
+        recorded!("service-mesh/retried.html"),
         &trees,
         "\
 POST SERVER api-gateway-proxy
@@ -360,7 +360,7 @@ async fn a_sidecar_that_dies_in_mid_request_leaves_a_hole() {
     assert_eq!(rules, [Rule::MissingSpans]);
     assert_eq!(reason(&trees[0].rows[8].span), "UC");
     compare(
-        "died",
+        recorded!("service-mesh/died.html"),
         &trees,
         "\
 POST SERVER api-gateway-proxy error

@@ -11,9 +11,17 @@ use lab::tree::Tree;
 use regex::Regex;
 
 use super::example::{Example, Ran, page};
-use crate::support::recording::{self, check, figures};
+use crate::support::recording::{check, check_named, figures, overwrite, recorded};
 
 const GUIDE: &str = "symptoms";
+
+/// Submits the recordings of a symptom by their endings, and evaluates to its name.
+macro_rules! compared {
+    ($name:literal, $($ending:literal),+) => {{
+        $(let _ = recorded!(concat!("symptoms/", $name, $ending));)+
+        $name
+    }};
+}
 
 /// Runs both ways, compares what arrived with what must, and with the figures of the page.
 struct Symptom<'a> {
@@ -58,10 +66,10 @@ fn figure(name: &str, way: &str, trees: Vec<Tree>, found: &[Rule]) {
         [] => figures(&case.trees),
         _ => report::case(&case, &links).into_string() + "\n",
     };
-    check(&format!("symptoms/{name}-{way}.html"), &figure).unwrap();
+    check_named(&format!("symptoms/{name}-{way}.html"), &figure);
 }
 
-/// The process sends nothing when it is broken, and says `why`; one span arrives when it is repaired.
+/// When broken, the process sends nothing and logs `why`; when repaired, one span arrives.
 async fn says_why(name: &str, why: &str) {
     let broken = run(name, "broken").await;
     assert_eq!(broken.shapes(), "", "{name} broken");
@@ -70,7 +78,7 @@ async fn says_why(name: &str, why: &str) {
     let line = line.unwrap_or_else(|| panic!("{name} does not say {why}: {log}"));
     let port = Regex::new(r"127\.0\.0\.1:\d+").expect("a pattern");
     let line = port.replace_all(line, "127.0.0.1:<port>");
-    check(&format!("symptoms/{name}.txt"), &format!("{line}\n")).unwrap();
+    check_named(&format!("symptoms/{name}.txt"), &format!("{line}\n"));
     let repaired = run(name, "repaired").await.well();
     assert_eq!(repaired.shapes(), "pay INTERNAL shop\n", "{name} repaired");
 }
@@ -78,7 +86,7 @@ async fn says_why(name: &str, why: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guard_across_an_await_makes_parents_of_strangers() {
     let symptom = Symptom {
-        name: "guard-across-await",
+        name: compared!("guard-across-await", "-broken.html", "-repaired.html"),
         broken: "\
 first order INTERNAL shop
   second order INTERNAL shop
@@ -116,7 +124,7 @@ async fn without_a_propagator_nothing_is_passed_on() {
     let [apart, together] =
         [APART, TOGETHER].map(|it| it.replace("SERVER stock", "SERVER stock http 200"));
     let symptom = Symptom {
-        name: "no-propagator",
+        name: compared!("no-propagator", "-broken.html", "-repaired.html"),
         broken: &apart,
         found: &[Rule::FallenApart],
         repaired: &together,
@@ -127,7 +135,7 @@ async fn without_a_propagator_nothing_is_passed_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_span_that_has_begun_takes_no_parent() {
     let symptom = Symptom {
-        name: "set-parent-too-late",
+        name: compared!("set-parent-too-late", "-broken.html", "-repaired.html"),
         broken: APART,
         found: &[Rule::FallenApart],
         repaired: TOGETHER,
@@ -138,7 +146,7 @@ async fn a_span_that_has_begun_takes_no_parent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_behind_reload_is_not_found() {
     let symptom = Symptom {
-        name: "layer-behind-reload",
+        name: compared!("layer-behind-reload", "-broken.html", "-repaired.html"),
         broken: APART,
         found: &[Rule::FallenApart],
         repaired: TOGETHER,
@@ -149,7 +157,7 @@ async fn a_layer_behind_reload_is_not_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_written_too_early_name_the_wrong_parent() {
     let symptom = Symptom {
-        name: "wrong-parent",
+        name: compared!("wrong-parent", "-broken.html", "-repaired.html"),
         broken: "\
 order INTERNAL shop
   POST /reserve CLIENT shop
@@ -168,7 +176,7 @@ order INTERNAL shop
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_of_log_lines_takes_spans_away() {
     let symptom = Symptom {
-        name: "log-filter",
+        name: compared!("log-filter", "-broken.html", "-repaired.html"),
         broken: "pay INTERNAL shop\n",
         found: &[],
         repaired: "\
@@ -182,7 +190,7 @@ order INTERNAL shop
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_code_alone_is_no_error() {
     let symptom = Symptom {
-        name: "status-not-set",
+        name: compared!("status-not-set", "-broken.html", "-repaired.html"),
         broken: "\
 POST /fail CLIENT shop http 500
   POST /fail SERVER stock http 500 error 500
@@ -199,7 +207,7 @@ POST /fail CLIENT shop http 500 error 500
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_in_a_name_never_repeats() {
     let symptom = Symptom {
-        name: "high-cardinality",
+        name: compared!("high-cardinality", "-broken.html", "-repaired.html"),
         broken: "\
 pack INTERNAL shop
   pack order 48151 INTERNAL shop
@@ -222,7 +230,7 @@ pack INTERNAL shop
 #[tokio::test(flavor = "multi_thread")]
 async fn an_argument_becomes_an_attribute() {
     let symptom = Symptom {
-        name: "secret-recorded",
+        name: compared!("secret-recorded", "-broken.html", "-repaired.html"),
         broken: "\
 log in INTERNAL shop
   pay INTERNAL shop
@@ -253,7 +261,7 @@ async fn an_unsigned_number_becomes_a_text() {
         assert!(items["value"].get(kind).is_some(), "{way}: {items}");
         lines.push_str(&format!("{way:9} {items}\n"));
     }
-    check("symptoms/number-as-text.txt", &lines).unwrap();
+    check!("symptoms/number-as-text.txt", &lines);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,7 +286,7 @@ async fn a_line_has_the_ids_that_its_format_writes() {
         assert_eq!(line.contains(&trace), has, "{way}: {line}");
         lines.push_str(&format!("{way:9} {line}\n"));
     }
-    check("symptoms/line-without-ids.txt", &lines).unwrap();
+    check!("symptoms/line-without-ids.txt", &lines);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -290,27 +298,40 @@ async fn a_process_that_ends_takes_its_last_spans_along() {
     );
     let repaired = run("no-flush", "repaired").await.well();
     assert_eq!(repaired.shapes(), "pay INTERNAL shop\n");
-    figure("no-flush", "repaired", repaired.trees(), &[]);
+    figure(
+        compared!("no-flush", "-repaired.html"),
+        "repaired",
+        repaired.trees(),
+        &[],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_path_of_an_endpoint_in_the_code_is_taken_as_it_is() {
-    says_why("wrong-path", "404").await;
+    says_why(compared!("wrong-path", ".txt"), "404").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn https_needs_a_feature() {
-    says_why("missing-tls", "enable one of the `tls-ring`").await;
+    says_why(
+        compared!("missing-tls", ".txt"),
+        "enable one of the `tls-ring`",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_async_client_finds_no_runtime_on_the_thread_of_batches() {
-    says_why("async-client", "there is no reactor running").await;
+    says_why(
+        compared!("async-client", ".txt"),
+        "there is no reactor running",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_on_the_only_thread_waits_for_itself() {
-    says_why("grpc-shutdown", "timing out").await;
+    says_why(compared!("grpc-shutdown", ".txt"), "timing out").await;
 }
 
 /// How many spans the exporter makes of itself differs from run to run, so the recording is compared by what is in it.
@@ -327,9 +348,11 @@ async fn an_exporter_that_is_traced_traces_itself() {
         .filter(|line| line.contains("Framed"))
         .count();
     assert!(foreign > 2, "{shapes}");
-    let name = "symptoms/exporter-traces-itself.txt";
-    if recording::overwrite() {
+    if overwrite() {
         let lines: Vec<&str> = shapes.lines().take(12).collect();
-        check(name, &format!("{}\n…\n", lines.join("\n"))).unwrap();
+        check!(
+            "symptoms/exporter-traces-itself.txt",
+            &format!("{}\n…\n", lines.join("\n"))
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Work that leaves its task or thread takes the context along, or begins a trace of its own.
 
 use super::example::Example;
+use crate::support::recording::recorded;
 
 const GUIDE: &str = "tasks-and-threads";
 
@@ -19,7 +20,7 @@ import INTERNAL importer
   render line INTERNAL importer
 ";
     assert_eq!(ran.shapes(), whole);
-    ran.figure("tasks-and-threads/kept.html");
+    ran.figure(recorded!("tasks-and-threads/kept.html"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,7 +33,7 @@ async fn what_does_not_begins_a_trace_for_each_piece() {
         .map(|name| format!("{} INTERNAL importer\n", name.replace('_', " ")))
         .collect();
     assert_eq!(ran.shapes(), alone.join("\n"));
-    ran.figure("tasks-and-threads/lost.html");
+    ran.figure(recorded!("tasks-and-threads/lost.html"));
 }
 
 /// A mistake in the command is one line that says what to do.

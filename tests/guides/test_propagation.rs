@@ -20,7 +20,7 @@ async fn the_service_of_the_tutorial_keeps_the_contract() {
         .run()
         .await
         .well();
-    check("test-propagation/sound.txt", &ran.stdout()).unwrap();
+    check!("test-propagation/sound.txt", &ran.stdout());
     assert_eq!(
         ran.stdout()
             .lines()
@@ -37,7 +37,7 @@ async fn the_service_of_the_tutorial_keeps_the_contract() {
         .iter()
         .filter(|row| row.span.kind() == SpanKind::Server);
     assert_eq!(servers.count(), 3, "the sampled ones");
-    check("test-propagation/sound.html", &figures(&trees)).unwrap();
+    check!("test-propagation/sound.html", &figures(&trees));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +62,7 @@ async fn every_fault_breaks_the_contract_in_its_own_way() {
         );
         assert!(ran.stderr().starts_with("Error: the contract is broken: "));
         if fault == "injected-too-early" {
-            check("test-propagation/broken.txt", &ran.stdout()).unwrap();
+            check!("test-propagation/broken.txt", &ran.stdout());
         }
     }
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use timeouts_and_retries::budget::keep_budget;
 
 use super::example::{binaries, in_order, sent, shapes};
-use crate::support::recording::{check, figures};
+use crate::support::recording::{check_named, figures, recorded};
 use crate::support::{Setup, Stopped, client, hung, refused, serve, span, within_reason};
 
 const HEADER: &str = "x-envoy-expected-rq-timeout-ms";
@@ -26,7 +26,7 @@ async fn setup() -> Setup {
         .run_by("user-service", "retrying_user_service")
 }
 
-/// Asks user-service, as a caller that waits so many milliseconds.
+/// Calls user-service as a caller that waits this number of milliseconds.
 async fn ask(user_service: SocketAddr, wait: Option<u64>) -> Response {
     let url = format!("http://{user_service}/process");
     let body = json!({ "user_id": "user_1", "query": "What is a trace?" });
@@ -40,11 +40,7 @@ async fn ask(user_service: SocketAddr, wait: Option<u64>) -> Response {
 fn compare(name: &str, stopped: &Stopped, expected: &str) {
     let trees = in_order(stopped.trees());
     assert_eq!(shapes(&trees), expected);
-    check(
-        &format!("timeouts-and-retries/{name}.html"),
-        &figures(&trees),
-    )
-    .unwrap();
+    check_named(name, &figures(&trees));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +65,7 @@ async fn what_fails_twice_and_then_works_is_one_trace_without_an_error_at_its_to
         "the first is the gateway's"
     );
     compare(
-        "works-at-last",
+        recorded!("timeouts-and-retries/works-at-last.html"),
         &stopped,
         "\
 POST /api/query SERVER api-gateway http 200
@@ -100,7 +96,7 @@ async fn what_takes_too_long_ends_when_the_caller_stops_waiting() {
     assert_eq!(ask(system.user.address, Some(150)).await.status(), 504);
     let stopped = system.stop().await;
     compare(
-        "no-time-left",
+        recorded!("timeouts-and-retries/no-time-left.html"),
         &stopped,
         "\
 POST /process SERVER user-service http 504 error 504
@@ -122,7 +118,7 @@ async fn an_open_circuit_calls_nobody() {
     }
     let stopped = system.stop().await;
     compare(
-        "circuit-open",
+        recorded!("timeouts-and-retries/circuit-open.html"),
         &stopped,
         "\
 POST /process SERVER user-service http 502 error 502
@@ -140,7 +136,7 @@ POST /process SERVER user-service http 502 error 502
     );
 }
 
-/// Each attempt tells the next service how long it may take: less than the caller waits, and less each time.
+/// Each attempt sends the next service a deadline that is shorter than the caller's, and shorter each time.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_of_the_time_is_passed_on() {
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -174,7 +170,7 @@ async fn work_without_an_end_has_one() {
     assert_eq!(answer.status(), 504);
 }
 
-/// What 403 means does not change with the next attempt.
+/// Another attempt wouldn't change a 403.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_is_asked_once() {
     let refuse = async || StatusCode::FORBIDDEN;

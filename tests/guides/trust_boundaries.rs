@@ -54,7 +54,7 @@ async fn a_stranger_at_the_edge() {
     let trees = in_order(stopped.trees());
     assert_eq!(diagnose(&trees, &[]), [], "a link is no fault");
     assert_eq!(shapes(&trees).matches("\n\n").count(), 0, "one trace");
-    check("trust-boundaries/stranger.html", &figures(&trees)).unwrap();
+    check!("trust-boundaries/stranger.html", &figures(&trees));
 }
 
 /// Who asks claims to be of another tenant, in its baggage; the edge knows better.
@@ -86,7 +86,7 @@ async fn every_span_says_which_tenant_the_edge_has_named() {
         let (service, name) = (row.span.service(), row.span.name());
         lines.push_str(&format!("{service:13} {name:15} tenant={tenant}\n"));
     }
-    check("trust-boundaries/tenant.txt", &lines).unwrap();
+    check!("trust-boundaries/tenant.txt", &lines);
     let exchanges = stopped.wire.exchanges();
     assert_eq!(exchanges.len(), 2);
     for exchange in &exchanges {
@@ -96,11 +96,10 @@ async fn every_span_says_which_tenant_the_edge_has_named() {
             exchange.sent
         );
     }
-    check(
+    check!(
         "trust-boundaries/tenant.html",
         &(report::wire(&exchanges, false).into_string() + "\n"),
-    )
-    .unwrap();
+    );
 }
 
 fn remote(flags: TraceFlags) -> Context {

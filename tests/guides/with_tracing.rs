@@ -1,4 +1,4 @@
-//! Whoever makes the spans, the trace is the same; and in one system each service may have another way.
+//! Both ways of making spans give the same trace, and one system can mix them.
 
 use lab::span::SpanKind;
 use reqwest::header::AUTHORIZATION;
@@ -36,7 +36,7 @@ async fn a_valid_request_gives_the_tree_of_the_tutorial() {
             .only_tree();
         assert_eq!(shape(&tree), WHOLE, "{way}");
         if way == WAYS[0] {
-            check("with-tracing/instrumented.html", &figures(&[tree])).unwrap();
+            check!("with-tracing/instrumented.html", &figures(&[tree]));
         }
     }
 }
@@ -84,7 +84,7 @@ async fn a_service_that_is_down_gives_the_tree_of_the_tutorial() {
     assert_eq!(trees[0], trees[2]);
 }
 
-/// What a caller sends along goes through services of either way, and a caller who does not record is followed.
+/// Services of either way pass on the caller's headers and follow its sampling decision.
 #[tokio::test(flavor = "multi_thread")]
 async fn baggage_gets_through_and_the_flag_is_respected() {
     for way in WAYS {

@@ -1,12 +1,13 @@
 //! Every rule finds what it is for, in a trace of real services or of the real SDK, and is silent about one that is close
-//! to it. `SNAPSHOTS=overwrite cargo test --test book lab::diagnose` records both anew, for the page that shows them.
+//! to it. `SNAPSHOTS=overwrite cargo test --test book lab::diagnose` rewrites the recordings of both for the page.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::support;
 use crate::support::in_process::Lab;
-use crate::support::recording::check;
+use crate::support::includes::includes;
+use crate::support::recording::{Compared, check_as, redact};
 use crate::support::{Setup, Stopped, client, refused};
 use course::experiment::Experiment;
 use course::hops::HOPS;
@@ -40,6 +41,14 @@ struct Try {
 
 fn of(case: Case, found: &'static [Rule]) -> Try {
     Try { case, found }
+}
+
+inventory::submit! {
+    Compared(|| {
+        let endings = [".html", ".json", "-near.json"];
+        let of_rule = |rule: &Rule| endings.map(|ending| format!("diagnose/{}{ending}", rule.name()));
+        Rule::ALL.iter().flat_map(of_rule).collect()
+    })
 }
 
 fn compare(rule: Rule, trigger: Try, near: Try) {
@@ -83,26 +92,21 @@ fn in_order(json: &mut serde_json::Value) {
     }
 }
 
-/// As [`check`], ports aside too.
+/// Compares a recording with `now`, without regard to ports either.
 fn record(name: &str, now: &str) {
-    let path = support::recording::folder().join(name);
-    let ports = |text: &str| {
-        let rules = [
-            (r"127\.0\.0\.1:\d+", "127.0.0.1:<port>"),
-            (r#""intValue": "\d{4,5}""#, "\"intValue\": \"<port>\""),
-            (r"\b\d{19}\b", "<nanoseconds>"),
-        ];
-        rules.iter().fold(text.to_owned(), |text, (pattern, word)| {
-            Regex::new(pattern)
-                .expect("a pattern")
-                .replace_all(&text, *word)
-                .into_owned()
-        })
+    let rules = [
+        (r"127\.0\.0\.1:\d+", "127.0.0.1:<port>"),
+        (r#""intValue": "\d{4,5}""#, "\"intValue\": \"<port>\""),
+        (r"\b\d{19}\b", "<nanoseconds>"),
+    ];
+    let normal = |text: &str| {
+        let text = rules.iter().fold(text.to_owned(), |text, (pattern, word)| {
+            let pattern = Regex::new(pattern).expect("a pattern");
+            pattern.replace_all(&text, *word).into_owned()
+        });
+        redact(&text)
     };
-    let recorded = std::fs::read_to_string(path).unwrap_or_default();
-    if support::recording::redact(&ports(&recorded)) != support::recording::redact(&ports(now)) {
-        check(name, now).unwrap();
-    }
+    check_as(name, now, normal).unwrap();
 }
 
 // The real services.
@@ -131,7 +135,7 @@ async fn post(address: SocketAddr, path: &str, traceparent: Option<&str>) {
     assert_eq!(request.send().await.expect("an answer").status(), 200);
 }
 
-/// As a caller whose spans go elsewhere.
+/// Acts as a caller whose spans go elsewhere.
 async fn called(traceparent: &str) -> Stopped {
     let system = setup().wired().start().await;
     let address = system.wire.address(HOPS[2]).expect("a proxy");
@@ -237,7 +241,7 @@ async fn a_failure_without_an_error_status() {
     gateway.span("POST /api/query", SpanKind::Server, None, |span| {
         span.set_attribute(KeyValue::new("http.response.status_code", 502));
     });
-    // A refusal is no failure of the server, and the client's span says what it is.
+    // A refusal isn't a failure of the server, and the client's span records it.
     let refused = traces(&asked(setup(), "stranger").await);
     compare(
         Rule::StatusNotSet,
@@ -321,7 +325,7 @@ impl Process {
     }
 }
 
-/// What processes have exported, read as it would be from the network.
+/// The exported spans, read as they would be from the network.
 fn case<const N: usize>(processes: [Process; N]) -> Case {
     let resource_spans = processes.into_iter().flat_map(|process| {
         let spans = process.exporter.get_finished_spans().expect("spans");
@@ -783,28 +787,23 @@ async fn the_span_of_the_guide_arrives() {
     assert_eq!(lab.store.trees()[0].name(), "by hand");
 }
 
-/// The page has a section for each rule, in the order of the rules, and shows the trace that it finds.
+/// The page has a section for each rule, in their order, with a trace that the rule finds.
 #[test]
 fn the_guide_has_every_rule() {
-    let page = std::fs::read_to_string(
-        support::root()
-            .join("src")
-            .join(report::GUIDE.replace(".html", ".md")),
-    );
-    let page = page.expect("the guide");
+    let path = format!("src/{}", report::GUIDE.replace(".html", ".md"));
+    let page = std::fs::read_to_string(support::root().join(&path)).expect("the guide");
     let sections: Vec<&str> = page
         .lines()
         .filter(|line| line.starts_with("### "))
         .collect();
     let expected = Rule::ALL.map(|rule| format!("### {} {{#{}}}", rule.title(), rule.name()));
     assert_eq!(sections, expected);
-    for rule in Rule::ALL {
-        let figure = format!(
-            "{{{{#include ../recordings/diagnose/{}.html}}}}",
-            rule.name()
-        );
-        assert!(page.contains(&figure), "{figure}");
-    }
+    let included = includes(&path, &page);
+    let shown: Vec<&str> = included.iter().map(|include| &*include.file).collect();
+    assert_eq!(
+        shown,
+        Rule::ALL.map(|rule| format!("src/recordings/diagnose/{}.html", rule.name()))
+    );
 }
 
 /// The lists of rules and their names agree with each other.

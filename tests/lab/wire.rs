@@ -1,11 +1,11 @@
 //! The wire: with no fault it changes nothing; with each fault, what the page of the fault lab says happens to the real
-//! services. `SNAPSHOTS=overwrite cargo test --test book lab::wire` records the page's figures anew.
+//! services. `SNAPSHOTS=overwrite cargo test --test book lab::wire` rewrites the page's figures.
 
 use std::net::SocketAddr;
 
 use crate::support;
 use crate::support::in_process::{self, Lab};
-use crate::support::recording::check;
+use crate::support::recording::{Compared, check_named};
 use crate::support::{FREE, Setup, WHOLE, client, shape};
 use clap::ValueEnum as _;
 use course::experiment::Experiment;
@@ -60,7 +60,7 @@ fn halves(hop: Hop) -> [String; 2] {
     [before, behind]
 }
 
-/// What a failure on the hop makes of the part before it: who called, and what came back of it.
+/// The part of the tree before the hop, with the result of a failure there.
 fn failed(hop: Hop, call: &str) -> String {
     let [before, _] = halves(hop);
     let last = before.lines().count() - 1;
@@ -69,7 +69,7 @@ fn failed(hop: Hop, call: &str) -> String {
         .enumerate()
         .map(|(index, line)| match index == last {
             true => line.replace("http 200", call),
-            // Whoever called the caller is told of it.
+            // The caller's own client gets the error too.
             false if line.ends_with("http 200") => line.replace("http 200", "http 502 error 502"),
             false => line.to_owned(),
         });
@@ -90,10 +90,15 @@ async fn without_a_fault_there_is_one_trace_and_the_headers_arrive_as_they_were_
     assert_eq!(case.findings(), []);
 }
 
-/// Every fault on every hop: the traces and their parents, the answer, the bytes of the headers; and what is recorded of
-/// it for the page.
+inventory::submit! {
+    Compared(|| {
+        let faults = Fault::value_variants().iter();
+        faults.map(|fault| format!("faults/{}.html", fault.name())).collect()
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn every_fault_does_what_the_page_says() {
+async fn every_fault_on_every_hop_does_what_the_page_says() {
     let pairs = Fault::value_variants().iter().map(|fault| (*fault, HOPS));
     for (fault, hops) in pairs {
         let mut page = String::new();
@@ -118,7 +123,7 @@ async fn every_fault_does_what_the_page_says() {
                 figure.into_string()
             ));
         }
-        check(&format!("faults/{}.html", fault.name()), &page).unwrap();
+        check_named(&format!("faults/{}.html", fault.name()), &page);
     }
 }
 
@@ -265,7 +270,7 @@ fn headers_are_as_said(case: &Case, hop: Hop, fault: Fault, what: &str) {
     }
 }
 
-/// A server that takes one connection, answers with `answer` as soon as it has got `expected` bytes, and returns them.
+/// A server for one connection: it reads `expected` bytes, sends `answer` and returns the bytes.
 async fn echo(
     expected: usize,
     answer: &'static [u8],
@@ -612,7 +617,7 @@ async fn what_went_over_the_wire_stands_beside_the_span_that_sent_it() {
     assert_eq!(status, 404);
 }
 
-/// Of a trace of which no span has arrived, the header may still be known.
+/// A header can be known although no span of its trace has arrived.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_without_a_span_is_diagnosed_by_its_header() {
     let system = Setup::default().wired().start().await;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use crate::support;
-use crate::support::{arrived, client, recording, skipped, within_reason};
+use crate::support::recording::{check, figures};
+use crate::support::{arrived, client, skipped, within_reason};
 use axum::routing::post;
 use axum::{Json, Router};
 use lab::diagnose::{Rule, diagnose};
@@ -190,8 +191,7 @@ async fn one_request_is_answered_200_passes_its_test_and_leaves_three_traces() {
     assert_eq!(trees.len(), 3);
     let mut rows = trees.iter().flat_map(|tree| &tree.rows);
     assert!(rows.all(|row| row.span.kind() == SpanKind::Internal));
-    recording::check("three-traces.html", &recording::figures(&trees))
-        .unwrap_or_else(|stale| panic!("{stale}"));
+    check!("three-traces.html", &figures(&trees));
     let rules: Vec<Rule> = diagnose(&trees, &[]).iter().map(|it| it.rule).collect();
     assert_eq!(rules, []);
     let said = original.test().await;
@@ -254,7 +254,7 @@ async fn requests_that_fail_are_answered_200_or_with_a_traceback() {
         let (body, count) = (told(&body), trees.len());
         table += &format!("| {what} | {status} | {body} | {count} | {failed} |\n");
     }
-    recording::check("python-original.md", &table).unwrap_or_else(|stale| panic!("{stale}"));
+    check!("python-original.md", &table);
 }
 
 /// The body of an answer, for a cell of a table.

@@ -1,4 +1,4 @@
-//! What a client sees, and what the spans hold, for each way in which a request can end: from runs of the services.
+//! The reference of outcomes: the answer and the spans for each way in which a request can end, from runs of the services.
 
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
@@ -108,7 +108,7 @@ async fn outcomes() -> Vec<Outcome> {
         )
         .await,
         Outcome::of("unknown user", Setup::default(), |it| ask(it, "nobody")).await,
-        Outcome::of("body is no JSON", Setup::default(), |it| {
+        Outcome::of("body isn't JSON", Setup::default(), |it| {
             raw(it, json, "{".to_owned())
         })
         .await,
@@ -152,15 +152,14 @@ async fn outcomes() -> Vec<Outcome> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_outcome_and_every_attribute_is_in_the_reference() {
     let outcomes = outcomes().await;
-    check("reference/errors.md", &answers(&outcomes)).unwrap();
-    check(
+    check!("reference/errors.md", &answers(&outcomes));
+    check!(
         "reference/spans.md",
         &(resource(&outcomes) + &spans(&outcomes)),
-    )
-    .unwrap();
+    );
 }
 
-/// What a client sees, and the `error.type` of each span that is in error, the deepest first.
+/// The answers, with the `error.type` of each span in error, the deepest first.
 fn answers(outcomes: &[Outcome]) -> String {
     let rows = outcomes.iter().map(|outcome| {
         let failed = outcome.spans().filter(|span| span.is_error());
@@ -199,7 +198,7 @@ fn answers(outcomes: &[Outcome]) -> String {
     )
 }
 
-/// Who a span comes from: the same for all spans of a process.
+/// The resource of a span, which all spans of a process share.
 fn resource(outcomes: &[Outcome]) -> String {
     let span = outcomes[0].spans().next().expect("a span");
     // The SDK gives them in any order.
@@ -282,7 +281,7 @@ fn kind(attribute: &KeyValue) -> &'static str {
     }
 }
 
-/// As a person reads it, without the ports, which are free ones here.
+/// The value as text. The ports of the tests are replaced because they vary.
 fn value(attribute: &KeyValue) -> String {
     let text = any_text(&attribute.value);
     if attribute.key == "server.port" {

@@ -7,7 +7,7 @@ use regex::Regex;
 use super::{code, source, table};
 use crate::support::recording::check;
 
-/// What each is for. One that no service reads any more is an error, as one that is missing here.
+/// The purpose of each variable. The test fails if a variable is missing here or if no service reads it.
 const MEANINGS: [(&str, &str); 16] = [
     ("API_GATEWAY_ADDR", "where it listens, `IP:PORT`"),
     (
@@ -97,13 +97,13 @@ fn every_variable_of_the_services_is_listed_with_its_default() {
             meanings[name.as_str()].to_owned(),
         ]
     });
-    let table = table(&["Variable", "Read by", "Default", "What it is for"], rows);
-    check("reference/settings.md", &table).unwrap();
+    let table = table(&["Variable", "Read by", "Default", "Purpose"], rows);
+    check!("reference/settings.md", &table);
 }
 
-/// Nothing reads the environment but through `settings`, whose calls [`variables`] knows.
+/// Every read goes through `settings`, and [`variables`] knows its calls.
 #[test]
-fn no_file_reads_the_environment_by_itself() {
+fn only_settings_reads_the_environment() {
     let root = crate::support::root().join("examples/distributed_tracing/src");
     let known: Vec<&str> = FILES.iter().map(|(file, _)| *file).collect();
     let folders = [root.clone(), root.join("bin")];
@@ -121,7 +121,7 @@ fn no_file_reads_the_environment_by_itself() {
             .expect("text");
         let text = std::fs::read_to_string(&path).expect("text");
         let own = text.contains("env::var") && name != "settings.rs";
-        // Those of another service, named by who calls it.
+        // The address of another service; its caller gives the name.
         let named = text.contains("settings::") && name != "outgoing.rs" && !known.contains(&name);
         assert!(
             !own && !named,

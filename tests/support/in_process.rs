@@ -184,7 +184,7 @@ pub fn trace_path(trace: u8) -> String {
     format!("/traces/{}", format!("{trace:02x}").repeat(16))
 }
 
-/// As a Python exporter in the field sends it: enums by name, `null` for no parent, numbers as numbers.
+/// A request as some Python exporters send it: enums by name, `null` for no parent, numbers as numbers.
 pub fn json_body() -> serde_json::Value {
     let span = json!({
         "traceId": "0a".repeat(16), "spanId": "0b".repeat(8), "parentSpanId": null, "name": "from json",

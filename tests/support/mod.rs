@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod in_process;
+pub mod includes;
 pub mod recording;
 pub mod skips;
 
@@ -42,7 +43,7 @@ POST /api/query SERVER api-gateway http 200
 /// The hop of that name between the book's services.
 pub fn hop(name: &str) -> Hop {
     let hop = HOPS.into_iter().find(|hop| hop.name == name);
-    hop.unwrap_or_else(|| panic!("there is no hop {name}"))
+    hop.unwrap_or_else(|| panic!("unknown hop {name}"))
 }
 
 /// Any free port of the loopback interface.

@@ -1,6 +1,7 @@
-//! What the book shows of real runs: the files in src/recordings, written when that is asked for, compared otherwise.
-#![allow(dead_code)] // each test file uses a part of it
+//! The recordings: files under `src/recordings` that hold the output of real runs and that the pages include. A test compares each
+//! of them with a new run, and rewrites it when `SNAPSHOTS=overwrite` asks for that.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -8,7 +9,36 @@ use lab::tree::Tree;
 use lab::waterfall;
 use regex::Regex;
 
-/// Whether `SNAPSHOTS=overwrite` asks to record anew.
+/// Names of recordings that a test compares, relative to [`folder`]. The code that compares a recording submits its name, and the
+/// linker collects the names. They are therefore complete whichever tests run, and in whatever order.
+pub struct Compared(pub fn() -> Vec<String>);
+
+inventory::collect!(Compared);
+
+/// The names of all recordings that some test compares.
+pub fn compared() -> BTreeSet<String> {
+    let submitted = inventory::iter::<Compared>.into_iter();
+    submitted.flat_map(|names| (names.0)()).collect()
+}
+
+/// Evaluates to the name of a recording and submits it: its caller compares the recording.
+macro_rules! recorded {
+    ($name:expr) => {{
+        inventory::submit! { crate::support::recording::Compared(|| vec![$name.to_owned()]) }
+        $name
+    }};
+}
+pub(crate) use recorded;
+
+/// Calls [`check_named`] and submits the name.
+macro_rules! check {
+    ($name:expr, $now:expr $(,)?) => {
+        crate::support::recording::check_named(crate::support::recording::recorded!($name), $now)
+    };
+}
+pub(crate) use check;
+
+/// Whether `SNAPSHOTS=overwrite` asks the tests to rewrite what they compare.
 pub fn overwrite() -> bool {
     std::env::var("SNAPSHOTS").is_ok_and(|mode| mode == "overwrite")
 }
@@ -17,38 +47,29 @@ pub fn folder() -> PathBuf {
     crate::support::root().join("src/recordings")
 }
 
-/// The names of the recordings in a folder below it.
-pub fn names(of: &str) -> Vec<String> {
-    let entries = fs::read_dir(folder().join(of)).expect("recordings");
-    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string());
-    names.map(|name| name.expect("text")).collect()
+/// Fails unless a recording agrees with `now`, except in ids and times. The name is that of a [`recorded!`] file.
+#[track_caller]
+pub fn check_named(name: &str, now: &str) {
+    check_as(name, now, redact).unwrap();
 }
 
-/// Compares a recording with `now`, ids and times aside; where they differ and that is asked for, writes it anew.
+/// Compares a recording with `now` as `normal` leaves them. If they differ and [`overwrite`] is set, rewrites it.
 ///
 /// # Errors
-/// Both, when they differ.
-pub fn check(name: &str, now: &str) -> Result<(), String> {
-    check_as(name, now, redact)
-}
-
-/// The same, with `normal` in the place of [`redact`].
-///
-/// # Errors
-/// Both, when they differ.
+/// If they differ: the first difference.
 pub fn check_as(name: &str, now: &str, normal: impl Fn(&str) -> String) -> Result<(), String> {
     let path = folder().join(name);
-    let recorded = fs::read_to_string(&path).unwrap_or_default();
-    if normal(&recorded) == normal(now) {
+    let recorded = normal(&fs::read_to_string(&path).unwrap_or_default());
+    if recorded == normal(now) {
         return Ok(());
     }
-    match overwrite() {
-        true => write(&path, now).map_err(|error| format!("{}: {error}", path.display())),
-        false => Err(format!(
-            "{name} is stale (SNAPSHOTS=overwrite records anew): {}",
-            difference(&normal(&recorded), &normal(now))
-        )),
+    if overwrite() {
+        return write(&path, now).map_err(|error| format!("{}: {error}", path.display()));
     }
+    let difference = difference(&recorded, &normal(now));
+    Err(format!(
+        "{name} is stale (SNAPSHOTS=overwrite rewrites it): {difference}"
+    ))
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {
@@ -56,21 +77,16 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     fs::write(path, text)
 }
 
-/// Where two texts differ first, with what stands around it.
+/// The place where two texts first differ, with some context.
 fn difference(recorded: &str, now: &str) -> String {
-    let pairs = recorded.char_indices().zip(now.chars());
-    let same = pairs.take_while(|((_, a), b)| a == b).count();
+    let pairs = recorded.chars().zip(now.chars());
+    let same = pairs.take_while(|(a, b)| a == b).count();
     let around = |text: &str| -> String {
-        text.chars()
-            .skip(same.saturating_sub(300))
-            .take(600)
-            .collect()
+        let rest = text.chars().skip(same.saturating_sub(300));
+        rest.take(600).collect()
     };
-    format!(
-        "recorded\n… {} …\nbut now\n… {} …",
-        around(recorded),
-        around(now)
-    )
+    let (recorded, now) = (around(recorded), around(now));
+    format!("recorded\n… {recorded} …\nbut now\n… {now} …")
 }
 
 /// The waterfalls of several traces.
@@ -81,7 +97,7 @@ pub fn figures(trees: &[Tree]) -> String {
     figures.collect()
 }
 
-/// Puts a word in the place of everything that differs from run to run.
+/// Replaces everything that differs from run to run with a word.
 pub fn redact(text: &str) -> String {
     let rules = [
         (r" *\d+\.\d\d (ms|µs|s)\b", " <time>"),
