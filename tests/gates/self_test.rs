@@ -83,7 +83,7 @@ const FAULTS: &[Fault] = &[
     ("a subject that isn't imperative", "commits", HEAD, Commit("Adds a commit"), "\"Adds a commit\" does not begin with an imperative"),
     ("a subject with a full stop", "commits", HEAD, Commit("Add a commit."), "\"Add a commit.\" ends with a full stop"),
     ("a crate that `cargo test` leaves out", "members", "Cargo.toml", Instead("[\".\", \"crates/*\", \"examples/*\"]", "[\".\", \"crates/*\"]"), "Cargo.toml: default-members lacks"),
-    ("a `rust-version` that is too old", "rust_version", "examples/more_than_one_machine/Cargo.toml", Instead("rust-version = \"", "rust-version = \"1.85\" # \""), "Cargo.toml of \"scaling\": rust-version is \"1.85\""),
+    ("a `rust-version` that is too old", "rust_version", "examples/more_than_one_machine/Cargo.toml", Instead("rust-version = \"", "rust-version = \"1.85\" # \""), "Cargo.toml of \"more_than_one_machine\": rust-version is \"1.85\""),
     ("blocks in an older edition", "edition", "tests/skeptic/rustc.rs", Instead("EDITION: &str = \"", "EDITION: &str = \"2018\"; // \""), "tests/skeptic/rustc.rs: EDITION is not \""),
     ("a licence that is not allowed", "licences", "crates/w3c-trace-context/Cargo.toml", Instead("license = \"", "license = \"GPL-3.0-only\" # \""), "\"failed to satisfy license requirements\": \"w3c-trace-context\""),
     ("a workflow for a machine that is not there", "workflows", WORKFLOW, New("on: push\npermissions: {}\njobs:\n  job:\n    name: Job\n    runs-on: §ubuntu-newest\n    steps:\n      - run: 'true'\n"), "planted.yml:LINE:14: label \"ubuntu-newest\" is unknown"),

@@ -726,7 +726,7 @@ async fn the_book_is_that_of_the_clone_it_runs_in_wherever_it_was_compiled() {
     );
 }
 
-/// A request is under way when the course is told to stop: it is answered, and all of its spans are saved.
+/// A request that is under way when the course gets SIGTERM is answered, and all of its spans are saved.
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_loses_no_span_of_a_request_that_is_under_way() {
     // A model that answers the first request and holds the second one back.
@@ -759,7 +759,7 @@ async fn stopping_loses_no_span_of_a_request_that_is_under_way() {
     requests.recv().await.expect("the second request");
 
     kill("-TERM", &course.child.id().expect("it runs").to_string());
-    // The gateway takes no more requests: it is stopping, or it was left alone with a lab that has gone.
+    // The gateway refuses connections once it is stopping, or once its proxy has ended without it.
     until(async || match client().get(&health).send().await {
         Ok(answer) => Err(format!("the gateway still answers {}", answer.status())),
         Err(_) => Ok(()),
