@@ -273,7 +273,7 @@ async fn the_last_request_must_be_whole_after_the_three_that_were_not() {
     missing(Step::BreakIt, &stopped, "the newest request is not whole");
     missing(Step::BreakIt, &stopped, "was answered 502");
     missing(Step::BreakIt, &stopped, "no request has fallen apart");
-    missing(Step::BreakIt, &stopped, "send one more");
+    missing(Step::BreakIt, &stopped, "send another one");
     let Verdict::NotYet { missing, why } = check(Step::BreakIt, &stopped) else {
         panic!("two things are missing")
     };

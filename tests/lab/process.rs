@@ -446,7 +446,7 @@ async fn the_traces_of_a_running_lab_are_shown_in_a_terminal() {
     );
     for (id, reason) in [
         ("a", "2 traces begin with \"a\": write more"),
-        ("c", "no trace begins with \"c\""),
+        ("c", "no trace id begins with \"c\""),
     ] {
         let error = failure(&["trace", id, "--site", &site]).await;
         assert!(error.contains(reason), "{error}");
@@ -539,7 +539,7 @@ async fn a_hop_is_broken_and_diagnosed_from_the_terminal() {
             "unknown fault \"burn\": use one of drop-traceparent",
         ),
         (&["break", "user-llm"], "which fault?"),
-        (&["diagnose", "typo.json"], "there is no file typo.json"),
+        (&["diagnose", "typo.json"], "typo.json is neither a file nor"),
     ] {
         let error = failure(&[arguments, &["--site", &site]].concat()).await;
         assert!(error.contains(reason), "{error}");
