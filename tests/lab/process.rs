@@ -539,7 +539,10 @@ async fn a_hop_is_broken_and_diagnosed_from_the_terminal() {
             "unknown fault \"burn\": use one of drop-traceparent",
         ),
         (&["break", "user-llm"], "which fault?"),
-        (&["diagnose", "typo.json"], "typo.json is neither a file nor"),
+        (
+            &["diagnose", "typo.json"],
+            "typo.json is neither a file nor",
+        ),
     ] {
         let error = failure(&[arguments, &["--site", &site]].concat()).await;
         assert!(error.contains(reason), "{error}");

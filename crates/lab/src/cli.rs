@@ -12,6 +12,7 @@ use clap::Args;
 use crate::server::{Addresses, Server};
 use crate::session::{self, Opened, Recorder};
 use crate::store::{Limits, Store};
+use crate::waterfall::count;
 use crate::{grpc, otlp, output, receiver, span, viewer};
 
 pub use ask::{Ask, LabAddress};
@@ -101,9 +102,9 @@ impl Options {
                     "Warning: {path}: {unread} of its documents cannot be read whole, the first: {problem}"
                 );
             }
-            let count = spans.len();
+            let count = count(spans.len(), "span");
             store.add(spans);
-            output::print(&format!("Opened   {path}: {count} spans\n"));
+            output::print(&format!("Opened   {path}: {count}\n"));
         }
         if let Some(path) = &self.save {
             server.store = store.recorded_by(Recorder::append(path)?);

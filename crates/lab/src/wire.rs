@@ -47,7 +47,7 @@ pub struct UnknownHop {
 }
 
 /// The error message of a lab without proxies.
-pub const NO_PROXIES: &str = "this lab runs no services: start it with `cargo run`, without `view`";
+pub const NO_PROXIES: &str = "this lab runs no services to break: in a clone of the book, `cargo run` without `view` starts three";
 
 /// The largest number of recorded exchanges. When it is reached, the oldest is dropped.
 pub const EXCHANGES: usize = 1000;
