@@ -721,6 +721,11 @@ async fn the_book_is_that_of_the_clone_it_runs_in_wherever_it_was_compiled() {
     assert_eq!(lab.signal("-TERM").await, Some(0));
 
     let elsewhere = tempfile::tempdir().expect("a folder");
+    let view = in_folder(elsewhere.path(), &["view"]).await;
+    let mut lab = Lab::spawn(view);
+    let printed = lab.read_to("Send spans here").await;
+    assert!(printed.starts_with("Traces"), "{printed}");
+    assert_eq!(lab.signal("-TERM").await, Some(0));
     let output = in_folder(elsewhere.path(), &[]).await.output().await;
     let error = String::from_utf8(output.expect("it runs").stderr).expect("text");
     assert!(

@@ -395,6 +395,10 @@ async fn a_connection_too_many_is_answered_429_until_another_is_closed() {
     let (status, reason) = ask().await;
     assert_eq!(status, 429);
     assert!(reason.contains("--max-connections"), "{reason}");
+    // A command repeats the reason.
+    let error = lab::client::Lab::at(&address.to_string()).hops().await;
+    let error = error.expect_err("no list of hops").to_string();
+    assert_eq!(error, reason.trim_end());
     drop(first);
     // The lab sees the end of the first when it gets to it.
     until(async || match ask().await {

@@ -39,9 +39,12 @@ pub async fn course(options: Serve, services: Option<Services>) -> anyhow::Resul
         ]),
         None => None,
     };
-    let root = match options.book {
-        Some(root) => Some(root),
-        None => root::find().ok(),
+    let root = match (options.book, &services) {
+        (Some(root), _) => Some(root),
+        (None, Some(_)) => Some(root::find()?),
+        (None, None) => root::find()
+            .inspect_err(|error| eprintln!("Warning: no book is served: {error}"))
+            .ok(),
     };
     let (built, pages) = watch::channel(None);
     let pages = root.is_some().then_some(pages);

@@ -180,9 +180,14 @@ impl Lab {
     /// # Errors
     /// Fails when the status isn't 2xx or the body isn't a `T`.
     pub fn read<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, Error> {
-        match answer.status.is_success() {
-            true => Ok(serde_json::from_slice(&answer.body)?),
-            false => Err(self.not_the_lab(answer.status)),
+        match answer.status {
+            status if status.is_success() => Ok(serde_json::from_slice(&answer.body)?),
+            // The body of a full lab's answer says what to do.
+            StatusCode::TOO_MANY_REQUESTS => {
+                let reason = String::from_utf8_lossy(&answer.body);
+                Err(Error::Refused(reason.trim_end().to_owned()))
+            }
+            status => Err(self.not_the_lab(status)),
         }
     }
 
