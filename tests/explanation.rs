@@ -56,10 +56,7 @@ async fn one_header_holds_the_ids_of_the_caller_and_both_ends_record_them() {
     let system = setup().wired().start().await;
     let url = format!("http://{}/api/query", system.gateway.address);
     let query = json!({ "user_id": "user_1", "query": "What is a trace?" });
-    let request = client()
-        .post(url)
-        .header("baggage", "tenant=acme")
-        .json(&query);
+    let request = client().post(url).header("baggage", "tenant=acme").json(&query);
     assert_eq!(request.send().await.expect("an answer").status(), 200);
     let user = system.wire.address(support::hop("gateway-user"));
     let stopped = system.stop().await;
@@ -71,10 +68,7 @@ async fn one_header_holds_the_ids_of_the_caller_and_both_ends_record_them() {
     let tree = stopped.only_tree();
     let caller = span(&tree, "POST /process", SpanKind::Client);
     let called = span(&tree, "POST /process", SpanKind::Server);
-    let header = hop
-        .sent
-        .lines()
-        .find_map(|it| it.strip_prefix("traceparent: "));
+    let header = hop.sent.lines().find_map(|it| it.strip_prefix("traceparent: "));
     let header = header.expect("a traceparent");
     assert_eq!(header, format!("00-{}-{}-01", caller.trace_id, caller.id));
     let place = |span: &Span| (span.trace_id, span.parent);
@@ -95,24 +89,13 @@ async fn one_header_holds_the_ids_of_the_caller_and_both_ends_record_them() {
         line("byte", 0, &format!("0  3{:32}36{:15}53", "", "")),
         line("traceparent", 0, header),
         "\n".to_owned(),
-        end(
-            "SERVER span of user-service",
-            called,
-            "  parent span id",
-            parent,
-        ),
+        end("SERVER span of user-service", called, "  parent span id", parent),
     ];
     check!("context-and-propagation/hop.txt", &drawing.concat());
 
     let user = user.expect("a proxy").to_string();
-    let head = hop
-        .sent
-        .replace("\r\n", "\n")
-        .replace(&user, "127.0.0.1:5001");
-    check!(
-        "context-and-propagation/head.txt",
-        &(head.trim_end().to_owned() + "\n"),
-    );
+    let head = hop.sent.replace("\r\n", "\n").replace(&user, "127.0.0.1:5001");
+    check!("context-and-propagation/head.txt", &(head.trim_end().to_owned() + "\n"),);
 }
 
 /// Does some work, whatever it returns.
@@ -144,18 +127,14 @@ const CASES: [Case; 9] = cases! {
 /// Tests both the bridge as it is built and one that keeps the two stacks apart.
 #[test]
 fn the_order_of_wrapping_decides_which_span_is_the_parent() {
-    for (activates, name) in [
-        (true, recorded!("two-stacks/bridged.md")),
-        (false, recorded!("two-stacks/apart.md")),
-    ] {
+    for (activates, name) in
+        [(true, recorded!("two-stacks/bridged.md")), (false, recorded!("two-stacks/apart.md"))]
+    {
         let mut table = "| Row | Code | `outer` | `inner` | `plain` |\n\
                          |---|---|---|---|---|\n"
             .to_owned();
         for (number, (code, case)) in (1..).zip(CASES) {
-            let bridge = Bridge {
-                activates,
-                ..Bridge::default()
-            };
+            let bridge = Bridge { activates, ..Bridge::default() };
             let parents = parents(bridge, case()).expect("a runtime");
             let of = |name: &str| parents.get(name).map_or("–", String::as_str);
             // On one line, and as it would be in a function that can fail.
@@ -206,9 +185,7 @@ impl Backend {
         });
         let route =
             post(async |State(backend): State<Arc<Backend>>, body: Bytes| backend.take(body).await);
-        let routes = Router::new()
-            .route("/v1/traces", route)
-            .with_state(Arc::clone(&backend));
+        let routes = Router::new().route("/v1/traces", route).with_state(Arc::clone(&backend));
         (backend, serve(routes).await)
     }
 
@@ -236,11 +213,7 @@ impl Backend {
 async fn export_to(does: Does, name: &str) -> String {
     let (backend, address) = Backend::serve(does).await;
     let (nobody, _kept) = refused();
-    let address = if does == Does::Refuses {
-        nobody
-    } else {
-        address
-    };
+    let address = if does == Does::Refuses { nobody } else { address };
     let free = FREE.parse().expect("an address");
     let plan = Plan::new(&support::binaries().await, "llm-service", free, address)
         .with("OTEL_BSP_SCHEDULE_DELAY", 3_600_000);
@@ -258,9 +231,7 @@ async fn export_to(does: Does, name: &str) -> String {
         if does == Does::Stalls && number == 3 {
             within_reason(backend.reached.notified()).await;
         }
-        let request = client()
-            .post(&url)
-            .json(&json!({ "prompt": "What is a trace?" }));
+        let request = client().post(&url).json(&json!({ "prompt": "What is a trace?" }));
         let status = request.send().await.expect("an answer").status();
         answered += usize::from(status == 200);
     }
@@ -271,9 +242,7 @@ async fn export_to(does: Does, name: &str) -> String {
         value.split(' ').next()?.parse().ok()
     };
     let report = log.find("llm-service", "spans were lost").pop();
-    let lost = report
-        .and_then(|line| count(line, "lost"))
-        .unwrap_or_default();
+    let lost = report.and_then(|line| count(line, "lost")).unwrap_or_default();
     let (requests, sent) = (backend.requests.load(Relaxed), backend.sent.load(Relaxed));
     let kept = backend.store.usage().spans;
     format!("| {name} | {answered} | {requests} | {sent} | {kept} | {lost} |\n")
@@ -288,10 +257,7 @@ async fn a_backend_decides_how_often_a_span_arrives_and_not_what_a_client_sees()
         export_to(Does::Stalls, "takes its time, and the queue is of 5"),
         export_to(Does::Refuses, "refuses the connection"),
         export_to(Does::Hangs, "does not answer"),
-        export_to(
-            Does::Answers(StatusCode::INTERNAL_SERVER_ERROR),
-            "answers 500"
-        ),
+        export_to(Does::Answers(StatusCode::INTERNAL_SERVER_ERROR), "answers 500"),
         export_to(Does::Answers(unavailable), "answers 503"),
         export_to(
             Does::TakesAndAnswers(StatusCode::GATEWAY_TIMEOUT),
@@ -327,9 +293,7 @@ async fn a_slow_way_and_a_process_that_stands_still_give_the_same_trace() {
             until(async || {
                 let exchanges = system.wire.exchanges();
                 let hops: Vec<&str> = exchanges.iter().map(|it| &*it.hop).collect();
-                hops.contains(&hop.name)
-                    .then_some(())
-                    .ok_or(hops.join(", "))
+                hops.contains(&hop.name).then_some(()).ok_or(hops.join(", "))
             })
             .await;
             // Not to wait for something: this is how long the process stands still.
@@ -371,12 +335,7 @@ async fn a_service_that_only_passes_the_context_on_is_not_missed() {
     let stopped = ask(setup.wired()).await;
     let tree = stopped.only_tree();
     assert!(tree.is_whole());
-    assert_eq!(
-        tree.services(),
-        ["api-gateway", "llm-service"],
-        "{}",
-        shape(&tree)
-    );
+    assert_eq!(tree.services(), ["api-gateway", "llm-service"], "{}", shape(&tree));
     let trees = stopped.trees();
     assert_eq!(diagnose(&trees, &[]), []);
     assert_eq!(diagnose(&trees, &stopped.wire.exchanges()), []);
@@ -392,9 +351,7 @@ fn processor_time() -> Option<Duration> {
 
 /// A span of `recorded`, as the lab gets it.
 fn received(spans: Vec<SpanData>) -> Store {
-    let resource = Resource::builder_empty()
-        .with_service_name("one-service")
-        .build();
+    let resource = Resource::builder_empty().with_service_name("one-service").build();
     let resource_spans = group_spans_by_resource_and_scope(spans, &(&resource).into());
     let request = ExportTraceServiceRequest { resource_spans };
     let store = Store::new(Limits::default());
@@ -418,14 +375,9 @@ fn a_span_is_as_long_whether_it_waits_or_works() {
         measured(Box::pin(blocks())).await;
         measured(Box::pin(computes())).await;
     };
-    let bridge = Bridge {
-        times: true,
-        ..Bridge::default()
-    };
-    let spans = recorded(bridge, async {
-        handle.instrument(info_span!("handle")).await
-    })
-    .expect("a runtime");
+    let bridge = Bridge { times: true, ..Bridge::default() };
+    let spans = recorded(bridge, async { handle.instrument(info_span!("handle")).await })
+        .expect("a runtime");
     let store = received(spans);
     let tree = &store.trees()[0];
     let milliseconds = |time: Duration| format!("{:.2} ms", time.as_secs_f64() * 1000.0);
@@ -433,10 +385,7 @@ fn a_span_is_as_long_whether_it_waits_or_works() {
         "| Span | Duration | Entered (`busy_ns`) | Processor time |\n|---|---|---|---|\n"
             .to_owned();
     let (mut entered, mut worked) = (Vec::new(), Vec::new());
-    for (name, processor) in ["awaits", "blocks", "computes"]
-        .into_iter()
-        .zip(used.take())
-    {
+    for (name, processor) in ["awaits", "blocks", "computes"].into_iter().zip(used.take()) {
         let span = span(tree, name, SpanKind::Internal);
         let length = Duration::from_nanos(span.duration());
         assert!(length >= Duration::from_millis(100), "{name}: {length:?}");
@@ -452,10 +401,7 @@ fn a_span_is_as_long_whether_it_waits_or_works() {
     if processor_time().is_some() {
         assert!(least(&worked, 2) && worked[1] < worked[2] / 2, "{worked:?}");
     }
-    check!(
-        "what-a-trace-cannot-tell/equal.html",
-        &figures(&store.trees()),
-    );
+    check!("what-a-trace-cannot-tell/equal.html", &figures(&store.trees()),);
     check!("what-a-trace-cannot-tell/equal.md", &table);
 }
 
@@ -482,15 +428,9 @@ fn an_explanation_has_no_steps_and_ends_with_questions() {
         let text =
             fs::read_to_string(root.join(format!("src/explanation/{page}.md"))).expect("a page");
         let (argument, questions) = text.split_once("\n## Why?\n").expect(page);
-        assert!(
-            !questions.contains("\n## "),
-            "{page}: the questions are the end"
-        );
+        assert!(!questions.contains("\n## "), "{page}: the questions are the end");
         let count = questions.matches("\n<details><summary>Why ").count();
         assert!((2..=3).contains(&count), "{page}: {count} questions");
-        assert!(
-            !argument.contains("```sh"),
-            "{page}: an explanation has no steps"
-        );
+        assert!(!argument.contains("```sh"), "{page}: an explanation has no steps");
     }
 }

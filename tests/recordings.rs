@@ -63,20 +63,14 @@ async fn lost_spans_leave_the_recorded_gap_and_a_warning() {
     let stopped = ask(setup, 200).await;
     check!("missing-service.html", &figure(&stopped));
     let lines = stopped.log.find("user-service", "WARN");
-    let (_, line) = lines
-        .last()
-        .and_then(|line| line.split_once(" | "))
-        .expect("a line about the loss");
+    let (_, line) =
+        lines.last().and_then(|line| line.split_once(" | ")).expect("a line about the loss");
     check!("lost-spans.txt", &(redact(line) + "\n"));
 }
 
 /// Services whose user-service calls `address` instead of llm-service.
 fn with_llm_at(address: SocketAddr) -> Setup {
-    setup().with(
-        "user-service",
-        "LLM_SERVICE_URL",
-        format!("http://{address}"),
-    )
+    setup().with("user-service", "LLM_SERVICE_URL", format!("http://{address}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,9 +157,6 @@ fn show_in_readme() {
     if recording::overwrite() {
         fs::write(&path, format!("{before}{mark}{recorded}```{after}")).expect("written");
     } else {
-        assert_eq!(
-            shown, recorded,
-            "the README does not show the recorded trace"
-        );
+        assert_eq!(shown, recorded, "the README does not show the recorded trace");
     }
 }

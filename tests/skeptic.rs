@@ -89,11 +89,6 @@ mod harness {
     #[should_panic(expected = "Command failed")]
     fn a_block_that_panics_fails() {
         let text = "\n//@ src/page.md 7\nfn main() { panic!(\"on purpose\"); }";
-        block::run_test(
-            env!("CARGO_MANIFEST_DIR"),
-            env!("OUT_DIR"),
-            env!("BLOCK_TARGET"),
-            text,
-        );
+        block::run_test(env!("CARGO_MANIFEST_DIR"), env!("OUT_DIR"), env!("BLOCK_TARGET"), text);
     }
 }

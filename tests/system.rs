@@ -33,61 +33,24 @@ async fn a_valid_request_gives_one_trace_through_three_services() {
     assert!(tree.is_whole());
 
     let server = span(&tree, "POST /api/query", SpanKind::Server);
-    assert_eq!(
-        server.attribute("http.request.method").as_deref(),
-        Some("POST")
-    );
-    assert_eq!(
-        server.attribute("http.route").as_deref(),
-        Some("/api/query")
-    );
+    assert_eq!(server.attribute("http.request.method").as_deref(), Some("POST"));
+    assert_eq!(server.attribute("http.route").as_deref(), Some("/api/query"));
     assert_eq!(server.attribute("url.path").as_deref(), Some("/api/query"));
     assert_eq!(server.attribute("url.scheme").as_deref(), Some("http"));
     let call = span(&tree, "POST /process", SpanKind::Client);
-    assert_eq!(
-        call.attribute("server.address").as_deref(),
-        Some("127.0.0.1")
-    );
-    assert!(
-        call.attribute("url.full")
-            .expect("url.full")
-            .ends_with("/process")
-    );
+    assert_eq!(call.attribute("server.address").as_deref(), Some("127.0.0.1"));
+    assert!(call.attribute("url.full").expect("url.full").ends_with("/process"));
     assert!(call.attribute("server.port").is_some());
     let check = span(&tree, "validate_user", SpanKind::Internal);
-    assert_eq!(
-        check.attribute("honeyhive_event_type").as_deref(),
-        Some("tool")
-    );
-    assert_eq!(
-        check.attribute("honeyhive_metadata.user.valid").as_deref(),
-        Some("true")
-    );
+    assert_eq!(check.attribute("honeyhive_event_type").as_deref(), Some("tool"));
+    assert_eq!(check.attribute("honeyhive_metadata.user.valid").as_deref(), Some("true"));
     let chat = span(&tree, "chat offline", SpanKind::Internal);
-    assert_eq!(
-        chat.attribute("honeyhive_event_type").as_deref(),
-        Some("model")
-    );
-    assert_eq!(
-        chat.attribute("gen_ai.operation.name").as_deref(),
-        Some("chat")
-    );
-    assert_eq!(
-        chat.attribute("gen_ai.request.model").as_deref(),
-        Some("offline")
-    );
-    assert_eq!(
-        chat.attribute("gen_ai.usage.input_tokens").as_deref(),
-        Some("4")
-    );
-    assert_eq!(
-        chat.attribute("gen_ai.usage.output_tokens").as_deref(),
-        Some("11")
-    );
-    assert_eq!(
-        chat.attribute("gen_ai.response.finish_reasons").as_deref(),
-        Some("[\"stop\"]")
-    );
+    assert_eq!(chat.attribute("honeyhive_event_type").as_deref(), Some("model"));
+    assert_eq!(chat.attribute("gen_ai.operation.name").as_deref(), Some("chat"));
+    assert_eq!(chat.attribute("gen_ai.request.model").as_deref(), Some("offline"));
+    assert_eq!(chat.attribute("gen_ai.usage.input_tokens").as_deref(), Some("4"));
+    assert_eq!(chat.attribute("gen_ai.usage.output_tokens").as_deref(), Some("11"));
+    assert_eq!(chat.attribute("gen_ai.response.finish_reasons").as_deref(), Some("[\"stop\"]"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,32 +59,22 @@ async fn each_process_has_an_instance_of_its_own_and_all_have_one_namespace() {
     system.ask("user_1").await;
     let tree = system.stop().await.only_tree();
     let values = |key: &str| -> BTreeSet<String> {
-        let resources = tree
-            .rows
-            .iter()
-            .map(|row| &row.span.source.resource.attributes);
+        let resources = tree.rows.iter().map(|row| &row.span.source.resource.attributes);
         let found = resources.flatten().filter(|attribute| attribute.key == key);
-        found
-            .map(|attribute| lab::span::any_text(&attribute.value))
-            .collect()
+        found.map(|attribute| lab::span::any_text(&attribute.value)).collect()
     };
-    assert_eq!(
-        values("service.namespace"),
-        BTreeSet::from(["one-trace".to_owned()])
-    );
+    assert_eq!(values("service.namespace"), BTreeSet::from(["one-trace".to_owned()]));
     assert_eq!(values("service.name").len(), 3);
     assert_eq!(values("service.instance.id").len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_standard_variables_name_the_service() {
-    let setup = Setup::default()
-        .with("api-gateway", "OTEL_SERVICE_NAME", "front-door")
-        .with(
-            "llm-service",
-            "OTEL_RESOURCE_ATTRIBUTES",
-            "service.name=oracle,deployment.environment.name=test",
-        );
+    let setup = Setup::default().with("api-gateway", "OTEL_SERVICE_NAME", "front-door").with(
+        "llm-service",
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "service.name=oracle,deployment.environment.name=test",
+    );
     let system = setup.start().await;
     system.ask("user_1").await;
     assert_eq!(
@@ -160,26 +113,17 @@ POST /api/query SERVER api-gateway http 403
       validate_user INTERNAL user-service error user_service::InvalidUser
 "
     );
-    assert_eq!(
-        span(&tree, "validate_user", SpanKind::Internal).status_message(),
-        "Invalid user"
-    );
+    assert_eq!(span(&tree, "validate_user", SpanKind::Internal).status_message(), "Invalid user");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_llm_service_is_a_502_and_every_span_above_is_an_error() {
     let (refused, _kept) = refused();
-    let setup = Setup::default().with(
-        "user-service",
-        "LLM_SERVICE_URL",
-        format!("http://{refused}"),
-    );
+    let setup =
+        Setup::default().with("user-service", "LLM_SERVICE_URL", format!("http://{refused}"));
     let system = setup.start().await;
     let (status, body) = json_of(system.ask("user_1").await).await;
-    assert_eq!(
-        (status, body),
-        (502, json!({ "error": "A service behind this one failed" }))
-    );
+    assert_eq!((status, body), (502, json!({ "error": "A service behind this one failed" })));
 
     let tree = system.stop().await.only_tree();
     assert_eq!(
@@ -205,10 +149,7 @@ async fn a_slow_model_is_a_504_and_every_span_above_is_an_error() {
     let (status, body) = json_of(system.ask("user_1").await).await;
     assert_eq!(
         (status, body),
-        (
-            504,
-            json!({ "error": "A service behind this one did not answer in time" })
-        )
+        (504, json!({ "error": "A service behind this one did not answer in time" }))
     );
 
     let tree = system.stop().await.only_tree();
@@ -230,11 +171,7 @@ POST /api/query SERVER api-gateway http 504 error 504
 async fn a_slow_llm_service_is_a_504_at_the_deadline_of_its_caller() {
     let (llm_service, _) = hung().await;
     let setup = Setup::default()
-        .with(
-            "user-service",
-            "LLM_SERVICE_URL",
-            format!("http://{llm_service}"),
-        )
+        .with("user-service", "LLM_SERVICE_URL", format!("http://{llm_service}"))
         .with("user-service", "LLM_SERVICE_TIMEOUT_MS", 100);
     let system = setup.start().await;
     let (status, _) = json_of(system.ask("user_1").await).await;
@@ -259,30 +196,17 @@ async fn a_bad_request_is_answered_in_json_and_has_a_server_span() {
     let large = json!({ "user_id": "user_1", "query": "x".repeat(65 * 1024) }).to_string();
     let cases = [
         ("malformed JSON", "application/json", "{".to_owned(), 400),
-        (
-            "a field is missing",
-            "application/json",
-            "{}".to_owned(),
-            422,
-        ),
+        ("a field is missing", "application/json", "{}".to_owned(), 422),
         ("not JSON", "text/plain", valid, 415),
         ("too large", "application/json", large, 413),
     ];
     let system = System::start().await;
     for (what, content_type, body, expected) in cases {
         let url = format!("http://{}/api/query", system.gateway.address);
-        let request = client()
-            .post(url)
-            .header("content-type", content_type)
-            .body(body);
+        let request = client().post(url).header("content-type", content_type).body(body);
         let (status, body) = json_of(request.send().await.expect("an answer")).await;
         assert_eq!(status, expected, "{what}");
-        assert!(
-            body["error"]
-                .as_str()
-                .is_some_and(|error| !error.is_empty()),
-            "{what}: {body}"
-        );
+        assert!(body["error"].as_str().is_some_and(|error| !error.is_empty()), "{what}: {body}");
     }
     let mut shapes: Vec<String> = system.stop().await.trees().iter().map(shape).collect();
     shapes.sort();
@@ -295,25 +219,14 @@ async fn a_bad_request_is_answered_in_json_and_has_a_server_span() {
 async fn an_unknown_path_or_method_does_not_become_a_span_name() {
     let system = System::start().await;
     let base = format!("http://{}", system.gateway.address);
-    client()
-        .get(format!("{base}/users/8f3b"))
-        .send()
-        .await
-        .expect("an answer");
+    client().get(format!("{base}/users/8f3b")).send().await.expect("an answer");
     let odd = reqwest::Method::from_bytes(b"BREW").expect("a method");
-    client()
-        .request(odd, format!("{base}/api/query"))
-        .send()
-        .await
-        .expect("an answer");
+    client().request(odd, format!("{base}/api/query")).send().await.expect("an answer");
     let mut shapes: Vec<String> = system.stop().await.trees().iter().map(shape).collect();
     shapes.sort();
     assert_eq!(
         shapes,
-        [
-            "GET SERVER api-gateway http 404\n",
-            "HTTP /api/query SERVER api-gateway http 405\n"
-        ]
+        ["GET SERVER api-gateway http 404\n", "HTTP /api/query SERVER api-gateway http 405\n"]
     );
 }
 
@@ -326,10 +239,7 @@ async fn a_bad_backend_changes_nothing(backend: SocketAddr, met: impl AsyncFn(&S
         .with("all", "OTEL_EXPORTER_OTLP_TIMEOUT", 200);
     let system = setup.start().await;
     let answer = json!({ "response": "This is the offline model. You asked: What is a trace?" });
-    assert_eq!(
-        json_of(system.ask("user_1").await).await,
-        (200, answer.clone())
-    );
+    assert_eq!(json_of(system.ask("user_1").await).await, (200, answer.clone()));
     met(&system).await;
     assert_eq!(json_of(system.ask("user_1").await).await, (200, answer));
 
@@ -352,10 +262,7 @@ async fn a_bad_backend_changes_nothing(backend: SocketAddr, met: impl AsyncFn(&S
 async fn a_backend_that_refuses_connections_costs_spans_and_nothing_else() {
     let (address, _kept) = refused();
     let met = async |system: &System| {
-        system
-            .log
-            .wait_for("api-gateway", "the export of a batch failed")
-            .await
+        system.log.wait_for("api-gateway", "the export of a batch failed").await
     };
     a_bad_backend_changes_nothing(address, met).await;
 }
@@ -385,12 +292,8 @@ async fn a_healthy_backend_loses_nothing() {
     system.ask("user_1").await;
     let stopped = system.stop().await;
     assert_eq!(stopped.store.usage().spans, 7);
-    let lost: Vec<String> = stopped
-        .log
-        .lines()
-        .into_iter()
-        .filter(|line| line.contains("lost"))
-        .collect();
+    let lost: Vec<String> =
+        stopped.log.lines().into_iter().filter(|line| line.contains("lost")).collect();
     assert_eq!(lost, Vec::<String>::new());
 }
 
@@ -408,12 +311,8 @@ impl HeldModel {
             model.answer.notified().await;
             Json(json!({ "model": "held", "choices": [{ "message": { "content": "at last" } }] }))
         };
-        serve(
-            Router::new()
-                .route("/v1/chat/completions", post(complete))
-                .with_state(self.clone()),
-        )
-        .await
+        serve(Router::new().route("/v1/chat/completions", post(complete)).with_state(self.clone()))
+            .await
     }
 }
 
@@ -446,12 +345,10 @@ async fn sigterm_lets_requests_in_flight_finish_and_flushes_every_span() {
         service.terminate();
     }
     // The gateway has taken the signal once it refuses new connections; the request is still in flight then.
-    until(
-        async || match TcpStream::connect(system.gateway.address).await {
-            Ok(_) => Err("it still accepts connections"),
-            Err(_) => Ok(()),
-        },
-    )
+    until(async || match TcpStream::connect(system.gateway.address).await {
+        Ok(_) => Err("it still accepts connections"),
+        Err(_) => Ok(()),
+    })
     .await;
     assert_eq!(system.store.usage().spans, 0);
     model.answer.notify_one();
@@ -459,21 +356,14 @@ async fn sigterm_lets_requests_in_flight_finish_and_flushes_every_span() {
     let (status, body) = json_of(request.await.expect("no panic").expect("an answer")).await;
     assert_eq!((status, body), (200, json!({ "response": "at last" })));
     let tree = system.stop().await.only_tree();
-    assert_eq!(
-        shape(&tree),
-        WHOLE.replace("chat offline INTERNAL", "chat held CLIENT")
-    );
+    assert_eq!(shape(&tree), WHOLE.replace("chat offline INTERNAL", "chat held CLIENT"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_never_ends_does_not_hold_up_the_stop() {
     let model = HeldModel::default();
     let setup = Setup::default()
-        .with(
-            "llm-service",
-            "LLM_BASE_URL",
-            format!("http://{}/v1", model.serve().await),
-        )
+        .with("llm-service", "LLM_BASE_URL", format!("http://{}/v1", model.serve().await))
         .with("llm-service", "LLM_MODEL", "held")
         .with("all", "SHUTDOWN_TIMEOUT_MS", 100);
     let system = setup.start().await;
@@ -483,27 +373,14 @@ async fn a_request_that_never_ends_does_not_hold_up_the_stop() {
     within_reason(model.asked.notified()).await;
     let log = system.stop().await.log;
     let gave_up = "api-gateway stopped with requests unanswered after 100ms";
-    assert_eq!(
-        log.find("api-gateway", gave_up).len(),
-        1,
-        "{}",
-        log.lines().join("\n")
-    );
-    assert!(
-        request.await.expect("no panic").is_err(),
-        "nobody was left to answer"
-    );
+    assert_eq!(log.find("api-gateway", gave_up).len(), 1, "{}", log.lines().join("\n"));
+    assert!(request.await.expect("no panic").is_err(), "nobody was left to answer");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_stops_coming_is_answered_at_the_deadline() {
-    let system = Setup::default()
-        .with("api-gateway", "BODY_TIMEOUT_MS", 100)
-        .start()
-        .await;
-    let mut stream = TcpStream::connect(system.gateway.address)
-        .await
-        .expect("the gateway listens");
+    let system = Setup::default().with("api-gateway", "BODY_TIMEOUT_MS", 100).start().await;
+    let mut stream = TcpStream::connect(system.gateway.address).await.expect("the gateway listens");
     let request = "POST /api/query HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\
                    Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
     stream.write_all(request.as_bytes()).await.expect("sent");
@@ -511,10 +388,7 @@ async fn a_body_that_stops_coming_is_answered_at_the_deadline() {
     stream.read_to_string(&mut answer).await.expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     let tree = system.stop().await.only_tree();
-    assert_eq!(
-        shape(&tree),
-        "POST /api/query SERVER api-gateway http 400\n"
-    );
+    assert_eq!(shape(&tree), "POST /api/query SERVER api-gateway http 400\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -545,20 +419,12 @@ impl Capture {
             capture.0.lock().expect("not poisoned").push(headers);
             Json(json!({ "response": "captured" }))
         };
-        serve(
-            Router::new()
-                .route("/generate", post(generate))
-                .with_state(self.clone()),
-        )
-        .await
+        serve(Router::new().route("/generate", post(generate)).with_state(self.clone())).await
     }
 
     fn header(&self, name: &str) -> String {
         let captured = self.0.lock().expect("not poisoned");
-        let value = captured
-            .first()
-            .and_then(|headers| headers.get(name))
-            .expect(name);
+        let value = captured.first().and_then(|headers| headers.get(name)).expect(name);
         value.to_str().expect("text").to_owned()
     }
 }
@@ -574,9 +440,7 @@ async fn raw_request(gateway: SocketAddr, headers: &str) -> String {
         "POST /api/query HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {length}\r\n{headers}\r\n\r\n{body}"
     );
-    let mut stream = TcpStream::connect(gateway)
-        .await
-        .expect("the gateway listens");
+    let mut stream = TcpStream::connect(gateway).await.expect("the gateway listens");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("an answer");
@@ -602,29 +466,15 @@ async fn the_trace_and_baggage_of_a_foreign_caller_are_continued() {
     let tree = system.stop().await.only_tree();
     assert_eq!(tree.trace_id.to_string(), TRACE_ID);
     let server = span(&tree, "POST /api/query", SpanKind::Server);
-    assert_eq!(
-        server.parent.map(|id| id.to_string()).as_deref(),
-        Some(PARENT_ID)
-    );
+    assert_eq!(server.parent.map(|id| id.to_string()).as_deref(), Some(PARENT_ID));
     let call = span(&tree, "POST /generate", SpanKind::Client);
-    assert_eq!(
-        capture.header("traceparent"),
-        format!("00-{TRACE_ID}-{}-01", call.id)
-    );
-    let mut baggage: Vec<String> = capture
-        .header("baggage")
-        .split(',')
-        .map(str::to_owned)
-        .collect();
+    assert_eq!(capture.header("traceparent"), format!("00-{TRACE_ID}-{}-01", call.id));
+    let mut baggage: Vec<String> =
+        capture.header("baggage").split(',').map(str::to_owned).collect();
     baggage.sort();
     assert_eq!(
         baggage,
-        [
-            "honeyhive_tracer_id=t%201",
-            "project=demo",
-            "session_id=5a1f",
-            "source=python"
-        ]
+        ["honeyhive_tracer_id=t%201", "project=demo", "session_id=5a1f", "source=python"]
     );
 }
 
@@ -636,27 +486,17 @@ async fn an_unsampled_caller_is_followed_and_nothing_is_recorded() {
         .with("user-service", "LLM_SERVICE_URL", format!("http://{end}"))
         .start()
         .await;
-    raw_request(
-        system.gateway.address,
-        &format!("traceparent: 00-{TRACE_ID}-{PARENT_ID}-00"),
-    )
-    .await;
+    raw_request(system.gateway.address, &format!("traceparent: 00-{TRACE_ID}-{PARENT_ID}-00"))
+        .await;
     let sent = capture.header("traceparent");
-    assert!(
-        sent.starts_with(&format!("00-{TRACE_ID}-")) && sent.ends_with("-00"),
-        "{sent}"
-    );
+    assert!(sent.starts_with(&format!("00-{TRACE_ID}-")) && sent.ends_with("-00"), "{sent}");
     assert_eq!(system.stop().await.trees().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_malformed_traceparent_starts_a_new_trace() {
     let system = System::start().await;
-    raw_request(
-        system.gateway.address,
-        &format!("traceparent: 00-{TRACE_ID}-xyz-01"),
-    )
-    .await;
+    raw_request(system.gateway.address, &format!("traceparent: 00-{TRACE_ID}-xyz-01")).await;
     let tree = system.stop().await.only_tree();
     assert_ne!(tree.trace_id.to_string(), TRACE_ID);
     assert_eq!(shape(&tree), WHOLE);
@@ -672,11 +512,7 @@ async fn a_disabled_sdk_records_nothing_and_still_passes_the_context_on() {
         .start()
         .await;
     let traceparent = format!("00-{TRACE_ID}-{PARENT_ID}-01");
-    raw_request(
-        system.gateway.address,
-        &format!("traceparent: {traceparent}"),
-    )
-    .await;
+    raw_request(system.gateway.address, &format!("traceparent: {traceparent}")).await;
     assert_eq!(capture.header("traceparent"), traceparent);
     assert_eq!(system.stop().await.trees().len(), 0);
 }
@@ -689,12 +525,7 @@ async fn log_lines_carry_the_trace_id() {
     let trace_id = stopped.only_tree().trace_id;
     for service in ["api-gateway", "user-service", "llm-service"] {
         let lines = stopped.log.find(service, &format!(" trace_id={trace_id} "));
-        assert_eq!(
-            lines.len(),
-            1,
-            "{service}:\n{}",
-            stopped.log.lines().join("\n")
-        );
+        assert_eq!(lines.len(), 1, "{service}:\n{}", stopped.log.lines().join("\n"));
     }
 }
 
@@ -733,26 +564,11 @@ async fn an_openai_compatible_server_answers_and_nothing_secret_is_recorded() {
     let (recorded, stopped) = with_openai(Setup::default()).await;
     let tree = stopped.only_tree();
     let chat = span(&tree, "chat gpt-test", SpanKind::Client);
-    assert_eq!(
-        chat.attribute("gen_ai.provider.name").as_deref(),
-        Some("openai")
-    );
-    assert_eq!(
-        chat.attribute("gen_ai.response.model").as_deref(),
-        Some("gpt-test-0125")
-    );
-    assert_eq!(
-        chat.attribute("gen_ai.usage.input_tokens").as_deref(),
-        Some("9")
-    );
-    assert_eq!(
-        chat.attribute("gen_ai.usage.output_tokens").as_deref(),
-        Some("3")
-    );
-    assert_eq!(
-        chat.attribute("server.address").as_deref(),
-        Some("127.0.0.1")
-    );
+    assert_eq!(chat.attribute("gen_ai.provider.name").as_deref(), Some("openai"));
+    assert_eq!(chat.attribute("gen_ai.response.model").as_deref(), Some("gpt-test-0125"));
+    assert_eq!(chat.attribute("gen_ai.usage.input_tokens").as_deref(), Some("9"));
+    assert_eq!(chat.attribute("gen_ai.usage.output_tokens").as_deref(), Some("3"));
+    assert_eq!(chat.attribute("server.address").as_deref(), Some("127.0.0.1"));
     let logged = stopped.log.lines().join("\n");
     for secret in [KEY, "What is a trace?", "A path."] {
         assert!(!recorded.contains(secret), "{secret} is on a span");
@@ -764,18 +580,11 @@ async fn an_openai_compatible_server_answers_and_nothing_secret_is_recorded() {
 async fn a_refusal_of_the_model_is_a_502_and_says_nothing_about_the_user() {
     let forbidden = serve(Router::new().fallback(async || StatusCode::FORBIDDEN)).await;
     let setup = Setup::default()
-        .with(
-            "llm-service",
-            "LLM_BASE_URL",
-            format!("http://{forbidden}/v1"),
-        )
+        .with("llm-service", "LLM_BASE_URL", format!("http://{forbidden}/v1"))
         .with("llm-service", "LLM_MODEL", "closed");
     let system = setup.start().await;
     let (status, body) = json_of(system.ask("user_1").await).await;
-    assert_eq!(
-        (status, body),
-        (502, json!({ "error": "A service behind this one failed" }))
-    );
+    assert_eq!((status, body), (502, json!({ "error": "A service behind this one failed" })));
     let tree = system.stop().await.only_tree();
     assert!(
         shape(&tree).ends_with("chat closed CLIENT llm-service error 403\n"),
@@ -820,14 +629,8 @@ async fn prompts_and_answers_are_recorded_where_that_was_asked_for() {
     let message = |role: &str, text: &str| {
         json!([{ "role": role, "parts": [{ "type": "text", "content": text }] }]).to_string()
     };
-    assert_eq!(
-        chat.attribute("gen_ai.input.messages"),
-        Some(message("user", "What is a trace?"))
-    );
-    assert_eq!(
-        chat.attribute("gen_ai.output.messages"),
-        Some(message("assistant", "A path."))
-    );
+    assert_eq!(chat.attribute("gen_ai.input.messages"), Some(message("user", "What is a trace?")));
+    assert_eq!(chat.attribute("gen_ai.output.messages"), Some(message("assistant", "A path.")));
 }
 
 /// Other SDKs take words such as `span_only` here.
@@ -843,17 +646,10 @@ async fn a_telemetry_setting_that_is_not_known_records_nothing_and_stops_nothing
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_setting_that_cannot_be_used_is_one_line_that_names_it() {
-    let holder = tokio::net::TcpListener::bind(support::FREE)
-        .await
-        .expect("a free port");
+    let holder = tokio::net::TcpListener::bind(support::FREE).await.expect("a free port");
     let taken = holder.local_addr().expect("an address").to_string();
     let cases = [
-        (
-            "user_service",
-            "LLM_SERVICE_URL",
-            "not a url",
-            "LLM_SERVICE_URL cannot be used: ",
-        ),
+        ("user_service", "LLM_SERVICE_URL", "not a url", "LLM_SERVICE_URL cannot be used: "),
         (
             "user_service",
             "LLM_SERVICE_URL",
@@ -872,45 +668,21 @@ async fn a_setting_that_cannot_be_used_is_one_line_that_names_it() {
             "soon",
             "LLM_SERVICE_TIMEOUT_MS cannot be used: ",
         ),
-        (
-            "user_service",
-            "LLM_SERVICE_TIMEOUT_MS",
-            "0",
-            "LLM_SERVICE_TIMEOUT_MS=0 leaves no time",
-        ),
+        ("user_service", "LLM_SERVICE_TIMEOUT_MS", "0", "LLM_SERVICE_TIMEOUT_MS=0 leaves no time"),
         (
             "llm_service",
             "LLM_BASE_URL",
             "localhost:8000/v1",
             "LLM_BASE_URL must start with http:// or https://",
         ),
-        (
-            "llm_service",
-            "LLM_BASE_URL",
-            "http://localhost",
-            "LLM_BASE_URL needs LLM_MODEL too",
-        ),
-        (
-            "api_gateway",
-            "API_GATEWAY_ADDR",
-            "nowhere",
-            "API_GATEWAY_ADDR cannot be used: ",
-        ),
-        (
-            "api_gateway",
-            "API_GATEWAY_ADDR",
-            &taken,
-            "api-gateway cannot listen on",
-        ),
+        ("llm_service", "LLM_BASE_URL", "http://localhost", "LLM_BASE_URL needs LLM_MODEL too"),
+        ("api_gateway", "API_GATEWAY_ADDR", "nowhere", "API_GATEWAY_ADDR cannot be used: "),
+        ("api_gateway", "API_GATEWAY_ADDR", &taken, "api-gateway cannot listen on"),
     ];
     for (program, key, value, expected) in cases {
         let mut command = tokio::process::Command::new(support::binaries().await.join(program));
         // Nothing but the wrong setting: what is set where the test runs must not mend it.
-        let output = command
-            .env_clear()
-            .env(key, value)
-            .kill_on_drop(true)
-            .output();
+        let output = command.env_clear().env(key, value).kill_on_drop(true).output();
         let output = within_reason(output).await.expect("the service runs");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{key}={value}: {stderr}");

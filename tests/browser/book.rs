@@ -65,19 +65,11 @@ async fn a_pasted_trace_is_told_what_the_lab_tells() {
         .map(|name| fs::read_to_string(recording::folder().join(name)).expect("a recording"))
         .collect();
     texts.extend(
-        [
-            "hello",
-            "traceparent: 00-1-2-3",
-            "{\"resourceSpans\": [",
-            "\u{fffd}\u{202e}<b>",
-        ]
-        .map(str::to_owned),
+        ["hello", "traceparent: 00-1-2-3", "{\"resourceSpans\": [", "\u{fffd}\u{202e}<b>"]
+            .map(str::to_owned),
     );
     for text in texts {
-        let links = Links {
-            book: "../",
-            span: &|_| None,
-        };
+        let links = Links { book: "../", span: &|_| None };
         let expected = match Case::read(text.as_bytes()) {
             Ok(case) => report::case(&case, &links),
             Err(problem) => report::problem(&problem),
@@ -106,18 +98,9 @@ async fn a_pasted_trace_is_told_what_the_lab_tells() {
 fn the_program_of_the_page_is_not_stale() {
     let program = fs::read(support::root().join("src/how-to/diagnose.wasm")).expect("the program");
     let sources = sources::state_of_sources(&support::root().join("crates")).expect("the sources");
-    let found = program
-        .windows(sources.len())
-        .any(|it| it == sources.as_bytes());
-    assert!(
-        found,
-        "src/how-to/diagnose.wasm is stale: run crates/browser_diagnosis/build.sh"
-    );
-    assert!(
-        program.len() < 1_000_000,
-        "{} bytes are too many for a page",
-        program.len()
-    );
+    let found = program.windows(sources.len()).any(|it| it == sources.as_bytes());
+    assert!(found, "src/how-to/diagnose.wasm is stale: run crates/browser_diagnosis/build.sh");
+    assert!(program.len() < 1_000_000, "{} bytes are too many for a page", program.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,26 +114,17 @@ async fn a_trace_is_pasted_with_keys_alone() {
         .run("[...document.querySelectorAll('main a')].filter(it => it.compareDocumentPosition(document.getElementById('pasted')) & 4).at(-1).focus();")
         .await;
     browser.strike(key::TAB).await;
-    browser
-        .press("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7")
-        .await;
+    browser.press("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7").await;
     // A file, an example, and the button.
     for _ in 0..3 {
         browser.strike(key::TAB).await;
     }
     browser.strike(key::ENTER).await;
     browser.wait_for(STATUS, json!("1 finding.")).await;
-    let text = browser
-        .run("return document.querySelector('.try div.outcome').textContent;")
-        .await;
-    assert!(
-        text.as_str().is_some_and(|it| it.contains("byte 52")),
-        "{text}"
-    );
+    let text = browser.run("return document.querySelector('.try div.outcome').textContent;").await;
+    assert!(text.as_str().is_some_and(|it| it.contains("byte 52")), "{text}");
     // An example, by its first letters.
-    browser
-        .run("document.querySelector('.try [name=example]').focus();")
-        .await;
+    browser.run("document.querySelector('.try [name=example]').focus();").await;
     browser.press("Clocks").await;
     browser.press(key::TAB).await;
     browser.wait_for("return document.querySelector('.try div.outcome').textContent.includes('Clocks differ');", json!(true)).await;
@@ -163,15 +137,8 @@ async fn the_fault_lab_is_used_with_keys_alone_and_shows_what_was_recorded() {
         return;
     };
     // This lab runs no services.
-    assert_eq!(
-        browser
-            .run("return document.querySelector('.own').hidden;")
-            .await,
-        true
-    );
-    browser
-        .run("document.querySelector('.try select').focus();")
-        .await;
+    assert_eq!(browser.run("return document.querySelector('.own').hidden;").await, true);
+    browser.run("document.querySelector('.try select').focus();").await;
     browser.press("user-llm").await;
     browser.press(key::TAB).await;
     browser.press("drop-traceparent").await;
@@ -186,9 +153,7 @@ async fn the_fault_lab_is_used_with_keys_alone_and_shows_what_was_recorded() {
     // The rest is there when it is asked for, and in print.
     let open = "return document.getElementById('fault-cases').closest('details').open;";
     assert_eq!(browser.run(open).await, false);
-    browser
-        .run("dispatchEvent(new Event('beforeprint'));")
-        .await;
+    browser.run("dispatchEvent(new Event('beforeprint'));").await;
     assert_eq!(browser.run(open).await, true);
     browser.run("dispatchEvent(new Event('afterprint'));").await;
     assert_eq!(browser.run(open).await, false);
@@ -204,29 +169,16 @@ async fn the_fault_lab_sends_a_request_through_the_readers_own_services() {
     let Some(browser) = open(address, FAULT_LAB, WIDE).await else {
         return;
     };
-    browser
-        .wait_for(
-            "return document.querySelector('.own').hidden;",
-            json!(false),
-        )
-        .await;
+    browser.wait_for("return document.querySelector('.own').hidden;", json!(false)).await;
     let seen = system.wire.exchanges().len();
     let ask = "const form = document.querySelector('.try form');
         form.hop.value = 'gateway-user'; form.fault.value = 'clear-sampled'; form.guess.value = '3'; form.requestSubmit();";
     browser.run(ask).await;
-    browser
-        .wait_for(STATUS, json!("You said 3 traces; there is 1 trace."))
-        .await;
+    browser.wait_for(STATUS, json!("You said 3 traces; there is 1 trace.")).await;
     let heading = "return document.querySelector('.try div.outcome h3').textContent;";
-    assert_eq!(
-        browser.run(heading).await,
-        "clear-sampled on gateway-user, just now"
-    );
+    assert_eq!(browser.run(heading).await, "clear-sampled on gateway-user, just now");
     assert_eq!(system.wire.exchanges().len(), seen + 3);
-    let faults: Vec<_> = HOPS
-        .iter()
-        .filter_map(|hop| system.wire.fault(*hop))
-        .collect();
+    let faults: Vec<_> = HOPS.iter().filter_map(|hop| system.wire.fault(*hop)).collect();
     assert_eq!(faults, [], "it restores what it has set");
     assert_eq!(browser.errors().await, Vec::<String>::new());
     system.stop().await;
@@ -294,9 +246,7 @@ async fn is_watched_with_keys_alone(browser: &Browser) {
     let first = watched("[watched.scene, watched.button, watched.lines]");
     assert_eq!(browser.run(&first).await, json!([1, "Play", 6]));
     // From scene to scene, and the book does not turn its page.
-    browser
-        .run("document.querySelector('.try [name=play]').focus();")
-        .await;
+    browser.run("document.querySelector('.try [name=play]').focus();").await;
     for _ in 0..6 {
         browser.strike(key::RIGHT).await;
     }
@@ -307,13 +257,9 @@ async fn is_watched_with_keys_alone(browser: &Browser) {
     // A scene begins with nothing; its command is typed letter by letter, and stays where it is when it is paused.
     browser.strike(key::ENTER).await;
     let state = "[watched.scene, watched.button, watched.spans, watched.typed > 0]";
-    browser
-        .wait_for(&watched(state), json!([6, "Pause", 0, true]))
-        .await;
+    browser.wait_for(&watched(state), json!([6, "Pause", 0, true])).await;
     browser.strike(" ").await;
-    browser
-        .wait_for(&watched("watched.button"), json!("Play"))
-        .await;
+    browser.wait_for(&watched("watched.button"), json!("Play")).await;
     let stands = "const before = document.querySelector('.try input').value;
         for (let frame = 0; frame < 10; frame++) await new Promise(requestAnimationFrame);
         return before === document.querySelector('.try input').value;";
@@ -328,24 +274,18 @@ async fn is_watched_with_keys_alone(browser: &Browser) {
     );
     assert_eq!(browser.run(&half).await, true);
     // To the end: by the bar, and then by itself.
-    browser
-        .run("document.querySelector('.try input').focus();")
-        .await;
+    browser.run("document.querySelector('.try input').focus();").await;
     browser.strike(key::END).await;
     for _ in 0..5 {
         browser.strike(key::LEFT).await;
     }
-    browser
-        .run("document.querySelector('.try [name=play]').focus();")
-        .await;
+    browser.run("document.querySelector('.try [name=play]').focus();").await;
     browser.strike(key::ENTER).await;
     let over = "const seek = document.querySelector('.try input'); return [seek.value === seek.max, document.querySelector('.try [name=play]').textContent];";
     browser.wait_for(over, json!([true, "Play"])).await;
     assert_eq!(
         browser.run(&watched("watched.scene")).await,
-        browser
-            .run("return document.querySelectorAll('#walkthrough h2').length;")
-            .await
+        browser.run("return document.querySelectorAll('#walkthrough h2').length;").await
     );
 }
 
@@ -359,9 +299,7 @@ async fn stands_still_without_motion_and_on_paper(browser: &Browser) {
     assert_eq!(browser.run(&whole).await, json!([1, 6]));
 
     browser.look_as("print", false).await;
-    browser
-        .run("dispatchEvent(new Event('beforeprint'));")
-        .await;
+    browser.run("dispatchEvent(new Event('beforeprint'));").await;
     let paper = "const seen = css => [...document.querySelectorAll(css)].filter(it => it.checkVisibility({ visibilityProperty: true })).length;
         return [seen('.try'), seen('.scene'), seen('.still tbody tr'), seen('#walkthrough h2') - document.querySelectorAll('#walkthrough h2').length];";
     assert_eq!(browser.run(paper).await, json!([0, 1, 7, 0]));

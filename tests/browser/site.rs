@@ -70,10 +70,7 @@ fn read(name: &str) -> String {
 /// The parts of `text` that stand between two others.
 fn between<'a>(text: &'a str, start: &str, end: &str) -> Vec<&'a str> {
     let parts = text.split(start).skip(1);
-    parts
-        .filter_map(|part| part.split_once(end))
-        .map(|(it, _)| it)
-        .collect()
+    parts.filter_map(|part| part.split_once(end)).map(|(it, _)| it).collect()
 }
 
 /// The one part.
@@ -100,20 +97,14 @@ fn the_foot_of_a_page_has_the_versions_of_the_lock_file() {
         let header = header.replace(&format!("{start}{shown}<"), &format!("{start}{expected}<"));
         fs::write(&path, header).expect("written");
     } else {
-        assert_eq!(
-            shown, expected,
-            "SNAPSHOTS=overwrite writes theme/header.hbs anew"
-        );
+        assert_eq!(shown, expected, "SNAPSHOTS=overwrite writes theme/header.hbs anew");
     }
 }
 
 #[test]
 fn the_foot_of_a_published_page_has_its_commit() {
     let git = |arguments: &[&str]| {
-        let output = Command::new("git")
-            .current_dir(support::root())
-            .args(arguments)
-            .output();
+        let output = Command::new("git").current_dir(support::root()).args(arguments).output();
         String::from_utf8(output.expect("git runs").stdout).expect("text")
     };
     let hash = git(&["rev-parse", "HEAD"]);
@@ -140,18 +131,9 @@ fn each_published_page_has_an_address_a_description_and_a_link_to_edit_it() {
         let title = only(&page, "<title>", "</title>");
         assert_eq!(only(&page, "property=\"og:title\" content=\"", "\""), title);
         let description = only(&page, "name=\"description\" content=\"", "\"");
-        assert_eq!(
-            only(&page, "property=\"og:description\" content=\"", "\""),
-            description
-        );
-        assert!(
-            (40..=210).contains(&description.len()),
-            "{name}: {description}"
-        );
-        assert!(
-            descriptions.insert(description.to_owned()),
-            "{name} is described as another is"
-        );
+        assert_eq!(only(&page, "property=\"og:description\" content=\"", "\""), description);
+        assert!((40..=210).contains(&description.len()), "{name}: {description}");
+        assert!(descriptions.insert(description.to_owned()), "{name} is described as another is");
         let source = Path::new(&name).with_extension("md");
         let edit = format!("{REPOSITORY}/edit/main/src/{}", source.display());
         assert!(page.contains(&edit), "{name} has no link to {edit}");
@@ -175,10 +157,7 @@ fn the_page_that_is_not_found_knows_where_the_book_is() {
 
 #[test]
 fn a_page_waits_for_one_stylesheet_and_for_no_script() {
-    for name in pages()
-        .into_iter()
-        .chain(["404.html".into(), "print.html".into()])
-    {
+    for name in pages().into_iter().chain(["404.html".into(), "print.html".into()]) {
         let page = read(&name);
         let style = only(&page, "<link rel=\"stylesheet\" href=\"", "\"");
         let style = published().join(style.trim_start_matches("../"));
@@ -212,14 +191,10 @@ async fn a_first_visit_is_light_and_nothing_moves() {
     };
     // A phone that has never been here.
     let phone = json!({ "width": 412, "height": 823, "deviceScaleFactor": 1.75, "mobile": true });
-    browser
-        .devtools("Emulation.setDeviceMetricsOverride", phone)
-        .await;
+    browser.devtools("Emulation.setDeviceMetricsOverride", phone).await;
     browser.errors().await;
     for name in [FIRST, STEP, FAULT_LAB, DIAGNOSE] {
-        browser
-            .devtools("Network.clearBrowserCache", json!({}))
-            .await;
+        browser.devtools("Network.clearBrowserCache", json!({})).await;
         browser.go(&at(name)).await;
         let seen = browser
             .run(
@@ -242,10 +217,7 @@ async fn a_first_visit_is_light_and_nothing_moves() {
             .await;
         println!("{name}: {seen}");
         let bytes = seen["bytes"].as_u64().expect("a number");
-        assert!(
-            (20_000..200 * 1024).contains(&bytes),
-            "{name}: {bytes} bytes"
-        );
+        assert!((20_000..200 * 1024).contains(&bytes), "{name}: {bytes} bytes");
         assert_eq!(seen["blocking"], json!(["style"]), "{name}");
         assert_eq!(seen["elsewhere"], json!([]), "{name}");
         assert_ne!(seen["unload"], "function", "{name}");
@@ -265,11 +237,7 @@ async fn a_page_is_for_everybody_in_light_and_in_dark() {
     };
     browser.bring(&axe).await;
     let mut names = pages();
-    assert!(
-        OF_EACH_KIND
-            .iter()
-            .all(|one| names.iter().any(|name| name == one))
-    );
+    assert!(OF_EACH_KIND.iter().all(|one| names.iter().any(|name| name == one)));
     names.retain(|name| in_ci() || OF_EACH_KIND.contains(&name.as_str()));
     let mut bad = Vec::new();
     for name in names {
@@ -308,9 +276,7 @@ async fn the_text_is_one_key_away() {
     let focused = "return document.activeElement.textContent;";
     browser.wait_for(focused, json!("Skip to the text")).await;
     browser.strike(key::ENTER).await;
-    browser
-        .wait_for("return document.activeElement.tagName;", json!("MAIN"))
-        .await;
+    browser.wait_for("return document.activeElement.tagName;", json!("MAIN")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -319,9 +285,7 @@ async fn an_unknown_address_of_any_depth_leads_back_to_the_book() {
         return;
     };
     let title = "return document.querySelector('main h1').textContent;";
-    browser
-        .wait_for(title, json!("This page does not exist"))
-        .await;
+    browser.wait_for(title, json!("This page does not exist")).await;
     let style = "return [...document.styleSheets].filter(it => it.href).map(it => it.cssRules.length > 100);";
     browser.wait_for(style, json!([true])).await;
     browser.click("main a[href*='set-up']").await;
@@ -335,17 +299,11 @@ async fn print_has_the_text_and_its_figures_whole_and_nothing_to_click() {
     };
     // A sheet of A4 between its margins.
     let sheet = json!({ "width": 718, "height": 1047, "deviceScaleFactor": 1, "mobile": false });
-    browser
-        .devtools("Emulation.setDeviceMetricsOverride", sheet)
-        .await;
-    browser
-        .devtools("Emulation.setEmulatedMedia", json!({ "media": "print" }))
-        .await;
+    browser.devtools("Emulation.setDeviceMetricsOverride", sheet).await;
+    browser.devtools("Emulation.setEmulatedMedia", json!({ "media": "print" })).await;
     for name in [DIAGNOSE, STEP, FAULT_LAB] {
         browser.go(&at(name)).await;
-        browser
-            .run("dispatchEvent(new Event('beforeprint'));")
-            .await;
+        browser.run("dispatchEvent(new Event('beforeprint'));").await;
         let seen = browser
             .run(
                 "const shown = css => document.querySelector(css).checkVisibility();
@@ -357,11 +315,7 @@ async fn print_has_the_text_and_its_figures_whole_and_nothing_to_click() {
                  };",
             )
             .await;
-        assert_eq!(
-            seen,
-            json!({ "text": true, "tools": [], "cut": [] }),
-            "{name}"
-        );
+        assert_eq!(seen, json!({ "text": true, "tools": [], "cut": [] }), "{name}");
     }
 }
 
@@ -371,23 +325,14 @@ async fn a_copy_in_a_folder_can_be_read_and_searched_without_a_server() {
         return;
     };
     browser.errors().await;
-    browser
-        .visit(&format!("file://{}", published().join(STEP).display()))
-        .await;
+    browser.visit(&format!("file://{}", published().join(STEP).display())).await;
     browser.click("#mdbook-search-toggle").await;
     browser.press("baggage").await;
     let found = "return document.querySelectorAll('#mdbook-searchresults li').length > 3;";
     browser.wait_for(found, json!(true)).await;
     assert_eq!(browser.errors().await, Vec::<String>::new());
-    browser
-        .visit(&format!("file://{}", published().join(FAULT_LAB).display()))
-        .await;
-    browser
-        .wait_for(
-            "return document.querySelector('.try select').length;",
-            json!(3),
-        )
-        .await;
+    browser.visit(&format!("file://{}", published().join(FAULT_LAB).display())).await;
+    browser.wait_for("return document.querySelector('.try select').length;", json!(3)).await;
     // Nor does it ask for what only a lab can do.
     let own = "return document.querySelector('.try .own').checkVisibility();";
     assert_eq!(browser.run(own).await, false);
@@ -403,32 +348,17 @@ async fn lab_book_prints_the_book_and_draws_the_picture_of_its_links() {
     }
     let (root, folder) = (support::root(), tempfile::tempdir().expect("a folder"));
     let small = folder.path().join("small");
-    let taken = [
-        "book.toml",
-        "theme",
-        "crates/traces/src",
-        "src/recordings/whole.svg",
-    ];
+    let taken = ["book.toml", "theme", "crates/traces/src", "src/recordings/whole.svg"];
     for name in taken {
         copy(&root.join(name), &small.join(name));
     }
     fs::create_dir_all(small.join("src/pictures")).expect("a folder");
     fs::write(small.join("src/SUMMARY.md"), "[One](introduction.md)\n").expect("written");
-    fs::write(
-        small.join("src/introduction.md"),
-        "# One\n\nA page.\n\n## Part of it\n",
-    )
-    .expect("written");
+    fs::write(small.join("src/introduction.md"), "# One\n\nA page.\n\n## Part of it\n")
+        .expect("written");
     let course = support::binaries().await.join("course");
     let output = Command::new(course)
-        .args([
-            "book",
-            "--url",
-            URL.trim_end_matches('/'),
-            "--browser",
-            browser,
-            "--book",
-        ])
+        .args(["book", "--url", URL.trim_end_matches('/'), "--browser", browser, "--book"])
         .args([&small, &folder.path().join("out")])
         .output()
         .expect("it runs");
@@ -443,11 +373,7 @@ async fn lab_book_prints_the_book_and_draws_the_picture_of_its_links() {
     assert!(has(b"%PDF") && has(b"/Outlines"));
     let card = fs::read(pages.join(publish::CARD)).expect("the picture");
     // The header of a PNG: 8 bytes of signature, 8 of the first chunk's name and length, width, height.
-    assert_eq!(
-        card[16..24],
-        [0, 0, 4, 176, 0, 0, 2, 118],
-        "not 1200 by 630"
-    );
+    assert_eq!(card[16..24], [0, 0, 4, 176, 0, 0, 2, 118], "not 1200 by 630");
     let page = fs::read_to_string(pages.join("index.html")).expect("a page");
     let picture = only(&page, "property=\"og:image\" content=\"", "\"");
     assert_eq!(picture, format!("{URL}{}", publish::CARD));

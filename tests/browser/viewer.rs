@@ -35,83 +35,48 @@ async fn the_list_and_the_trace_are_live() {
     let Some(browser) = open(&lab, "/traces", WIDE).await else {
         return;
     };
-    let text = browser
-        .run("return document.getElementById('results').textContent;")
-        .await;
-    assert!(
-        text.as_str()
-            .is_some_and(|it| it.starts_with("No trace yet")),
-        "{text}"
-    );
+    let text = browser.run("return document.getElementById('results').textContent;").await;
+    assert!(text.as_str().is_some_and(|it| it.starts_with("No trace yet")), "{text}");
     browser.run("window.same = true;").await;
     lab.export_spans(family()).await;
     browser.click("table.traces th a").await;
     browser.arrives_at(&trace_path(1)).await;
     browser
-        .wait_for(
-            "return document.querySelector('[role=treegrid]') !== null;",
-            json!(true),
-        )
+        .wait_for("return document.querySelector('[role=treegrid]') !== null;", json!(true))
         .await;
-    assert_eq!(
-        browser.run("return window.same ?? null;").await,
-        Value::Null,
-        "another page"
-    );
+    assert_eq!(browser.run("return window.same ?? null;").await, Value::Null, "another page");
 
     // A late span; what was collapsed stays so, and the focus where it was.
     browser.run("window.same = true;").await;
-    browser
-        .run("document.querySelector('[role=treegrid] tbody tr').focus();")
-        .await;
+    browser.run("document.querySelector('[role=treegrid] tbody tr').focus();").await;
     browser.press(key::DOWN).await;
     browser.press(key::LEFT).await;
     assert_eq!(browser.rows().await, ["root", "left", "right"]);
     lab.export_spans(vec![span(1, 5, 1, "late")]).await;
     browser
-        .wait_for(
-            "return document.querySelectorAll('[role=treegrid] tbody tr').length;",
-            json!(5),
-        )
+        .wait_for("return document.querySelectorAll('[role=treegrid] tbody tr').length;", json!(5))
         .await;
     assert_eq!(browser.rows().await, ["root", "left", "right", "late"]);
     assert_eq!(
-        browser
-            .run("return [document.activeElement.id, window.same];")
-            .await,
+        browser.run("return [document.activeElement.id, window.same];").await,
         json!(["s0000000000000002", true])
     );
     // A trace of somebody else is none of its business.
-    let before = browser
-        .run("return document.getElementById('results').innerHTML;")
-        .await;
+    let before = browser.run("return document.getElementById('results').innerHTML;").await;
     lab.export_spans(vec![span(2, 1, 0, "other")]).await;
     lab.export_spans(vec![span(1, 6, 1, "later")]).await;
     browser
-        .wait_for(
-            "return document.querySelectorAll('[role=treegrid] tbody tr').length;",
-            json!(6),
-        )
+        .wait_for("return document.querySelectorAll('[role=treegrid] tbody tr').length;", json!(6))
         .await;
-    assert_ne!(
-        browser
-            .run("return document.getElementById('results').innerHTML;")
-            .await,
-        before
-    );
+    assert_ne!(browser.run("return document.getElementById('results').innerHTML;").await, before);
     assert_eq!(browser.errors().await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_list_is_filtered_with_keys_alone_and_the_address_can_be_shared() {
     let lab = Lab::start().await;
-    lab.export_of("shop", vec![span(1, 1, 0, "GET /cart")])
-        .await;
-    lab.export_of(
-        "mail",
-        vec![span(2, 1, 0, "send"), span(3, 1, 0, "receive")],
-    )
-    .await;
+    lab.export_of("shop", vec![span(1, 1, 0, "GET /cart")]).await;
+    lab.export_of("mail", vec![span(2, 1, 0, "send"), span(3, 1, 0, "receive")]).await;
     let Some(browser) = open(&lab, "/traces", WIDE).await else {
         return;
     };
@@ -127,11 +92,7 @@ async fn the_list_is_filtered_with_keys_alone_and_the_address_can_be_shared() {
     // Shared, it shows the same; and what comes later is held against it too.
     browser.go("/traces").await;
     browser.go(&format!("/traces{query}")).await;
-    lab.export_of(
-        "mail",
-        vec![span(4, 1, 0, "send again"), span(5, 1, 0, "receive")],
-    )
-    .await;
+    lab.export_of("mail", vec![span(4, 1, 0, "send again"), span(5, 1, 0, "receive")]).await;
     browser.wait_for(names, json!(["send again", "send"])).await;
 
     // From trace to trace, and into one; by letters, until they are switched off.
@@ -161,10 +122,7 @@ async fn a_live_page_waits_for_its_reader() {
     lab.export_spans(vec![span(2, 1, 0, "second")]).await;
     // Another page is told of the same event.
     browser
-        .wait_for(
-            "return (await (await fetch('/traces')).text()).includes('second');",
-            json!(true),
-        )
+        .wait_for("return (await (await fetch('/traces')).text()).includes('second');", json!(true))
         .await;
     assert_eq!(
         (browser.run(rows).await, browser.run(label).await),
@@ -174,17 +132,10 @@ async fn a_live_page_waits_for_its_reader() {
     browser.wait_for(rows, json!(2)).await;
 
     // A text that is marked stays so.
-    browser
-        .run("getSelection().selectAllChildren(document.querySelector('code.id'));")
-        .await;
+    browser.run("getSelection().selectAllChildren(document.querySelector('code.id'));").await;
     lab.export_spans(vec![span(3, 1, 0, "third")]).await;
     browser.wait_for(label, json!("Something new: show")).await;
-    assert_eq!(
-        browser
-            .run("return getSelection().toString().length;")
-            .await,
-        32
-    );
+    assert_eq!(browser.run("return getSelection().toString().length;").await, 32);
     browser.click("button.live").await;
     browser.wait_for(rows, json!(3)).await;
 }
@@ -230,55 +181,27 @@ async fn the_grid_is_walked_with_keys_alone() {
     browser.press(key::DOWN).await;
     browser.press(key::ENTER).await;
     browser
-        .wait_for(
-            "return document.querySelector('#span h2')?.textContent ?? '';",
-            json!("left"),
-        )
+        .wait_for("return document.querySelector('#span h2')?.textContent ?? '';", json!("left"))
         .await;
-    assert_eq!(
-        browser.run("return document.activeElement.id;").await,
-        "span"
-    );
-    assert_eq!(
-        browser.run("return location.search;").await,
-        "?span=0000000000000002"
-    );
+    assert_eq!(browser.run("return document.activeElement.id;").await, "span");
+    assert_eq!(browser.run("return location.search;").await, "?span=0000000000000002");
     browser.press(key::ESCAPE).await;
     assert_eq!(browser.run(focused).await, "left");
     assert_eq!(
-        browser
-            .run("return [location.search, document.getElementById('span').hidden];")
-            .await,
+        browser.run("return [location.search, document.getElementById('span').hidden];").await,
         json!(["", true])
     );
     // From span to span with the detail open.
     browser.press(key::ENTER).await;
-    browser
-        .wait_for("return document.activeElement.id;", json!("span"))
-        .await;
+    browser.wait_for("return document.activeElement.id;", json!("span")).await;
     browser.press("j").await;
-    browser
-        .wait_for(
-            "return document.querySelector('#span h2').textContent;",
-            json!("leaf"),
-        )
-        .await;
+    browser.wait_for("return document.querySelector('#span h2').textContent;", json!("leaf")).await;
     browser.press("k").await;
-    browser
-        .wait_for(
-            "return document.querySelector('#span h2').textContent;",
-            json!("left"),
-        )
-        .await;
+    browser.wait_for("return document.querySelector('#span h2').textContent;", json!("left")).await;
     browser.press(key::ESCAPE).await;
     // The browser's own way back leads to the span again.
     browser.back().await;
-    browser
-        .wait_for(
-            "return document.getElementById('span').hidden;",
-            json!(false),
-        )
-        .await;
+    browser.wait_for("return document.getElementById('span').hidden;", json!(false)).await;
     assert_eq!(browser.errors().await, Vec::<String>::new());
 }
 
@@ -298,17 +221,9 @@ async fn whatever_a_span_says_is_text() {
         attribute("\"><b>key", "x"),
         attribute("template", "{{7*7}} ${7*7} javascript:alert(3)"),
     ];
-    root.status = Some(Status {
-        code: 2,
-        message: evil.to_owned(),
-    });
+    root.status = Some(Status { code: 2, message: evil.to_owned() });
     lab.export_of(evil, vec![root]).await;
-    let Some(browser) = open(
-        &lab,
-        &format!("{}?span=0000000000000001", trace_path(1)),
-        WIDE,
-    )
-    .await
+    let Some(browser) = open(&lab, &format!("{}?span=0000000000000001", trace_path(1)), WIDE).await
     else {
         return;
     };
@@ -323,10 +238,7 @@ async fn whatever_a_span_says_is_text() {
     assert_eq!(browser.run(&value("control")).await, "a\\u{0}b\\u{1b}[31mc");
     assert_eq!(browser.run(&value("turned")).await, "\u{202e}gpj.exe");
     assert_eq!(browser.run(&value("\"><b>key")).await, "x");
-    assert_eq!(
-        browser.run(&value("template")).await,
-        "{{7*7}} ${7*7} javascript:alert(3)"
-    );
+    assert_eq!(browser.run(&value("template")).await, "{{7*7}} ${7*7} javascript:alert(3)");
     for path in [
         "/traces",
         "/traces/map",
@@ -370,10 +282,7 @@ async fn a_file_that_is_dropped_is_shown() {
     browser.run(&drop(&json_body().to_string())).await;
     browser.arrives_at(&trace_path(0x0a)).await;
     browser
-        .wait_for(
-            "return document.querySelector('[role=treegrid]') !== null;",
-            json!(true),
-        )
+        .wait_for("return document.querySelector('[role=treegrid]') !== null;", json!(true))
         .await;
     // And copied, it is what the download is.
     let download = lab.get_json(&format!("{}.json", trace_path(0x0a))).await;
@@ -390,19 +299,12 @@ async fn a_file_that_is_dropped_is_shown() {
 async fn a_hop_is_broken_on_the_page_with_keys_alone() {
     let lab = Lab::start().await;
     let listener = tokio::net::TcpListener::bind(support::FREE).await;
-    lab.wire
-        .serve(HOPS[1], listener.expect("a free port"), lab.address)
-        .expect("an address");
+    lab.wire.serve(HOPS[1], listener.expect("a free port"), lab.address).expect("an address");
     let Some(browser) = open(&lab, "/wire", WIDE).await else {
         return;
     };
-    for (option, fault) in [
-        ("clear-sampled", Some(Fault::ClearSampled)),
-        ("no fault", None),
-    ] {
-        browser
-            .run("document.querySelector('.hop select').focus();")
-            .await;
+    for (option, fault) in [("clear-sampled", Some(Fault::ClearSampled)), ("no fault", None)] {
+        browser.run("document.querySelector('.hop select').focus();").await;
         browser.press(option).await;
         browser.strike(key::TAB).await;
         browser.strike(key::ENTER).await;
@@ -414,10 +316,7 @@ async fn a_hop_is_broken_on_the_page_with_keys_alone() {
         .await;
         browser.go("/wire").await;
         let shown = "return document.querySelector('.hop select').value;";
-        assert_eq!(
-            browser.run(shown).await,
-            fault.map_or(String::new(), Fault::name)
-        );
+        assert_eq!(browser.run(shown).await, fault.map_or(String::new(), Fault::name));
     }
 }
 
@@ -429,21 +328,12 @@ async fn everybody_can_use_it() {
     let lab = Lab::start().await;
     lab.export_of("shop", family()).await;
     let mut failed = span(2, 2, 99, "SELECT");
-    failed.status = Some(Status {
-        code: 2,
-        message: "gone".to_owned(),
-    });
-    failed.attributes = vec![
-        attribute("long", &"line\n".repeat(100)),
-        attribute("short", "x"),
-    ];
-    lab.export_of("database", vec![failed, span(1, 9, 3, "INSERT")])
-        .await;
+    failed.status = Some(Status { code: 2, message: "gone".to_owned() });
+    failed.attributes = vec![attribute("long", &"line\n".repeat(100)), attribute("short", "x")];
+    lab.export_of("database", vec![failed, span(1, 9, 3, "INSERT")]).await;
     // With a hop, and a request on it.
     let listener = tokio::net::TcpListener::bind(support::FREE).await;
-    let hop = lab
-        .wire
-        .serve(HOPS[1], listener.expect("a free port"), lab.address);
+    let hop = lab.wire.serve(HOPS[1], listener.expect("a free port"), lab.address);
     lab.wire.set(HOPS[1], Some(Fault::DropTraceparent));
     let url = format!("http://{}/traces", hop.expect("an address"));
     let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -467,9 +357,8 @@ async fn everybody_can_use_it() {
             &trace_path(7),
         ] {
             browser.go(path).await;
-            let dark = browser
-                .run("return matchMedia('(prefers-color-scheme: dark)').matches;")
-                .await;
+            let dark =
+                browser.run("return matchMedia('(prefers-color-scheme: dark)').matches;").await;
             assert_eq!(dark, look.1);
             let what = format!("{path} {look:?}");
             browser.is_for_everybody(&what).await;

@@ -111,10 +111,8 @@ fn anchored(name: &str, text: &str) -> String {
 
 /// A table of Markdown, of which the first line is the head.
 fn table<const N: usize>(rows: impl IntoIterator<Item = [String; N]>) -> String {
-    let mut lines: Vec<String> = rows
-        .into_iter()
-        .map(|cells| format!("| {} |\n", cells.join(" | ")))
-        .collect();
+    let mut lines: Vec<String> =
+        rows.into_iter().map(|cells| format!("| {} |\n", cells.join(" | "))).collect();
     lines.insert(1, "|---".repeat(N) + "|\n");
     lines.concat()
 }
@@ -199,9 +197,8 @@ async fn a_service_joins_the_trace_of_these_headers_and_not_of_those() {
     for (values, ..) in HEADERS {
         let url = format!("http://{}/generate", system.llm.address);
         let request = client().post(url).json(&json!({ "prompt": "?" }));
-        let request = values.iter().fold(request, |request, value| {
-            request.header("traceparent", *value)
-        });
+        let request =
+            values.iter().fold(request, |request, value| request.header("traceparent", *value));
         assert_eq!(status(request).await, 200, "{values:?}");
     }
     let traces = trees(&system.stop().await);
@@ -217,11 +214,7 @@ async fn a_service_joins_the_trace_of_these_headers_and_not_of_those() {
         assert!(seen == joins && strict(values) == standard, "{values:?}");
         let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
         let [joins, standard] = [joins, standard].map(|it| it.words().to_owned());
-        let standard = if standard == joins {
-            "the same"
-        } else {
-            &standard
-        };
+        let standard = if standard == joins { "the same" } else { &standard };
         rows.push([
             number.to_string(),
             values.join("<br>"),
@@ -231,9 +224,7 @@ async fn a_service_joins_the_trace_of_these_headers_and_not_of_those() {
         ]);
     }
     assert_eq!(traces.next(), None);
-    let question = rows
-        .iter()
-        .map(|[number, values, ..]| [number.clone(), values.clone()]);
+    let question = rows.iter().map(|[number, values, ..]| [number.clone(), values.clone()]);
     let answer = rows.iter().map(|[number, _, rest @ ..]| {
         let [joins, standard, why] = rest;
         [number, joins, standard, why].map(String::clone)
@@ -270,10 +261,7 @@ async fn a_prompt_that_is_too_long_is_refused_and_is_no_error_of_the_service() {
         assert_eq!(status, expected);
         if status == 422 {
             let reason = body["error"].as_str().expect("a reason");
-            assert!(
-                reason.contains("2001 characters are more than 2000"),
-                "{reason}"
-            );
+            assert!(reason.contains("2001 characters are more than 2000"), "{reason}");
         }
     }
     let request = question(&system, "user_1", &"x".repeat(2_001));
@@ -372,9 +360,7 @@ async fn a_cached_answer_calls_nobody_and_links_to_the_trace_that_asked() {
     // Who may ask is never looked up.
     assert_eq!(hit(refused), None);
     let asker = span(asked, "POST /process", SpanKind::Server);
-    let links = span(cached, "POST /process", SpanKind::Server)
-        .proto()
-        .links;
+    let links = span(cached, "POST /process", SpanKind::Server).proto().links;
     let targets: Vec<_> = links.iter().map(target).collect();
     assert_eq!(targets, [Some((asked.trace_id, asker.id))]);
     check!("exercises/cache.html", &figures(&trees[..2]));
@@ -435,15 +421,8 @@ async fn the_plan_gets_to_the_last_service_and_a_client_cannot_forge_it() {
 /// The trace of a request whose client hung up before there was an answer.
 async fn hung_up(setup: Setup) -> Stopped {
     let (silent, called) = hung().await;
-    let setup = setup.with(
-        "user-service",
-        "LLM_SERVICE_URL",
-        format!("http://{silent}"),
-    );
-    let system = setup
-        .with("all", "OTEL_BSP_SCHEDULE_DELAY", 20)
-        .start()
-        .await;
+    let setup = setup.with("user-service", "LLM_SERVICE_URL", format!("http://{silent}"));
+    let system = setup.with("all", "OTEL_BSP_SCHEDULE_DELAY", 20).start().await;
     tokio::select! {
         answer = system.ask("user_1") => panic!("{answer:?}"),
         () = called.notified() => {}
@@ -465,9 +444,7 @@ POST /api/query SERVER api-gateway
     let abandoned = |tree: &Tree| -> Vec<String> {
         let spans = tree.rows.iter().map(|row| &row.span);
         let marked = spans.filter(|span| span.attribute("request.abandoned").is_some());
-        marked
-            .map(|span| format!("{} {}", span.name(), span.kind()))
-            .collect()
+        marked.map(|span| format!("{} {}", span.name(), span.kind())).collect()
     };
     let before = hung_up(setup()).await;
     let tree = before.only_tree();
@@ -481,10 +458,7 @@ POST /api/query SERVER api-gateway
     let noticing = noticing.run_by("user-service", "watching_services user-service");
     let tree = hung_up(noticing).await.only_tree();
     assert_eq!(shape(&tree), nobody_answered);
-    assert_eq!(
-        abandoned(&tree),
-        ["POST /api/query SERVER", "POST /process SERVER"]
-    );
+    assert_eq!(abandoned(&tree), ["POST /api/query SERVER", "POST /process SERVER"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -495,10 +469,7 @@ async fn who_is_answered_has_not_hung_up() {
     assert_eq!(status(question(&system, "user_1", "?")).await, 200);
     let tree = system.stop().await.only_tree();
     assert_eq!(shape(&tree), WHOLE);
-    let marked = tree
-        .rows
-        .iter()
-        .find(|row| row.span.attribute("request.abandoned").is_some());
+    let marked = tree.rows.iter().find(|row| row.span.attribute("request.abandoned").is_some());
     assert!(marked.is_none());
 }
 
@@ -506,10 +477,7 @@ async fn who_is_answered_has_not_hung_up() {
 async fn two_faults_leave_two_traces_that_are_in_order_and_the_wire_knows_both() {
     let system = setup().wired().start().await;
     let page = page();
-    for (hop, fault) in [
-        (HOPS[1], Fault::ClearSampled),
-        (HOPS[2], Fault::DropTraceparent),
-    ] {
+    for (hop, fault) in [(HOPS[1], Fault::ClearSampled), (HOPS[2], Fault::DropTraceparent)] {
         let command = format!("cargo run -- break {} {}\n", hop.name, fault.name());
         assert!(page.contains(&command), "the page does not say: {command}");
         system.wire.set(hop, Some(fault));
@@ -546,10 +514,7 @@ fn rules(case: &Case) -> Vec<Rule> {
 
 /// The findings of a case and its waterfalls.
 fn told(case: &Case) -> String {
-    let links = Links {
-        book: "../",
-        span: &|_| None,
-    };
+    let links = Links { book: "../", span: &|_| None };
     report::case(case, &links).into_string() + "\n"
 }
 
@@ -558,30 +523,10 @@ fn told(case: &Case) -> String {
 fn of_the_four_traces_one_is_in_order() {
     let mut answers = String::new();
     for (riddle, case, expected, figure) in [
-        (
-            "a",
-            "wrong-parent-near",
-            &[][..],
-            recorded!("exercises/riddle-a.html"),
-        ),
-        (
-            "b",
-            "missing-spans",
-            &[Rule::MissingSpans],
-            recorded!("exercises/riddle-b.html"),
-        ),
-        (
-            "c",
-            "wrong-parent",
-            &[Rule::WrongParent],
-            recorded!("exercises/riddle-c.html"),
-        ),
-        (
-            "d",
-            "several-roots",
-            &[Rule::SeveralRoots],
-            recorded!("exercises/riddle-d.html"),
-        ),
+        ("a", "wrong-parent-near", &[][..], recorded!("exercises/riddle-a.html")),
+        ("b", "missing-spans", &[Rule::MissingSpans], recorded!("exercises/riddle-b.html")),
+        ("c", "wrong-parent", &[Rule::WrongParent], recorded!("exercises/riddle-c.html")),
+        ("d", "several-roots", &[Rule::SeveralRoots], recorded!("exercises/riddle-d.html")),
     ] {
         let file = folder().join(format!("diagnose/{case}.json"));
         let case = Case::read(&fs::read(file).expect("a recording")).expect("a case");

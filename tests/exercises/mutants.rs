@@ -63,11 +63,7 @@ const MUTANTS: [Mutant; 6] = [
 /// All mutants in one copy of the project, so that it is compiled once: `MUTANT` chooses which one it is.
 #[test]
 fn the_extended_test_catches_every_mutant_and_the_tutorials_test_one() {
-    changes(
-        "tests/one_trace.rs",
-        "tests/one_trace.rs",
-        recorded!("exercises/mutants.diff"),
-    );
+    changes("tests/one_trace.rs", "tests/one_trace.rs", recorded!("exercises/mutants.diff"));
     let project = crate::support::temporary().join("mutants");
     write_mutants(&project);
     let tests = compile_tests(&project);
@@ -81,23 +77,12 @@ fn the_extended_test_catches_every_mutant_and_the_tutorials_test_one() {
         vec![["No.", "File", "The line", "Becomes", "Step 5", "Solution"].map(str::to_owned)];
     for (number, mutant) in (1..).zip(MUTANTS) {
         let [tutorial, solution] = ["tutorial", "solution"].map(|test| !passes(test, number));
-        assert_eq!(
-            (tutorial, solution),
-            (mutant.caught, true),
-            "mutant {number}"
-        );
+        assert_eq!((tutorial, solution), (mutant.caught, true), "mutant {number}");
         let words = |caught| if caught { "red" } else { "green" }.to_owned();
         let [file, line, becomes] =
             [mutant.file, mutant.line, mutant.becomes].map(|text| format!("`{text}`"));
         let number = number.to_string();
-        rows.push([
-            number,
-            file,
-            line,
-            becomes,
-            words(tutorial),
-            words(solution),
-        ]);
+        rows.push([number, file, line, becomes, words(tutorial), words(solution)]);
     }
     let question = rows
         .iter()
@@ -151,10 +136,7 @@ fn write_mutants(project: &Path) {
     let solution = solution.replace("\"../../distributed_tracing/", "\"../");
     let solution = solution.replace("one_trace::user_service", "solution::user_service");
     write("tests/solution.rs", &solution);
-    write(
-        "tests/tutorial.rs",
-        &read(&example.join("tests/one_trace.rs")),
-    );
+    write("tests/tutorial.rs", &read(&example.join("tests/one_trace.rs")));
 
     // A workspace of its own, with the crates of our lock file and our profiles. The tests include the services.
     let manifest = read(&root().join("Cargo.toml"));
@@ -176,13 +158,7 @@ fn write_mutants(project: &Path) {
 fn compile_tests(project: &Path) -> BTreeMap<String, PathBuf> {
     let target = crate::support::target();
     let output = crate::support::cargo()
-        .args([
-            "test",
-            "--offline",
-            "--no-run",
-            "--tests",
-            "--message-format=json",
-        ])
+        .args(["test", "--offline", "--no-run", "--tests", "--message-format=json"])
         .current_dir(project)
         // Next to ours: what is the same is shared.
         .env("CARGO_BUILD_BUILD_DIR", target)
@@ -192,9 +168,7 @@ fn compile_tests(project: &Path) -> BTreeMap<String, PathBuf> {
     let problem = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{problem}");
     let printed = String::from_utf8(output.stdout).expect("text");
-    let messages = printed
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let messages = printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let programs = messages.filter_map(|message| {
         let name = message["target"]["name"].as_str()?.to_owned();
         Some((name, message["executable"].as_str()?.into()))

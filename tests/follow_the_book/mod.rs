@@ -49,25 +49,14 @@ async fn the_tutorial_works_as_it_is_printed() {
     reader.nothing_runs();
     let scenes = reader.last_scene().await;
     is_shown(&scenes);
-    let theirs = files(
-        &reader.project(),
-        &["Cargo.lock", ".git", ".gitignore", "target"],
-    );
+    let theirs = files(&reader.project(), &["Cargo.lock", ".git", ".gitignore", "target"]);
     // What a reader does not need, and the tutorial does not write.
     let except = ["README.md", "test_distributed_trace.sh", "target"];
-    let ours = files(
-        &support::root().join("examples/distributed_tracing"),
-        &except,
-    );
+    let ours = files(&support::root().join("examples/distributed_tracing"), &except);
     let names: BTreeSet<_> = theirs.keys().chain(ours.keys()).collect();
-    let different: Vec<_> = names
-        .into_iter()
-        .filter(|name| theirs.get(*name) != ours.get(*name))
-        .collect();
-    assert!(
-        different.is_empty(),
-        "the reader's project is not the example: {different:?} differ"
-    );
+    let different: Vec<_> =
+        names.into_iter().filter(|name| theirs.get(*name) != ours.get(*name)).collect();
+    assert!(different.is_empty(), "the reader's project is not the example: {different:?} differ");
 }
 
 /// The walkthrough shows all scenes in their order.
@@ -80,9 +69,7 @@ fn is_shown(scenes: &[String]) {
 fn walkthrough() -> Vec<String> {
     let page = "src/walkthrough.md";
     let text = fs::read_to_string(support::root().join(page)).expect("the page");
-    let included = includes(page, &text)
-        .into_iter()
-        .map(|include| include.file);
+    let included = includes(page, &text).into_iter().map(|include| include.file);
     included.collect()
 }
 
@@ -104,10 +91,7 @@ fn files(folder: &Path, except: &[&str]) -> BTreeMap<PathBuf, String> {
         for entry in fs::read_dir(next).expect("a folder") {
             let path = entry.expect("an entry").path();
             let name = path.strip_prefix(folder).expect("below it").to_owned();
-            if except
-                .iter()
-                .any(|except| name.as_path() == Path::new(except))
-            {
+            if except.iter().any(|except| name.as_path() == Path::new(except)) {
                 continue;
             }
             if path.is_dir() {
@@ -132,16 +116,9 @@ fn reading_and_typing_take_no_longer_than_the_book_says() {
     println!("words  commands  listings  minutes  page");
     for page in pages() {
         let effort = Effort::of(&page.expanded);
-        let Effort {
-            words,
-            commands,
-            listings,
-        } = effort;
+        let Effort { words, commands, listings } = effort;
         let minutes = effort.minutes();
-        println!(
-            "{words:5}  {commands:8}  {listings:8}  {minutes:7.1}  {}",
-            page.path.display()
-        );
+        println!("{words:5}  {commands:8}  {listings:8}  {minutes:7.1}  {}", page.path.display());
         if on_the_way(&page) {
             total += minutes;
         }
@@ -172,22 +149,13 @@ async fn the_defaults_are_what_the_pages_print() {
     }
     let help = |arguments: &'static [&'static str]| async move {
         let course = support::binaries().await.join("course");
-        let output = tokio::process::Command::new(course)
-            .args(arguments)
-            .output()
-            .await;
+        let output = tokio::process::Command::new(course).args(arguments).output().await;
         String::from_utf8(output.expect("the lab runs").stdout).expect("text")
     };
     let lab = help(&["--help"]).await;
     for port in ["3000", "4317", "4318", "5000", "5001", "5002"] {
-        assert!(
-            lab.contains(&format!("[default: 127.0.0.1:{port}]")),
-            "{port}: {lab}"
-        );
+        assert!(lab.contains(&format!("[default: 127.0.0.1:{port}]")), "{port}: {lab}");
     }
     let check = help(&["check", "--help"]).await;
-    assert!(
-        check.contains("[default: ../distributed_tracing]"),
-        "{check}"
-    );
+    assert!(check.contains("[default: ../distributed_tracing]"), "{check}");
 }

@@ -11,25 +11,13 @@ use crate::support::includes::includes;
 #[derive(Debug, PartialEq)]
 pub enum Action {
     /// Put a listing into a file.
-    Write {
-        path: String,
-        how: Writing,
-        content: String,
-    },
+    Write { path: String, how: Writing, content: String },
     /// Change a file as the lines of a diff say.
     Edit { path: String, diff: String },
     /// Type a command.
-    Run {
-        terminal: u8,
-        folder: Folder,
-        command: String,
-    },
+    Run { terminal: u8, folder: Folder, command: String },
     /// See an output: in each of the terminals it names, or in that of the last command.
-    See {
-        terminals: Vec<u8>,
-        part: Part,
-        output: String,
-    },
+    See { terminals: Vec<u8>, part: Part, output: String },
     /// Press Ctrl-C in each of these terminals, in this order.
     Interrupt { terminals: Vec<u8> },
     /// Open an address in a browser.
@@ -103,9 +91,7 @@ fn blocks(markdown: &str) -> Result<Vec<(usize, Block)>, String> {
                 blocks.extend(open.replace((line, Block::Code { language, code })));
             }
             Event::Start(Tag::CodeBlock(CodeBlockKind::Indented)) => {
-                return Err(format!(
-                    "line {line}: a block of code must say its language"
-                ));
+                return Err(format!("line {line}: a block of code must say its language"));
             }
             Event::Start(Tag::HtmlBlock) => {
                 blocks.extend(open.replace((line, Block::Html(String::new()))));
@@ -193,28 +179,16 @@ pub fn steps(markdown: &str) -> Result<Vec<Step>, String> {
 fn spoken(prose: &str) -> Result<Vec<Action>, String> {
     type Meaning = fn(&str) -> Action;
     let sentences: [(&str, &str, Meaning); 4] = [
-        (
-            "Ctrl-C",
-            r"[Ii]n terminals? ([\d, and]+), press Ctrl-C",
-            |list| Action::Interrupt {
-                terminals: numbers(list),
-            },
-        ),
-        (
-            "<http://127.0.0.1",
-            r"(?:Open|open) <(http://127\.0\.0\.1[^>]*)>",
-            |url| Action::Open {
-                url: url.to_owned(),
-            },
-        ),
-        ("page says", "[Tt]he page says \"([^\"]+)\"", |text| {
-            Action::Says {
-                text: text.to_owned(),
-            }
+        ("Ctrl-C", r"[Ii]n terminals? ([\d, and]+), press Ctrl-C", |list| Action::Interrupt {
+            terminals: numbers(list),
         }),
-        ("compiler warns", "[Tt]he (compiler) warns", |_| {
-            Action::Warns
+        ("<http://127.0.0.1", r"(?:Open|open) <(http://127\.0\.0\.1[^>]*)>", |url| Action::Open {
+            url: url.to_owned(),
         }),
+        ("page says", "[Tt]he page says \"([^\"]+)\"", |text| Action::Says {
+            text: text.to_owned(),
+        }),
+        ("compiler warns", "[Tt]he (compiler) warns", |_| Action::Warns),
     ];
     let mut actions = Vec::new();
     for (word, pattern, meaning) in sentences {
@@ -225,9 +199,7 @@ fn spoken(prose: &str) -> Result<Vec<Action>, String> {
             .map(|found| (found.start(), meaning(found.as_str())))
             .collect();
         if found.len() < prose.matches(word).count() {
-            return Err(format!(
-                "{word:?} stands in a sentence that is not understood: {prose:?}"
-            ));
+            return Err(format!("{word:?} stands in a sentence that is not understood: {prose:?}"));
         }
         actions.extend(found);
     }
@@ -252,19 +224,13 @@ fn command(prose: &str, command: String) -> Result<Action, String> {
         _ => Folder::Named(found[2].clone()),
     };
     let terminal = found[0].parse().map_err(|error| format!("{error}"))?;
-    Ok(Action::Run {
-        terminal,
-        folder,
-        command,
-    })
+    Ok(Action::Run { terminal, folder, command })
 }
 
 /// The digits of `5, 4 and 2`.
 fn numbers(list: &str) -> Vec<u8> {
     let digits = list.chars().filter_map(|letter| letter.to_digit(10));
-    digits
-        .filter_map(|digit| u8::try_from(digit).ok())
-        .collect()
+    digits.filter_map(|digit| u8::try_from(digit).ok()).collect()
 }
 
 fn output(prose: &str, output: String) -> Action {
@@ -279,11 +245,7 @@ fn output(prose: &str, output: String) -> Action {
     } else {
         Part::All
     };
-    Action::See {
-        terminals,
-        part,
-        output,
-    }
+    Action::See { terminals, part, output }
 }
 
 fn listing(before: &str, caption: &str, language: &str, content: String) -> Result<Action, String> {
@@ -297,10 +259,7 @@ fn listing(before: &str, caption: &str, language: &str, content: String) -> Resu
         _ => Writing::Append,
     };
     Ok(match language {
-        "diff" => Action::Edit {
-            path,
-            diff: content,
-        },
+        "diff" => Action::Edit { path, diff: content },
         _ => Action::Write { path, how, content },
     })
 }
@@ -321,11 +280,7 @@ pub struct Effort {
 impl Effort {
     /// A page that is not to be followed has words alone.
     pub fn of(markdown: &str) -> Effort {
-        let mut effort = Effort {
-            words: 0,
-            commands: 0,
-            listings: 0,
-        };
+        let mut effort = Effort { words: 0, commands: 0, listings: 0 };
         for step in steps(markdown).unwrap_or_default() {
             match step.action {
                 Action::Run { .. } => effort.commands += 1,
@@ -357,18 +312,9 @@ impl Effort {
 #[test]
 fn what_the_page_does_not_say_is_an_error() {
     for (page, expected) in [
-        (
-            "Run this:\n\n```sh\nls\n```\n",
-            "names no terminal and folder",
-        ),
-        (
-            "In terminal 3:\n\n```sh\nls\n```\n",
-            "names no terminal and folder",
-        ),
-        (
-            "A module:\n\n```rust\nfn a() {}\n```\n",
-            "no path in italics",
-        ),
+        ("Run this:\n\n```sh\nls\n```\n", "names no terminal and folder"),
+        ("In terminal 3:\n\n```sh\nls\n```\n", "names no terminal and folder"),
+        ("A module:\n\n```rust\nfn a() {}\n```\n", "no path in italics"),
     ] {
         let error = steps(page).expect_err("something is missing");
         assert!(error.contains(expected), "{page}: {error}");
@@ -381,34 +327,15 @@ fn a_page_is_read_as_a_person_reads_it() {
                 In terminal 2, press Ctrl-C. Then, in terminal 2, in `x`:\n\n```sh\nls\n```\n\n\
                 The last line is:\n\n```text\nb\n```\n\nOpen <http://127.0.0.1:3000/traces>. \
                 The page says \"No trace yet\".\n";
-    let actions: Vec<Action> = steps(page)
-        .expect("a page")
-        .into_iter()
-        .map(|step| step.action)
-        .collect();
+    let actions: Vec<Action> =
+        steps(page).expect("a page").into_iter().map(|step| step.action).collect();
     let expected = [
-        Action::Write {
-            path: "a.rs".into(),
-            how: Writing::Replace,
-            content: "fn a() {}\n".into(),
-        },
+        Action::Write { path: "a.rs".into(), how: Writing::Replace, content: "fn a() {}\n".into() },
         Action::Interrupt { terminals: vec![2] },
-        Action::Run {
-            terminal: 2,
-            folder: Folder::Named("x".into()),
-            command: "ls\n".into(),
-        },
-        Action::See {
-            terminals: vec![],
-            part: Part::End,
-            output: "b\n".into(),
-        },
-        Action::Open {
-            url: "http://127.0.0.1:3000/traces".into(),
-        },
-        Action::Says {
-            text: "No trace yet".into(),
-        },
+        Action::Run { terminal: 2, folder: Folder::Named("x".into()), command: "ls\n".into() },
+        Action::See { terminals: vec![], part: Part::End, output: "b\n".into() },
+        Action::Open { url: "http://127.0.0.1:3000/traces".into() },
+        Action::Says { text: "No trace yet".into() },
     ];
     assert_eq!(actions, expected);
 }

@@ -89,12 +89,12 @@ impl Reader {
         fs::write(parent.join(".curlrc"), "no-progress-meter\n").expect("written");
 
         let ids = Regex::new(r"\b([0-9a-f]{32}|[0-9a-f]{16})\b").expect("a pattern");
-        let commands = pages
-            .flat_map(|page| steps(page).unwrap_or_default())
-            .filter_map(|step| match step.action {
+        let commands = pages.flat_map(|page| steps(page).unwrap_or_default()).filter_map(|step| {
+            match step.action {
                 Action::Run { command, .. } => Some(command),
                 _ => None,
-            });
+            }
+        });
         let typed = commands
             .flat_map(|command| {
                 let found = ids.find_iter(&command).map(|id| id.as_str().to_owned());
@@ -148,11 +148,7 @@ impl Reader {
                 panic!("{}: {problem}", place(written));
             }
         }
-        println!(
-            "{}: {:.1} s of waiting",
-            page.path.display(),
-            self.waited.as_secs_f64()
-        );
+        println!("{}: {:.1} s of waiting", page.path.display(), self.waited.as_secs_f64());
     }
 
     async fn act(
@@ -165,40 +161,21 @@ impl Reader {
         match (action, written) {
             (Action::Write { path, how, content }, _) => self.write(path, *how, content),
             (Action::Edit { path, diff }, _) => self.edit(path, diff),
-            (
-                Action::Run {
-                    terminal,
-                    folder,
-                    command,
-                },
-                _,
-            ) => self.run(*terminal, folder, command, next).await,
-            (
-                Action::See {
-                    terminals,
-                    part,
-                    output,
-                },
-                Action::See { output: source, .. },
-            ) => {
+            (Action::Run { terminal, folder, command }, _) => {
+                self.run(*terminal, folder, command, next).await
+            }
+            (Action::See { terminals, part, output }, Action::See { output: source, .. }) => {
                 let last = [self.last];
-                let terminals = if terminals.is_empty() {
-                    &last[..]
-                } else {
-                    terminals
-                };
+                let terminals = if terminals.is_empty() { &last[..] } else { terminals };
                 for terminal in terminals {
-                    self.see(*terminal, *part, output, recording(page, source))
-                        .await?;
+                    self.see(*terminal, *part, output, recording(page, source)).await?;
                 }
-                let ids: HashSet<_> = terminals
-                    .iter()
-                    .map(|number| self.last_trace_id(*number))
-                    .collect();
+                let ids: HashSet<_> =
+                    terminals.iter().map(|number| self.last_trace_id(*number)).collect();
                 match terminals.len() > 1 && ids.len() > 1 {
-                    true => Err(format!(
-                        "terminals {terminals:?} show different trace ids: {ids:?}"
-                    )),
+                    true => {
+                        Err(format!("terminals {terminals:?} show different trace ids: {ids:?}"))
+                    }
                     false => Ok(()),
                 }
             }
@@ -208,10 +185,9 @@ impl Reader {
                 self.scene.traces = format!("<p>{text}</p>");
                 Ok(())
             }
-            (Action::Says { text }, _) => Err(format!(
-                "the page does not say {text:?}, but:\n{}",
-                self.shown
-            )),
+            (Action::Says { text }, _) => {
+                Err(format!("the page does not say {text:?}, but:\n{}", self.shown))
+            }
             (Action::Figure { html }, Action::Figure { html: source }) => {
                 self.figure(html, recording(page, source)).await
             }
@@ -219,9 +195,9 @@ impl Reader {
                 (self.warns, self.must_warn) = (true, true);
                 Ok(())
             }
-            (_, written) => Err(format!(
-                "with its include expanded, it is another step: {written:?}"
-            )),
+            (_, written) => {
+                Err(format!("with its include expanded, it is another step: {written:?}"))
+            }
         }
     }
 
@@ -246,11 +222,8 @@ impl Reader {
         put(&self.tape, Place::Editor, What::Typed(path.to_owned()));
         fs::write(&file, before + content).map_err(|error| format!("{path}: {error}"))?;
         if path == "Cargo.toml" {
-            fs::copy(
-                self.clone.join("Cargo.lock"),
-                self.project().join("Cargo.lock"),
-            )
-            .expect("copied");
+            fs::copy(self.clone.join("Cargo.lock"), self.project().join("Cargo.lock"))
+                .expect("copied");
         }
         Ok(())
     }
@@ -269,9 +242,9 @@ impl Reader {
         match text.matches(&before).count() {
             1 => fs::write(file, text.replace(&before, &after))
                 .map_err(|error| format!("{path}: {error}")),
-            count => Err(format!(
-                "{path} has the lines before the change {count} times:\n{before}"
-            )),
+            count => {
+                Err(format!("{path} has the lines before the change {count} times:\n{before}"))
+            }
         }
     }
 
@@ -289,12 +262,9 @@ impl Reader {
         };
         self.known = self.traces().await.into_iter().collect();
         let environment = self.environment();
-        let typed = self
-            .ports
-            .iter()
-            .fold(command.to_owned(), |text, (page, free)| {
-                text.replace(&format!("127.0.0.1:{page}"), &format!("127.0.0.1:{free}"))
-            });
+        let typed = self.ports.iter().fold(command.to_owned(), |text, (page, free)| {
+            text.replace(&format!("127.0.0.1:{page}"), &format!("127.0.0.1:{free}"))
+        });
         // A terminal that has not been used is opened where the page says.
         let terminal = self
             .terminals
@@ -345,9 +315,7 @@ impl Reader {
     fn check_warnings(&mut self, printed: &str) -> Result<(), String> {
         let warned = printed.contains("warning: ") && printed.contains(" --> ");
         if warned && !self.warns {
-            return Err(format!(
-                "the page does not say that the compiler warns:\n{printed}"
-            ));
+            return Err(format!("the page does not say that the compiler warns:\n{printed}"));
         }
         if !warned && self.must_warn && printed.contains("Compiling") {
             return Err(format!("the page says that the compiler warns:\n{printed}"));
@@ -364,10 +332,8 @@ impl Reader {
         file: Option<PathBuf>,
     ) -> Result<(), String> {
         let normal = self.normal();
-        let terminal = self
-            .terminals
-            .get_mut(&number)
-            .ok_or(format!("nothing ran in terminal {number}"))?;
+        let terminal =
+            self.terminals.get_mut(&number).ok_or(format!("nothing ran in terminal {number}"))?;
         let shown: Vec<&str> = shown.trim_end().lines().collect();
         let is = |text: &str| {
             let text = normal(text);
@@ -375,9 +341,9 @@ impl Reader {
             match part {
                 Part::All => lines == shown,
                 Part::End => lines.ends_with(&shown),
-                Part::Among | Part::Ready => lines
-                    .windows(shown.len().max(1))
-                    .any(|lines| lines == shown),
+                Part::Among | Part::Ready => {
+                    lines.windows(shown.len().max(1)).any(|lines| lines == shown)
+                }
             }
         };
         let as_shown = match part {
@@ -421,9 +387,7 @@ impl Reader {
     fn last_trace_id(&self, number: u8) -> Option<String> {
         let ids = Regex::new(r"\b[0-9a-f]{32}\b").expect("a pattern");
         let printed = self.terminals.get(&number)?.printed();
-        ids.find_iter(&printed)
-            .last()
-            .map(|id| id.as_str().to_owned())
+        ids.find_iter(&printed).last().map(|id| id.as_str().to_owned())
     }
 
     /// Replaces everything that differs from run to run, and restores the ports of the pages.
@@ -458,10 +422,7 @@ impl Reader {
 
     async fn interrupt(&mut self, terminals: &[u8]) -> Result<(), String> {
         for number in terminals {
-            let terminal = self
-                .terminals
-                .get_mut(number)
-                .filter(|terminal| terminal.is_busy());
+            let terminal = self.terminals.get_mut(number).filter(|terminal| terminal.is_busy());
             let terminal = terminal.ok_or(format!("nothing runs in terminal {number}"))?;
             let started = Instant::now();
             let status = terminal.interrupt(DEADLINE).await?;
@@ -504,20 +465,11 @@ impl Reader {
     }
 
     async fn get(&self, path: &str) -> Result<(u16, String), String> {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .expect("a client");
-        let answer = client
-            .get(format!("http://127.0.0.1:{}{path}", self.port(3000)))
-            .send()
-            .await;
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let answer = client.get(format!("http://127.0.0.1:{}{path}", self.port(3000))).send().await;
         let answer = answer.map_err(|error| format!("{path}: {error}"))?;
         let status = answer.status().as_u16();
-        Ok((
-            status,
-            answer.text().await.map_err(|error| error.to_string())?,
-        ))
+        Ok((status, answer.text().await.map_err(|error| error.to_string())?))
     }
 
     /// The ids of all traces that the lab has, the earliest first; none where it does not run.
@@ -532,14 +484,8 @@ impl Reader {
             .iter()
             .map(|trace| {
                 let spans = trace["spans"].as_array().expect("a list of spans");
-                let start = spans
-                    .iter()
-                    .filter_map(|span| span["startTime"].as_u64())
-                    .min();
-                (
-                    start.unwrap_or_default(),
-                    trace["traceID"].as_str().expect("an id").to_owned(),
-                )
+                let start = spans.iter().filter_map(|span| span["startTime"].as_u64()).min();
+                (start.unwrap_or_default(), trace["traceID"].as_str().expect("an id").to_owned())
             })
             .collect();
         traces.sort();
@@ -572,10 +518,7 @@ impl Reader {
                 return fs::write(&file, &self.scene.traces)
                     .map_err(|error| format!("{}: {error}", file.display()));
             } else if !self.record && started.elapsed() > DEADLINE {
-                return Err(format!(
-                    "the page shows\n{shown}\nbut the lab shows\n{}",
-                    last.0
-                ));
+                return Err(format!("the page shows\n{shown}\nbut the lab shows\n{}", last.0));
             }
             // A recording must also wait until nothing more arrives.
             let most = if self.record { QUIET } else { DEADLINE };
@@ -618,10 +561,7 @@ impl Reader {
         loop {
             let (now, until) = {
                 let tape = tape.borrow_and_update();
-                (
-                    as_printed(&reel::render(&tape[from..], &traces)),
-                    tape.len(),
-                )
+                (as_printed(&reel::render(&tape[from..], &traces)), tape.len())
             };
             if normal(&now) == normal(&recorded) {
                 self.waited += started.elapsed();
@@ -647,32 +587,25 @@ impl Reader {
         let (ports, project) = (self.ports.clone(), self.project());
         let words = [
             (project.display().to_string(), "distributed_tracing"),
-            (
-                self.parent.display().to_string(),
-                "the folder that holds the clone",
-            ),
+            (self.parent.display().to_string(), "the folder that holds the clone"),
             (self.clone.display().to_string(), "the clone"),
         ];
         move |text| {
             let ports = ports
                 .iter()
                 .map(|(page, free)| (format!("127.0.0.1:{free}"), format!("127.0.0.1:{page}")));
-            let words = words
-                .iter()
-                .map(|(here, page)| (here.clone(), (*page).to_owned()));
+            let words = words.iter().map(|(here, page)| (here.clone(), (*page).to_owned()));
             let all = ports.chain(words);
-            all.fold(text.to_owned(), |text, (here, page)| {
-                text.replace(&here, &page)
-            })
+            all.fold(text.to_owned(), |text, (here, page)| text.replace(&here, &page))
         }
     }
 
     /// A figure without the parts that differ from run to run. The ids that the reader types stay the same.
     fn without_times(&self, figure: &str) -> String {
         let typed = self.typed.iter();
-        redact(&typed.fold(figure.to_owned(), |figure, id| {
-            figure.replace(id, &format!("typed_{id}"))
-        }))
+        redact(
+            &typed.fold(figure.to_owned(), |figure, id| figure.replace(id, &format!("typed_{id}"))),
+        )
     }
 
     /// The addresses to use instead of the ports on the pages, without the settings of this machine.
@@ -704,15 +637,9 @@ impl Reader {
 
     /// The pages end with everything stopped.
     pub fn nothing_runs(&self) {
-        let busy = self
-            .terminals
-            .iter()
-            .filter(|(_, terminal)| terminal.is_busy());
+        let busy = self.terminals.iter().filter(|(_, terminal)| terminal.is_busy());
         let busy: Vec<_> = busy.map(|(number, _)| number).collect();
-        assert!(
-            busy.is_empty(),
-            "the pages leave something running in terminals {busy:?}"
-        );
+        assert!(busy.is_empty(), "the pages leave something running in terminals {busy:?}");
     }
 }
 

@@ -50,9 +50,7 @@ pub fn scene(page: &Page, line: usize) -> String {
 
 /// Whether somebody did something that others see happen: files that are written belong to the scene that follows.
 pub fn is_a_scene(entries: &[Entry]) -> bool {
-    let mut typed = entries
-        .iter()
-        .filter(|it| matches!(it.what, What::Typed(_)));
+    let mut typed = entries.iter().filter(|it| matches!(it.what, What::Typed(_)));
     typed.any(|it| it.place != Place::Editor)
 }
 
@@ -81,12 +79,7 @@ fn lines(entries: &[Entry]) -> Vec<Line<'_>> {
     for Entry { at, place, what } in entries {
         let lines = of_place.entry(place).or_default();
         let mut push = |text: &str, typed| {
-            lines.push(Line {
-                at: *at,
-                place,
-                typed,
-                text: text.to_owned(),
-            });
+            lines.push(Line { at: *at, place, typed, text: text.to_owned() });
         };
         match what {
             What::Typed(text) => push(text.trim_end(), true),
@@ -117,10 +110,7 @@ fn lines(entries: &[Entry]) -> Vec<Line<'_>> {
                 None => says("    Finished ").unwrap_or(1),
             };
             let kept = command[..1].iter().chain(&command[from..]);
-            all.extend(kept.map(|it| Line {
-                text: it.text.clone(),
-                ..*it
-            }));
+            all.extend(kept.map(|it| Line { text: it.text.clone(), ..*it }));
         }
     }
     all.sort_by_key(|it| it.at);
@@ -133,16 +123,8 @@ pub fn render(entries: &[Entry], traces: &str) -> String {
     let (mut asked, mut shown) = (false, None);
     let mut panes: BTreeMap<(bool, &Place), String> = BTreeMap::new();
     let lines = lines(entries);
-    for Line {
-        at,
-        place,
-        typed,
-        text,
-    } in &lines
-    {
-        let pause = before
-            .replace(*at)
-            .map_or(Duration::ZERO, |before| *at - before);
+    for Line { at, place, typed, text } in &lines {
+        let pause = before.replace(*at).map_or(Duration::ZERO, |before| *at - before);
         clock += pause.min(LONGEST_PAUSE);
         if *typed && asked && shown.is_none() && !text.starts_with("curl") {
             shown = Some(clock);
@@ -159,10 +141,7 @@ pub fn render(entries: &[Entry], traces: &str) -> String {
             clock += takes;
             let takes = takes.as_millis();
             let text = escaped(text);
-            let _ = writeln!(
-                pane,
-                "<kbd data-at=\"{at}\" data-for=\"{takes}\">{text}</kbd>"
-            );
+            let _ = writeln!(pane, "<kbd data-at=\"{at}\" data-for=\"{takes}\">{text}</kbd>");
         } else {
             let tag = match (place, text.as_bytes().first()) {
                 (Place::Editor, Some(b'-')) => "del",
@@ -194,7 +173,5 @@ pub fn render(entries: &[Entry], traces: &str) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

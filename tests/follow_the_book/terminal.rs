@@ -134,28 +134,14 @@ impl Terminal {
 
     /// Waits until the command has ended.
     pub async fn finish(&mut self, deadline: Duration) -> Result<ExitStatus, String> {
-        let Running {
-            mut child,
-            input,
-            mut output,
-            folder_after,
-        } = self
-            .running
-            .take()
-            .ok_or("no command runs in the terminal")?;
+        let Running { mut child, input, mut output, folder_after } =
+            self.running.take().ok_or("no command runs in the terminal")?;
         let status = match tokio::time::timeout(deadline, child.wait()).await {
             Ok(status) => status.map_err(|error| error.to_string())?,
             Err(_) => {
                 let printed = output.borrow().clone();
-                self.running = Some(Running {
-                    child,
-                    input,
-                    output,
-                    folder_after,
-                });
-                return Err(format!(
-                    "it did not end within {deadline:?}; it printed:\n{printed}"
-                ));
+                self.running = Some(Running { child, input, output, folder_after });
+                return Err(format!("it did not end within {deadline:?}; it printed:\n{printed}"));
             }
         };
         // Its sender goes when the last line is read.

@@ -5,13 +5,7 @@ use std::process::Command;
 
 use crate::support::{self, is_missing};
 
-const PROGRAMS: [&str; 5] = [
-    "lab",
-    "course",
-    "api_gateway",
-    "user_service",
-    "llm_service",
-];
+const PROGRAMS: [&str; 5] = ["lab", "course", "api_gateway", "user_service", "llm_service"];
 
 #[tokio::test]
 async fn no_binary_has_a_path_of_the_build() {
@@ -27,10 +21,7 @@ async fn no_binary_has_a_path_of_the_build() {
     let root = root.to_str().expect("text");
     for program in programs.iter().chain([&tests]) {
         // Debug information has the folder, and nothing reads it there.
-        let strip = Command::new("strip")
-            .arg("-o")
-            .args([&stripped, program])
-            .status();
+        let strip = Command::new("strip").arg("-o").args([&stripped, program]).status();
         assert!(strip.expect("strip runs").success());
         let bytes = fs::read(&stripped).expect("a program");
         let found = memchr::memmem::find(&bytes, root.as_bytes());

@@ -63,13 +63,7 @@ fn commits(tree: &Tree) -> Option<String> {
     }
     let added = git(&["log", "--diff-filter=A", "--format=%H", "--", SINCE])?;
     let since = format!("{}..HEAD", added.lines().last()?);
-    git(&[
-        "log",
-        "--no-merges",
-        "--ancestry-path",
-        "--format=%h %s",
-        &since,
-    ])
+    git(&["log", "--no-merges", "--ancestry-path", "--format=%h %s", &since])
 }
 
 #[test]

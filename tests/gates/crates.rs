@@ -22,23 +22,14 @@ pub fn locked(tree: &Tree) -> BTreeMap<String, BTreeSet<String>> {
 /// Two versions of one OpenTelemetry crate have two sets of globals, and propagation silently does nothing. The same goes
 /// for the other crates that carry the context.
 pub fn twice(tree: &Tree) -> Vec<String> {
-    let shared = [
-        "axum",
-        "http",
-        "reqwest",
-        "tokio",
-        "tower-http",
-        "tracing-core",
-    ];
+    let shared = ["axum", "http", "reqwest", "tokio", "tower-http", "tracing-core"];
     let mut locked = locked(tree);
     locked.retain(|name, _| name.starts_with("opentelemetry") || shared.contains(&name.as_str()));
     if locked.len() <= 10 {
         return vec!["Cargo.lock: it has too few crates to be true".to_owned()];
     }
     let twice = locked.into_iter().filter(|(_, all)| all.len() > 1);
-    twice
-        .map(|(name, all)| format!("Cargo.lock: {name} is there twice: {all:?}"))
-        .collect()
+    twice.map(|(name, all)| format!("Cargo.lock: {name} is there twice: {all:?}")).collect()
 }
 
 /// A crate that plain `cargo test` leaves out would prove nothing, and nobody would see it.
@@ -49,8 +40,7 @@ pub fn members(tree: &Tree) -> Vec<String> {
     };
     let (all, tested) = (list("workspace_members"), list("workspace_default_members"));
     let left = all.difference(&tested);
-    left.map(|member| format!("Cargo.toml: default-members lacks {member}"))
-        .collect()
+    left.map(|member| format!("Cargo.toml: default-members lacks {member}")).collect()
 }
 
 /// The `rust-version` is the newest that a dependency asks for: not a wish, and not more than needed.
@@ -60,9 +50,8 @@ pub fn rust_version(tree: &Tree) -> Vec<String> {
         parts.take(2).collect()
     };
     let packages = tree.metadata()["packages"].as_array().expect("a list");
-    let (own, others): (Vec<&Value>, Vec<&Value>) = packages
-        .iter()
-        .partition(|package| package["source"].is_null());
+    let (own, others): (Vec<&Value>, Vec<&Value>) =
+        packages.iter().partition(|package| package["source"].is_null());
     let needed = others
         .iter()
         .filter_map(|package| package["rust_version"].as_str())
@@ -86,14 +75,10 @@ pub fn edition(tree: &Tree) -> Vec<String> {
     let arguments = ["new", "--quiet", "--vcs", "none", "reader"];
     cargo(folder.path(), &arguments);
     let manifest = fs::read_to_string(folder.path().join("reader/Cargo.toml")).expect("a manifest");
-    let edition = manifest
-        .lines()
-        .find_map(|line| line.strip_prefix("edition = "))
-        .expect("an edition");
+    let edition =
+        manifest.lines().find_map(|line| line.strip_prefix("edition = ")).expect("an edition");
     let file = "tests/skeptic/rustc.rs";
-    let same = tree
-        .read(file)
-        .contains(&format!("const EDITION: &str = {edition};"));
+    let same = tree.read(file).contains(&format!("const EDITION: &str = {edition};"));
     let problem = format!("{file}: EDITION is not {edition}, which `cargo new` gives");
     Vec::from_iter((!same).then_some(problem))
 }

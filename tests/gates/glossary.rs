@@ -20,11 +20,8 @@ struct Term {
 impl Term {
     /// The word and its plural. Of a name such as OTLP, nothing else is meant.
     fn new(word: &str, anchor: &str) -> Term {
-        let any_case = if word.chars().all(|c| c.is_ascii_uppercase()) {
-            "(?-u)"
-        } else {
-            "(?i-u)"
-        };
+        let any_case =
+            if word.chars().all(|c| c.is_ascii_uppercase()) { "(?-u)" } else { "(?i-u)" };
         Term {
             anchor: anchor.to_owned(),
             word: word.to_lowercase(),
@@ -36,10 +33,8 @@ impl Term {
 fn terms(tree: &Tree) -> Vec<Term> {
     let page = tree.read(GLOSSARY);
     let heading = Regex::new(r"(?m)^## (.+) \{#(.+)\}$").expect("a pattern");
-    let terms: Vec<Term> = heading
-        .captures_iter(&page)
-        .map(|found| Term::new(&found[1], &found[2]))
-        .collect();
+    let terms: Vec<Term> =
+        heading.captures_iter(&page).map(|found| Term::new(&found[1], &found[2])).collect();
     assert!(terms.len() > 10, "the glossary is empty");
     terms
 }
@@ -93,9 +88,7 @@ pub fn words(tree: &Tree) -> Vec<String> {
     let pages = tree.pages().filter(|page| *page != GLOSSARY);
     let words = pages.flat_map(|page| {
         let words = unlinked(&tree.read(page), &terms);
-        words
-            .into_iter()
-            .map(move |word| format!("{page}:{word} is used before it is linked"))
+        words.into_iter().map(move |word| format!("{page}:{word} is used before it is linked"))
     });
     words.collect()
 }

@@ -61,10 +61,7 @@ impl Site {
         let folder = tempfile::tempdir().expect("a folder");
         match course::book::build(root, folder.path()) {
             Ok(pages) => Site::read(&pages),
-            Err(error) => Site {
-                error: Some(format!("{error:#}")),
-                ..Site::default()
-            },
+            Err(error) => Site { error: Some(format!("{error:#}")), ..Site::default() },
         }
     }
 
@@ -103,9 +100,7 @@ impl Site {
             return None;
         }
         let page = if page == "404.html" { "" } else { page };
-        let base = Url::parse("book:///")
-            .and_then(|base| base.join(page))
-            .expect("a URL");
+        let base = Url::parse("book:///").and_then(|base| base.join(page)).expect("a URL");
         let target = match base.join(link) {
             Ok(target) if target.scheme() == "book" => target,
             Ok(target) if ["http", "https", "mailto", "data"].contains(&target.scheme()) => {
@@ -120,9 +115,7 @@ impl Site {
         let Some(tags) = self.files.get(&file) else {
             return Some(format!("there is no {file}"));
         };
-        let mut ids = tags
-            .iter()
-            .filter_map(|(_, attributes)| attributes.get("id"));
+        let mut ids = tags.iter().filter_map(|(_, attributes)| attributes.get("id"));
         match target.fragment() {
             None | Some("") => None,
             Some(fragment) if ids.any(|id| id == fragment) => None,
@@ -167,13 +160,9 @@ impl TokenSink for Collector {
         if let Token::TagToken(tag) = token
             && tag.kind == TagKind::StartTag
         {
-            let attributes = tag
-                .attrs
-                .iter()
-                .map(|it| (it.name.local.to_string(), it.value.to_string()));
-            self.0
-                .borrow_mut()
-                .push((tag.name.to_string(), attributes.collect()));
+            let attributes =
+                tag.attrs.iter().map(|it| (it.name.local.to_string(), it.value.to_string()));
+            self.0.borrow_mut().push((tag.name.to_string(), attributes.collect()));
             // What stands in a script is not HTML.
             if &*tag.name == "script" {
                 return TokenSinkResult::RawData(RawKind::ScriptData);

@@ -25,9 +25,7 @@ pub fn orphans(tree: &Tree) -> Vec<String> {
         let path = page.trim_start_matches("src/");
         !summary.contains(&format!("]({path})")) && !included.contains(*page)
     });
-    alone
-        .map(|page| format!("{page}: src/SUMMARY.md does not name it"))
-        .collect()
+    alone.map(|page| format!("{page}: src/SUMMARY.md does not name it")).collect()
 }
 
 /// Finds the images without alt text.
@@ -57,10 +55,7 @@ pub fn recordings(tree: &Tree) -> Vec<String> {
     let all: String = tree.markdown().map(|file| tree.read(file)).collect();
     // A page may offer the traces of a folder as examples to try.
     let offer = Regex::new(r#"data-examples="[./]*/recordings/([^"]+)""#).expect("a pattern");
-    let offers: Vec<_> = offer
-        .captures_iter(&all)
-        .map(|found| found[1].to_owned())
-        .collect();
+    let offers: Vec<_> = offer.captures_iter(&all).map(|found| found[1].to_owned()).collect();
     let included: BTreeSet<_> = tree.includes().map(|it| it.file).collect();
     let compared = compared();
     let mut problems = Vec::new();

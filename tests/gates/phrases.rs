@@ -147,9 +147,7 @@ pub fn turns(tree: &Tree) -> Vec<String> {
             (count, file)
         });
         let counts = counts.filter(|(count, _)| *count > 0);
-        let counts: String = counts
-            .map(|(count, file)| format!("{count} {file}\n"))
-            .collect();
+        let counts: String = counts.map(|(count, file)| format!("{count} {file}\n")).collect();
         if counts != left {
             fs::write(tree.root().join(LEFT), counts).expect("written");
         }

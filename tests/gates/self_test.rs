@@ -27,13 +27,7 @@ enum Plant {
 use Plant::{Commit, End, Instead, New};
 
 /// The name of a fault, its gate, its file, the change, and the message of the gate. `LINE` stands for the line of `§`.
-type Fault = (
-    &'static str,
-    &'static str,
-    &'static str,
-    Plant,
-    &'static str,
-);
+type Fault = (&'static str, &'static str, &'static str, Plant, &'static str);
 
 /// Stands for an ordinary page, a different one for each fault of a round.
 const PAGE: &str = "PAGE";
@@ -142,12 +136,7 @@ fn plant(fault: &'static Fault, copy: &Path, page: &str) -> Planted {
     let (what, gate, file, plant, says) = fault;
     if let Commit(subject) = plant {
         commit(copy, subject);
-        return Planted {
-            gate,
-            what,
-            file: (*file).to_owned(),
-            says: (*says).to_owned(),
-        };
+        return Planted { gate, what, file: (*file).to_owned(), says: (*says).to_owned() };
     }
     let file = if *file == PAGE { page } else { file };
     let text = fs::read_to_string(copy.join(file)).unwrap_or_default();
@@ -164,12 +153,7 @@ fn plant(fault: &'static Fault, copy: &Path, page: &str) -> Planted {
     fs::write(copy.join(file), format!("{before}{after}")).expect("written");
     let says = says.replace(PAGE, file).replace("LINE", &line.to_string());
     let file = file.to_owned();
-    Planted {
-        gate,
-        what,
-        file,
-        says,
-    }
+    Planted { gate, what, file, says }
 }
 
 /// Turns a copy into a repository with two commits: one that adds the gate on subjects, and the faulty one.
@@ -215,14 +199,10 @@ fn red(copy: &Tree, round: &[Planted]) -> BTreeMap<&'static str, Vec<String>> {
 
 /// Plants a round of faults and lists each fault that its gate misses, and each problem that no fault explains.
 fn wrong(round: &[&'static Fault], copy: &Path) -> Vec<String> {
-    let pages = TREE
-        .pages()
-        .filter(|page| page.matches('/').count() == 2 && !page.contains("appendix"));
-    let planted: Vec<Planted> = round
-        .iter()
-        .zip(pages)
-        .map(|(fault, page)| plant(fault, copy, page))
-        .collect();
+    let pages =
+        TREE.pages().filter(|page| page.matches('/').count() == 2 && !page.contains("appendix"));
+    let planted: Vec<Planted> =
+        round.iter().zip(pages).map(|(fault, page)| plant(fault, copy, page)).collect();
     assert_eq!(planted.len(), round.len(), "there are too few pages");
     let red = red(&Tree::at(copy), &planted);
     planted.iter().for_each(|it| restore(it, copy));
@@ -232,17 +212,9 @@ fn wrong(round: &[&'static Fault], copy: &Path) -> Vec<String> {
     };
     let unsaid = planted.iter().filter(|it| !said(it));
     let unsaid = unsaid.map(|it| {
-        format!(
-            "{}: {} does not say {:?}, but {:#?}",
-            it.what,
-            it.gate,
-            it.says,
-            red.get(it.gate)
-        )
+        format!("{}: {} does not say {:?}, but {:#?}", it.what, it.gate, it.says, red.get(it.gate))
     });
-    let all = red
-        .iter()
-        .flat_map(|(gate, said)| said.iter().map(move |problem| (*gate, problem)));
+    let all = red.iter().flat_map(|(gate, said)| said.iter().map(move |problem| (*gate, problem)));
     // The page to print repeats every fault of the book.
     let all = all.filter(|(_, problem)| !problem.starts_with("print.html"));
     let unasked = all.filter(|(gate, problem)| {

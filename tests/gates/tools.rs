@@ -52,24 +52,14 @@ pub fn workflows(tree: &Tree) -> Vec<String> {
     let shellcheck = format!("-shellcheck={}", shellcheck.display());
     let files = tree.files("", ".yml");
     let files = files.filter(|file| file.contains(".github/workflows/"));
-    run(
-        tree,
-        "actionlint",
-        &["-oneline", &shellcheck, "-pyflakes="],
-        files,
-    )
+    run(tree, "actionlint", &["-oneline", &shellcheck, "-pyflakes="], files)
 }
 
 /// Workflows that do more than they need, or run what they did not choose.
 pub fn permissions(tree: &Tree) -> Vec<String> {
     let arguments = ["--offline", "--quiet", "--format=github"];
     let files = tree.files("", ".yml");
-    let lines = run(
-        tree,
-        "zizmor",
-        &arguments,
-        files.filter(|file| file.contains(".github/")),
-    );
+    let lines = run(tree, "zizmor", &arguments, files.filter(|file| file.contains(".github/")));
     // ::warning file=FILE,line=LINE,title=RULE::FILE:LINE: MESSAGE
     let lines = lines.iter().map(|line| line.splitn(3, "::").last());
     lines.flatten().map(str::to_owned).collect()
@@ -78,12 +68,7 @@ pub fn permissions(tree: &Tree) -> Vec<String> {
 /// Mistakes in shell scripts.
 pub fn scripts(tree: &Tree) -> Vec<String> {
     let files = tree.files("", ".sh").chain(tree.files(".ci/", ""));
-    run(
-        tree,
-        "shellcheck",
-        &["--severity=warning", "--format=gcc"],
-        files,
-    )
+    run(tree, "shellcheck", &["--severity=warning", "--format=gcc"], files)
 }
 
 /// Crates whose licence is not allowed, or that come from elsewhere than crates.io. Advisories need the network: the
@@ -96,9 +81,7 @@ pub fn licences(tree: &Tree) -> Vec<String> {
     };
     let printed = String::from_utf8_lossy(&output.stderr);
     let lines = printed.lines().map(serde_json::from_str::<Value>);
-    let errors = lines
-        .flatten()
-        .filter(|line| line["fields"]["severity"] == "error");
+    let errors = lines.flatten().filter(|line| line["fields"]["severity"] == "error");
     let mut problems: Vec<String> = errors
         .map(|line| {
             let fields = &line["fields"];
@@ -129,10 +112,7 @@ fn run<'a>(
     let mut problems: Vec<String> = lines.lines().map(str::to_owned).collect();
     problems.retain(|line| !line.is_empty());
     if problems.is_empty() && !output.status.success() {
-        problems.push(format!(
-            "{program}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        ));
+        problems.push(format!("{program}: {}", String::from_utf8_lossy(&output.stderr)));
     }
     problems
 }

@@ -41,12 +41,7 @@ impl Tree {
             }
         }
         files.sort();
-        Tree {
-            root: root.to_owned(),
-            files,
-            site: OnceLock::new(),
-            metadata: OnceLock::new(),
-        }
+        Tree { root: root.to_owned(), files, site: OnceLock::new(), metadata: OnceLock::new() }
     }
 
     pub fn root(&self) -> &Path {
@@ -61,21 +56,18 @@ impl Tree {
 
     /// Markdown that people write: the pages and the READMEs.
     pub fn markdown(&self) -> impl Iterator<Item = &str> {
-        self.files("", ".md")
-            .filter(|file| !file.starts_with("src/recordings/"))
+        self.files("", ".md").filter(|file| !file.starts_with("src/recordings/"))
     }
 
     /// The pages of the book, without the page for unknown addresses.
     pub fn pages(&self) -> impl Iterator<Item = &str> {
         let other = ["src/404.md", "src/SUMMARY.md"];
-        self.markdown()
-            .filter(move |file| file.starts_with("src/") && !other.contains(file))
+        self.markdown().filter(move |file| file.starts_with("src/") && !other.contains(file))
     }
 
     /// The files that the pages include.
     pub fn includes(&self) -> impl Iterator<Item = Include> {
-        self.pages()
-            .flat_map(|page| includes(page, &self.read(page)))
+        self.pages().flat_map(|page| includes(page, &self.read(page)))
     }
 
     /// The text of a file; empty if the file is missing or isn't text.
@@ -113,16 +105,9 @@ impl Tree {
 /// Runs cargo in `folder`, and returns what it prints.
 pub fn cargo(folder: &Path, arguments: &[&str]) -> Vec<u8> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .expect("cargo runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output =
+        Command::new(cargo).args(arguments).current_dir(folder).output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 

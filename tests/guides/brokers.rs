@@ -112,12 +112,7 @@ impl Broker {
         let start = move || {
             let mut command = Command::new(&tansu);
             command.args(["broker", "--storage-engine", "memory://tansu/"]);
-            command.args([
-                "--listener-url",
-                &address,
-                "--advertised-listener-url",
-                &address,
-            ]);
+            command.args(["--listener-url", &address, "--advertised-listener-url", &address]);
             command
         };
         Some(Broker {
@@ -134,11 +129,7 @@ impl Broker {
 
     /// From now on it takes bytes, and answers nothing.
     pub fn freeze(&self) {
-        let id = self
-            .process
-            .as_ref()
-            .and_then(Component::id)
-            .expect("it runs");
+        let id = self.process.as_ref().and_then(Component::id).expect("it runs");
         let status = std::process::Command::new("kill")
             .args(["-STOP", &id.to_string()])
             .stderr(Stdio::null())
@@ -171,9 +162,8 @@ impl Broker {
             "rabbitmq" => {
                 let mut headers = FieldTable::default();
                 headers.insert(name.into(), AMQPValue::LongString(value.into()));
-                let properties = BasicProperties::default()
-                    .with_message_id(id.into())
-                    .with_headers(headers);
+                let properties =
+                    BasicProperties::default().with_message_id(id.into()).with_headers(headers);
                 let (_connection, channel) = self.channel().await;
                 let options = BasicPublishOptions::default();
                 let payload = payload.as_bytes();
@@ -211,11 +201,7 @@ impl Broker {
                 let stream = stream.expect("a stream");
                 let letter = stream.get_last_raw_message_by_subject("queries-dead").await;
                 let letter = letter.expect("a letter");
-                letter
-                    .headers
-                    .get("traceparent")
-                    .expect("a header")
-                    .to_string()
+                letter.headers.get("traceparent").expect("a header").to_string()
             }
             "rabbitmq" => {
                 let (_connection, channel) = self.channel().await;

@@ -32,16 +32,9 @@ impl Component {
             process::spawn(command).unwrap_or_else(|error| panic!("{program:?}: {error}"));
         let (sender, lines) = watch::channel(Vec::new());
         let mut readers = JoinSet::new();
-        readers.spawn(read(
-            child.stdout.take().expect("an output"),
-            sender.clone(),
-        ));
+        readers.spawn(read(child.stdout.take().expect("an output"), sender.clone()));
         readers.spawn(read(child.stderr.take().expect("an output"), sender));
-        let component = Component {
-            child,
-            lines,
-            _readers: readers,
-        };
+        let component = Component { child, lines, _readers: readers };
         component.wait_for(ready).await;
         component
     }
@@ -61,11 +54,7 @@ impl Component {
         let mut lines = self.lines.clone();
         let printed = lines.wait_for(|lines| lines.iter().any(|line| line.contains(text)));
         let printed = timeout(DEADLINE, printed).await;
-        assert!(
-            matches!(printed, Ok(Ok(_))),
-            "it did not print {text:?}, but {:#?}",
-            self.lines()
-        );
+        assert!(matches!(printed, Ok(Ok(_))), "it did not print {text:?}, but {:#?}", self.lines());
     }
 
     /// Kills it, as a crash does.

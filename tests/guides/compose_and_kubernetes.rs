@@ -43,9 +43,7 @@ type Environments = BTreeMap<&'static str, Vec<(String, String)>>;
 // ---- what the files say
 
 fn text(value: &Value) -> &str {
-    value
-        .as_str()
-        .unwrap_or_else(|| panic!("a text, not {value:?}"))
+    value.as_str().unwrap_or_else(|| panic!("a text, not {value:?}"))
 }
 
 fn compose() -> Value {
@@ -64,9 +62,8 @@ fn environments_of(names: &[&'static str]) -> Environments {
     let of = |name: &'static str| {
         let variables = services[name]["environment"].as_mapping();
         let variables = variables.unwrap_or_else(|| panic!("{name} has no environment"));
-        let pairs = variables
-            .iter()
-            .map(|(key, value)| (text(key).to_owned(), text(value).to_owned()));
+        let pairs =
+            variables.iter().map(|(key, value)| (text(key).to_owned(), text(value).to_owned()));
         (name, pairs.collect())
     };
     names.iter().map(|name| of(name)).collect()
@@ -99,9 +96,7 @@ fn succeeds(command: &mut Command) -> String {
 
 /// The only object of that kind and name.
 fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
-    let found = objects
-        .iter()
-        .find(|it| it["kind"] == kind && it["metadata"]["name"] == name);
+    let found = objects.iter().find(|it| it["kind"] == kind && it["metadata"]["name"] == name);
     found.unwrap_or_else(|| panic!("no {kind} {name}"))
 }
 
@@ -126,9 +121,9 @@ fn pod_environment(objects: &[Value], name: &'static str) -> Vec<(String, String
             Some(path) => field(deployment, path),
             None => text(&variable["value"]).to_owned(),
         };
-        let value = variables.iter().fold(value, |value, (key, known)| {
-            value.replace(&format!("$({key})"), known)
-        });
+        let value = variables
+            .iter()
+            .fold(value, |value, (key, known)| value.replace(&format!("$({key})"), known));
         variables.push((text(&variable["name"]).to_owned(), value));
     }
     variables
@@ -151,9 +146,7 @@ fn field(deployment: &Value, path: &str) -> String {
 }
 
 fn production_environments(objects: &[Value]) -> Environments {
-    CHAIN
-        .map(|name| (name, pod_environment(objects, name)))
-        .into()
+    CHAIN.map(|name| (name, pod_environment(objects, name))).into()
 }
 
 // ---- the services, started as the files say
@@ -189,10 +182,7 @@ async fn start(
             plan = plan.with(key, value);
         }
         let service = Service::start(plan, log.sink()).await.expect("it starts");
-        assert_eq!(
-            service.address, here,
-            "{name} does not listen where its file says"
-        );
+        assert_eq!(service.address, here, "{name} does not listen where its file says");
         hosts.insert(called.expect("a service listens on all addresses"), here);
         started.push(service);
     }
@@ -206,22 +196,13 @@ async fn system(environments: &Environments, collector: &str) -> System {
     let hosts = [(collector.to_owned(), backend)].into();
     let services = start(&CHAIN, environments, hosts, &log).await;
     let [llm, user, gateway] = services.try_into().ok().expect("three");
-    System {
-        gateway,
-        user,
-        llm,
-        store,
-        wire: Wire::default(),
-        log,
-    }
+    System { gateway, user, llm, store, wire: Wire::default(), log }
 }
 
 /// An attribute of who sent a span.
 fn resource(span: &Span, key: &str) -> String {
     let mut attributes = span.source.resource.attributes.iter();
-    let value = attributes
-        .find(|it| it.key == key)
-        .and_then(|it| it.value.clone());
+    let value = attributes.find(|it| it.key == key).and_then(|it| it.value.clone());
     match value.and_then(|it| it.value) {
         Some(Any::StringValue(text)) => text,
         other => panic!("{}: {key} is {other:?}", span.service()),
@@ -231,16 +212,11 @@ fn resource(span: &Span, key: &str) -> String {
 /// All that `service` says of itself with its spans, but for the version of the SDK.
 fn who(tree: &Tree, service: &str) -> String {
     let mut rows = tree.rows.iter();
-    let row = rows
-        .find(|row| row.span.service() == service)
-        .expect("a span");
+    let row = rows.find(|row| row.span.service() == service).expect("a span");
     let attributes = row.span.source.resource.attributes.iter();
-    let keys = attributes
-        .map(|it| it.key.as_str())
-        .filter(|key| !key.starts_with("telemetry."));
-    let mut lines: Vec<String> = keys
-        .map(|key| format!("{key}={}\n", resource(&row.span, key)))
-        .collect();
+    let keys = attributes.map(|it| it.key.as_str()).filter(|key| !key.starts_with("telemetry."));
+    let mut lines: Vec<String> =
+        keys.map(|key| format!("{key}={}\n", resource(&row.span, key))).collect();
     lines.sort();
     lines.concat()
 }
@@ -263,10 +239,7 @@ async fn with_the_environment_of_the_compose_file_a_request_is_one_trace() {
     for row in &tree.rows {
         assert_eq!(resource(&row.span, "service.namespace"), "one-trace");
         assert_eq!(resource(&row.span, "service.version"), version());
-        assert_eq!(
-            resource(&row.span, "deployment.environment.name"),
-            "compose"
-        );
+        assert_eq!(resource(&row.span, "deployment.environment.name"), "compose");
     }
     check!("compose-and-kubernetes/compose.html", &figures(&[tree]));
 }
@@ -282,9 +255,7 @@ async fn with_the_profile_of_the_queue_a_query_is_one_trace_over_it() {
     let nats = broker.url.trim_start_matches("nats://");
     let nats = nats.parse().expect("an address");
     let hosts = [("collector:4318", backend), ("nats:4222", nats)];
-    let hosts = hosts
-        .map(|(host, address)| (host.to_owned(), address))
-        .into();
+    let hosts = hosts.map(|(host, address)| (host.to_owned(), address)).into();
     let names = ["llm-service", "user-service", QUEUE[0], QUEUE[1]];
     let services = start(&names, &environments_of(&names), hosts, &log).await;
     let request = client()
@@ -316,15 +287,9 @@ async fn with_the_environment_of_the_overlay_a_tenth_is_recorded_and_says_from_w
     let [gateway, user, llm] =
         ["api-gateway", "user-service", "llm-service"].map(|name| who(&trees[0], name));
     for (name, lines) in [("api-gateway", gateway), ("llm-service", llm)] {
-        assert!(
-            lines.contains(&format!("k8s.pod.name={name}-0\n")),
-            "{lines}"
-        );
+        assert!(lines.contains(&format!("k8s.pod.name={name}-0\n")), "{lines}");
     }
-    assert!(
-        user.contains(&format!("service.version={}\n", version())),
-        "{user}"
-    );
+    assert!(user.contains(&format!("service.version={}\n", version())), "{user}");
     check!("compose-and-kubernetes/pod.txt", &user);
 }
 
@@ -335,9 +300,7 @@ async fn a_service_that_is_killed_loses_its_spans_and_the_caller_says_so() {
     let backend = serve(receiver::routes(store.clone())).await;
     let (slow, called) = hung().await;
     let hosts = [("collector:4318", backend), ("llm-service:5002", slow)];
-    let hosts = hosts
-        .map(|(host, address)| (host.to_owned(), address))
-        .into();
+    let hosts = hosts.map(|(host, address)| (host.to_owned(), address)).into();
     let mut environments = compose_environments();
     for variables in environments.values_mut() {
         // Nothing is sent before the end.
@@ -352,10 +315,7 @@ async fn a_service_that_is_killed_loses_its_spans_and_the_caller_says_so() {
     within_reason(called.notified()).await;
     // SIGKILL.
     drop(user);
-    let answer = within_reason(request)
-        .await
-        .expect("a task")
-        .expect("an answer");
+    let answer = within_reason(request).await.expect("a task").expect("an answer");
     assert_eq!(answer.status(), 502);
     gateway.stop().await;
     let trees = store.trees();
@@ -394,15 +354,11 @@ async fn a_collector_that_is_away_costs_spans_and_no_request() {
 
 /// A duration of the services' sources, in seconds.
 fn seconds(file: &str, name: &str) -> u64 {
-    let path = crate::support::root()
-        .join("examples/distributed_tracing/src")
-        .join(file);
+    let path = crate::support::root().join("examples/distributed_tracing/src").join(file);
     let source = fs::read_to_string(path).expect("a source");
     let pattern = format!(r"const {name}: Duration = Duration::from_secs\((\d+)\);");
     let found = Regex::new(&pattern).expect("a pattern");
-    let found = found
-        .captures(&source)
-        .unwrap_or_else(|| panic!("no {name} in {file}"));
+    let found = found.captures(&source).unwrap_or_else(|| panic!("no {name} in {file}"));
     found[1].parse().expect("a number")
 }
 
@@ -418,42 +374,24 @@ fn in_compose_every_container_is_confined_and_has_time_to_stop() {
         let name = text(name);
         assert_eq!(service["read_only"], true, "{name}");
         assert_eq!(texts(&service["cap_drop"]), ["ALL"], "{name}");
-        assert_eq!(
-            texts(&service["security_opt"]),
-            ["no-new-privileges:true"],
-            "{name}"
-        );
+        assert_eq!(texts(&service["security_opt"]), ["no-new-privileges:true"], "{name}");
         assert!(service["mem_limit"].is_string(), "{name}");
         for port in texts(&service["ports"]) {
-            assert!(
-                port.starts_with("127.0.0.1:"),
-                "{name} is open to others: {port}"
-            );
+            assert!(port.starts_with("127.0.0.1:"), "{name} is open to others: {port}");
         }
         if !CHAIN.contains(&name) && !QUEUE.contains(&name) {
             let image = text(&service["image"]);
-            assert!(
-                !image.ends_with("latest") && image.contains(':'),
-                "{image} may change"
-            );
+            assert!(!image.ends_with("latest") && image.contains(':'), "{image} may change");
             continue;
         }
         let grace = text(&service["stop_grace_period"]).trim_end_matches('s');
-        assert!(
-            grace.parse::<u64>().expect("seconds") > needed_to_stop(),
-            "{name}"
-        );
-        assert_eq!(
-            text(&service["build"]["args"]["SERVICE"]),
-            name.replace('-', "_")
-        );
+        assert!(grace.parse::<u64>().expect("seconds") > needed_to_stop(), "{name}");
+        assert_eq!(text(&service["build"]["args"]["SERVICE"]), name.replace('-', "_"));
         let address = texts(&service["healthcheck"]["test"])[2];
         let (_, port) = address.split_once(':').expect("a port");
         let environment = service["environment"].as_mapping().expect("variables");
         assert!(
-            environment
-                .iter()
-                .any(|(_, value)| text(value) == format!("0.0.0.0:{port}")),
+            environment.iter().any(|(_, value)| text(value) == format!("0.0.0.0:{port}")),
             "{name} is asked where it does not listen"
         );
     }
@@ -477,29 +415,18 @@ fn the_collector_of_the_compose_file_is_where_the_services_look_for_it() {
     let file = collector("examples/compose_and_kubernetes/collector.yaml");
     let listens = &file["receivers"]["otlp"]["protocols"]["http"]["endpoint"];
     assert_eq!(text(listens), "0.0.0.0:4318");
-    assert_eq!(
-        text(&file["exporters"]["otlphttp"]["endpoint"]),
-        "http://jaeger:4318"
-    );
+    assert_eq!(text(&file["exporters"]["otlphttp"]["endpoint"]), "http://jaeger:4318");
     let services = compose();
     assert!(services["jaeger"].is_mapping());
-    let [volume] = texts(&services["collector"]["volumes"])[..] else {
-        panic!("one file")
-    };
-    let (host, container) = volume
-        .trim_end_matches(":ro")
-        .split_once(':')
-        .expect("two paths");
+    let [volume] = texts(&services["collector"]["volumes"])[..] else { panic!("one file") };
+    let (host, container) = volume.trim_end_matches(":ro").split_once(':').expect("two paths");
     assert!(crate::support::root().join(FOLDER).join(host).is_file());
     let command = texts(&services["collector"]["command"]);
     assert_eq!(command, [format!("--config={container}")]);
     let limit = text(&services["collector"]["mem_limit"]).trim_end_matches('m');
     let image = text(&services["collector"]["image"]);
     let validated = fs::read_to_string(crate::support::root().join("examples/validate.sh"));
-    assert!(
-        validated.expect("a script").contains(image),
-        "another version is validated"
-    );
+    assert!(validated.expect("a script").contains(image), "another version is validated");
     let own = file["processors"]["memory_limiter"]["limit_mib"].as_u64();
     assert!(own.expect("a limit") < limit.parse().expect("megabytes"));
 }
@@ -511,10 +438,7 @@ fn in_kubernetes_every_container_is_confined_probed_and_has_time_to_stop() {
         let (template, container) = pod(&objects, name);
         let spec = &template["spec"];
         assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
-        assert_eq!(
-            spec["securityContext"]["seccompProfile"]["type"],
-            "RuntimeDefault"
-        );
+        assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
         assert_eq!(spec["automountServiceAccountToken"], false);
         let confined = &container["securityContext"];
         assert_eq!(confined["allowPrivilegeEscalation"], false);
@@ -523,19 +447,11 @@ fn in_kubernetes_every_container_is_confined_probed_and_has_time_to_stop() {
         assert!(container["resources"]["requests"]["cpu"].is_string());
         assert!(container["resources"]["limits"]["memory"].is_string());
         for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
-            assert_eq!(
-                container[probe]["httpGet"]["path"], "/health",
-                "{name} {probe}"
-            );
-            assert_eq!(
-                container[probe]["httpGet"]["port"], "http",
-                "{name} {probe}"
-            );
+            assert_eq!(container[probe]["httpGet"]["path"], "/health", "{name} {probe}");
+            assert_eq!(container[probe]["httpGet"]["port"], "http", "{name} {probe}");
         }
         let sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64();
-        let grace = spec["terminationGracePeriodSeconds"]
-            .as_u64()
-            .expect("seconds");
+        let grace = spec["terminationGracePeriodSeconds"].as_u64().expect("seconds");
         assert!(grace > sleep.expect("seconds") + needed_to_stop(), "{name}");
 
         // Who calls NAME:PORT reaches the port that the container listens on.
@@ -544,10 +460,7 @@ fn in_kubernetes_every_container_is_confined_probed_and_has_time_to_stop() {
         let number = port["containerPort"].as_u64().expect("a port");
         let environment = pod_environment(&objects, name);
         let listens = format!("0.0.0.0:{number}");
-        assert!(
-            environment.iter().any(|(_, value)| *value == listens),
-            "{name}"
-        );
+        assert!(environment.iter().any(|(_, value)| *value == listens), "{name}");
         let service = &object(&objects, "Service", name)["spec"];
         assert_eq!(service["ports"][0]["port"].as_u64(), Some(number));
         assert_eq!(service["ports"][0]["targetPort"], "http");
@@ -570,18 +483,10 @@ fn the_image_is_built_by_the_oldest_rust_we_name_and_does_not_run_as_root() {
         fs::read_to_string(crate::support::root().join("Cargo.toml")).expect("a manifest");
     let rust = Regex::new(r#"rust-version = "(.*)""#).expect("a pattern");
     let rust = &rust.captures(&manifest).expect("a version")[1];
-    assert!(
-        dockerfile.contains(&format!("FROM rust:{rust}-")),
-        "not {rust}"
-    );
+    assert!(dockerfile.contains(&format!("FROM rust:{rust}-")), "not {rust}");
     // `runAsNonRoot` wants a number.
-    let user = dockerfile
-        .lines()
-        .filter_map(|line| line.strip_prefix("USER "))
-        .next_back();
-    let (user, _) = user
-        .and_then(|it| it.split_once(':'))
-        .expect("USER NUMBER:NUMBER");
+    let user = dockerfile.lines().filter_map(|line| line.strip_prefix("USER ")).next_back();
+    let (user, _) = user.and_then(|it| it.split_once(':')).expect("USER NUMBER:NUMBER");
     assert!(user.parse::<u32>().expect("a number") > 0);
     assert!(
         dockerfile.contains("\nENTRYPOINT [\"/service\"]\n"),
@@ -600,18 +505,11 @@ fn the_tools_of_compose_and_kubernetes_and_the_linters_accept_the_files() {
     };
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::write(file.path(), rendered).expect("it is written");
-    succeeds(
-        Command::new(tools.join("kubernetes-validate"))
-            .arg("--strict")
-            .arg(file.path()),
-    );
+    succeeds(Command::new(tools.join("kubernetes-validate")).arg("--strict").arg(file.path()));
     succeeds(Command::new(tools.join("hadolint")).arg(format!("{FOLDER}/Dockerfile")));
     let mut shellcheck = Command::new(tools.join("shellcheck"));
-    let scripts = [
-        "compose_and_kubernetes/verify.sh",
-        "compose_and_kubernetes/one_trace.sh",
-        "validate.sh",
-    ];
+    let scripts =
+        ["compose_and_kubernetes/verify.sh", "compose_and_kubernetes/one_trace.sh", "validate.sh"];
     shellcheck.arg("--severity=warning");
     succeeds(shellcheck.args(scripts.map(|script| format!("examples/{script}"))));
 }
@@ -650,10 +548,9 @@ async fn the_script_finds_the_one_trace_and_fails_on_a_torn_one() {
     let mut torn = whole.clone();
     let user = torn.get_mut("user-service").expect("a service");
     user.push(("OTEL_TRACES_SAMPLER".into(), "always_off".into()));
-    for (environments, patience, code, says) in [
-        (whole, "120", 0, "one trace: {\"spans\":7"),
-        (torn, "0", 1, "but got  {\"spans\""),
-    ] {
+    for (environments, patience, code, says) in
+        [(whole, "120", 0, "one trace: {\"spans\":7"), (torn, "0", 1, "but got  {\"spans\"")]
+    {
         let store = Store::new(Limits::default());
         let routes = receiver::routes(store.clone()).merge(jaeger::routes(store));
         let backend = serve(routes).await;
@@ -688,11 +585,7 @@ async fn the_probe_of_the_image_says_whether_a_service_is_healthy() {
     let (gone, _taken) = refused();
     let (silent, _) = hung().await;
     let probe = binaries().await.join("health_probe");
-    for (address, healthy) in [
-        (system.gateway.address, true),
-        (gone, false),
-        (silent, false),
-    ] {
+    for (address, healthy) in [(system.gateway.address, true), (gone, false), (silent, false)] {
         let mut probe = tokio::process::Command::new(&probe);
         let output = within_reason(probe.arg(address.to_string()).output()).await;
         let output = output.expect("it runs");

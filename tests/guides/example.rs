@@ -70,10 +70,7 @@ impl Example {
             .split(' ')
             .filter(|word| *word != "--")
             .map(str::to_owned);
-        Example {
-            program: words.next().expect("a name"),
-            arguments: words.collect(),
-        }
+        Example { program: words.next().expect("a name"), arguments: words.collect() }
     }
 
     /// Runs it to its end. It exports to a receiver of its own, over HTTP or gRPC.
@@ -100,11 +97,7 @@ impl Ran {
     /// Returns the run if it succeeded; panics otherwise.
     pub fn well(self) -> Ran {
         let Output { status, stderr, .. } = &self.output;
-        assert!(
-            status.success(),
-            "{status}: {}",
-            String::from_utf8_lossy(stderr)
-        );
+        assert!(status.success(), "{status}: {}", String::from_utf8_lossy(stderr));
         self
     }
 

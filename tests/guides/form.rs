@@ -35,17 +35,11 @@ fn a_guide_begins_with_a_figure_and_ends_with_how_to_verify_it() {
         let folder = format!("src/recordings/{guide}/");
         let figure = shown.any(|include| include.file.starts_with(&folder));
         assert!(figure, "{guide} begins without a figure");
-        let headings: Vec<&str> = steps
-            .lines()
-            .filter(|line| line.starts_with("## "))
-            .collect();
+        let headings: Vec<&str> = steps.lines().filter(|line| line.starts_with("## ")).collect();
         let end = &headings[headings.len() - 2..];
         assert_eq!(end, ["## Verify it", "## What can go wrong"], "{guide}");
         let verify = steps.split("## Verify it").nth(1).expect("a section");
-        assert!(
-            verify.contains("```sh\ncargo "),
-            "{guide} has no command to verify it"
-        );
+        assert!(verify.contains("```sh\ncargo "), "{guide} has no command to verify it");
     }
 }
 
@@ -61,9 +55,6 @@ fn the_checklist_leads_to_a_section_for_each_line_and_to_every_guide() {
         pages.insert(target[1].to_owned());
     }
     for guide in GUIDES {
-        assert!(
-            pages.contains(&format!("{guide}.md")),
-            "the checklist does not mention {guide}"
-        );
+        assert!(pages.contains(&format!("{guide}.md")), "the checklist does not mention {guide}");
     }
 }

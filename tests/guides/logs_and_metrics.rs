@@ -28,10 +28,7 @@ async fn backend() -> (SocketAddr, Records) {
     let seen = Arc::clone(&records);
     let take = async move |body: Bytes| {
         let request = ExportLogsServiceRequest::decode(body).expect("log records");
-        let scopes = request
-            .resource_logs
-            .into_iter()
-            .flat_map(|it| it.scope_logs);
+        let scopes = request.resource_logs.into_iter().flat_map(|it| it.scope_logs);
         for logs in scopes {
             let scope = logs.scope.map(|it| it.name).unwrap_or_default();
             let records = logs.log_records.into_iter().map(|it| (scope.clone(), it));
@@ -50,10 +47,7 @@ async fn setup() -> Setup {
 }
 
 fn ids(tree: &Tree) -> BTreeSet<String> {
-    tree.rows
-        .iter()
-        .map(|row| row.span.id.to_string())
-        .collect()
+    tree.rows.iter().map(|row| row.span.id.to_string()).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -79,10 +73,8 @@ async fn from_a_line_to_its_trace_and_back() {
     // ... and back to the lines of all services, in the order in which they answered.
     let of_trace: Vec<String> = stopped.log.lines();
     let of_trace = of_trace.iter().filter(|line| line.contains(id));
-    let services: Vec<&str> = of_trace
-        .clone()
-        .map(|line| line.split(' ').next().expect("a name"))
-        .collect();
+    let services: Vec<&str> =
+        of_trace.clone().map(|line| line.split(' ').next().expect("a name")).collect();
     assert_eq!(services.len(), 3);
     assert_eq!(
         BTreeSet::from_iter(services),
@@ -110,21 +102,13 @@ async fn every_log_record_of_a_request_has_its_ids() {
     let stopped = system.stop().await;
     let tree = stopped.only_tree();
     let records = records.lock().expect("a lock");
-    let (of_request, others): (Vec<_>, Vec<_>) = records
-        .iter()
-        .partition(|(_, record)| !record.trace_id.is_empty());
-    assert_eq!(
-        (of_request.len(), others.len()),
-        (1, 1),
-        "answered, and listening: {records:?}"
-    );
+    let (of_request, others): (Vec<_>, Vec<_>) =
+        records.iter().partition(|(_, record)| !record.trace_id.is_empty());
+    assert_eq!((of_request.len(), others.len()), (1, 1), "answered, and listening: {records:?}");
     for (scope, record) in of_request {
         assert_eq!(hex(&record.trace_id), tree.trace_id.to_string());
         assert!(ids(&tree).contains(&hex(&record.span_id)));
-        assert_eq!(
-            (record.severity_text.as_str(), record.severity_number),
-            ("INFO", 9)
-        );
+        assert_eq!((record.severity_text.as_str(), record.severity_number), ("INFO", 9));
         assert!(!scope.starts_with("opentelemetry"), "{scope}");
     }
 }
@@ -139,11 +123,7 @@ async fn the_exporter_does_not_export_its_own_lines() {
         format!("http://{address}/v1/logs"),
     );
     let nowhere = format!("http://{address}/nowhere");
-    let setup = setup.with(
-        "user-service",
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-        nowhere,
-    );
+    let setup = setup.with("user-service", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", nowhere);
     let system = setup.start().await;
     assert_eq!(system.ask("user_1").await.status(), 200);
     let stopped = system.stop().await;
@@ -163,58 +143,34 @@ async fn metrics_count_all_requests_and_name_a_trace_that_was_recorded() {
     for caller in callers {
         for _ in 0..10 {
             let request = client().post(format!("http://{}/api/query", system.gateway.address));
-            let request = request
-                .header("traceparent", format!("00-{caller}"))
-                .json(&json!({
-                    "user_id": "user_1",
-                    "query": "What is a trace?",
-                }));
+            let request = request.header("traceparent", format!("00-{caller}")).json(&json!({
+                "user_id": "user_1",
+                "query": "What is a trace?",
+            }));
             assert_eq!(request.send().await.expect("an answer").status(), 200);
         }
     }
     // Another method is another status, and no new value of a label.
     let process = format!("http://{}/process", system.user.address);
     let odd = Method::from_bytes(b"ODD").expect("a method");
-    assert_eq!(
-        client()
-            .request(odd, process)
-            .send()
-            .await
-            .expect("an answer")
-            .status(),
-        405
-    );
+    assert_eq!(client().request(odd, process).send().await.expect("an answer").status(), 405);
     let url = format!("http://{}/metrics", system.user.address);
     let answer = client().get(url).send().await.expect("an answer");
-    let form = answer.headers()["content-type"]
-        .to_str()
-        .expect("text")
-        .to_owned();
+    let form = answer.headers()["content-type"].to_str().expect("text").to_owned();
     assert!(form.starts_with("application/openmetrics-text"), "{form}");
     let text = answer.text().await.expect("text");
     let stopped = system.stop().await;
     let trees = stopped.trees();
-    let count = text
-        .lines()
-        .find(|it| it.contains("_count{") && it.contains("\"200\""));
+    let count = text.lines().find(|it| it.contains("_count{") && it.contains("\"200\""));
     assert!(count.expect("a count").ends_with(" 20"), "{text}");
-    assert!(
-        text.contains("http_request_method=\"_OTHER\"") && !text.contains("ODD"),
-        "{text}"
-    );
+    assert!(text.contains("http_request_method=\"_OTHER\"") && !text.contains("ODD"), "{text}");
 
     let pattern = Regex::new("# \\{trace_id=\"([0-9a-f]{32})\"\\}").expect("a pattern");
-    let examples: Vec<_> = pattern
-        .captures_iter(&text)
-        .map(|it| it[1].to_owned())
-        .collect();
+    let examples: Vec<_> = pattern.captures_iter(&text).map(|it| it[1].to_owned()).collect();
     assert!(!examples.is_empty(), "{text}");
     for example in examples {
         let id = TraceId::parse(&example).expect("an id");
-        assert!(
-            trees.iter().any(|tree| tree.trace_id == id),
-            "{example} leads nowhere"
-        );
+        assert!(trees.iter().any(|tree| tree.trace_id == id), "{example} leads nowhere");
     }
     let example = text.lines().find(|it| it.contains("# {"));
     let shown = Regex::new(r#"le="[\d.]+""#).expect("a pattern");

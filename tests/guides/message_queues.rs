@@ -99,9 +99,7 @@ async fn worker(
         .with("OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
         .with("RETRY_PAUSE_MS", 1)
         .with("QUEUE_URL", &broker.url);
-    let plan = settings
-        .iter()
-        .fold(plan, |plan, (key, value)| plan.with(key, value));
+    let plan = settings.iter().fold(plan, |plan, (key, value)| plan.with(key, value));
     let started = Service::start(plan, system.log.sink()).await;
     started.expect("the worker starts")
 }
@@ -143,11 +141,8 @@ async fn a_message_joins_the_trace_of_its_request(broker: &Broker) {
     let id = id(system.ask("user_1").await).await;
     let worker = worker(broker, &system, system.user.address, &[]).await;
     settled(&system, &id, "Done").await;
-    let trees = compare(
-        recorded!("message-queues/one-trace.html"),
-        &stop(worker, system).await,
-        QUEUED,
-    );
+    let trees =
+        compare(recorded!("message-queues/one-trace.html"), &stop(worker, system).await, QUEUED);
     let port = broker.url.rsplit_once(':').expect("a port").1;
     for (name, kind, operation) in [
         ("send queries", SpanKind::Producer, "send"),
@@ -264,11 +259,8 @@ POST /api/query SERVER api-gateway http 202
           chat offline INTERNAL llm-service
 ";
     let expected = format!("{sent}\n{sent}\nprocess queries CONSUMER queue-worker\n{asked}{asked}");
-    let trees = compare(
-        recorded!("message-queues/batch.html"),
-        &stop(worker, system).await,
-        &expected,
-    );
+    let trees =
+        compare(recorded!("message-queues/batch.html"), &stop(worker, system).await, &expected);
     let [first, second, batch] = &trees[..] else {
         panic!("three traces");
     };
@@ -327,12 +319,7 @@ async fn a_context_that_is_no_context_begins_a_trace(broker: &Broker) {
     let known = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let query = r#"{"user_id":"user_1","query":"secret-48151"}"#;
     for (id, header, payload, verdict) in [
-        (
-            "forged",
-            ("traceparent", &b"00-zz-zz-01"[..]),
-            query,
-            "Done",
-        ),
+        ("forged", ("traceparent", &b"00-zz-zz-01"[..]), query, "Done"),
         ("no text", ("traceparent", b"\xff\xfe"), query, "Done"),
         // Names are compared letter by letter.
         ("capital", ("Traceparent", known.as_bytes()), query, "Done"),

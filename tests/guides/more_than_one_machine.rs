@@ -48,9 +48,7 @@ async fn of_two_collectors_each_sees_a_part_that_says_nothing() {
     let second = serve(receiver::routes(collectors[1].clone())).await;
     let endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT";
     let setup =
-        setup()
-            .with_backend(first)
-            .with("user-service", endpoint, format!("http://{second}"));
+        setup().with_backend(first).with("user-service", endpoint, format!("http://{second}"));
     let system = setup.start().await;
     assert_eq!(system.ask("user_1").await.status(), 200);
     system.stop().await;
@@ -80,12 +78,8 @@ async fn a_collector_that_has_died_takes_its_part_along_and_no_request_fails() {
     let system = setup.start().await;
     assert_eq!(system.ask("user_1").await.status(), 200);
     let stopped = system.stop().await;
-    let services: Vec<String> = stopped
-        .trees()
-        .iter()
-        .flat_map(|tree| tree.services())
-        .map(str::to_owned)
-        .collect();
+    let services: Vec<String> =
+        stopped.trees().iter().flat_map(|tree| tree.services()).map(str::to_owned).collect();
     assert_eq!(services, ["api-gateway", "llm-service"]);
     let lost = stopped.log.find("user-service", "spans were lost");
     assert_eq!(lost.len(), 1, "{:#?}", stopped.log.lines());
@@ -99,7 +93,7 @@ fn program(component: &str, path: &str) -> Option<PathBuf> {
     Some(python.path().join("site-packages").join(path))
 }
 
-/// A broker that speaks Kafka's protocol. It tells its clients to reach it at `way`.
+/// A broker that speaks Kafka's protocol, advertised at `way`.
 async fn broker(program: &Path, way: SocketAddr) -> (Component, SocketAddr) {
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut command = Command::new(program);
@@ -132,9 +126,7 @@ async fn topic(kafka: SocketAddr) -> PartitionClient {
     let controller = client.controller_client().expect("a controller");
     let created = controller.create_topic("otlp_spans", 1, 1, 5_000).await;
     created.expect("the topic is made");
-    let partition = client
-        .partition_client("otlp_spans", 0, UnknownTopicHandling::Error)
-        .await;
+    let partition = client.partition_client("otlp_spans", 0, UnknownTopicHandling::Error).await;
     partition.expect("the partition is there")
 }
 
@@ -143,13 +135,7 @@ async fn agent(program: &Path, kafka: SocketAddr, folder: &Path) -> (Component, 
     let [http, grpc] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
     let mut command = Command::new(program);
     command
-        .args([
-            "start",
-            "--exporter",
-            "kafka",
-            "--kafka-exporter-brokers",
-            &kafka.to_string(),
-        ])
+        .args(["start", "--exporter", "kafka", "--kafka-exporter-brokers", &kafka.to_string()])
         .args(["--kafka-exporter-traces-topic", "otlp_spans"])
         .args(["--kafka-exporter-acks", "all"])
         .args(["--otlp-http-endpoint", &http, "--otlp-grpc-endpoint", &grpc])
@@ -215,10 +201,7 @@ async fn spans_wait_in_kafka_for_who_reads_them_and_in_the_agent_for_kafka() {
     assert_eq!(system.ask("user_1").await.status(), 200);
     let stopped = system.stop().await;
     let lines = stopped.log.lines();
-    assert!(
-        !lines.iter().any(|line| line.contains("lost")),
-        "{lines:#?}"
-    );
+    assert!(!lines.iter().any(|line| line.contains("lost")), "{lines:#?}");
     let _forwarding = until(async || open(way, kafka).await).await;
     let (tree, _) = read(&topic, offset).await;
     assert_eq!(shape(&tree), WHOLE);
@@ -230,18 +213,12 @@ type Weights = Arc<Mutex<BTreeMap<String, (u32, usize)>>>;
 async fn weigh(State(weights): State<Weights>, headers: HeaderMap, body: Bytes) {
     let mut plain = Vec::new();
     match headers.contains_key("content-encoding") {
-        true => GzDecoder::new(&body[..])
-            .read_to_end(&mut plain)
-            .expect("gzip"),
+        true => GzDecoder::new(&body[..]).read_to_end(&mut plain).expect("gzip"),
         false => (&body[..]).read_to_end(&mut plain).expect("bytes"),
     };
     let request = ExportTraceServiceRequest::decode(&plain[..]).expect("OTLP");
     let resource = &request.resource_spans[0];
-    let spans = resource
-        .scope_spans
-        .iter()
-        .map(|scope| scope.spans.len())
-        .sum::<usize>();
+    let spans = resource.scope_spans.iter().map(|scope| scope.spans.len()).sum::<usize>();
     let attributes = resource.resource.iter().flat_map(|it| &it.attributes);
     let mut names = attributes.filter(|it| it.key == "service.name");
     let name = lab::span::any_text(&names.next().expect("a name").value);
@@ -254,9 +231,7 @@ async fn weigh(State(weights): State<Weights>, headers: HeaderMap, body: Bytes) 
 /// What the services export for 512 requests: full batches, as under load.
 async fn weights(compression: &str) -> BTreeMap<String, (u32, usize)> {
     let weights = Weights::default();
-    let routes = Router::new()
-        .route("/v1/traces", post(weigh))
-        .with_state(weights.clone());
+    let routes = Router::new().route("/v1/traces", post(weigh)).with_state(weights.clone());
     let setup = setup().with_backend(serve(routes).await).with(
         "all",
         "OTEL_EXPORTER_OTLP_COMPRESSION",
@@ -280,10 +255,7 @@ fn close(a: f64, b: f64) -> bool {
 
 fn numbers(text: &str) -> Vec<f64> {
     let number = Regex::new(r"\d+").expect("a pattern");
-    number
-        .find_iter(text)
-        .map(|it| it.as_str().parse().expect("a number"))
-        .collect()
+    number.find_iter(text).map(|it| it.as_str().parse().expect("a number")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,30 +267,16 @@ async fn the_weight_of_a_span_is_what_the_sizing_begins_with() {
     for service in ["api-gateway", "user-service", "llm-service"] {
         let ((spans, bytes), (_, compressed)) = (plain[service], gzip[service]);
         let count = spans as usize;
-        table += &format!(
-            "| {service} | {spans} | {} | {} |\n",
-            bytes / count,
-            compressed / count
-        );
+        table += &format!("| {service} | {spans} | {} | {} |\n", bytes / count, compressed / count);
         total = (total.0 + count, total.1 + bytes, total.2 + compressed);
     }
     let (count, bytes, compressed) = total;
     assert_eq!(count, 512 * 7);
-    table += &format!(
-        "| all three | {count} | {} | {} |\n",
-        bytes / count,
-        compressed / count
-    );
+    table += &format!("| all three | {count} | {} | {} |\n", bytes / count, compressed / count);
 
     let load = Load::parse_from(["sizing", "--spans-per-second=1"]);
-    assert!(
-        close((bytes / count) as f64, load.bytes_per_span),
-        "{table}"
-    );
-    assert!(
-        close((compressed / count) as f64, load.compressed_bytes_per_span),
-        "{table}"
-    );
+    assert!(close((bytes / count) as f64, load.bytes_per_span), "{table}");
+    assert!(close((compressed / count) as f64, load.compressed_bytes_per_span), "{table}");
     assert_eq!(load.spans_per_trace, 7.0);
 
     let recorded = fs::read_to_string(folder().join("more-than-one-machine/bytes.md"));
@@ -333,37 +291,24 @@ async fn the_weight_of_a_span_is_what_the_sizing_begins_with() {
 async fn the_page_shows_what_the_sizing_says() {
     for (spans, name) in [
         ("10000", recorded!("more-than-one-machine/ten-thousand.txt")),
-        (
-            "10000000",
-            recorded!("more-than-one-machine/ten-million.txt"),
-        ),
+        ("10000000", recorded!("more-than-one-machine/ten-million.txt")),
     ] {
         let command = format!("cargo run --bin sizing -- --spans-per-second {spans}");
-        let ran = Example::on("more-than-one-machine", &command)
-            .run()
-            .await
-            .well();
+        let ran = Example::on("more-than-one-machine", &command).run().await.well();
         check_named(name, &ran.stdout());
     }
     let help = Example::new("cargo run --bin sizing -- --help").run().await;
     let help = help.well().stdout();
-    let options = help
-        .lines()
-        .filter(|line| line.trim_start().starts_with("--"));
+    let options = help.lines().filter(|line| line.trim_start().starts_with("--"));
     let options: String = options.map(|line| format!("{}\n", line.trim())).collect();
     check!("more-than-one-machine/options.txt", &options);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_that_is_none_is_refused_in_one_line() {
-    let ran = Example::new("cargo run --bin sizing -- --spans-per-second 0")
-        .run()
-        .await;
+    let ran = Example::new("cargo run --bin sizing -- --spans-per-second 0").run().await;
     assert_eq!(ran.output.status.code(), Some(2));
-    assert_eq!(
-        ran.stderr().trim(),
-        "error: spans-per-second must be a number above zero"
-    );
+    assert_eq!(ran.stderr().trim(), "error: spans-per-second must be a number above zero");
 }
 
 fn scaling(name: &str) -> Value {
@@ -376,20 +321,12 @@ fn agents_send_by_trace_id_to_where_samplers_listen() {
     let (agent, sampler) = (scaling("collector-agent"), scaling("collector-sampler"));
     let balancer = &agent["exporters"]["loadbalancing"];
     assert_eq!(balancer["routing_key"], "traceID");
-    let port = balancer["resolver"]["dns"]["port"]
-        .as_str()
-        .expect("a port");
+    let port = balancer["resolver"]["dns"]["port"].as_str().expect("a port");
     let listens = &sampler["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"];
     assert_eq!(listens.as_str(), Some(format!("0.0.0.0:{port}").as_str()));
-    assert!(
-        balancer["protocol"]["otlp"].is_mapping(),
-        "gRPC, as the sampler expects"
-    );
+    assert!(balancer["protocol"]["otlp"].is_mapping(), "gRPC, as the sampler expects");
 
-    let (agent, sampler) = (
-        scaling("collector-agent-kafka"),
-        scaling("collector-sampler-kafka"),
-    );
+    let (agent, sampler) = (scaling("collector-agent-kafka"), scaling("collector-sampler-kafka"));
     let (exporter, receiver) = (&agent["exporters"]["kafka"], &sampler["receivers"]["kafka"]);
     assert_eq!(exporter["partition_traces_by_id"], true);
     assert_eq!(exporter["brokers"], receiver["brokers"]);
@@ -401,10 +338,7 @@ fn agents_send_by_trace_id_to_where_samplers_listen() {
 
 #[test]
 fn both_samplers_decide_alike_and_hold_what_the_sizing_says() {
-    let samplers = [
-        scaling("collector-sampler"),
-        scaling("collector-sampler-kafka"),
-    ];
+    let samplers = [scaling("collector-sampler"), scaling("collector-sampler-kafka")];
     assert_eq!(samplers[0]["processors"], samplers[1]["processors"]);
     for (sampler, receiver) in samplers.iter().zip(["otlp", "kafka"]) {
         let traces = &sampler["service"]["pipelines"]["traces"];
@@ -416,17 +350,11 @@ fn both_samplers_decide_alike_and_hold_what_the_sizing_says() {
     let one = collector("examples/sampling/collector.yaml");
     let one = &one["processors"]["tail_sampling"];
     for same in ["policies", "decision_wait"] {
-        assert_eq!(
-            sampling[same], one[same],
-            "the guide about sampling says otherwise"
-        );
+        assert_eq!(sampling[same], one[same], "the guide about sampling says otherwise");
     }
     let load = Load::parse_from(["sizing", "--spans-per-second=10000000"]);
     let held = load.size().expect("a size").traces_held;
-    assert!(
-        sampling["num_traces"].as_u64().expect("a number") >= held,
-        "{held}"
-    );
+    assert!(sampling["num_traces"].as_u64().expect("a number") >= held, "{held}");
     let wait = sampling["decision_wait"].as_str().map(numbers);
     assert_eq!(wait, Some(vec![load.decision_wait_seconds]));
     let rest = sampling["policies"].as_sequence().expect("policies").last();
@@ -441,32 +369,16 @@ fn both_backends_keep_traces_for_as_long_as_the_sizing_counts() {
     let tempo = yaml("examples/more_than_one_machine/tempo.yaml");
     let storage = &jaeger["extensions"]["jaeger_storage"]["backends"]["traces"]["cassandra"];
     assert!(storage.is_mapping(), "the backend that is used is defined");
-    assert_eq!(
-        jaeger["exporters"]["jaeger_storage_exporter"]["trace_storage"],
-        "traces"
-    );
-    assert_eq!(
-        jaeger["extensions"]["jaeger_query"]["storage"]["traces"],
-        "traces"
-    );
+    assert_eq!(jaeger["exporters"]["jaeger_storage_exporter"]["trace_storage"], "traces");
+    assert_eq!(jaeger["extensions"]["jaeger_query"]["storage"]["traces"], "traces");
     let load = Load::parse_from(["sizing", "--spans-per-second=1"]);
-    for kept in [
-        &storage["schema"]["trace_ttl"],
-        &tempo["compactor"]["compaction"]["block_retention"],
-    ] {
-        assert_eq!(
-            numbers(kept.as_str().expect("hours")),
-            [load.retention_days * 24.0]
-        );
+    for kept in
+        [&storage["schema"]["trace_ttl"], &tempo["compactor"]["compaction"]["block_retention"]]
+    {
+        assert_eq!(numbers(kept.as_str().expect("hours")), [load.retention_days * 24.0]);
     }
-    assert_eq!(
-        storage["schema"]["replication_factor"].as_f64(),
-        Some(load.copies)
-    );
+    assert_eq!(storage["schema"]["replication_factor"].as_f64(), Some(load.copies));
     for receivers in [&jaeger["receivers"], &tempo["distributor"]["receivers"]] {
-        assert_eq!(
-            receivers["otlp"]["protocols"]["http"]["endpoint"],
-            "0.0.0.0:4318"
-        );
+        assert_eq!(receivers["otlp"]["protocols"]["http"]["endpoint"], "0.0.0.0:4318");
     }
 }

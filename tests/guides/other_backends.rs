@@ -165,9 +165,7 @@ async fn honeyhive_gets_path_key_and_a_session_on_every_span() {
     let taken = Requests::default();
     let tls = Tls::serve(honeyhive(taken.clone())).await;
     let setup = sending("honeyhive.env", tls.address).with("all", "SSL_CERT_FILE", tls.authority());
-    let system = portable(setup.with("all", "RUST_LOG", "trace"))
-        .start()
-        .await;
+    let system = portable(setup.with("all", "RUST_LOG", "trace")).start().await;
     // The second belongs to a conversation: its caller names the session.
     assert_eq!(system.ask("user_1").await.status(), 200);
     let session = "8a1f2c3d-0000-4000-8000-000000000001";
@@ -178,10 +176,7 @@ async fn honeyhive_gets_path_key_and_a_session_on_every_span() {
     assert_eq!(request.send().await.expect("an answer").status(), 200);
     let stopped = system.stop().await;
     for line in stopped.log.lines() {
-        assert!(
-            !line.contains(KEY) && !line.contains("spans were"),
-            "{line}"
-        );
+        assert!(!line.contains(KEY) && !line.contains("spans were"), "{line}");
     }
 
     let taken = taken.lock().expect("unpoisoned");
@@ -242,9 +237,7 @@ async fn ask_llm_service(plan: impl FnOnce(Plan) -> Plan, backend: SocketAddr, l
     let llm = Plan::new(&binaries().await, "llm-service", free, backend)
         .with("OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
         .with("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 2);
-    let llm = Service::start(plan(llm), log.sink())
-        .await
-        .expect("it starts");
+    let llm = Service::start(plan(llm), log.sink()).await.expect("it starts");
     let request = client()
         .post(format!("http://{}/generate", llm.address))
         .json(&json!({ "user_id": "user_1", "prompt": "?" }));
@@ -329,17 +322,9 @@ async fn what_is_refused_is_asked_again_only_where_that_may_help() {
                 assert!(*second - *first >= Duration::from_secs(1), "{status}");
             }
             let lost = log.find("llm-service", "spans were lost");
-            assert_eq!(
-                lost.is_empty(),
-                delivered,
-                "{status} {retry_after}: {lost:?}"
-            );
+            assert_eq!(lost.is_empty(), delivered, "{status} {retry_after}: {lost:?}");
         }
-        let mut answers = statuses
-            .iter()
-            .map(u16::to_string)
-            .collect::<Vec<_>>()
-            .join(", ");
+        let mut answers = statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
         if !retry_after.is_empty() {
             answers.push_str(&format!(" with `Retry-After: {retry_after}`"));
         }
@@ -357,17 +342,14 @@ async fn what_is_refused_is_asked_again_only_where_that_may_help() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_trusts_the_file_in_ssl_cert_file_and_no_other() {
-    for (variable, trusted) in [
-        ("SSL_CERT_FILE", true),
-        ("OTEL_EXPORTER_OTLP_CERTIFICATE", false),
-    ] {
+    for (variable, trusted) in [("SSL_CERT_FILE", true), ("OTEL_EXPORTER_OTLP_CERTIFICATE", false)]
+    {
         let store = Store::new(Limits::default());
         let tls = Tls::serve(receiver::routes(store.clone())).await;
         let log = Log::default();
         let endpoint = format!("https://{}", tls.address);
         let plan = |plan: Plan| {
-            plan.with("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-                .with(variable, tls.authority())
+            plan.with("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).with(variable, tls.authority())
         };
         ask_llm_service(plan, tls.address, &log).await;
         let spans = if trusted { 2 } else { 0 };
@@ -473,9 +455,7 @@ async fn a_collector_killed_in_mid_request_costs_spans_and_no_request() {
         .with("llm-service", "LLM_BASE_URL", format!("http://{model}"))
         .with("llm-service", "LLM_MODEL", "held");
     let at_once = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
-    let setup = setup
-        .with("api-gateway", at_once, 2)
-        .with("llm-service", at_once, 2);
+    let setup = setup.with("api-gateway", at_once, 2).with("llm-service", at_once, 2);
     let system = setup.start().await;
     kill_in_mid_request(&system, first, &asked, &go).await;
     for service in ["api-gateway", "llm-service"] {
@@ -511,21 +491,13 @@ fn without_time(line: &str) -> String {
 }
 
 fn pair(key: &str, value: Option<Any>) -> KeyValue {
-    KeyValue {
-        key: key.to_owned(),
-        value: Some(AnyValue { value }),
-        ..KeyValue::default()
-    }
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value }), ..KeyValue::default() }
 }
 
 /// A span with all that a span of Rust's SDK can have.
 fn full_span() -> ExportTraceServiceRequest {
     let text = |value: &str| Some(Any::StringValue(value.to_owned()));
-    let list = ArrayValue {
-        values: vec![AnyValue {
-            value: text("stop"),
-        }],
-    };
+    let list = ArrayValue { values: vec![AnyValue { value: text("stop") }] };
     let span = Span {
         trace_id: vec![1; 16],
         span_id: vec![2; 8],
@@ -549,15 +521,8 @@ fn full_span() -> ExportTraceServiceRequest {
             attributes: vec![pair("attempt", Some(Any::IntValue(1)))],
             ..Event::default()
         }],
-        links: vec![Link {
-            trace_id: vec![3; 16],
-            span_id: vec![4; 8],
-            ..Link::default()
-        }],
-        status: Some(Status {
-            code: 2,
-            message: "no stock".to_owned(),
-        }),
+        links: vec![Link { trace_id: vec![3; 16], span_id: vec![4; 8], ..Link::default() }],
+        status: Some(Status { code: 2, message: "no stock".to_owned() }),
         ..Span::default()
     };
     let mut request = as_sent(vec![span]);
@@ -576,17 +541,9 @@ fn full_span() -> ExportTraceServiceRequest {
 
 /// Spans of which nobody knows where they come from.
 fn as_sent(spans: Vec<Span>) -> ExportTraceServiceRequest {
-    let scope_spans = vec![ScopeSpans {
-        spans,
-        ..ScopeSpans::default()
-    }];
-    let resource = ResourceSpans {
-        scope_spans,
-        ..ResourceSpans::default()
-    };
-    ExportTraceServiceRequest {
-        resource_spans: vec![resource],
-    }
+    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
+    let resource = ResourceSpans { scope_spans, ..ResourceSpans::default() };
+    ExportTraceServiceRequest { resource_spans: vec![resource] }
 }
 
 /// What is left of a span, part by part: the words of the guide's table.
@@ -610,13 +567,7 @@ fn kept(
         close(span.start_time_unix_nano, got.start_time_unix_nano, by)
             && close(span.end_time_unix_nano, got.end_time_unix_nano, by)
     };
-    let ids = |it: &Span| {
-        (
-            it.trace_id.clone(),
-            it.span_id.clone(),
-            it.parent_span_id.clone(),
-        )
-    };
+    let ids = |it: &Span| (it.trace_id.clone(), it.span_id.clone(), it.parent_span_id.clone());
     let sorted = |it: &[KeyValue]| {
         let mut attributes = it.to_vec();
         attributes.sort_by(|a, b| a.key.cmp(&b.key));
@@ -624,28 +575,17 @@ fn kept(
     };
     let events = |it: &Span| -> Vec<(String, Vec<KeyValue>)> {
         let events = it.events.iter();
-        events
-            .map(|event| (event.name.clone(), event.attributes.clone()))
-            .collect()
+        events.map(|event| (event.name.clone(), event.attributes.clone())).collect()
     };
     vec![
-        (
-            "ids, parent, name",
-            ids(&span) == ids(&got) && span.name == got.name,
-        ),
-        (
-            "attributes, with their types",
-            sorted(&span.attributes) == sorted(&got.attributes),
-        ),
+        ("ids, parent, name", ids(&span) == ids(&got) && span.name == got.name),
+        ("attributes, with their types", sorted(&span.attributes) == sorted(&got.attributes)),
         ("status and its message", span.status == got.status),
         ("events", events(&span) == events(&got)),
         ("times, to the microsecond", times(1_000)),
         ("times, to the nanosecond", times(0)),
         ("kind (SERVER, CLIENT, …)", span.kind == got.kind),
-        (
-            "resource: `service.name` and the rest",
-            resource == got_resource,
-        ),
+        ("resource: `service.name` and the rest", resource == got_resource),
         ("instrumentation scope", scope == got_scope),
         ("links", span.links == got.links),
         ("`tracestate`", span.trace_state == got.trace_state),
@@ -718,11 +658,7 @@ async fn what_phoenix_keeps_and_what_its_death_costs() {
 
     // It takes protobuf only.
     let json = client().post(format!("http://{}/v1/traces", address));
-    let json = json
-        .header(CONTENT_TYPE, "application/json")
-        .body("{}")
-        .send()
-        .await;
+    let json = json.header(CONTENT_TYPE, "application/json").body("{}").send().await;
     assert_eq!(json.expect("an answer").status(), 415);
 
     let (model, asked, go) = held_model().await;
@@ -778,9 +714,6 @@ fn the_configuration_of_the_collector_holds_together() {
     let file = collector("examples/other_backends/collector.yaml");
     let pipelines = file["service"]["pipelines"].as_mapping().expect("a map");
     let names: BTreeSet<&str> = pipelines.keys().filter_map(|it| it.as_str()).collect();
-    assert_eq!(
-        names,
-        BTreeSet::from(["traces/honeyhive", "traces/phoenix"])
-    );
+    assert_eq!(names, BTreeSet::from(["traces/honeyhive", "traces/phoenix"]));
     assert!(page("other-backends").contains("other_backends/collector.yaml"));
 }

@@ -32,15 +32,8 @@ async fn a_variable_names_the_service_and_each_process_has_an_instance_id() {
         system.ask("user_1").await;
         let stopped = system.stop().await;
         let tree = stopped.only_tree();
-        assert_eq!(
-            shape(&tree),
-            WHOLE.replace("user-service", "renamed"),
-            "{command}"
-        );
-        let renamed = tree
-            .rows
-            .iter()
-            .filter(|row| row.span.service() == "renamed");
+        assert_eq!(shape(&tree), WHOLE.replace("user-service", "renamed"), "{command}");
+        let renamed = tree.rows.iter().filter(|row| row.span.service() == "renamed");
         for row in renamed {
             let attributes = &row.span.source.resource.attributes;
             let instance = attributes.iter().find(|it| it.key == "service.instance.id");
@@ -75,10 +68,7 @@ POST /api/query SERVER api-gateway http 200
         let said = stopped.log.find("user-service", "nothing is exported");
         assert_eq!(said.len(), 1, "{command}: {said:?}");
         let for_each_request = stopped.log.find("user-service", "set parent");
-        assert!(
-            for_each_request.is_empty(),
-            "{command}: {for_each_request:?}"
-        );
+        assert!(for_each_request.is_empty(), "{command}: {for_each_request:?}");
     }
 }
 

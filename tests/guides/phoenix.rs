@@ -69,12 +69,8 @@ fn span_of(json: &Value) -> Span {
         "trace_id",
         "trace_state",
     ];
-    let said: BTreeSet<&str> = json
-        .as_object()
-        .expect("a span")
-        .keys()
-        .map(String::as_str)
-        .collect();
+    let said: BTreeSet<&str> =
+        json.as_object().expect("a span").keys().map(String::as_str).collect();
     assert_eq!(said, BTreeSet::from(known));
     assert!(json["links"].is_null(), "{json}");
     // Of every span, whatever it was sent as.
@@ -118,9 +114,7 @@ fn text(json: &Value) -> String {
 fn id(json: &Value) -> Vec<u8> {
     let digits = text(json);
     let pairs = (0..digits.len()).step_by(2);
-    pairs
-        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex"))
-        .collect()
+    pairs.map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex")).collect()
 }
 
 fn attributes(json: &Value) -> Vec<KeyValue> {
@@ -136,9 +130,7 @@ fn attributes(json: &Value) -> Vec<KeyValue> {
 
 /// It names all types that a value can have, and all but one are null.
 fn value_of(json: &Value) -> AnyValue {
-    let texts = json["string_value"]
-        .as_str()
-        .map(|it| Any::StringValue(it.to_owned()));
+    let texts = json["string_value"].as_str().map(|it| Any::StringValue(it.to_owned()));
     let truths = json["bool_value"].as_bool().map(Any::BoolValue);
     let numbers = json["int_value"].as_i64().map(Any::IntValue);
     let fractions = json["double_value"].as_f64().map(Any::DoubleValue);

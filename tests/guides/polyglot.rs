@@ -24,10 +24,7 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// The settings of every service, in whatever language it is.
 const SETTINGS: [(&str, &str); 3] = [
-    (
-        "OTEL_RESOURCE_ATTRIBUTES",
-        "deployment.environment.name=test",
-    ),
+    ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test"),
     ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
     // Only what has a shutdown that flushes arrives.
     ("OTEL_BSP_SCHEDULE_DELAY", "3600000"),
@@ -59,10 +56,7 @@ impl Flask {
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{backend}"))
             .env("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
             .envs(settings.iter().copied());
-        Some(Flask {
-            process: Component::start(command, LISTENING).await,
-            address,
-        })
+        Some(Flask { process: Component::start(command, LISTENING).await, address })
     }
 
     /// Asks it to stop, as Kubernetes does.
@@ -79,9 +73,7 @@ fn around(backend: SocketAddr, flask: SocketAddr, llm_service: SocketAddr) -> Se
         .with_backend(backend)
         .with("llm-service", "LLM_SERVICE_ADDR", llm_service)
         .with("api-gateway", "USER_SERVICE_URL", format!("http://{flask}"));
-    SETTINGS
-        .iter()
-        .fold(setup, |setup, (key, value)| setup.with("all", key, value))
+    SETTINGS.iter().fold(setup, |setup, (key, value)| setup.with("all", key, value))
 }
 
 async fn backend() -> (Store, SocketAddr) {
@@ -130,10 +122,7 @@ async fn a_service_in_python_is_a_hop_as_any_other() {
     assert_eq!(diagnose(&trees, &[]), []);
     for row in &trees[0].rows {
         let resource = format!("{:?}", row.span.source.resource);
-        assert!(
-            resource.contains("deployment.environment.name"),
-            "{resource}"
-        );
+        assert!(resource.contains("deployment.environment.name"), "{resource}");
     }
     compare(
         recorded!("polyglot/whole.html"),
@@ -185,10 +174,7 @@ POST /generate SERVER llm-service
 }
 
 const SENT: [(&str, &str); 3] = [
-    (
-        "traceparent",
-        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03",
-    ),
+    ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03"),
     ("tracestate", "a=1"),
     ("baggage", "city=K%C3%B6ln,level=2;p=1,sum=1+1=2"),
 ];
@@ -230,9 +216,7 @@ async fn rust(
     let plan = Plan::new(&binaries().await, "user-service", free, backend)
         .run_by(command)
         .calling("llm-service", llm_service);
-    let plan = settings
-        .iter()
-        .fold(plan, |plan, (key, value)| plan.with(key, value));
+    let plan = settings.iter().fold(plan, |plan, (key, value)| plan.with(key, value));
     Service::start(plan, |_, _| {}).await.expect("it starts")
 }
 
@@ -244,23 +228,10 @@ async fn what_each_passes_on() {
         return;
     };
     let sdk = rust("user_service", backend, llm_service, &SETTINGS).await;
-    let strict = rust(
-        "tenant_services user-service",
-        backend,
-        llm_service,
-        &SETTINGS,
-    )
-    .await;
-    let sent = SENT.map(|(name, value)| {
-        (
-            HeaderName::from_static(name),
-            value.parse().expect("a value"),
-        )
-    });
-    let mut table = format!(
-        "sent by the caller       {}\n",
-        told(&HeaderMap::from_iter(sent))
-    );
+    let strict = rust("tenant_services user-service", backend, llm_service, &SETTINGS).await;
+    let sent =
+        SENT.map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a value")));
+    let mut table = format!("sent by the caller       {}\n", told(&HeaderMap::from_iter(sent)));
     for (name, address) in [
         ("Python, SDK", python.address),
         ("Rust, SDK", sdk.address),
@@ -288,9 +259,7 @@ async fn sent_on(settings: &[(&str, &str)]) -> Option<[String; 4]> {
         for headers in [&SENT[..0], &SENT[..]] {
             assert_eq!(ask(address, headers).await, 200);
             let headers = within_reason(requests.recv()).await.expect("a request");
-            let value = headers
-                .get("traceparent")
-                .map(|it| it.to_str().expect("text"));
+            let value = headers.get("traceparent").map(|it| it.to_str().expect("text"));
             sent.push(value.unwrap_or_default().to_owned());
         }
     }
@@ -394,20 +363,14 @@ async fn our_services_join_the_trace_of_the_original_and_keep_its_flags_and_bagg
 
     let mut table = String::new();
     for exchange in &exchanges {
-        let headers = exchange
-            .sent
-            .lines()
-            .skip(1)
-            .filter_map(|line| line.split_once(": "));
+        let headers = exchange.sent.lines().skip(1).filter_map(|line| line.split_once(": "));
         let value = |name: &str| {
             let mut headers = headers.clone();
             let found = headers.find(|(it, _)| it.eq_ignore_ascii_case(name));
             found.map(|(_, value)| value).unwrap_or_default()
         };
         let flags = value("traceparent").rsplit('-').next().unwrap_or_default();
-        let entries = value("baggage")
-            .split(',')
-            .filter_map(|it| it.split_once('='));
+        let entries = value("baggage").split(',').filter_map(|it| it.split_once('='));
         let mut names: Vec<&str> = entries.map(|(name, _)| name).collect();
         names.sort_unstable();
         let (hop, names) = (&exchange.hop, names.join(","));

@@ -115,16 +115,10 @@ impl Streaming {
             .with("LLM_BASE_URL", format!("http://{model}/v1"))
             .with("LLM_MODEL", MODEL)
             .with("LLM_API_KEY", KEY);
-        let plan = variables
-            .iter()
-            .fold(plan, |plan, (key, value)| plan.with(key, value));
+        let plan = variables.iter().fold(plan, |plan, (key, value)| plan.with(key, value));
         let log = Log::default();
         let service = Service::start(plan, log.sink()).await.expect("it starts");
-        Streaming {
-            service,
-            store,
-            log,
-        }
+        Streaming { service, store, log }
     }
 
     async fn ask(&self, prompt: &str) -> reqwest::Response {
@@ -150,9 +144,7 @@ async fn read(answer: reqwest::Response) -> String {
 
 /// The pieces of text in an answer, put together.
 fn text(events: &str) -> String {
-    let data = events
-        .lines()
-        .filter_map(|line| line.strip_prefix("data: "));
+    let data = events.lines().filter_map(|line| line.strip_prefix("data: "));
     data.filter_map(|data| {
         let data: Value = serde_json::from_str(data).expect("JSON");
         data["text"].as_str().map(str::to_owned)
@@ -181,11 +173,7 @@ fn described(span: &Span) -> String {
     }
     for event in &proto.events {
         let after = event.time_unix_nano - span.start();
-        lines.push_str(&format!(
-            "event {} after {}\n",
-            event.name,
-            tree::took(after)
-        ));
+        lines.push_str(&format!("event {} after {}\n", event.name, tree::took(after)));
     }
     lines
 }
@@ -208,11 +196,7 @@ async fn three_variables_put_a_real_model_into_the_trace() {
     };
     let system = Setup::default()
         .with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
-        .with(
-            "llm-service",
-            "LLM_BASE_URL",
-            format!("http://{address}/v1"),
-        )
+        .with("llm-service", "LLM_BASE_URL", format!("http://{address}/v1"))
         .with("llm-service", "LLM_MODEL", MODEL)
         .with("llm-service", "LLM_API_KEY", KEY)
         .start()
@@ -269,13 +253,9 @@ async fn a_real_models_answer_comes_in_pieces_under_one_span_that_knows_when_the
     }
     let lab = serve(jaeger::routes(store)).await;
     let page = page("real-llm");
-    let command = page
-        .lines()
-        .skip_while(|line| !line.starts_with("curl -s "));
+    let command = page.lines().skip_while(|line| !line.starts_with("curl -s "));
     let command: Vec<&str> = command.take_while(|line| *line != "```").collect();
-    let command = command
-        .join("\n")
-        .replace("localhost:3000", &lab.to_string());
+    let command = command.join("\n").replace("localhost:3000", &lab.to_string());
     let mut bash = Command::new("bash");
     bash.args(["-c", &command]).env("NO_PROXY", "127.0.0.1");
     let output = bash.output().await;
@@ -293,9 +273,7 @@ async fn of_a_model_that_is_killed_in_mid_answer_the_client_keeps_what_came_and_
     let mut answer = streaming.ask("What is a trace?").await;
     let first = within_reason(answer.chunk()).await.expect("a piece");
     llama.kill().await;
-    let rest = within_reason(answer.text())
-        .await
-        .expect("a body that ends well");
+    let rest = within_reason(answer.text()).await.expect("a body that ends well");
     let events = String::from_utf8(first.expect("a piece").to_vec()).expect("text") + &rest;
     let received = text(&events);
     assert!(!received.is_empty());
@@ -312,10 +290,7 @@ async fn of_a_model_that_is_killed_in_mid_answer_the_client_keeps_what_came_and_
         )
     );
     let chat = span(&tree, CHAT, SpanKind::Client);
-    assert_eq!(
-        chat.attribute("gen_ai.response.finish_reasons").as_deref(),
-        Some("[\"error\"]")
-    );
+    assert_eq!(chat.attribute("gen_ai.response.finish_reasons").as_deref(), Some("[\"error\"]"));
     assert_eq!(chat.attribute("gen_ai.usage.output_tokens"), None);
     let answer = &messages(chat, "gen_ai.output.messages")[0];
     assert_eq!(answer["parts"][0]["content"], received);
@@ -330,16 +305,10 @@ async fn an_answer_is_read_however_it_is_cut_and_written() {
     let ways = [
         ("as most do", plain.clone()),
         ("CRLF", plain.replace('\n', "\r\n")),
-        (
-            "comments and other fields",
-            plain.replace("data:", ": still here\n\n: \nid: 1\ndata:"),
-        ),
+        ("comments and other fields", plain.replace("data:", ": still here\n\n: \nid: 1\ndata:")),
         ("no space", plain.replace("data: ", "data:")),
         ("a first chunk without text", piece("") + &plain),
-        (
-            "tokens before the end",
-            said.clone() + TOKENS + FINISH + DONE,
-        ),
+        ("tokens before the end", said.clone() + TOKENS + FINISH + DONE),
         ("no [DONE]", said + FINISH + TOKENS),
         ("more after [DONE]", plain + "data: more\n\n"),
     ];
@@ -370,11 +339,7 @@ async fn an_answer_is_read_however_it_is_cut_and_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_field_that_only_the_span_needs_may_have_any_shape() {
     let odd = json!({ "id": 1, "model": [], "choices": [], "usage": { "prompt_tokens": 1.5 } });
-    let answer = format!(
-        "data: {odd}\n\n{}{}",
-        piece("yes"),
-        FINISH.to_owned() + DONE
-    );
+    let answer = format!("data: {odd}\n\n{}{}", piece("yes"), FINISH.to_owned() + DONE);
     let address = model(move || events([answer.clone()])).await;
     let streaming = Streaming::start(address, &[]).await;
     let answer = read(streaming.ask("?").await).await;
@@ -405,9 +370,7 @@ async fn a_long_answer_may_take_longer_than_any_silence() {
     let pieces = Arc::new(Mutex::new(Some(pieces)));
     let address = model(move || {
         let pieces = pieces.lock().expect("a lock").take().expect("one call");
-        stream(stream::unfold(pieces, |mut pieces| async {
-            Some((pieces.recv().await?, pieces))
-        }))
+        stream(stream::unfold(pieces, |mut pieces| async { Some((pieces.recv().await?, pieces)) }))
     })
     .await;
     let limit = Duration::from_secs(1);
@@ -434,27 +397,13 @@ async fn an_answer_that_breaks_ends_with_an_error_event_and_an_error_on_its_span
     let ways = [
         (
             "server_error",
-            rest(vec![error(
-                json!({ "message": "?", "type": "server_error", "code": 500 }),
-            )]),
+            rest(vec![error(json!({ "message": "?", "type": "server_error", "code": 500 }))]),
         ),
-        (
-            "rate_limit_exceeded",
-            rest(vec![error(json!({ "code": "rate_limit_exceeded" }))]),
-        ),
-        (
-            "model_error",
-            rest(vec![error(json!({ "code": format!("no {KEY}") }))]),
-        ),
+        ("rate_limit_exceeded", rest(vec![error(json!({ "code": "rate_limit_exceeded" }))])),
+        ("model_error", rest(vec![error(json!({ "code": format!("no {KEY}") }))])),
         ("model_error", rest(vec![error(json!(format!("no {KEY}")))])),
-        (
-            "invalid_answer",
-            rest(vec![Bytes::from("data: nonsense\n\n")]),
-        ),
-        (
-            "invalid_answer",
-            rest(vec![Bytes::from(&b"data: \xff\n\n"[..])]),
-        ),
+        ("invalid_answer", rest(vec![Bytes::from("data: nonsense\n\n")])),
+        ("invalid_answer", rest(vec![Bytes::from(&b"data: \xff\n\n"[..])])),
         ("invalid_answer", endless.boxed()),
         ("cut_off", rest(Vec::new())),
         ("timeout", stream::pending().boxed()),
@@ -498,10 +447,7 @@ async fn a_call_that_is_refused_is_a_status_and_repeats_no_secret() {
             .iter()
             .map(|(name, value)| {
                 let value = value.parse().expect("a value");
-                (
-                    name.parse::<axum::http::HeaderName>().expect("a name"),
-                    value,
-                )
+                (name.parse::<axum::http::HeaderName>().expect("a name"), value)
             })
             .collect();
         let status = StatusCode::from_u16(status).expect("a status");
@@ -513,29 +459,15 @@ async fn a_call_that_is_refused_is_a_status_and_repeats_no_secret() {
     let (nobody, _kept) = refused();
     let ways = [
         (model(said(401, &json)).await, "401", 502, None),
+        (model(said(429, &[("retry-after", "7")])).await, "429", 503, Some("7")),
         (
-            model(said(429, &[("retry-after", "7")])).await,
-            "429",
-            503,
-            Some("7"),
-        ),
-        (
-            model(said(
-                429,
-                &[("retry-after", "Fri, 01 Jan 2027 00:00:00 GMT")],
-            ))
-            .await,
+            model(said(429, &[("retry-after", "Fri, 01 Jan 2027 00:00:00 GMT")])).await,
             "429",
             503,
             None,
         ),
         (model(said(500, &[])).await, "500", 502, None),
-        (
-            model(said(302, &[("location", "/elsewhere")])).await,
-            "302",
-            502,
-            None,
-        ),
+        (model(said(302, &[("location", "/elsewhere")])).await, "302", 502, None),
         (model(said(200, &json)).await, "invalid_answer", 502, None),
         (silent, "timeout", 504, None),
         (nobody, "unreachable", 502, None),
@@ -619,14 +551,8 @@ async fn a_client_that_goes_ends_the_call_and_its_span_with_what_was_known() {
     let (tree, _) = streaming.stop().await;
     let chat = span(&tree, CHAT, SpanKind::Client);
     assert!(!chat.is_error(), "the model did nothing wrong");
-    assert_eq!(
-        chat.attribute("gen_ai.response.id").as_deref(),
-        Some("chatcmpl-1")
-    );
-    assert_eq!(
-        chat.attribute("gen_ai.response.finish_reasons").as_deref(),
-        Some("[\"error\"]")
-    );
+    assert_eq!(chat.attribute("gen_ai.response.id").as_deref(), Some("chatcmpl-1"));
+    assert_eq!(chat.attribute("gen_ai.response.finish_reasons").as_deref(), Some("[\"error\"]"));
     assert_eq!(chat.proto().events.len(), 1);
 }
 
@@ -659,16 +585,12 @@ async fn a_models_server_is_told_of_the_trace_only_when_it_is_ours() {
         let value = ours.to_string();
         let streaming = Streaming::start(address, &[("LLM_IS_OURS", &value)]).await;
         let url = format!("http://{}/generate", streaming.service.address);
-        let request = client()
-            .post(url)
-            .header("baggage", "tenant=acme")
-            .json(&json!({ "prompt": "?" }));
+        let request =
+            client().post(url).header("baggage", "tenant=acme").json(&json!({ "prompt": "?" }));
         read(within_reason(request.send()).await.expect("an answer")).await;
         let (tree, _) = streaming.stop().await;
         let headers = headers.lock().expect("a lock");
-        let traceparent = headers
-            .get("traceparent")
-            .map(|it| it.to_str().expect("text"));
+        let traceparent = headers.get("traceparent").map(|it| it.to_str().expect("text"));
         let chat = span(&tree, CHAT, SpanKind::Client);
         let expected = format!("00-{}-{}-01", chat.trace_id, chat.id);
         assert_eq!(traceparent, ours.then_some(expected.as_str()));

@@ -52,10 +52,8 @@ async fn the_flag_on_the_wire_says_what_the_next_service_does() {
         for header in sent {
             assert_eq!(header.sampled, sampled);
         }
-        let between: Vec<_> = exchanges
-            .into_iter()
-            .filter(|it| it.hop != "client-gateway")
-            .collect();
+        let between: Vec<_> =
+            exchanges.into_iter().filter(|it| it.hop != "client-gateway").collect();
         check_named(name, &(report::wire(&between, false).into_string() + "\n"));
     }
 }
@@ -95,8 +93,6 @@ fn the_configuration_of_the_collector_holds_together() {
         assert!(policy["name"].is_string());
     }
     // A decision that comes before the deadline of a request would not see its end.
-    let wait = sampling["decision_wait"]
-        .as_str()
-        .and_then(|it| it.strip_suffix('s'));
+    let wait = sampling["decision_wait"].as_str().and_then(|it| it.strip_suffix('s'));
     assert!(wait.expect("seconds").parse::<u32>().expect("a number") > 10);
 }

@@ -32,9 +32,7 @@ const SEND_AT_ONCE: &str = "layered_runtime: { layers: [{ name: test, \
      static_layer: { tracing.opentelemetry.min_flush_spans: 1 } }] }";
 
 fn example(file: &str) -> String {
-    let path = crate::support::root()
-        .join("examples/service_mesh")
-        .join(file);
+    let path = crate::support::root().join("examples/service_mesh").join(file);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -60,12 +58,7 @@ impl Ground {
         let envoy = installed("envoy")?.join("bin/envoy");
         let store = Store::new(Limits::default());
         let backend = serve(receiver::routes(store.clone())).await;
-        Some(Ground {
-            envoy,
-            store,
-            backend,
-            template: example("envoy.yaml"),
-        })
+        Some(Ground { envoy, store, backend, template: example("envoy.yaml") })
     }
 
     /// The same with another line in the template.
@@ -86,20 +79,18 @@ impl Ground {
             ("NEXT_PORT", next.port().to_string()),
             ("OTLP_PORT", self.backend.port().to_string()),
         ];
-        let filled = values
-            .into_iter()
-            .fold(self.template.clone(), |text, (name, value)| {
-                text.replace(&format!("${{{name}}}"), &value)
-            });
+        let filled = values.into_iter().fold(self.template.clone(), |text, (name, value)| {
+            text.replace(&format!("${{{name}}}"), &value)
+        });
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("envoy.yaml");
         fs::write(&file, filled).expect("a file");
         let mut command = Command::new(&self.envoy);
-        command
-            .arg("--config-path")
-            .arg(file)
-            .args(["--config-yaml", SEND_AT_ONCE])
-            .args(["--concurrency", "1", "--disable-hot-restart"]);
+        command.arg("--config-path").arg(file).args(["--config-yaml", SEND_AT_ONCE]).args([
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+        ]);
         Sidecar {
             envoy: Component::start(command, "starting main dispatch loop").await,
             inbound: local(inbound),
@@ -125,11 +116,7 @@ impl Ground {
             .with("api-gateway", "USER_SERVICE_URL", url(&gateway))
             .with("user-service", "LLM_SERVICE_URL", url(&user))
             .with_backend(self.backend);
-        Mesh {
-            system: setup.start().await,
-            sidecars: [gateway, user, llm],
-            store: self.store,
-        }
+        Mesh { system: setup.start().await, sidecars: [gateway, user, llm], store: self.store }
     }
 }
 
@@ -173,9 +160,7 @@ async fn each_sidecar_is_a_span_between_a_caller_and_its_service() {
     let trees = ground.mesh(Setup::default()).await.traces(12).await;
     assert_eq!(diagnose(&trees, &[]), []);
     let ids = trees[0].rows.iter().map(|row| &row.span);
-    let ids: Vec<_> = ids
-        .filter_map(|it| it.attribute("guid:x-request-id"))
-        .collect();
+    let ids: Vec<_> = ids.filter_map(|it| it.attribute("guid:x-request-id")).collect();
     // The gateway's, then one for each hop: no service has passed it on.
     assert!(ids[0] != ids[1] && ids[1] == ids[2], "{ids:?}");
     assert!(ids[2] != ids[3] && ids[3] == ids[4], "{ids:?}");
@@ -205,9 +190,9 @@ async fn a_mesh_alone_gives_as_many_traces_as_there_are_hops() {
     let Some(ground) = Ground::new().await else {
         return;
     };
-    let setup = SERVICES.into_iter().fold(Setup::default(), |setup, it| {
-        setup.run_by(it, &format!("untraced_services {it}"))
-    });
+    let setup = SERVICES
+        .into_iter()
+        .fold(Setup::default(), |setup, it| setup.run_by(it, &format!("untraced_services {it}")));
     let trees = ground.mesh(setup).await.traces(5).await;
     compare(
         recorded!("service-mesh/nothing-forwarded.html"),
@@ -250,9 +235,11 @@ async fn a_retry_of_the_mesh_is_a_second_child_of_the_same_span() {
     let Some(ground) = Ground::new().await else {
         return;
     };
-    let setup = Setup::default()
-        .run_by("llm-service", "flaky_llm_service")
-        .with("llm-service", "LLM_FAILURES", 1);
+    let setup = Setup::default().run_by("llm-service", "flaky_llm_service").with(
+        "llm-service",
+        "LLM_FAILURES",
+        1,
+    );
     let trees = ground.mesh(setup).await.traces(14).await;
     compare(
         recorded!("service-mesh/retried.html"),
@@ -286,11 +273,8 @@ async fn a_sidecar_that_is_down_is_a_503_and_its_callers_proxy_says_why() {
     let Some(ground) = Ground::new().await else {
         return;
     };
-    let Mesh {
-        system,
-        sidecars: [gateway, _user, llm],
-        store,
-    } = ground.mesh(Setup::default()).await;
+    let Mesh { system, sidecars: [gateway, _user, llm], store } =
+        ground.mesh(Setup::default()).await;
     llm.envoy.kill().await;
     let answer = ask(gateway.inbound, HeaderMap::new()).await;
     assert_eq!(answer.status(), 502);
@@ -345,11 +329,7 @@ async fn a_sidecar_that_dies_in_mid_request_leaves_a_hole() {
     let setup = Setup::default()
         .with("llm-service", "LLM_BASE_URL", format!("http://{model}"))
         .with("llm-service", "LLM_MODEL", "slow");
-    let Mesh {
-        system,
-        sidecars: [gateway, _user, llm],
-        store,
-    } = ground.mesh(setup).await;
+    let Mesh { system, sidecars: [gateway, _user, llm], store } = ground.mesh(setup).await;
     let request = tokio::spawn(ask(gateway.inbound, HeaderMap::new()));
     within_reason(asked.notified()).await;
     llm.envoy.kill().await;
@@ -389,28 +369,17 @@ impl Hop {
         let (service, requests) = neighbor().await;
         let nobody = local(free_port());
         let theirs = ground.sidecar(SERVICES[2], service.port(), nobody).await;
-        let ours = ground
-            .sidecar(SERVICES[1], nobody.port(), theirs.inbound)
-            .await;
-        Hop {
-            sidecars: [ours, theirs],
-            requests,
-        }
+        let ours = ground.sidecar(SERVICES[1], nobody.port(), theirs.inbound).await;
+        Hop { sidecars: [ours, theirs], requests }
     }
 
     /// What arrives when these headers are sent.
     async fn carry<const N: usize>(&mut self, sent: [(&'static str, &str); N]) -> HeaderMap {
-        let sent = sent.map(|(name, value)| {
-            (
-                HeaderName::from_static(name),
-                value.parse().expect("a value"),
-            )
-        });
+        let sent = sent
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a value")));
         let answer = ask(self.sidecars[0].outbound, HeaderMap::from_iter(sent)).await;
         assert_eq!(answer.status(), 200);
-        within_reason(self.requests.recv())
-            .await
-            .expect("a request")
+        within_reason(self.requests.recv()).await.expect("a request")
     }
 }
 
@@ -450,21 +419,15 @@ async fn the_first_decides_what_is_recorded_and_a_proxy_only_when_it_is_the_firs
 #[tokio::test(flavor = "multi_thread")]
 async fn by_default_each_sidecar_decides_anew() {
     let traceparent = format!("00-{TRACE}-00f067aa0ba902b7-01");
-    for (share, id, expected) in [
-        ("100", "of-my-own", "00"),
-        ("0", "", "00"),
-        ("100", "", "01"),
-    ] {
+    for (share, id, expected) in [("100", "of-my-own", "00"), ("0", "", "00"), ("100", "", "01")] {
         let Some(ground) = Ground::new().await else {
             return;
         };
         let line = "use_request_id_for_trace_sampling: ";
-        let ground = ground
-            .but(&format!("{line}false"), &format!("{line}true"))
-            .but(
-                "operation:",
-                &format!("random_sampling: {{ value: {share} }}\n            operation:"),
-            );
+        let ground = ground.but(&format!("{line}false"), &format!("{line}true")).but(
+            "operation:",
+            &format!("random_sampling: {{ value: {share} }}\n            operation:"),
+        );
         let mut hop = Hop::new(&ground).await;
         let sent = [("traceparent", &*traceparent), ("x-request-id", id)];
         let arrived = hop.carry(sent).await;
@@ -519,9 +482,7 @@ async fn the_telemetry_of_istio_is_of_its_schema() {
     };
     let file = crate::support::root().join("examples/service_mesh/istio-telemetry.yaml");
     let mut python = Command::new(folder.join("bin/python"));
-    python
-        .args(["-c", KEPT])
-        .stdin(File::open(file).expect("a file"));
+    python.args(["-c", KEPT]).stdin(File::open(file).expect("a file"));
     let output = within_reason(python.output()).await.expect("Python runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -570,16 +531,9 @@ fn the_provider_that_istio_is_told_of_is_the_one_that_it_uses() {
     let [provider] = &values.mesh_config.extension_providers[..] else {
         panic!("one provider");
     };
-    let OpenTelemetryProvider {
-        service,
-        port,
-        http,
-    } = &provider.opentelemetry;
+    let OpenTelemetryProvider { service, port, http } = &provider.opentelemetry;
     assert!(service.ends_with(".svc.cluster.local"));
-    assert_eq!(
-        (*port, &*http.path, &*http.timeout),
-        (4318, "/v1/traces", "1s")
-    );
+    assert_eq!((*port, &*http.path, &*http.timeout), (4318, "/v1/traces", "1s"));
     let telemetry: Value = yaml("istio-telemetry.yaml");
     let used = &telemetry["spec"]["tracing"][0]["providers"][0]["name"];
     assert_eq!(used.as_str(), Some(&*provider.name));
@@ -624,10 +578,7 @@ fn the_collector_of_linkerd_is_in_the_namespace_of_its_account() {
     let values: LinkerdValues = yaml("linkerd-values.yaml");
     let LinkerdTracing { enabled, collector } = values.proxy.tracing;
     assert!(enabled);
-    let MeshIdentity {
-        service_account_name,
-        namespace,
-    } = collector.mesh_identity;
+    let MeshIdentity { service_account_name, namespace } = collector.mesh_identity;
     assert!(!service_account_name.is_empty());
     assert_eq!(collector.endpoint, format!("collector.{namespace}:4317"));
 }

@@ -41,10 +41,8 @@ async fn run(name: &str, way: &str) -> Ran {
 
 impl Symptom<'_> {
     async fn shows(&self) {
-        let (broken, repaired) = (
-            run(self.name, "broken").await,
-            run(self.name, "repaired").await.well(),
-        );
+        let (broken, repaired) =
+            (run(self.name, "broken").await, run(self.name, "repaired").await.well());
         assert_eq!(broken.shapes(), self.broken, "{} broken", self.name);
         figure(self.name, "broken", broken.trees(), self.found);
         assert_eq!(repaired.shapes(), self.repaired, "{} repaired", self.name);
@@ -57,10 +55,7 @@ fn figure(name: &str, way: &str, trees: Vec<Tree>, found: &[Rule]) {
     let mut rules: Vec<Rule> = case.findings().iter().map(|finding| finding.rule).collect();
     rules.dedup();
     assert_eq!(rules, found, "{name} {way}");
-    let links = Links {
-        book: "../",
-        span: &|_| None,
-    };
+    let links = Links { book: "../", span: &|_| None };
     let figure = match found {
         // "In order" is what the rules say where only a person can know better.
         [] => figures(&case.trees),
@@ -254,10 +249,7 @@ async fn an_unsigned_number_becomes_a_text() {
         let sent = serde_json::to_value(otlp::to_request(spans)).expect("JSON");
         let attributes = &sent["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"];
         let items = attributes.as_array().expect("a list").iter();
-        let items = items
-            .clone()
-            .find(|it| it["key"] == "items")
-            .expect("items");
+        let items = items.clone().find(|it| it["key"] == "items").expect("items");
         assert!(items["value"].get(kind).is_some(), "{way}: {items}");
         lines.push_str(&format!("{way:9} {items}\n"));
     }
@@ -292,18 +284,10 @@ async fn a_line_has_the_ids_that_its_format_writes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_ends_takes_its_last_spans_along() {
     let broken = run("no-flush", "broken").await.well();
-    assert_eq!(
-        (broken.shapes().as_str(), broken.stderr().as_str()),
-        ("", "")
-    );
+    assert_eq!((broken.shapes().as_str(), broken.stderr().as_str()), ("", ""));
     let repaired = run("no-flush", "repaired").await.well();
     assert_eq!(repaired.shapes(), "pay INTERNAL shop\n");
-    figure(
-        compared!("no-flush", "-repaired.html"),
-        "repaired",
-        repaired.trees(),
-        &[],
-    );
+    figure(compared!("no-flush", "-repaired.html"), "repaired", repaired.trees(), &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,20 +297,12 @@ async fn the_path_of_an_endpoint_in_the_code_is_taken_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn https_needs_a_feature() {
-    says_why(
-        compared!("missing-tls", ".txt"),
-        "enable one of the `tls-ring`",
-    )
-    .await;
+    says_why(compared!("missing-tls", ".txt"), "enable one of the `tls-ring`").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_async_client_finds_no_runtime_on_the_thread_of_batches() {
-    says_why(
-        compared!("async-client", ".txt"),
-        "there is no reactor running",
-    )
-    .await;
+    says_why(compared!("async-client", ".txt"), "there is no reactor running").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -343,16 +319,10 @@ async fn an_exporter_that_is_traced_traces_itself() {
     let broken = run("exporter-traces-itself", "broken").await.well();
     let shapes = broken.shapes();
     assert!(shapes.starts_with(own), "{shapes}");
-    let foreign = shapes
-        .lines()
-        .filter(|line| line.contains("Framed"))
-        .count();
+    let foreign = shapes.lines().filter(|line| line.contains("Framed")).count();
     assert!(foreign > 2, "{shapes}");
     if overwrite() {
         let lines: Vec<&str> = shapes.lines().take(12).collect();
-        check!(
-            "symptoms/exporter-traces-itself.txt",
-            &format!("{}\n…\n", lines.join("\n"))
-        );
+        check!("symptoms/exporter-traces-itself.txt", &format!("{}\n…\n", lines.join("\n")));
     }
 }

@@ -39,12 +39,7 @@ async fn what_does_not_begins_a_trace_for_each_piece() {
 /// A mistake in the command is one line that says what to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_a_choice_is_refused() {
-    let ran = Example::new("cargo run --bin tasks_and_threads")
-        .run()
-        .await;
+    let ran = Example::new("cargo run --bin tasks_and_threads").run().await;
     let refusal = "Error: say what becomes of the context: `kept` or `lost`\n";
-    assert_eq!(
-        (ran.output.status.code(), ran.stderr().as_str()),
-        (Some(1), refusal)
-    );
+    assert_eq!((ran.output.status.code(), ran.stderr().as_str()), (Some(1), refusal));
 }

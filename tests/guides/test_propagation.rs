@@ -16,26 +16,14 @@ const COMMAND: &str = "cargo run --bin test_propagation -- ";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_of_the_tutorial_keeps_the_contract() {
-    let ran = Example::on(GUIDE, &format!("{COMMAND}sound"))
-        .run()
-        .await
-        .well();
+    let ran = Example::on(GUIDE, &format!("{COMMAND}sound")).run().await.well();
     check!("test-propagation/sound.txt", &ran.stdout());
-    assert_eq!(
-        ran.stdout()
-            .lines()
-            .filter(|line| line.starts_with("kept "))
-            .count(),
-        6
-    );
+    assert_eq!(ran.stdout().lines().filter(|line| line.starts_with("kept ")).count(), 6);
     let mut trees = ran.trees();
     trees.retain(|tree| tree.trace_id.to_string().starts_with("4bf92f35"));
     // Three cases have the trace of the caller, and two of them its span as their parent are sampled alike.
     assert_eq!(trees.len(), 1);
-    let servers = trees[0]
-        .rows
-        .iter()
-        .filter(|row| row.span.kind() == SpanKind::Server);
+    let servers = trees[0].rows.iter().filter(|row| row.span.kind() == SpanKind::Server);
     assert_eq!(servers.count(), 3, "the sampled ones");
     check!("test-propagation/sound.html", &figures(&trees));
 }
@@ -55,11 +43,7 @@ async fn every_fault_breaks_the_contract_in_its_own_way() {
     for (fault, violation) in seen {
         let ran = Example::new(&format!("{COMMAND}{fault}")).run().await;
         assert_eq!(ran.output.status.code(), Some(1), "{fault}");
-        assert!(
-            ran.stdout().contains(violation),
-            "{fault}: {}",
-            ran.stdout()
-        );
+        assert!(ran.stdout().contains(violation), "{fault}: {}", ran.stdout());
         assert!(ran.stderr().starts_with("Error: the contract is broken: "));
         if fault == "injected-too-early" {
             check!("test-propagation/broken.txt", &ran.stdout());
@@ -72,19 +56,14 @@ fn script(step: &str) -> String {
     let path = "examples/test_propagation/.github/workflows/propagation.yml";
     let text = fs::read_to_string(crate::support::root().join(path)).expect("a workflow");
     let file: Value = serde_yaml_ng::from_str(&text).expect("YAML");
-    let steps = file["jobs"]["contract"]["steps"]
-        .as_sequence()
-        .expect("steps");
+    let steps = file["jobs"]["contract"]["steps"].as_sequence().expect("steps");
     let step = steps.iter().find(|it| it["name"] == step).expect("a step");
     step["run"].as_str().expect("a script").to_owned()
 }
 
 fn passes(script: &str, folder: &Path) -> bool {
     let mut shell = Command::new("bash");
-    let output = shell
-        .args(["-e", "-c", script])
-        .current_dir(folder)
-        .output();
+    let output = shell.args(["-e", "-c", script]).current_dir(folder).output();
     output.expect("bash runs").status.success()
 }
 
@@ -104,10 +83,7 @@ fn the_workflow_refuses_two_versions_of_opentelemetry() {
         format!("[package]\nname = \"{name}\"\nversion = \"{version}\"\nedition = \"2024\"\n")
     };
     for version in ["0.1.0", "0.2.0"] {
-        write(
-            &format!("{version}/Cargo.toml"),
-            &package("opentelemetry", version),
-        );
+        write(&format!("{version}/Cargo.toml"), &package("opentelemetry", version));
         write(&format!("{version}/src/lib.rs"), "");
     }
     let both = "[dependencies]\nold = { package = \"opentelemetry\", path = \"0.1.0\" }\n\

@@ -50,20 +50,10 @@ async fn what_fails_twice_and_then_works_is_one_trace_without_an_error_at_its_to
     assert_eq!(system.ask("user_1").await.status(), 200);
     let stopped = system.stop().await;
     let tree = stopped.only_tree();
-    let counts = tree
-        .rows
-        .iter()
-        .map(|row| &row.span)
-        .filter(|span| span.kind() == SpanKind::Client);
-    let counts = counts.map(|span| {
-        span.attribute("http.request.resend_count")
-            .unwrap_or_default()
-    });
-    assert_eq!(
-        counts.collect::<Vec<_>>(),
-        ["", "", "1", "2"],
-        "the first is the gateway's"
-    );
+    let counts =
+        tree.rows.iter().map(|row| &row.span).filter(|span| span.kind() == SpanKind::Client);
+    let counts = counts.map(|span| span.attribute("http.request.resend_count").unwrap_or_default());
+    assert_eq!(counts.collect::<Vec<_>>(), ["", "", "1", "2"], "the first is the gateway's");
     compare(
         recorded!("timeouts-and-retries/works-at-last.html"),
         &stopped,
@@ -87,11 +77,7 @@ POST /api/query SERVER api-gateway http 200
 async fn what_takes_too_long_ends_when_the_caller_stops_waiting() {
     let (silent, _) = hung().await;
     let setup = setup().await;
-    let setup = setup.with(
-        "user-service",
-        "LLM_SERVICE_URL",
-        format!("http://{silent}"),
-    );
+    let setup = setup.with("user-service", "LLM_SERVICE_URL", format!("http://{silent}"));
     let system = setup.start().await;
     assert_eq!(ask(system.user.address, Some(150)).await.status(), 504);
     let stopped = system.stop().await;
@@ -109,10 +95,7 @@ POST /process SERVER user-service http 504 error 504
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_circuit_calls_nobody() {
     let setup = setup().await.run_by("llm-service", "flaky_llm_service");
-    let system = setup
-        .with("llm-service", "LLM_FAILURES", 1000)
-        .start()
-        .await;
+    let system = setup.with("llm-service", "LLM_FAILURES", 1000).start().await;
     for _ in 0..2 {
         assert_eq!(ask(system.user.address, None).await.status(), 502);
     }
@@ -154,10 +137,7 @@ async fn what_is_left_of_the_time_is_passed_on() {
     system.stop().await;
     let told = told.lock().expect("a lock");
     assert_eq!(told.len(), 3);
-    assert!(
-        told[0] <= 5_000 && told.is_sorted_by(|a, b| a > b),
-        "{told:?}"
-    );
+    assert!(told[0] <= 5_000 && told.is_sorted_by(|a, b| a > b), "{told:?}");
 }
 
 /// Work that calls nobody ends too, when its caller has gone.
@@ -180,12 +160,8 @@ async fn what_is_refused_is_asked_once() {
     let system = setup.start().await;
     assert_eq!(ask(system.user.address, None).await.status(), 502);
     let stopped = system.stop().await;
-    let clients = stopped
-        .only_tree()
-        .rows
-        .iter()
-        .filter(|row| row.span.kind() == SpanKind::Client)
-        .count();
+    let clients =
+        stopped.only_tree().rows.iter().filter(|row| row.span.kind() == SpanKind::Client).count();
     assert_eq!(clients, 1);
 }
 
@@ -195,20 +171,14 @@ async fn no_message_names_an_address() {
     let (nobody, _kept) = refused();
     let setup = setup().await;
     let url = format!("http://{nobody}/key-48151");
-    let system = setup
-        .with("user-service", "LLM_SERVICE_URL", url)
-        .start()
-        .await;
+    let system = setup.with("user-service", "LLM_SERVICE_URL", url).start().await;
     let answer = ask(system.user.address, None).await;
     assert_eq!(answer.status(), 502);
     let body = answer.text().await.expect("a body");
     let stopped = system.stop().await;
     let tree = stopped.only_tree();
     let failed = span(&tree, "POST /generate", SpanKind::Client);
-    assert_eq!(
-        failed.attribute("error.type").as_deref(),
-        Some("unreachable")
-    );
+    assert_eq!(failed.attribute("error.type").as_deref(), Some("unreachable"));
     for text in [body, sent(&tree), stopped.log.lines().join("\n")] {
         assert!(!text.contains("key-48151"), "{text}");
     }

@@ -26,14 +26,7 @@ fn setup() -> Setup {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_at_the_edge() {
-    let System {
-        gateway,
-        user,
-        llm,
-        store,
-        wire,
-        log,
-    } = setup().start().await;
+    let System { gateway, user, llm, store, wire, log } = setup().start().await;
     let backend = serve(receiver::routes(store.clone())).await;
     let free = FREE.parse().expect("an address");
     let plan = Plan::new(&binaries().await, "edge-gateway", free, backend)
@@ -41,10 +34,7 @@ async fn a_stranger_at_the_edge() {
     let edge = Service::start(plan, log.sink()).await.expect("it starts");
     let request = client()
         .post(format!("http://{}/api/query", edge.address))
-        .header(
-            "traceparent",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        )
+        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
         .json(&serde_json::json!({ "user_id": "user_1", "query": "What is a trace?" }));
     assert_eq!(request.send().await.expect("an answer").status(), 200);
     for service in [edge, gateway, user, llm] {
@@ -62,11 +52,9 @@ async fn a_stranger_at_the_edge() {
 async fn every_span_says_which_tenant_the_edge_has_named() {
     binaries().await;
     let services = ["api-gateway", "user-service", "llm-service"];
-    let setup = services
-        .into_iter()
-        .fold(setup().wired(), |setup, service| {
-            setup.run_by(service, &format!("tenant_services {service}"))
-        });
+    let setup = services.into_iter().fold(setup().wired(), |setup, service| {
+        setup.run_by(service, &format!("tenant_services {service}"))
+    });
     let system = setup.start().await;
     let request = client()
         .post(format!("http://{}/api/query", system.gateway.address))
@@ -90,16 +78,9 @@ async fn every_span_says_which_tenant_the_edge_has_named() {
     let exchanges = stopped.wire.exchanges();
     assert_eq!(exchanges.len(), 2);
     for exchange in &exchanges {
-        assert!(
-            exchange.sent.contains("baggage: tenant=acme\r\n"),
-            "{}",
-            exchange.sent
-        );
+        assert!(exchange.sent.contains("baggage: tenant=acme\r\n"), "{}", exchange.sent);
     }
-    check!(
-        "trust-boundaries/tenant.html",
-        &(report::wire(&exchanges, false).into_string() + "\n"),
-    );
+    check!("trust-boundaries/tenant.html", &(report::wire(&exchanges, false).into_string() + "\n"),);
 }
 
 fn remote(flags: TraceFlags) -> Context {
@@ -113,10 +94,7 @@ fn a_host_that_nobody_thought_of_is_told_nothing() {
     set_propagator();
     let cx = remote(TraceFlags::SAMPLED).with_baggage([KeyValue::new("tenant", "acme")]);
     let _guard = cx.attach();
-    let hosts = Hosts {
-        own: &["user-service"],
-        partners: &["partner.example"],
-    };
+    let hosts = Hosts { own: &["user-service"], partners: &["partner.example"] };
     let told = |host: &str| {
         let mut headers = HeaderMap::new();
         hosts.inject(host, &mut headers);
@@ -124,17 +102,9 @@ fn a_host_that_nobody_thought_of_is_told_nothing() {
         names.sort();
         names
     };
-    assert_eq!(
-        told("user-service"),
-        ["baggage", "traceparent", "tracestate"]
-    );
+    assert_eq!(told("user-service"), ["baggage", "traceparent", "tracestate"]);
     assert_eq!(told("partner.example"), ["traceparent"]);
-    for stranger in [
-        "api.example",
-        "",
-        "user-service.example",
-        "partner.example.",
-    ] {
+    for stranger in ["api.example", "", "user-service.example", "partner.example."] {
         assert!(told(stranger).is_empty(), "{stranger}");
     }
 }

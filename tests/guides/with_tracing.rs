@@ -31,9 +31,7 @@ async fn ask(setup: Setup, user: &str, status: u16) -> Stopped {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_valid_request_gives_the_tree_of_the_tutorial() {
     for way in WAYS {
-        let tree = ask(setup([Some(way); 3]).await, "user_1", 200)
-            .await
-            .only_tree();
+        let tree = ask(setup([Some(way); 3]).await, "user_1", 200).await.only_tree();
         assert_eq!(shape(&tree), WHOLE, "{way}");
         if way == WAYS[0] {
             check!("with-tracing/instrumented.html", &figures(&[tree]));
@@ -57,9 +55,7 @@ async fn an_unknown_user_gives_the_tree_of_the_tutorial() {
     let kind = span(&reference, "validate_user", SpanKind::Internal).attribute("error.type");
     let reference = shape(&reference).replace(&*kind.expect("a type"), "invalid_user");
     for way in WAYS {
-        let tree = ask(setup([Some(way); 3]).await, "nobody", 403)
-            .await
-            .only_tree();
+        let tree = ask(setup([Some(way); 3]).await, "nobody", 403).await.only_tree();
         assert_eq!(shape(&tree), reference, "{way}");
     }
 }
@@ -70,9 +66,7 @@ async fn a_service_that_is_down_gives_the_tree_of_the_tutorial() {
     let mut trees = Vec::new();
     for way in [None, Some(WAYS[0]), Some(WAYS[1])] {
         let url = format!("http://{nobody}");
-        let setup = setup([way; 3])
-            .await
-            .with("user-service", "LLM_SERVICE_URL", url);
+        let setup = setup([way; 3]).await.with("user-service", "LLM_SERVICE_URL", url);
         let tree = ask(setup, "user_1", 502).await.only_tree();
         // A message that holds the address would be in the status, or in `error.message`.
         let failed = span(&tree, "POST /generate", SpanKind::Client);
@@ -102,19 +96,11 @@ async fn baggage_gets_through_and_the_flag_is_respected() {
         }
         let stopped = system.stop().await;
         let tree = stopped.only_tree();
-        assert_eq!(
-            tree.rows.len(),
-            7,
-            "{way}: of the request that its caller recorded"
-        );
+        assert_eq!(tree.rows.len(), 7, "{way}: of the request that its caller recorded");
         let exchanges = stopped.wire.exchanges();
         assert_eq!(exchanges.len(), 4, "two requests on two hops");
         for exchange in exchanges {
-            assert!(
-                exchange.sent.contains("baggage: tenant=acme"),
-                "{way}: {}",
-                exchange.sent
-            );
+            assert!(exchange.sent.contains("baggage: tenant=acme"), "{way}: {}", exchange.sent);
         }
         // A layer that records all headers was told to leave this one out.
         assert!(!sent(&tree).contains("key-48151"), "{way}");

@@ -18,11 +18,7 @@ const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-
 
 /// The verdict on all traces of `stopped`.
 fn check(step: Step, stopped: &Stopped) -> Verdict {
-    verdict(
-        step,
-        &stopped.trees(),
-        "127.0.0.1:4318".parse().expect("an address"),
-    )
+    verdict(step, &stopped.trees(), "127.0.0.1:4318".parse().expect("an address"))
 }
 
 /// What is missing must be told in these words.
@@ -45,11 +41,9 @@ async fn call(address: SocketAddr, path: &str, traceparent: Option<&str>) {
 }
 
 async fn call_as(user_id: &str, address: SocketAddr, path: &str, traceparent: Option<&str>) {
-    let mut request = client()
-        .post(format!("http://{address}{path}"))
-        .json(&json!({
-            "user_id": user_id, "query": "What is a trace?", "prompt": "What is a trace?",
-        }));
+    let mut request = client().post(format!("http://{address}{path}")).json(&json!({
+        "user_id": user_id, "query": "What is a trace?", "prompt": "What is a trace?",
+    }));
     if let Some(traceparent) = traceparent {
         request = request.header("traceparent", traceparent);
     }
@@ -63,12 +57,7 @@ async fn what_the_steps_leave_passes() {
     call(system.user.address, "/process", Some(TRACEPARENT)).await;
     call(system.gateway.address, "/api/query", None).await;
     let stopped = system.stop().await;
-    for step in [
-        Step::SetUp,
-        Step::LlmService,
-        Step::UserService,
-        Step::ApiGateway,
-    ] {
+    for step in [Step::SetUp, Step::LlmService, Step::UserService, Step::ApiGateway] {
         passes(step, &stopped);
     }
 }
@@ -76,11 +65,7 @@ async fn what_the_steps_leave_passes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nothing_arrived_the_service_to_look_at_is_named() {
     let stopped = System::start().await.stop().await;
-    missing(
-        Step::LlmService,
-        &stopped,
-        "no `POST /generate` (SERVER, llm-service) has arrived",
-    );
+    missing(Step::LlmService, &stopped, "no `POST /generate` (SERVER, llm-service) has arrived");
     missing(Step::UserService, &stopped, "Does user-service run");
     missing(Step::ApiGateway, &stopped, "Does api-gateway run");
 }
@@ -88,36 +73,19 @@ async fn where_nothing_arrived_the_service_to_look_at_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_sent_again_after_a_failure_passes() {
     let (nobody, _kept) = support::refused();
-    let unreachable = Setup::default().with(
-        "user-service",
-        "LLM_SERVICE_URL",
-        format!("http://{nobody}"),
-    );
+    let unreachable =
+        Setup::default().with("user-service", "LLM_SERVICE_URL", format!("http://{nobody}"));
     let system = unreachable.start().await;
     call(system.user.address, "/process", Some(TRACEPARENT)).await;
     let failed = system.stop().await;
-    missing(
-        Step::UserService,
-        &failed,
-        "was answered 502. Does the service that it calls run?",
-    );
+    missing(Step::UserService, &failed, "was answered 502. Does the service that it calls run?");
 
     // The same trace id, and the same lab.
     let backend = support::serve(receiver::routes(failed.store.clone())).await;
     let system = Setup::default().with_backend(backend).start().await;
-    call_as(
-        "stranger",
-        system.user.address,
-        "/process",
-        Some(TRACEPARENT),
-    )
-    .await;
+    call_as("stranger", system.user.address, "/process", Some(TRACEPARENT)).await;
     system.stop().await;
-    missing(
-        Step::UserService,
-        &failed,
-        "was answered 403. Look at the body and the user id.",
-    );
+    missing(Step::UserService, &failed, "was answered 403. Look at the body and the user id.");
 
     let system = Setup::default().with_backend(backend).start().await;
     call(system.user.address, "/process", Some(TRACEPARENT)).await;
@@ -134,11 +102,8 @@ async fn the_spans_of_an_earlier_request_are_not_taken_for_those_that_are_missin
     let backend = support::serve(receiver::routes(stopped.store.clone())).await;
     let (nobody, _kept) = support::refused();
     let elsewhere = Setup::default().with_backend(backend);
-    let elsewhere = elsewhere.with(
-        "user-service",
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        format!("http://{nobody}"),
-    );
+    let elsewhere =
+        elsewhere.with("user-service", "OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{nobody}"));
     let system = elsewhere.start().await;
     system.ask("user_1").await;
     system.stop().await;
@@ -159,11 +124,7 @@ async fn a_header_too_few_or_too_many_is_named() {
 
     let system = System::start().await;
     call(system.llm.address, "/generate", None).await;
-    missing(
-        Step::LlmService,
-        &system.stop().await,
-        "with its `traceparent`",
-    );
+    missing(Step::LlmService, &system.stop().await, "with its `traceparent`");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,20 +134,9 @@ async fn a_trace_in_pieces_names_the_trace_that_has_the_rest() {
     let stopped = system.stop().await;
     let trees = stopped.trees();
     let has_rest = |tree: &&Tree| tree.services() == ["user-service"];
-    let rest = trees
-        .iter()
-        .find(has_rest)
-        .expect("user-service has a trace of its own");
-    missing(
-        Step::ApiGateway,
-        &stopped,
-        &format!("in another trace, {}", rest.trace_id),
-    );
-    missing(
-        Step::ApiGateway,
-        &stopped,
-        "below `POST /process` (CLIENT, api-gateway)",
-    );
+    let rest = trees.iter().find(has_rest).expect("user-service has a trace of its own");
+    missing(Step::ApiGateway, &stopped, &format!("in another trace, {}", rest.trace_id));
+    missing(Step::ApiGateway, &stopped, "below `POST /process` (CLIENT, api-gateway)");
     missing(
         Step::ApiGateway,
         &stopped,
@@ -206,36 +156,14 @@ fn the_lines_to_look_at_are_those_of_the_tutorial() {
     };
     let (server, internal) = (named(SpanKind::Server), named(SpanKind::Internal));
     let evidence = [
-        Evidence::HeaderDropped {
-            hop: "user-llm".to_owned(),
-        },
-        Evidence::OwnAncestor {
-            span: server.clone(),
-        },
-        Evidence::SeveralRoots {
-            count: 2,
-            first: server.clone(),
-        },
-        Evidence::ParentNotHere {
-            span: server.clone(),
-            parent: SpanId([1; 8]),
-        },
-        Evidence::StatusNotSet {
-            span: server,
-            status: 502,
-        },
-        Evidence::StatusNotSet {
-            span: named(SpanKind::Client),
-            status: 403,
-        },
-        Evidence::WrongKind {
-            span: internal.clone(),
-            why: WrongKind::HasRoute,
-        },
-        Evidence::WrongKind {
-            span: internal,
-            why: WrongKind::HasUrl,
-        },
+        Evidence::HeaderDropped { hop: "user-llm".to_owned() },
+        Evidence::OwnAncestor { span: server.clone() },
+        Evidence::SeveralRoots { count: 2, first: server.clone() },
+        Evidence::ParentNotHere { span: server.clone(), parent: SpanId([1; 8]) },
+        Evidence::StatusNotSet { span: server, status: 502 },
+        Evidence::StatusNotSet { span: named(SpanKind::Client), status: 403 },
+        Evidence::WrongKind { span: internal.clone(), why: WrongKind::HasRoute },
+        Evidence::WrongKind { span: internal, why: WrongKind::HasUrl },
     ];
     let found: BTreeSet<_> = evidence.iter().filter_map(look_at).collect();
     assert_eq!(found.len(), evidence.len());
@@ -248,19 +176,10 @@ fn the_lines_to_look_at_are_those_of_the_tutorial() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_request_must_be_whole_after_the_three_that_were_not() {
-    let System {
-        gateway,
-        user,
-        llm,
-        store,
-        wire,
-        log,
-    } = Setup::default().start().await;
+    let System { gateway, user, llm, store, wire, log } = Setup::default().start().await;
     let (address, ask) = (gateway.address, async |user_id: &str| {
         let query = json!({ "user_id": user_id, "query": "What is a trace?" });
-        let request = client()
-            .post(format!("http://{}/api/query", gateway.address))
-            .json(&query);
+        let request = client().post(format!("http://{}/api/query", gateway.address)).json(&query);
         request.send().await.expect("an answer").status().as_u16()
     });
     assert_eq!(ask("user_1").await, 200, "{address}");
@@ -285,19 +204,13 @@ fn write_project(folder: &Path, inject: &str, assertion: &str) {
     fs::create_dir_all(folder.join("src")).expect("a folder");
     fs::create_dir_all(folder.join("tests")).expect("a folder");
     let write = |name: &str, text: &str| fs::write(folder.join(name), text).expect("written");
-    write(
-        "Cargo.toml",
-        "[package]\nname = \"reader\"\nversion = \"0.1.0\"\nedition = \"2024\"\n",
-    );
+    write("Cargo.toml", "[package]\nname = \"reader\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
     write("src/lib.rs", "pub mod outgoing;\n");
     let outgoing = format!(
         "pub fn send() -> usize {{\n    let mut headers = Vec::new();\n    {inject}\n    headers.len()\n}}\n\
          pub fn inject_context_into_carrier(headers: &mut Vec<u8>) {{\n    headers.push(0);\n}}\n"
     );
-    write(
-        "src/outgoing.rs",
-        &outgoing.replace("Vec::new()", "Vec::<u8>::new()"),
-    );
+    write("src/outgoing.rs", &outgoing.replace("Vec::new()", "Vec::<u8>::new()"));
     let test = format!(
         "#[test]\nfn one_trace() {{\n    let sent = reader::outgoing::send();\n    {assertion}\n}}\n"
     );
@@ -310,17 +223,9 @@ async fn a_test_must_fail_without_the_line_that_injects() {
     let inject = "inject_context_into_carrier(&mut headers);";
     for (inject, assertion, expected) in [
         (inject, "assert_eq!(sent, 1);", "passed: "),
-        (
-            inject,
-            "assert!(sent < 9);",
-            "not yet: the test passes without the line",
-        ),
+        (inject, "assert!(sent < 9);", "not yet: the test passes without the line"),
         (inject, "assert_eq!(sent, 2);", "not yet: the test fails"),
-        (
-            "",
-            "assert_eq!(sent, 0);",
-            "has no line `inject_context_into_carrier(&mut headers);`",
-        ),
+        ("", "assert_eq!(sent, 0);", "has no line `inject_context_into_carrier(&mut headers);`"),
     ] {
         write_project(folder.path(), inject, assertion);
         // Twice: what the broken copy left behind must not be taken for the project.
@@ -332,11 +237,6 @@ async fn a_test_must_fail_without_the_line_that_injects() {
             assert!(said.contains(expected), "{inject:?} {assertion}: {said}");
         }
     }
-    let nowhere = project(&folder.path().join("nowhere"))
-        .await
-        .expect_err("there is no project");
-    assert!(
-        format!("{nowhere:#}").contains("--project names the folder"),
-        "{nowhere:#}"
-    );
+    let nowhere = project(&folder.path().join("nowhere")).await.expect_err("there is no project");
+    assert!(format!("{nowhere:#}").contains("--project names the folder"), "{nowhere:#}");
 }

@@ -68,10 +68,7 @@ fn compare(rule: Rule, trigger: Try, near: Try) {
         let json = serde_json::to_string_pretty(&json).expect("JSON") + "\n";
         record(&format!("diagnose/{name}.json"), &json);
         if what.is_empty() {
-            let links = Links {
-                book: "../",
-                span: &|_| None,
-            };
+            let links = Links { book: "../", span: &|_| None };
             let page = report::case(&case, &links).into_string() + "\n";
             record(&format!("diagnose/{name}.html"), &page);
         }
@@ -154,29 +151,17 @@ async fn experiment(hop: Hop, fault: Option<Fault>) -> Case {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_arrived() {
-    let stopped = asked(
-        setup().with("all", "OTEL_SDK_DISABLED", "true").wired(),
-        "user_1",
-    )
-    .await;
+    let stopped = asked(setup().with("all", "OTEL_SDK_DISABLED", "true").wired(), "user_1").await;
     let silent = Case::new(stopped.trees(), stopped.wire.exchanges());
     let whole = traces(&asked(setup(), "user_1").await);
-    compare(
-        Rule::NothingArrived,
-        of(silent, &[Rule::NothingArrived]),
-        of(whole, &[]),
-    );
+    compare(Rule::NothingArrived, of(silent, &[Rule::NothingArrived]), of(whole, &[]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_header_that_does_not_get_through() {
     let cut = experiment(HOPS[1], Some(Fault::TruncateTraceparent)).await;
     let upper = experiment(HOPS[1], Some(Fault::UpperCaseName)).await;
-    compare(
-        Rule::BrokenHeader,
-        of(cut, &[Rule::BrokenHeader]),
-        of(upper, &[]),
-    );
+    compare(Rule::BrokenHeader, of(cut, &[Rule::BrokenHeader]), of(upper, &[]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,11 +170,7 @@ async fn a_request_that_is_not_sampled() {
     // The lowest bit is set, and another one that a reader may not know.
     let stopped = called("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03").await;
     let case = Case::new(stopped.trees(), stopped.wire.exchanges());
-    compare(
-        Rule::Unsampled,
-        of(cleared, &[Rule::Unsampled]),
-        of(case, &[Rule::Orphan]),
-    );
+    compare(Rule::Unsampled, of(cleared, &[Rule::Unsampled]), of(case, &[Rule::Orphan]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,11 +183,7 @@ async fn a_request_in_several_traces() {
     post(llm, "/generate", None).await;
     let two = traces(&system.stop().await);
     assert_eq!(two.trees.len(), 2);
-    compare(
-        Rule::FallenApart,
-        of(apart, &[Rule::FallenApart]),
-        of(two, &[]),
-    );
+    compare(Rule::FallenApart, of(apart, &[Rule::FallenApart]), of(two, &[]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,11 +205,7 @@ async fn an_orphan() {
     let called = called("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").await;
     // The same with the span of its caller.
     let whole = experiment(HOPS[0], None).await;
-    compare(
-        Rule::Orphan,
-        of(traces(&called), &[Rule::Orphan]),
-        of(whole, &[]),
-    );
+    compare(Rule::Orphan, of(traces(&called), &[Rule::Orphan]), of(whole, &[]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,11 +216,7 @@ async fn a_failure_without_an_error_status() {
     });
     // A refusal isn't a failure of the server, and the client's span records it.
     let refused = traces(&asked(setup(), "stranger").await);
-    compare(
-        Rule::StatusNotSet,
-        of(case([gateway]), &[Rule::StatusNotSet]),
-        of(refused, &[]),
-    );
+    compare(Rule::StatusNotSet, of(case([gateway]), &[Rule::StatusNotSet]), of(refused, &[]));
 }
 
 // The SDK.
@@ -270,30 +239,20 @@ impl Process {
         resource: [KeyValue; N],
         ids: impl IdGenerator + 'static,
     ) -> Process {
-        let resource = Resource::builder()
-            .with_service_name(service)
-            .with_attributes(resource)
-            .build();
+        let resource =
+            Resource::builder().with_service_name(service).with_attributes(resource).build();
         let exporter = InMemorySpanExporter::default();
         let provider = SdkTracerProvider::builder()
             .with_resource(resource.clone())
             .with_id_generator(ids)
             .with_simple_exporter(exporter.clone())
             .build();
-        Process {
-            tracer: provider.tracer("test"),
-            provider,
-            exporter,
-            resource,
-        }
+        Process { tracer: provider.tracer("test"), provider, exporter, resource }
     }
 
     /// A SERVER span that others can be below.
     fn open(&self, name: &'static str) -> opentelemetry_sdk::trace::Span {
-        self.start(
-            self.tracer.span_builder(name).with_kind(SpanKind::Server),
-            None,
-        )
+        self.start(self.tracer.span_builder(name).with_kind(SpanKind::Server), None)
     }
 
     /// Starts a span below `parent`, hands it to `change`, and ends it.
@@ -332,9 +291,7 @@ fn case<const N: usize>(processes: [Process; N]) -> Case {
         process.provider.shutdown().expect("it ends");
         group_spans_by_resource_and_scope(spans, &(&process.resource).into())
     });
-    let request = ExportTraceServiceRequest {
-        resource_spans: resource_spans.collect(),
-    };
+    let request = ExportTraceServiceRequest { resource_spans: resource_spans.collect() };
     Case::read(&serde_json::to_vec(&request).expect("JSON")).expect("a case")
 }
 
@@ -350,11 +307,8 @@ fn call(from: &mut Process, to: &mut Process, ahead: Duration, behind: Duration)
         .with_start_time(start);
     let mut client = from.start(builder, None);
     let begins = start + ahead - behind;
-    let builder = to
-        .tracer
-        .span_builder("POST /process")
-        .with_kind(SpanKind::Server)
-        .with_start_time(begins);
+    let builder =
+        to.tracer.span_builder("POST /process").with_kind(SpanKind::Server).with_start_time(begins);
     let mut server = to.start(builder, Some(client.span_context()));
     server.end_with_timestamp(begins + 5 * MILLISECOND);
     client.end_with_timestamp(start + 10 * MILLISECOND);
@@ -369,11 +323,7 @@ fn clocks_that_differ() {
     // As much as a coarse clock explains.
     let (mut gateway, mut user) = pair();
     call(&mut gateway, &mut user, Duration::ZERO, MILLISECOND);
-    compare(
-        Rule::ClockSkew,
-        of(apart, &[Rule::ClockSkew]),
-        of(case([gateway, user]), &[]),
-    );
+    compare(Rule::ClockSkew, of(apart, &[Rule::ClockSkew]), of(case([gateway, user]), &[]));
 }
 
 #[test]
@@ -382,25 +332,16 @@ fn a_wrong_parent() {
     let start = SystemTime::now();
     let at = |milliseconds: u32| start + milliseconds * MILLISECOND;
     let builder = |process: &Process, name: &'static str, kind: SpanKind, from: u32| {
-        process
-            .tracer
-            .span_builder(name)
-            .with_kind(kind)
-            .with_start_time(at(from))
+        process.tracer.span_builder(name).with_kind(kind).with_start_time(at(from))
     };
-    let mut server = gateway.start(
-        builder(&gateway, "POST /api/query", SpanKind::Server, 0),
-        None,
-    );
+    let mut server = gateway.start(builder(&gateway, "POST /api/query", SpanKind::Server, 0), None);
     let mut client = gateway.start(
         builder(&gateway, "POST /process", SpanKind::Client, 1),
         Some(server.span_context()),
     );
     // The header has the id of the span around the call.
-    let mut below = user.start(
-        builder(&user, "POST /process", SpanKind::Server, 2),
-        Some(server.span_context()),
-    );
+    let mut below = user
+        .start(builder(&user, "POST /process", SpanKind::Server, 2), Some(server.span_context()));
     below.end_with_timestamp(at(3));
     client.end_with_timestamp(at(4));
     server.end_with_timestamp(at(5));
@@ -408,10 +349,7 @@ fn a_wrong_parent() {
 
     // A call that fails, and is tried again.
     (gateway, user) = (Process::new("api-gateway"), Process::new("user-service"));
-    let mut server = gateway.start(
-        builder(&gateway, "POST /api/query", SpanKind::Server, 0),
-        None,
-    );
+    let mut server = gateway.start(builder(&gateway, "POST /api/query", SpanKind::Server, 0), None);
     let mut first = gateway.start(
         builder(&gateway, "POST /process", SpanKind::Client, 1),
         Some(server.span_context()),
@@ -422,18 +360,12 @@ fn a_wrong_parent() {
         builder(&gateway, "POST /process", SpanKind::Client, 3),
         Some(server.span_context()),
     );
-    let mut below = user.start(
-        builder(&user, "POST /process", SpanKind::Server, 4),
-        Some(second.span_context()),
-    );
+    let mut below = user
+        .start(builder(&user, "POST /process", SpanKind::Server, 4), Some(second.span_context()));
     below.end_with_timestamp(at(5));
     second.end_with_timestamp(at(6));
     server.end_with_timestamp(at(7));
-    compare(
-        Rule::WrongParent,
-        of(wrong, &[Rule::WrongParent]),
-        of(case([gateway, user]), &[]),
-    );
+    compare(Rule::WrongParent, of(wrong, &[Rule::WrongParent]), of(case([gateway, user]), &[]));
 }
 
 #[test]
@@ -495,11 +427,7 @@ fn a_wrong_kind() {
         span.set_attribute(KeyValue::new("http.route", "/process"));
     });
     server.end();
-    compare(
-        Rule::WrongKind,
-        of(wrong, &[Rule::WrongKind]),
-        of(case([gateway]), &[]),
-    );
+    compare(Rule::WrongKind, of(wrong, &[Rule::WrongKind]), of(case([gateway]), &[]));
 }
 
 #[test]
@@ -516,11 +444,7 @@ fn two_versions_of_one_library() {
     let twice = case([process("7b41", "0.32.0"), process("7b41", "0.33.1")]);
     // A new version on its way through the instances of a service.
     let rolling = case([process("7b41", "0.32.0"), process("c0de", "0.33.1")]);
-    compare(
-        Rule::MixedVersions,
-        of(twice, &[Rule::MixedVersions]),
-        of(rolling, &[]),
-    );
+    compare(Rule::MixedVersions, of(twice, &[Rule::MixedVersions]), of(rolling, &[]));
 }
 
 #[test]
@@ -529,14 +453,9 @@ fn a_name_that_never_repeats() {
         let mut process = Process::new("user-service");
         let mut root = process.open("GET /");
         for name in names {
-            process.span(
-                name,
-                SpanKind::Internal,
-                Some(root.span_context()),
-                |span| {
-                    span.set_attribute(KeyValue::new("url.path", path));
-                },
-            );
+            process.span(name, SpanKind::Internal, Some(root.span_context()), |span| {
+                span.set_attribute(KeyValue::new("url.path", path));
+            });
         }
         root.end();
         process
@@ -574,29 +493,18 @@ fn a_secret_in_a_span() {
         let mut process = Process::new("api-gateway");
         let mut root = process.open("POST /api/query");
         for (key, value) in attributes {
-            process.span(
-                "work",
-                SpanKind::Internal,
-                Some(root.span_context()),
-                |span| {
-                    span.set_attribute(KeyValue::new(*key, *value));
-                },
-            );
+            process.span("work", SpanKind::Internal, Some(root.span_context()), |span| {
+                span.set_attribute(KeyValue::new(*key, *value));
+            });
         }
         root.end();
         process
     };
     let secrets = [
-        (
-            "http.request.header.authorization",
-            "Bearer 0123456789abcdef0123456789abcdef",
-        ),
+        ("http.request.header.authorization", "Bearer 0123456789abcdef0123456789abcdef"),
         ("user.password", "correct horse"),
         ("db.connection", "postgres://app:hunter22@db/app"),
-        (
-            "url.full",
-            "https://example.com/?q=1&api_key=0123456789abcdef",
-        ),
+        ("url.full", "https://example.com/?q=1&api_key=0123456789abcdef"),
         ("note", "key sk-0123456789abcdef0123456789abcdef in use"),
     ];
     let harmless = [
@@ -617,11 +525,7 @@ fn a_secret_in_a_span() {
     for part in ["0123456789abcdef", "correct horse", "hunter22"] {
         assert!(!told.contains(part), "{told}");
     }
-    compare(
-        Rule::Secret,
-        of(found, &[Rule::Secret]),
-        of(case([with(&harmless)]), &[]),
-    );
+    compare(Rule::Secret, of(found, &[Rule::Secret]), of(case([with(&harmless)]), &[]));
 }
 
 // Headers alone.
@@ -640,16 +544,8 @@ fn a_header_is_read_byte_by_byte() {
         (valid.to_uppercase(), 4, "upper case"),
         (valid.replace("00-", "ff-"), 0, "version ff"),
         (valid.replace("4bf9", "4bg9"), 5, "not a hexadecimal digit"),
-        (
-            valid.replace("00f067aa0ba902b7", "0000000000000000"),
-            36,
-            "all zero",
-        ),
-        (
-            valid.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)),
-            3,
-            "all zero",
-        ),
+        (valid.replace("00f067aa0ba902b7", "0000000000000000"), 36, "all zero"),
+        (valid.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)), 3, "all zero"),
         (valid.replace("-00f0", "_00f0"), 35, "stands where"),
         (format!("{valid}-00"), 55, "there is more"),
         (format!("{valid}0"), 55, "there is more"),
@@ -658,20 +554,11 @@ fn a_header_is_read_byte_by_byte() {
     for (value, byte, reason) in cases {
         let broken = Traceparent::parse(&value).expect_err(&value);
         assert_eq!(broken.byte, byte, "{value}: {broken}");
-        assert!(
-            broken.reason.to_string().contains(reason),
-            "{value}: {broken}"
-        );
-        assert_eq!(
-            of_header(&value).expect("a finding").rule,
-            Rule::BrokenHeader
-        );
+        assert!(broken.reason.to_string().contains(reason), "{value}: {broken}");
+        assert_eq!(of_header(&value).expect("a finding").rule, Rule::BrokenHeader);
     }
     let unsampled = valid.replace("-01", "-00");
-    assert_eq!(
-        of_header(&unsampled).expect("a finding").rule,
-        Rule::Unsampled
-    );
+    assert_eq!(of_header(&unsampled).expect("a finding").rule, Rule::Unsampled);
 }
 
 #[test]
@@ -683,12 +570,7 @@ fn what_is_pasted_is_read_as_what_it_is() {
     };
     assert_eq!(found(valid), []);
     assert_eq!(found(&format!("\n{valid}\n")), []);
-    assert_eq!(
-        found(&format!(
-            "POST / HTTP/1.1\nhost: x\nTraceparent: {valid}\n\n"
-        )),
-        []
-    );
+    assert_eq!(found(&format!("POST / HTTP/1.1\nhost: x\nTraceparent: {valid}\n\n")), []);
     assert_eq!(found("traceparent: 00-1-2-3"), [Rule::BrokenHeader]);
     let twice = format!("traceparent: {valid}\ntraceparent: {valid}");
     assert_eq!(found(&twice), [Rule::BrokenHeader]);
@@ -720,18 +602,11 @@ fn ten_thousand_findings_are_told_in_a_few_sentences() {
             true,
             TraceState::default(),
         );
-        process.span(
-            "POST /api/query/12345",
-            SpanKind::Server,
-            Some(&parent),
-            |_| {},
-        );
+        process.span("POST /api/query/12345", SpanKind::Server, Some(&parent), |_| {});
     }
     let findings = case([process]).findings();
     assert!(findings.len() <= 20, "{}", findings.len());
-    let orphans = findings
-        .iter()
-        .filter(|finding| finding.rule == Rule::Orphan);
+    let orphans = findings.iter().filter(|finding| finding.rule == Rule::Orphan);
     let orphans: Vec<&Finding> = orphans.collect();
     let spans = orphans.iter().map(|finding| finding.spans.len());
     assert_eq!(spans.sum::<usize>(), 10_000);
@@ -765,9 +640,7 @@ async fn the_span_of_the_guide_arrives() {
     if support::is_missing("curl", "install the package `curl`") {
         return;
     }
-    let page = support::root()
-        .join("src")
-        .join(report::GUIDE.replace(".html", ".md"));
+    let page = support::root().join("src").join(report::GUIDE.replace(".html", ".md"));
     let page = std::fs::read_to_string(page).expect("the guide");
     let (_, command) = page.split_once("```sh\ncurl ").expect("a command");
     let (command, _) = command.split_once("```").expect("its end");
@@ -775,15 +648,9 @@ async fn the_span_of_the_guide_arrives() {
     let here = command.replace("localhost:4318", &lab.address.to_string());
     assert_ne!(here, command);
     let mut shell = tokio::process::Command::new("bash");
-    let sent = shell
-        .arg("-c")
-        .arg(format!("curl --noproxy '*' {here}"))
-        .output();
+    let sent = shell.arg("-c").arg(format!("curl --noproxy '*' {here}")).output();
     let output = sent.await.expect("bash runs");
-    assert!(
-        String::from_utf8_lossy(&output.stdout).starts_with("HTTP/1.1 200"),
-        "{output:?}"
-    );
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("HTTP/1.1 200"), "{output:?}");
     assert_eq!(lab.store.trees()[0].name(), "by hand");
 }
 
@@ -792,10 +659,7 @@ async fn the_span_of_the_guide_arrives() {
 fn the_guide_has_every_rule() {
     let path = format!("src/{}", report::GUIDE.replace(".html", ".md"));
     let page = std::fs::read_to_string(support::root().join(&path)).expect("the guide");
-    let sections: Vec<&str> = page
-        .lines()
-        .filter(|line| line.starts_with("### "))
-        .collect();
+    let sections: Vec<&str> = page.lines().filter(|line| line.starts_with("### ")).collect();
     let expected = Rule::ALL.map(|rule| format!("### {} {{#{}}}", rule.title(), rule.name()));
     assert_eq!(sections, expected);
     let included = includes(&path, &page);

@@ -15,14 +15,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
 /// The flags that say where the lab and its services listen.
-const ADDRESSES: [&str; 6] = [
-    "--site",
-    "--otlp",
-    "--grpc",
-    "--gateway",
-    "--user-service",
-    "--llm-service",
-];
+const ADDRESSES: [&str; 6] =
+    ["--site", "--otlp", "--grpc", "--gateway", "--user-service", "--llm-service"];
 
 /// A running lab, stopped when dropped.
 struct Lab {
@@ -62,14 +56,10 @@ impl Lab {
     /// The services that the lab has started, and not git, which it asks for the commit while it builds the book.
     fn services(&self) -> Vec<String> {
         let id = self.child.id().expect("it runs").to_string();
-        let output = std::process::Command::new("pgrep")
-            .args(["-P", &id, "_service|_gateway"])
-            .output();
+        let output =
+            std::process::Command::new("pgrep").args(["-P", &id, "_service|_gateway"]).output();
         let output = output.expect("pgrep runs; install the package `procps`");
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .map(str::to_owned)
-            .collect()
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
     }
 
     /// Sends a signal and returns the exit code.
@@ -96,10 +86,8 @@ impl Drop for Lab {
 
 /// Sends `signal` to a process; says whether there was one.
 fn kill(signal: &str, id: &str) -> bool {
-    let status = std::process::Command::new("kill")
-        .args([signal, id])
-        .stderr(Stdio::null())
-        .status();
+    let status =
+        std::process::Command::new("kill").args([signal, id]).stderr(Stdio::null()).status();
     status.expect("kill runs").success()
 }
 
@@ -111,9 +99,7 @@ async fn command(arguments: &[&str]) -> Command {
     }
     command.args(arguments);
     // The others ask a running lab, and have but one address.
-    let serves = arguments
-        .first()
-        .is_none_or(|first| *first == "view" || first.starts_with("--"));
+    let serves = arguments.first().is_none_or(|first| *first == "view" || first.starts_with("--"));
     let view = arguments.first() == Some(&"view");
     let flags = match (serves, view) {
         (false, _) => &ADDRESSES[..1],
@@ -125,26 +111,16 @@ async fn command(arguments: &[&str]) -> Command {
             command.args([flag, FREE]);
         }
     }
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 /// Runs the lab to its end, which must be a failure told in one line.
 async fn failure(arguments: &[&str]) -> String {
-    let output = command(arguments)
-        .await
-        .output()
-        .await
-        .expect("the lab runs");
+    let output = command(arguments).await.output().await.expect("the lab runs");
     let stderr = String::from_utf8(output.stderr).expect("text");
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    let errors: Vec<&str> = stderr
-        .lines()
-        .filter(|line| line.starts_with("Error: "))
-        .collect();
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("Error: ")).collect();
     assert_eq!(errors.len(), 1, "{stderr}");
     errors[0].to_owned()
 }
@@ -168,10 +144,7 @@ fn containing(expected: &str, text: String) -> Result<String, String> {
 
 async fn text(url: &str) -> (u16, String) {
     let response = client().get(url).send().await.expect("an answer");
-    (
-        response.status().as_u16(),
-        response.text().await.expect("text"),
-    )
+    (response.status().as_u16(), response.text().await.expect("text"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,39 +158,22 @@ async fn cargo_run_traces_one_request_and_serves_the_book_and_the_traces() {
     let trace = address(&printed, "This trace");
     let (status, page) = text(&trace).await;
     assert_eq!(status, 200);
-    for expected in [
-        "api-gateway",
-        "user-service",
-        "llm-service",
-        "validate_user",
-        "table class=\"waterfall\"",
-    ] {
-        assert!(
-            page.contains(expected),
-            "{expected} is not on the page: {page}"
-        );
+    for expected in
+        ["api-gateway", "user-service", "llm-service", "validate_user", "table class=\"waterfall\""]
+    {
+        assert!(page.contains(expected), "{expected} is not on the page: {page}");
     }
     let (_, list) = text(&address(&printed, "All traces")).await;
-    assert!(
-        list.contains(trace.rsplit('/').next().expect("an id")),
-        "{list}"
-    );
+    assert!(list.contains(trace.rsplit('/').next().expect("an id")), "{list}");
 
     // The same tree in the terminal, as text, and in Jaeger's JSON.
     let (_, tree) = text(&format!("{trace}.txt")).await;
     assert!(printed.contains(&tree), "{printed}\n{tree}");
     let (_, json) = text(&trace.replace("/traces/", "/api/traces/")).await;
     let json: Value = serde_json::from_str(&json).expect("JSON");
-    assert_eq!(
-        json["data"][0]["spans"].as_array().map(Vec::len),
-        Some(7),
-        "{json}"
-    );
+    assert_eq!(json["data"][0]["spans"].as_array().map(Vec::len), Some(7), "{json}");
     let (_, services) = text(&format!("{}api/services", address(&printed, "The book"))).await;
-    assert!(
-        services.contains(r#"["api-gateway","llm-service","user-service"]"#),
-        "{services}"
-    );
+    assert!(services.contains(r#"["api-gateway","llm-service","user-service"]"#), "{services}");
     assert_eq!(lab.signal("-INT").await, Some(0));
 }
 
@@ -228,15 +184,9 @@ async fn the_curl_that_the_lab_prints_works_as_it_stands() {
     }
     let mut lab = Lab::start(&[]).await;
     let printed = lab.read_to("Ctrl-C").await;
-    let line = printed
-        .lines()
-        .find(|line| line.starts_with("curl "))
-        .expect("a curl");
+    let line = printed.lines().find(|line| line.starts_with("curl ")).expect("a curl");
     let mut shell = Command::new("sh");
-    shell
-        .args(["-c", line])
-        .env("NO_PROXY", "*")
-        .env("no_proxy", "*");
+    shell.args(["-c", line]).env("NO_PROXY", "*").env("no_proxy", "*");
     let output = shell.output().await.expect("a shell");
     let answer = String::from_utf8_lossy(&output.stdout);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -309,9 +259,7 @@ async fn a_killed_cargo_leaves_neither_tests_nor_their_processes_behind() {
     assert_eq!(cargo.signal("-KILL").await, None);
     // The tests and the process that they have started hold the other end for as long as they live.
     let mut rest = String::new();
-    within_reason(cargo.output.read_to_string(&mut rest))
-        .await
-        .expect("text");
+    within_reason(cargo.output.read_to_string(&mut rest)).await.expect("text");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -322,14 +270,9 @@ async fn view_serves_without_services_and_takes_the_spans_of_others() {
     let (_, empty) = text(&traces).await;
     assert!(empty.contains("No trace yet"), "{empty}");
 
-    let backend = address(&printed, "OTLP")
-        .trim_start_matches("http://")
-        .parse()
-        .expect("an address");
-    let system = support::Setup::default()
-        .with_backend(backend)
-        .start()
-        .await;
+    let backend =
+        address(&printed, "OTLP").trim_start_matches("http://").parse().expect("an address");
+    let system = support::Setup::default().with_backend(backend).start().await;
     system.ask("user_1").await;
     system.stop().await;
     let (_, list) = text(&traces).await;
@@ -353,10 +296,7 @@ async fn a_killed_lab_disturbs_nobody_and_the_next_one_goes_on() {
     let otlp = address(&printed, "OTLP");
     let otlp = otlp.trim_start_matches("http://");
     let setup = support::Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 10);
-    let system = setup
-        .with_backend(otlp.parse().expect("an address"))
-        .start()
-        .await;
+    let system = setup.with_backend(otlp.parse().expect("an address")).start().await;
     assert_eq!(system.ask("user_1").await.status(), 200);
     let traces = address(&printed, "Traces");
     until(async || containing(">7<", text(&traces).await.1)).await;
@@ -365,10 +305,7 @@ async fn a_killed_lab_disturbs_nobody_and_the_next_one_goes_on() {
     assert_eq!(system.ask("user_2").await.status(), 200);
     let mut lab = Lab::start(&["view", "--otlp", otlp, "--open", file, "--save", file]).await;
     let printed = lab.read_to("Send spans here").await;
-    assert!(
-        printed.starts_with(&format!("Opened   {file}: 7 spans\n")),
-        "{printed}"
-    );
+    assert!(printed.starts_with(&format!("Opened   {file}: 7 spans\n")), "{printed}");
     assert_eq!(system.ask("user_3").await.status(), 200);
     system.stop().await;
     let (_, list) = text(&address(&printed, "Traces")).await;
@@ -390,17 +327,11 @@ async fn the_traces_of_a_running_lab_are_shown_in_a_terminal() {
         });
         json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] }).to_string()
     };
-    let lines = [
-        span("a1", "first", 1),
-        span("a2", "second", 2),
-        span("b3", "third", 3),
-    ];
+    let lines = [span("a1", "first", 1), span("a2", "second", 2), span("b3", "third", 3)];
     write(folder.path(), "session.jsonl", &lines.join("\n"));
     let mut lab = Lab::start(&["view", "--open", file.to_str().expect("text")]).await;
     let printed = lab.read_to("Send spans here").await;
-    let site = address(&printed, "Traces")
-        .replace("http://", "")
-        .replace("/traces", "");
+    let site = address(&printed, "Traces").replace("http://", "").replace("/traces", "");
     let ask = async |arguments: &[&str]| {
         let arguments = [arguments, &["--site", &site]].concat();
         let output = command(&arguments).await.output().await.expect("it runs");
@@ -409,22 +340,10 @@ async fn the_traces_of_a_running_lab_are_shown_in_a_terminal() {
     };
 
     let list = ask(&["traces"]).await;
-    let names: Vec<&str> = list
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(2))
-        .collect();
+    let names: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
     assert_eq!(names, ["third", "second", "first"]);
-    assert!(
-        !list.contains('\u{1b}'),
-        "colours are for terminals: {list}"
-    );
-    assert_eq!(
-        ask(&["traces", "--min", "2s", "--limit", "1"])
-            .await
-            .lines()
-            .count(),
-        1
-    );
+    assert!(!list.contains('\u{1b}'), "colours are for terminals: {list}");
+    assert_eq!(ask(&["traces", "--min", "2s", "--limit", "1"]).await.lines().count(), 1);
     let json: Value =
         serde_json::from_str(&ask(&["traces", "--name", "FIRST", "--json"]).await).expect("JSON");
     assert_eq!(
@@ -432,22 +351,13 @@ async fn the_traces_of_a_running_lab_are_shown_in_a_terminal() {
         (&json!("a1".repeat(16)), &json!(1_000_000_000))
     );
 
-    assert!(
-        ask(&["trace"])
-            .await
-            .starts_with(&format!("Trace {}", "b3".repeat(16))),
-        "the newest"
-    );
+    assert!(ask(&["trace"]).await.starts_with(&format!("Trace {}", "b3".repeat(16))), "the newest");
     assert!(ask(&["trace", "A2"]).await.contains("second"));
     let json: Value = serde_json::from_str(&ask(&["trace", "a1", "--json"]).await).expect("JSON");
-    assert_eq!(
-        json["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"],
-        "first"
-    );
-    for (id, reason) in [
-        ("a", "2 traces begin with \"a\": write more"),
-        ("c", "no trace id begins with \"c\""),
-    ] {
+    assert_eq!(json["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"], "first");
+    for (id, reason) in
+        [("a", "2 traces begin with \"a\": write more"), ("c", "no trace id begins with \"c\"")]
+    {
         let error = failure(&["trace", id, "--site", &site]).await;
         assert!(error.contains(reason), "{error}");
     }
@@ -481,12 +391,7 @@ async fn a_hop_is_broken_and_diagnosed_from_the_terminal() {
     let (_, gateway) = printed.split_once("curl -i ").expect("a command");
     let gateway = gateway.split(' ').next().expect("an address");
     let query = json!({ "user_id": "user_1", "query": "?" });
-    let answer = client()
-        .post(gateway)
-        .json(&query)
-        .send()
-        .await
-        .expect("an answer");
+    let answer = client().post(gateway).json(&query).send().await.expect("an answer");
     assert_eq!(answer.status(), 200);
     let expected = "A broken header: On gateway-user";
     let broken = until(async || containing(expected, ask(&["diagnose"]).await)).await;
@@ -522,27 +427,15 @@ async fn a_hop_is_broken_and_diagnosed_from_the_terminal() {
     };
     until(same).await;
 
-    assert_eq!(
-        ask(&["break", "restore"]).await.matches("no fault").count(),
-        3
-    );
+    assert_eq!(ask(&["break", "restore"]).await.matches("no fault").count(), 3);
     ask(&["break", "user-llm", "cut"]).await;
     let restored = ask(&["break", "user-llm", "restore"]).await;
     assert_eq!(restored.matches("no fault").count(), 3);
     for (arguments, reason) in [
-        (
-            &["break", "nowhere", "cut"][..],
-            "unknown hop \"nowhere\": use one of client-gateway",
-        ),
-        (
-            &["break", "user-llm", "burn"],
-            "unknown fault \"burn\": use one of drop-traceparent",
-        ),
+        (&["break", "nowhere", "cut"][..], "unknown hop \"nowhere\": use one of client-gateway"),
+        (&["break", "user-llm", "burn"], "unknown fault \"burn\": use one of drop-traceparent"),
         (&["break", "user-llm"], "which fault?"),
-        (
-            &["diagnose", "typo.json"],
-            "typo.json is neither a file nor",
-        ),
+        (&["diagnose", "typo.json"], "typo.json is neither a file nor"),
     ] {
         let error = failure(&[arguments, &["--site", &site]].concat()).await;
         assert!(error.contains(reason), "{error}");
@@ -558,18 +451,12 @@ async fn what_cannot_be_diagnosed_is_told_in_a_line() {
     let site = site.replace("/traces", "");
     // Nothing has arrived: what to try, in order.
     for id in [None, Some("4bf92f3577b34da6a3ce929d0e0e4736")] {
-        let arguments: Vec<&str> = ["diagnose"]
-            .into_iter()
-            .chain(id)
-            .chain(["--site", &*site])
-            .collect();
+        let arguments: Vec<&str> =
+            ["diagnose"].into_iter().chain(id).chain(["--site", &*site]).collect();
         let output = command(&arguments).await.output().await.expect("it runs");
         let told = String::from_utf8(output.stdout).expect("text");
         assert!(told.starts_with("Nothing arrived: "), "{told}");
-        assert!(
-            told.contains("  1. Wait") && told.contains("  2. Stop"),
-            "{told}"
-        );
+        assert!(told.contains("  1. Wait") && told.contains("  2. Stop"), "{told}");
     }
     let error = failure(&["break", "list", "--site", &site]).await;
     assert!(error.contains("this lab runs no services"), "{error}");
@@ -577,10 +464,7 @@ async fn what_cannot_be_diagnosed_is_told_in_a_line() {
     write(folder.path(), "notes.txt", "no trace at all");
     let file = folder.path().join("notes.txt");
     let error = failure(&["diagnose", file.to_str().expect("text")]).await;
-    assert!(
-        error.contains("notes.txt: there is no trace in it"),
-        "{error}"
-    );
+    assert!(error.contains("notes.txt: there is no trace in it"), "{error}");
     let error = failure(&["diagnose", folder.path().to_str().expect("text")]).await;
     assert!(error.contains("cannot be read"), "{error}");
     assert_eq!(lab.signal("-TERM").await, Some(0));
@@ -606,39 +490,19 @@ async fn help_has_the_limits_and_completions_the_commands() {
     for limit in limits {
         assert!(help.contains(&limit.to_string()), "{limit}: {help}");
     }
-    for flag in [
-        "--max-spans",
-        "--max-bytes",
-        "--max-connections",
-        "[default: 250]",
-    ] {
+    for flag in ["--max-spans", "--max-bytes", "--max-connections", "[default: 250]"] {
         assert!(help.contains(flag), "{flag}: {help}");
     }
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = print(&["completions", shell]).await;
-        for word in [
-            "view",
-            "traces",
-            "trace",
-            "diagnose",
-            "break",
-            "check",
-            "max-connections",
-        ] {
+        for word in ["view", "traces", "trace", "diagnose", "break", "check", "max-connections"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
     let mut wrong = Command::new(binaries().await.join("course"));
-    let output = wrong
-        .args(["traces", "--min", "soon"])
-        .output()
-        .await
-        .expect("it runs");
+    let output = wrong.args(["traces", "--min", "soon"]).output().await.expect("it runs");
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        error.contains("\"soon\" is not a duration: write 5ms"),
-        "{error}"
-    );
+    assert!(error.contains("\"soon\" is not a duration: write 5ms"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -661,25 +525,17 @@ async fn a_checkpoint_asks_the_lab_and_its_exit_code_is_the_answer() {
     let error = failure(&["check", "1", "--site", site]).await;
     assert!(error.contains("not yet: no `POST /generate`"), "{error}");
     let error = failure(&["check", "1"]).await;
-    assert!(
-        error.contains("no lab answers at 127.0.0.1:0: start it"),
-        "{error}"
-    );
+    assert!(error.contains("no lab answers at 127.0.0.1:0: start it"), "{error}");
     assert_eq!(lab.signal("-TERM").await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_is_one_line_that_names_it() {
-    let holder = tokio::net::TcpListener::bind(FREE)
-        .await
-        .expect("a free port");
+    let holder = tokio::net::TcpListener::bind(FREE).await.expect("a free port");
     let taken = holder.local_addr().expect("an address").to_string();
     for flag in ADDRESSES {
         let error = failure(&[flag, &taken]).await;
-        assert!(
-            error.contains(&taken) && error.contains("in use"),
-            "{flag}: {error}"
-        );
+        assert!(error.contains(&taken) && error.contains("in use"), "{flag}: {error}");
     }
 }
 
@@ -753,9 +609,7 @@ async fn stopping_loses_no_span_of_a_request_that_is_under_way() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("session.jsonl");
     let mut course = command(&["--save", file.to_str().expect("text")]).await;
-    course
-        .env("LLM_BASE_URL", format!("http://{model}/v1"))
-        .env("LLM_MODEL", "m");
+    course.env("LLM_BASE_URL", format!("http://{model}/v1")).env("LLM_MODEL", "m");
     let mut course = Lab::spawn(course);
     let printed = course.read_to("Ctrl-C").await;
     requests.recv().await.expect("the first request");
@@ -801,15 +655,8 @@ async fn a_service_that_dies_ends_the_lab_with_its_name() {
         .read_to_string(&mut stderr)
         .await
         .expect("text");
-    assert_eq!(
-        lab.child.wait().await.expect("it ends").code(),
-        Some(1),
-        "{stderr}"
-    );
-    assert!(
-        stderr.contains("Error: llm-service ended by itself"),
-        "{stderr}"
-    );
+    assert_eq!(lab.child.wait().await.expect("it ends").code(), Some(1), "{stderr}");
+    assert!(stderr.contains("Error: llm-service ended by itself"), "{stderr}");
     let left: Vec<_> = services.iter().filter(|id| kill("-0", id)).collect();
     assert!(left.is_empty(), "still running: {left:?}");
 }
@@ -822,10 +669,8 @@ async fn the_shell_test_passes_on_a_whole_trace_and_fails_on_a_broken_one() {
     let mut lab = Lab::start(&["view"]).await;
     let printed = lab.read_to("Send spans here").await;
     let site = address(&printed, "Book");
-    let backend = address(&printed, "OTLP")
-        .trim_start_matches("http://")
-        .parse()
-        .expect("an address");
+    let backend =
+        address(&printed, "OTLP").trim_start_matches("http://").parse().expect("an address");
     let script = support::root().join("examples/distributed_tracing/test_distributed_trace.sh");
     let whole = support::Setup::default();
     let broken = support::Setup::default().without_traceparent();
@@ -833,22 +678,14 @@ async fn the_shell_test_passes_on_a_whole_trace_and_fails_on_a_broken_one() {
         (whole, "120", 0, "all checks passed"),
         (broken, "1", 1, "FAILED  the request is one trace"),
     ] {
-        let setup = setup
-            .with_backend(backend)
-            .with("all", "OTEL_BSP_SCHEDULE_DELAY", 50);
+        let setup = setup.with_backend(backend).with("all", "OTEL_BSP_SCHEDULE_DELAY", 50);
         let system = setup.start().await;
         let output = Command::new("bash")
             .arg(&script)
             .env("PATIENCE", patience)
             .env("LAB_URL", site.trim_end_matches('/'))
-            .env(
-                "API_GATEWAY_URL",
-                format!("http://{}", system.gateway.address),
-            )
-            .env(
-                "USER_SERVICE_URL",
-                format!("http://{}", system.user.address),
-            )
+            .env("API_GATEWAY_URL", format!("http://{}", system.gateway.address))
+            .env("USER_SERVICE_URL", format!("http://{}", system.user.address))
             .env("LLM_SERVICE_URL", format!("http://{}", system.llm.address))
             .output()
             .await

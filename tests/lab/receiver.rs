@@ -48,18 +48,12 @@ fn gzip(body: &[u8]) -> Vec<u8> {
 async fn protobuf_and_gzip_are_read_and_answered_in_kind() {
     let lab = Lab::start().await;
     let body = protobuf(vec![span(1, 1, 0, "plain")]);
-    assert_eq!(
-        lab.export(&[("content-type", PROTOBUF)], body).await,
-        (200, Vec::new())
-    );
+    assert_eq!(lab.export(&[("content-type", PROTOBUF)], body).await, (200, Vec::new()));
     let body = gzip(&protobuf(vec![span(1, 2, 1, "packed")]));
     let headers = [("content-type", PROTOBUF), ("content-encoding", "gzip")];
     assert_eq!(lab.export(&headers, body).await, (200, Vec::new()));
     let (_, tree) = lab.get(&format!("{}.txt", trace_path(1))).await;
-    assert!(
-        tree.contains("plain") && tree.contains("└─ packed"),
-        "{tree}"
-    );
+    assert!(tree.contains("plain") && tree.contains("└─ packed"), "{tree}");
 }
 
 #[tokio::test]
@@ -67,17 +61,9 @@ async fn json_is_read_with_string_enums_and_null_parents() {
     let lab = Lab::start().await;
     let headers = [("content-type", "application/json; charset=utf-8")];
     let answer = lab.export(&headers, json_body().to_string()).await;
-    assert_eq!(
-        answer,
-        (200, b"{}".to_vec()),
-        "{}",
-        String::from_utf8_lossy(&answer.1)
-    );
+    assert_eq!(answer, (200, b"{}".to_vec()), "{}", String::from_utf8_lossy(&answer.1));
     let (_, tree) = lab.get(&format!("{}.txt", trace_path(0x0a))).await;
-    assert_eq!(
-        tree,
-        "from json  SERVER    python    2.50 ms  500, error: no\n"
-    );
+    assert_eq!(tree, "from json  SERVER    python    2.50 ms  500, error: no\n");
 }
 
 #[tokio::test]
@@ -90,17 +76,11 @@ async fn what_cannot_be_read_is_refused_with_a_reason_and_the_store_is_untouched
     let mut long = span(1, 3, 0, "long value");
     long.attributes = vec![attribute("long", &"x".repeat(TEXT_LIMIT + 1))];
     let mut deep = span(1, 4, 0, "deep value");
-    let nested = |value| AnyValue {
-        value: Some(Value::ArrayValue(ArrayValue {
-            values: vec![value],
-        })),
-    };
+    let nested =
+        |value| AnyValue { value: Some(Value::ArrayValue(ArrayValue { values: vec![value] })) };
     let value = (0..=DEPTH_LIMIT).fold(AnyValue::default(), |value, _| nested(value));
-    deep.attributes = vec![KeyValue {
-        key: "deep".to_owned(),
-        value: Some(value),
-        ..KeyValue::default()
-    }];
+    deep.attributes =
+        vec![KeyValue { key: "deep".to_owned(), value: Some(value), ..KeyValue::default() }];
     let only = |bad| protobuf(vec![bad]);
     let valid = protobuf(vec![span(1, 1, 0, "good")]);
     let bomb = gzip(&vec![0; receiver::BODY_LIMIT + 1]);
@@ -108,13 +88,7 @@ async fn what_cannot_be_read_is_refused_with_a_reason_and_the_store_is_untouched
     type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Vec<u8>, u16, &'a str);
     let cases: [Case; 14] = [
         ("no type", &[], valid.clone(), 415, "Content-Type must be"),
-        (
-            "a form",
-            &[("content-type", "text/plain")],
-            valid.clone(),
-            415,
-            "Content-Type must be",
-        ),
+        ("a form", &[("content-type", "text/plain")], valid.clone(), 415, "Content-Type must be"),
         (
             "not protobuf",
             &[("content-type", PROTOBUF)],
@@ -206,12 +180,8 @@ async fn what_cannot_be_read_is_refused_with_a_reason_and_the_store_is_untouched
         assert_eq!(answered, status, "{what}: {body}");
         assert!(body.contains(reason), "{what}: {body}");
     }
-    let (status, _) = lab
-        .export(
-            &[("content-type", PROTOBUF)],
-            vec![0; receiver::BODY_LIMIT + 1],
-        )
-        .await;
+    let (status, _) =
+        lab.export(&[("content-type", PROTOBUF)], vec![0; receiver::BODY_LIMIT + 1]).await;
     assert_eq!(status, 413);
     assert_eq!(lab.counts(), [0, 0, 0]);
 }
@@ -219,25 +189,13 @@ async fn what_cannot_be_read_is_refused_with_a_reason_and_the_store_is_untouched
 #[tokio::test(flavor = "multi_thread")]
 async fn a_span_that_cannot_be_kept_is_told_and_does_not_cost_its_neighbours() {
     let lab = Lab::start().await;
-    let bad = |id| Span {
-        trace_id: vec![1; 15],
-        ..span(1, id, 0, "bad")
-    };
+    let bad = |id| Span { trace_id: vec![1; 15], ..span(1, id, 0, "bad") };
     let spans = vec![bad(1), span(1, 2, 0, "good"), bad(3)];
     let reason = "span \"bad\": the trace id must be 16 bytes and not all zero";
-    let (status, answer) = lab
-        .export(&[("content-type", PROTOBUF)], protobuf(spans.clone()))
-        .await;
+    let (status, answer) = lab.export(&[("content-type", PROTOBUF)], protobuf(spans.clone())).await;
     let answer = ExportTraceServiceResponse::decode(&answer[..]).expect("an answer");
     let partial = answer.partial_success.expect("it is told");
-    assert_eq!(
-        (
-            status,
-            partial.rejected_spans,
-            partial.error_message.as_str()
-        ),
-        (200, 2, reason)
-    );
+    assert_eq!((status, partial.rejected_spans, partial.error_message.as_str()), (200, 2, reason));
     assert_eq!(lab.spans(), 1);
 
     let mut body = json_body();
@@ -245,9 +203,7 @@ async fn a_span_that_cannot_be_kept_is_told_and_does_not_cost_its_neighbours() {
     let mut short = spans_of_it[0].clone();
     short["spanId"] = json!("0b0b");
     spans_of_it.as_array_mut().expect("spans").push(short);
-    let (status, answer) = lab
-        .export(&[("content-type", JSON)], body.to_string())
-        .await;
+    let (status, answer) = lab.export(&[("content-type", JSON)], body.to_string()).await;
     let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
     // A number of 64 bits is a text in OTLP JSON.
     assert_eq!(
@@ -261,31 +217,17 @@ async fn a_span_that_cannot_be_kept_is_told_and_does_not_cost_its_neighbours() {
     let answer = client
         .export(ExportTraceServiceRequest::decode(&protobuf(spans)[..]).expect("a request"))
         .await;
-    let partial = answer
-        .expect("it is taken")
-        .into_inner()
-        .partial_success
-        .expect("it is told");
-    assert_eq!(
-        (partial.rejected_spans, partial.error_message.as_str()),
-        (2, reason)
-    );
+    let partial = answer.expect("it is taken").into_inner().partial_success.expect("it is told");
+    assert_eq!((partial.rejected_spans, partial.error_message.as_str()), (2, reason));
 }
 
 #[tokio::test]
 async fn deflate_is_unpacked_as_pythons_exporter_sends_it() {
     let lab = Lab::start().await;
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
-    encoder
-        .write_all(&protobuf(vec![span(1, 1, 0, "a")]))
-        .expect("packed");
+    encoder.write_all(&protobuf(vec![span(1, 1, 0, "a")])).expect("packed");
     let headers = [("content-type", PROTOBUF), ("content-encoding", "deflate")];
-    assert_eq!(
-        lab.export(&headers, encoder.finish().expect("packed"))
-            .await
-            .0,
-        200
-    );
+    assert_eq!(lab.export(&headers, encoder.finish().expect("packed")).await.0, 200);
     assert_eq!(lab.spans(), 1);
 }
 
@@ -312,12 +254,7 @@ async fn requests_of_one_service_share_its_resource() {
             json!(format!("{id:016x}"));
         let fat = json!({ "key": "fat", "value": { "stringValue": "x".repeat(10_000) } });
         body["resourceSpans"][0]["resource"]["attributes"] = json!([fat]);
-        assert_eq!(
-            lab.export(&[("content-type", JSON)], body.to_string())
-                .await
-                .0,
-            200
-        );
+        assert_eq!(lab.export(&[("content-type", JSON)], body.to_string()).await.0, 200);
         sizes.push(lab.store.usage().bytes);
     }
     assert!(sizes[0] > 20_000, "as it is, and as a key: {sizes:?}");
@@ -353,11 +290,7 @@ async fn at_an_address_for_others_the_pages_answer_to_addresses_alone() {
         ("127.0.0.1.evil.example", 421),
     ] {
         let request = client().get(format!("http://{address}/traces"));
-        let answer = request
-            .header("host", host)
-            .send()
-            .await
-            .expect("an answer");
+        let answer = request.header("host", host).send().await.expect("an answer");
         assert_eq!(answer.status(), status, "{host}");
     }
 }
@@ -366,9 +299,8 @@ async fn at_an_address_for_others_the_pages_answer_to_addresses_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_too_many_is_answered_429_until_another_is_closed() {
     let store = Store::new(Limits::default());
-    let listener = listen::bind("--otlp", support::FREE.parse().expect("an address"))
-        .await
-        .expect("a port");
+    let listener =
+        listen::bind("--otlp", support::FREE.parse().expect("an address")).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(listen::serve(
         listener,
@@ -379,16 +311,9 @@ async fn a_connection_too_many_is_answered_429_until_another_is_closed() {
     ));
     let first = TcpStream::connect(address).await.expect("a connection");
     let ask = async || {
-        let client = Client::builder()
-            .no_proxy()
-            .pool_max_idle_per_host(0)
-            .build()
-            .expect("a client");
-        let answer = client
-            .get(format!("http://{address}/"))
-            .send()
-            .await
-            .expect("an answer");
+        let client =
+            Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
+        let answer = client.get(format!("http://{address}/")).send().await.expect("an answer");
         let status = answer.status().as_u16();
         (status, answer.text().await.expect("text"))
     };
@@ -412,31 +337,18 @@ async fn a_connection_too_many_is_answered_429_until_another_is_closed() {
 /// none may make it grow.
 #[tokio::test(flavor = "multi_thread")]
 async fn mutilated_bodies_on_every_route_do_no_harm() {
-    let lab = Lab::with(Limits {
-        spans: 1000,
-        bytes: 1 << 20,
-    })
-    .await;
+    let lab = Lab::with(Limits { spans: 1000, bytes: 1 << 20 }).await;
     let grpc = grpc_address(&lab.store).await;
     let good = {
         let mut span = span(1, 1, 0, "name");
         span.attributes = vec![attribute("key", "value")];
-        span.links = vec![Link {
-            trace_id: vec![2; 16],
-            span_id: vec![3; 8],
-            ..Link::default()
-        }];
+        span.links = vec![Link { trace_id: vec![2; 16], span_id: vec![3; 8], ..Link::default() }];
         protobuf(vec![span])
     };
     let json = json_body().to_string().into_bytes();
     let zstd = zstd::encode_all(&good[..], 1).expect("packed");
-    let framed = |body: &[u8]| {
-        [
-            &[0, 0, 0, 0, u8::try_from(body.len()).expect("short")],
-            body,
-        ]
-        .concat()
-    };
+    let framed =
+        |body: &[u8]| [&[0, 0, 0, 0, u8::try_from(body.len()).expect("short")], body].concat();
     let routes: [(&str, &str, &str, Vec<u8>); 9] = [
         ("/v1/traces", PROTOBUF, "identity", good.clone()),
         ("/v1/traces", JSON, "identity", json.clone()),
@@ -483,12 +395,7 @@ async fn mutilated_bodies_on_every_route_do_no_harm() {
     let usage = lab.store.usage();
     assert!(usage.spans <= 1000 && usage.bytes <= 1 << 20, "{usage:?}");
     // And it still shows what it took.
-    for path in [
-        "/traces",
-        "/traces/map",
-        "/api/traces?limit=1000",
-        "/api/dependencies",
-    ] {
+    for path in ["/traces", "/traces/map", "/api/traces?limit=1000", "/api/dependencies"] {
         assert_eq!(lab.get(path).await.0, 200, "{path}");
     }
 }
@@ -525,27 +432,19 @@ impl Random {
 #[tokio::test]
 async fn a_span_that_comes_twice_is_kept_once() {
     let lab = Lab::start().await;
-    lab.export_spans(vec![span(1, 1, 0, "first"), span(1, 1, 0, "again")])
-        .await;
+    lab.export_spans(vec![span(1, 1, 0, "first"), span(1, 1, 0, "again")]).await;
     lab.export_spans(vec![span(1, 1, 0, "and again")]).await;
     assert_eq!(lab.spans(), 1);
 }
 
 #[tokio::test]
 async fn the_oldest_trace_makes_room_by_spans_and_by_bytes() {
-    let by_spans = Lab::with(Limits {
-        spans: 3,
-        ..Limits::default()
-    })
-    .await;
+    let by_spans = Lab::with(Limits { spans: 3, ..Limits::default() }).await;
     // Room for three traces of one span, and not for four spans.
     let measure = Lab::start().await;
     measure.export_spans(vec![span(1, 1, 0, "x")]).await;
-    let by_bytes = Lab::with(Limits {
-        bytes: 3 * measure.store.usage().bytes,
-        ..Limits::default()
-    })
-    .await;
+    let by_bytes =
+        Lab::with(Limits { bytes: 3 * measure.store.usage().bytes, ..Limits::default() }).await;
     for lab in [by_spans, by_bytes] {
         for trace in [1, 2, 3] {
             lab.export_spans(vec![span(trace, 1, 0, "x")]).await;
@@ -555,43 +454,24 @@ async fn the_oldest_trace_makes_room_by_spans_and_by_bytes() {
         assert_eq!(lab.counts(), [2, 2, 1]);
         assert_eq!(lab.get(&trace_path(1)).await.0, 404);
         assert_eq!(lab.get(&trace_path(3)).await.0, 200);
-        assert!(
-            lab.get("/traces")
-                .await
-                .1
-                .contains("1 older trace of 2 spans made room")
-        );
+        assert!(lab.get("/traces").await.1.contains("1 older trace of 2 spans made room"));
     }
 }
 
 #[tokio::test]
 async fn a_resource_counts_as_bytes_too() {
-    let lab = Lab::with(Limits {
-        bytes: 10_000,
-        ..Limits::default()
-    })
-    .await;
+    let lab = Lab::with(Limits { bytes: 10_000, ..Limits::default() }).await;
     let mut body = json_body();
     let attribute = json!({ "key": "fat", "value": { "stringValue": "x".repeat(20_000) } });
     body["resourceSpans"][0]["resource"]["attributes"] = json!([attribute]);
-    assert_eq!(
-        lab.export(&[("content-type", JSON)], body.to_string())
-            .await
-            .0,
-        200
-    );
+    assert_eq!(lab.export(&[("content-type", JSON)], body.to_string()).await.0, 200);
     assert_eq!(lab.counts(), [0, 0, 1]);
 }
 
 #[tokio::test]
 async fn a_trace_larger_than_the_store_does_not_fill_it() {
-    let lab = Lab::with(Limits {
-        spans: 10,
-        ..Limits::default()
-    })
-    .await;
-    lab.export_spans((1..=11).map(|id| span(1, id, 0, "x")).collect())
-        .await;
+    let lab = Lab::with(Limits { spans: 10, ..Limits::default() }).await;
+    lab.export_spans((1..=11).map(|id| span(1, id, 0, "x")).collect()).await;
     assert_eq!(lab.counts(), [0, 0, 1]);
 }
 
@@ -616,16 +496,8 @@ async fn logs_and_metrics_are_taken_and_not_kept() {
     for path in ["/v1/logs", "/v1/metrics"] {
         for (content_type, status) in [(PROTOBUF, 200), (JSON, 200), ("text/plain", 415)] {
             let request = client().post(format!("http://{}{path}", lab.address));
-            let answer = request
-                .header("content-type", content_type)
-                .body("{}")
-                .send()
-                .await;
-            assert_eq!(
-                answer.expect("an answer").status(),
-                status,
-                "{path} {content_type}"
-            );
+            let answer = request.header("content-type", content_type).body("{}").send().await;
+            assert_eq!(answer.expect("an answer").status(), status, "{path} {content_type}");
         }
     }
     assert_eq!(lab.spans(), 0);
@@ -665,9 +537,7 @@ async fn a_name_that_is_not_of_this_machine_is_misdirected() {
         ("user@example.com".to_owned(), 421),
         ("192.168.1.7:3000".to_owned(), 421),
     ] {
-        let request = client()
-            .get(format!("http://{address}/traces"))
-            .header("host", &host);
+        let request = client().get(format!("http://{address}/traces")).header("host", &host);
         let answer = request.send().await.expect("an answer");
         assert_eq!(answer.status(), status, "{host}");
         if status == 421 {
@@ -693,19 +563,14 @@ async fn grpc_takes_spans_and_refuses_what_is_wrong_with_a_reason() {
     let channel = grpc(&store).await;
     let request =
         |span| ExportTraceServiceRequest::decode(&protobuf(vec![span])[..]).expect("a request");
-    for (id, encoding) in [
-        (1, None),
-        (2, Some(CompressionEncoding::Gzip)),
-        (3, Some(CompressionEncoding::Zstd)),
-    ] {
+    for (id, encoding) in
+        [(1, None), (2, Some(CompressionEncoding::Gzip)), (3, Some(CompressionEncoding::Zstd))]
+    {
         let mut client = TraceServiceClient::new(channel.clone());
         if let Some(encoding) = encoding {
             client = client.send_compressed(encoding);
         }
-        client
-            .export(request(span(1, id, 0, "a")))
-            .await
-            .expect("it is taken");
+        client.export(request(span(1, id, 0, "a"))).await.expect("it is taken");
         assert_eq!(store.usage().spans, usize::try_from(id).expect("a number"));
     }
     let mut bad = span(1, 4, 0, "bad");
@@ -713,10 +578,7 @@ async fn grpc_takes_spans_and_refuses_what_is_wrong_with_a_reason() {
     let refused = TraceServiceClient::new(channel).export(request(bad)).await;
     let status = refused.expect_err("it is refused");
     assert_eq!(status.code(), Code::InvalidArgument);
-    assert!(
-        status.message().contains("the trace id must be 16 bytes"),
-        "{status}"
-    );
+    assert!(status.message().contains("the trace id must be 16 bytes"), "{status}");
     assert_eq!(store.usage().spans, 3);
 }
 
@@ -725,14 +587,9 @@ async fn grpc_takes_logs_and_metrics_and_does_not_keep_them() {
     let store = Store::new(Limits::default());
     let channel = grpc(&store).await;
     let mut logs = LogsServiceClient::new(channel.clone());
-    logs.export(ExportLogsServiceRequest::default())
-        .await
-        .expect("logs are taken");
+    logs.export(ExportLogsServiceRequest::default()).await.expect("logs are taken");
     let mut metrics = MetricsServiceClient::new(channel);
-    metrics
-        .export(ExportMetricsServiceRequest::default())
-        .await
-        .expect("metrics are taken");
+    metrics.export(ExportMetricsServiceRequest::default()).await.expect("metrics are taken");
     assert_eq!(store.usage().spans, 0);
 }
 
@@ -781,25 +638,16 @@ fn a_span_that_is_not_kept_is_known_by_its_flaw() {
     let mut body = json_body();
     let spans = &mut body["resourceSpans"][0]["scopeSpans"][0]["spans"];
     spans[0]["spanId"] = json!("0b0b");
-    let flaw = Unfit {
-        span: Some("from json".to_owned()),
-        flaw: Flaw::SpanId,
-    };
+    let flaw = Unfit { span: Some("from json".to_owned()), flaw: Flaw::SpanId };
     let error = otlp::from_json(body.to_string().as_bytes()).expect_err("nothing is left");
-    assert!(
-        matches!(&error, otlp::Error::Unfit(unfit) if *unfit == flaw),
-        "{error}"
-    );
+    assert!(matches!(&error, otlp::Error::Unfit(unfit) if *unfit == flaw), "{error}");
 
     let spans = &mut body["resourceSpans"][0]["scopeSpans"][0]["spans"];
     let mut sound = spans[0].clone();
     sound["spanId"] = json!("0b".repeat(8));
     spans.as_array_mut().expect("spans").push(sound);
     let batch = otlp::from_json(body.to_string().as_bytes()).expect("one is left");
-    let rejected = Rejected {
-        spans: 1,
-        first: flaw,
-    };
+    let rejected = Rejected { spans: 1, first: flaw };
     assert_eq!((batch.spans.len(), batch.rejected), (1, Some(rejected)));
 }
 

@@ -53,10 +53,7 @@ fn halves(hop: Hop) -> [String; 2] {
     let whole = whole();
     let lines: Vec<&str> = whole.lines().collect();
     let before = lines[..line].join("\n") + "\n";
-    let behind: String = lines[line..]
-        .iter()
-        .map(|it| format!("{}\n", &it[2 * depth..]))
-        .collect();
+    let behind: String = lines[line..].iter().map(|it| format!("{}\n", &it[2 * depth..])).collect();
     [before, behind]
 }
 
@@ -64,15 +61,12 @@ fn halves(hop: Hop) -> [String; 2] {
 fn failed(hop: Hop, call: &str) -> String {
     let [before, _] = halves(hop);
     let last = before.lines().count() - 1;
-    let lines = before
-        .lines()
-        .enumerate()
-        .map(|(index, line)| match index == last {
-            true => line.replace("http 200", call),
-            // The caller's own client gets the error too.
-            false if line.ends_with("http 200") => line.replace("http 200", "http 502 error 502"),
-            false => line.to_owned(),
-        });
+    let lines = before.lines().enumerate().map(|(index, line)| match index == last {
+        true => line.replace("http 200", call),
+        // The caller's own client gets the error too.
+        false if line.ends_with("http 200") => line.replace("http 200", "http 502 error 502"),
+        false => line.to_owned(),
+    });
     lines.map(|line| line + "\n").collect()
 }
 
@@ -107,15 +101,8 @@ async fn every_fault_on_every_hop_does_what_the_page_says() {
             let what = format!("{} on {}", fault.name(), hop.name);
             traces_are_as_said(&case, hop, fault, &what);
             headers_are_as_said(&case, hop, fault, &what);
-            let links = Links {
-                book: "../",
-                span: &|_| None,
-            };
-            let figure = Experiment {
-                hop,
-                fault: Some(fault),
-            }
-            .figure(&case, &links);
+            let links = Links { book: "../", span: &|_| None };
+            let figure = Experiment { hop, fault: Some(fault) }.figure(&case, &links);
             page.push_str(&format!(
                 "<section class=\"fault\" id=\"{0}-{1}\"><h4>{0} on {1}</h4>{2}</section>\n",
                 fault.name(),
@@ -163,17 +150,10 @@ fn traces_are_as_said(case: &Case, hop: Hop, fault: Fault, what: &str) {
             let server = &server.expect("the span").span;
             let client = rows.iter().find(|row| Some(row.span.id) == server.parent);
             let gap = server.start() - client.expect("its parent").span.start();
-            assert!(
-                u128::from(gap) >= lab::wire::LATENCY.as_nanos(),
-                "{what}: {gap}"
-            );
+            assert!(u128::from(gap) >= lab::wire::LATENCY.as_nanos(), "{what}: {gap}");
         }
         Fault::Cut => {
-            let error = if first {
-                "error connection"
-            } else {
-                "error unreachable"
-            };
+            let error = if first { "error connection" } else { "error unreachable" };
             assert_eq!(shapes, [failed(hop, error)], "{what}");
             assert_eq!(status, (!first).then_some(502), "{what}");
         }
@@ -185,11 +165,7 @@ fn traces_are_as_said(case: &Case, hop: Hop, fault: Fault, what: &str) {
 }
 
 fn headers_are_as_said(case: &Case, hop: Hop, fault: Fault, what: &str) {
-    let at = case
-        .wire
-        .iter()
-        .find(|it| it.hop == hop.name)
-        .expect("an exchange");
+    let at = case.wire.iter().find(|it| it.hop == hop.name).expect("an exchange");
     assert_eq!(at.fault, Some(fault.name()), "{what}");
     let sent: Vec<&str> = at.sent.split("\r\n").collect();
     let Some(delivered) = &at.delivered else {
@@ -200,27 +176,18 @@ fn headers_are_as_said(case: &Case, hop: Hop, fault: Fault, what: &str) {
     let line = |lines: &[&str], name: &str| {
         let prefix = format!("{name}: ");
         let found = lines.iter().find(|it| it.starts_with(&prefix));
-        found
-            .unwrap_or_else(|| panic!("{what}: no {name} in {lines:?}"))
-            .to_string()
+        found.unwrap_or_else(|| panic!("{what}: no {name} in {lines:?}")).to_string()
     };
     let traceparent = line(&sent, "traceparent");
     let value = traceparent.strip_prefix("traceparent: ").expect("a value");
     let without = |name: &str| -> Vec<&str> {
         let prefix = format!("{name}:");
-        sent.iter()
-            .copied()
-            .filter(|it| !it.starts_with(&prefix))
-            .collect()
+        sent.iter().copied().filter(|it| !it.starts_with(&prefix)).collect()
     };
     let with = |changed: String| -> Vec<String> {
-        let lines = sent.iter().map(|it| {
-            if *it == traceparent {
-                changed.clone()
-            } else {
-                (*it).to_owned()
-            }
-        });
+        let lines = sent
+            .iter()
+            .map(|it| if *it == traceparent { changed.clone() } else { (*it).to_owned() });
         lines.collect()
     };
     match fault {
@@ -228,18 +195,10 @@ fn headers_are_as_said(case: &Case, hop: Hop, fault: Fault, what: &str) {
         Fault::DropTracestate => assert_eq!(delivered, without("tracestate"), "{what}"),
         Fault::DropBaggage => assert_eq!(delivered, without("baggage"), "{what}"),
         Fault::TruncateTraceparent => {
-            assert_eq!(
-                delivered,
-                with(format!("traceparent: {}", &value[..30])),
-                "{what}"
-            )
+            assert_eq!(delivered, with(format!("traceparent: {}", &value[..30])), "{what}")
         }
         Fault::UpperCaseValue => {
-            assert_eq!(
-                delivered,
-                with(format!("traceparent: {}", value.to_uppercase())),
-                "{what}"
-            )
+            assert_eq!(delivered, with(format!("traceparent: {}", value.to_uppercase())), "{what}")
         }
         Fault::UpperCaseName => {
             assert_eq!(delivered, with(format!("TRACEPARENT: {value}")), "{what}")
@@ -262,11 +221,7 @@ fn headers_are_as_said(case: &Case, hop: Hop, fault: Fault, what: &str) {
     }
     // On the other hops nothing was changed.
     for other in case.wire.iter().filter(|it| it.hop != hop.name) {
-        assert_eq!(
-            (&other.fault, other.delivered.as_ref()),
-            (&None, Some(&other.sent)),
-            "{what}"
-        );
+        assert_eq!((&other.fault, other.delivered.as_ref()), (&None, Some(&other.sent)), "{what}");
     }
 }
 
@@ -309,11 +264,7 @@ async fn every_byte_passes_as_it_came() {
                 "{head}transfer-ENCODING: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nTrailer: 1\r\n\r\n{head}\r\n"
             ),
         ),
-        (
-            "two at once",
-            2,
-            format!("{head}content-length: 2\r\n\r\nhi{head}\r\n"),
-        ),
+        ("two at once", 2, format!("{head}content-length: 2\r\n\r\nhi{head}\r\n")),
     ];
     let answer = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 418 Teapot\r\nX-Odd:1\r\nx-odd: 2\r\n\r\nbody";
     for (what, requests_in, request) in requests {
@@ -346,10 +297,7 @@ async fn a_client_that_closes_its_half_is_answered_and_nothing_stays_open() {
     let target = listener.local_addr().expect("an address");
     let (_, address) = proxied(target).await;
     let mut client = TcpStream::connect(address).await.expect("a connection");
-    client
-        .write_all(b"GET / HTTP/1.1\r\n\r\n")
-        .await
-        .expect("it is read");
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("it is read");
     client.shutdown().await.expect("it is open");
     let (mut service, _) = listener.accept().await.expect("a connection");
     let mut got = Vec::new();
@@ -367,12 +315,7 @@ async fn a_client_that_closes_its_half_is_answered_and_nothing_stays_open() {
     let client = TcpStream::connect(address).await.expect("a connection");
     let (mut service, _) = listener.accept().await.expect("a connection");
     drop(client);
-    assert_eq!(
-        support::within_reason(service.read(&mut [0]))
-            .await
-            .expect("an end"),
-        0
-    );
+    assert_eq!(support::within_reason(service.read(&mut [0])).await.expect("an end"), 0);
     drop(service);
 }
 
@@ -385,20 +328,14 @@ async fn an_early_answer_reaches_the_client() {
     let service = tokio::spawn(async move {
         let (mut service, _) = listener.accept().await.expect("a connection");
         service.read_exact(&mut [0; 100]).await.expect("bytes");
-        service
-            .write_all(b"HTTP/1.1 413 No\r\n\r\n")
-            .await
-            .expect("it is read");
+        service.write_all(b"HTTP/1.1 413 No\r\n\r\n").await.expect("it is read");
         // With unread bytes, this is a reset.
         drop(service);
     });
     let mut client = TcpStream::connect(address).await.expect("a connection");
     let head = "POST / HTTP/1.1\r\ncontent-length: 4000000\r\n\r\n";
     client.write_all(head.as_bytes()).await.expect("it is read");
-    client
-        .write_all(&[b'x'; 4_000_000])
-        .await
-        .expect("all of it is read");
+    client.write_all(&[b'x'; 4_000_000]).await.expect("all of it is read");
     client.shutdown().await.expect("it is open");
     let mut back = Vec::new();
     client.read_to_end(&mut back).await.expect("bytes");
@@ -420,22 +357,13 @@ async fn what_is_no_http_any_more_passes_too() {
     let mut got = vec![0; request.len()];
     // A service that declines: the next request is one.
     service.read_exact(&mut got).await.expect("bytes");
-    service
-        .write_all(b"HTTP/1.1 204 No\r\n\r\n")
-        .await
-        .expect("it is read");
+    service.write_all(b"HTTP/1.1 204 No\r\n\r\n").await.expect("it is read");
     client.read_exact(&mut [0; 19]).await.expect("bytes");
     client.write_all(request).await.expect("it is read");
     service.read_exact(&mut got).await.expect("bytes");
-    service
-        .write_all(b"HTTP/1.1 101 Yes\r\n\r\n")
-        .await
-        .expect("it is read");
+    service.write_all(b"HTTP/1.1 101 Yes\r\n\r\n").await.expect("it is read");
     client.read_exact(&mut [0; 20]).await.expect("bytes");
-    client
-        .write_all(b"\0\x01 not HTTP")
-        .await
-        .expect("it is read");
+    client.write_all(b"\0\x01 not HTTP").await.expect("it is read");
     client.shutdown().await.expect("it is open");
     got.clear();
     service.read_to_end(&mut got).await.expect("bytes");
@@ -478,10 +406,7 @@ async fn what_opens_doors_is_not_kept() {
     let (wire, address) = proxied(target).await;
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     stream.write_all(request).await.expect("it is read");
-    stream
-        .read_to_end(&mut Vec::new())
-        .await
-        .expect("an answer");
+    stream.read_to_end(&mut Vec::new()).await.expect("an answer");
     drop(stream);
     assert_eq!(got.await.expect("bytes"), request);
     assert!(!format!("{:?}", wire.exchanges()).contains("abc"));
@@ -494,10 +419,7 @@ async fn only_so_many_requests_are_kept() {
     let (wire, address) = proxied(target).await;
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     stream.write_all(&request).await.expect("it is read");
-    stream
-        .read_to_end(&mut Vec::new())
-        .await
-        .expect("an answer");
+    stream.read_to_end(&mut Vec::new()).await.expect("an answer");
     drop(stream);
     assert_eq!(got.await.expect("bytes").len(), request.len());
     assert_eq!(wire.exchanges().len(), lab::wire::EXCHANGES);
@@ -520,38 +442,23 @@ async fn the_page_and_the_terminal_set_faults_and_no_other_site_does() {
     let drop = r#"{"fault":"drop-traceparent"}"#;
     // Without services there is nothing to break.
     assert_eq!(set("/wire/gateway-user", &[json], drop).await.0, 409);
-    assert_eq!(
-        set("/wire/try", &[json], r#"{"hop":"gateway-user"}"#)
-            .await
-            .0,
-        409
-    );
+    assert_eq!(set("/wire/try", &[json], r#"{"hop":"gateway-user"}"#).await.0, 409);
     assert!(lab.get("/wire").await.1.contains("runs no services"));
 
     let system = Setup::default().start().await;
     let listener = TcpListener::bind(FREE).await.expect("a free port");
-    lab.wire
-        .serve(HOPS[1], listener, system.user.address)
-        .expect("an address");
+    lab.wire.serve(HOPS[1], listener, system.user.address).expect("an address");
     let (status, hops) = set("/wire/gateway-user", &[json], drop).await;
     assert_eq!(status, 200);
     assert!(hops.contains(r#""fault":"drop-traceparent""#), "{hops}");
     assert_eq!(lab.wire.fault(HOPS[1]), Some(Fault::DropTraceparent));
-    assert!(
-        lab.get("/wire")
-            .await
-            .1
-            .contains("Broken: drop-traceparent")
-    );
+    assert!(lab.get("/wire").await.1.contains("Broken: drop-traceparent"));
 
     let (status, problem) = set("/wire/gateway-user", &[json], r#"{"fault":"burn"}"#).await;
     assert_eq!(status, 404);
     assert!(problem.contains("unknown fault \"burn\""), "{problem}");
     assert_eq!(set("/wire/nowhere", &[json], drop).await.0, 404);
-    for foreign in [
-        ("origin", "http://evil.example"),
-        ("sec-fetch-site", "cross-site"),
-    ] {
+    for foreign in [("origin", "http://evil.example"), ("sec-fetch-site", "cross-site")] {
         for path in ["/wire/gateway-user", "/wire/try"] {
             let (status, _) = set(path, &[form, foreign], "fault=").await;
             assert_eq!(status, 403, "{foreign:?} {path}");
@@ -559,11 +466,7 @@ async fn the_page_and_the_terminal_set_faults_and_no_other_site_does() {
     }
     assert_eq!(lab.wire.fault(HOPS[1]), Some(Fault::DropTraceparent));
     let origin = format!("http://{}", lab.address);
-    let ours = [
-        form,
-        ("origin", &*origin),
-        ("sec-fetch-site", "same-origin"),
-    ];
+    let ours = [form, ("origin", &*origin), ("sec-fetch-site", "same-origin")];
     // The form leads back to the page.
     assert_eq!(set("/wire/gateway-user", &ours, "fault=").await.0, 200);
     assert_eq!(lab.wire.fault(HOPS[1]), None);
@@ -576,17 +479,9 @@ async fn what_went_over_the_wire_stands_beside_the_span_that_sent_it() {
     let system = system.wired().start().await;
     let gateway = system.wire.address(HOPS[0]).expect("a proxy");
     let fault = Some(Fault::ClearSampled);
-    let sent = Experiment {
-        hop: HOPS[0],
-        fault,
-    }
-    .send(gateway, &system.wire, &system.store);
+    let sent = Experiment { hop: HOPS[0], fault }.send(gateway, &system.wire, &system.store);
     let unseen = sent.await.expect("it is sent");
-    let sent = Experiment {
-        hop: HOPS[1],
-        fault: None,
-    }
-    .send(gateway, &system.wire, &system.store);
+    let sent = Experiment { hop: HOPS[1], fault: None }.send(gateway, &system.wire, &system.store);
     let whole = sent.await.expect("it is sent");
     let stopped = system.stop().await;
     let address = support::serve(viewer::routes(stopped.store.clone(), stopped.wire.clone())).await;
@@ -599,10 +494,7 @@ async fn what_went_over_the_wire_stands_beside_the_span_that_sent_it() {
     for (row, hop) in [(2, "gateway-user"), (3, "gateway-user"), (5, "user-llm")] {
         let span = tree.rows[row].span.id;
         let (_, detail) = get(format!("/traces/{whole}/spans/{span}")).await;
-        assert!(
-            detail.contains(&format!("<th scope=\"row\">{hop}</th>")),
-            "{row}: {detail}"
-        );
+        assert!(detail.contains(&format!("<th scope=\"row\">{hop}</th>")), "{row}: {detail}");
         assert!(detail.contains("All that was sent"), "{detail}");
     }
     let (_, detail) = get(format!("/traces/{whole}/spans/{}", tree.rows[4].span.id)).await;
@@ -629,15 +521,9 @@ async fn a_trace_without_a_span_is_diagnosed_by_its_header() {
     assert_eq!(request.send().await.expect("an answer").status(), 200);
     let stopped = system.stop().await;
     let address = support::serve(viewer::routes(stopped.store, stopped.wire)).await;
-    let answer = client()
-        .get(format!("http://{address}/traces/{id}"))
-        .send()
-        .await;
+    let answer = client().get(format!("http://{address}/traces/{id}")).send().await;
     let answer = answer.expect("an answer");
     assert_eq!(answer.status(), 404);
     let page = answer.text().await.expect("text");
-    assert!(
-        page.contains("the caller sent flags without the sampled bit"),
-        "{page}"
-    );
+    assert!(page.contains("the caller sent flags without the sampled bit"), "{page}");
 }

@@ -37,10 +37,7 @@ pub fn installed() -> Option<PathBuf> {
         std::fs::read_to_string(support::root().join("tests/python_original/requirements.txt"));
     let installed = std::fs::read_to_string(folder.join("installed")).unwrap_or_default();
     if installed != pinned.unwrap_or_default() {
-        skipped(
-            "the Python original",
-            "run `bash tests/python_original/install.sh`",
-        );
+        skipped("the Python original", "run `bash tests/python_original/install.sh`");
         return None;
     }
     Some(folder)
@@ -68,10 +65,8 @@ impl Original {
         let mut ports: Vec<(u16, u16)> = Vec::new();
         let mut services = Vec::new();
         for (file, name, port) in SERVICES {
-            let map: Vec<String> = ports
-                .iter()
-                .map(|(page, free)| format!("{page}={free}"))
-                .collect();
+            let map: Vec<String> =
+                ports.iter().map(|(page, free)| format!("{page}={free}")).collect();
             let runner = support::root().join("tests/python_original/run_service.py");
             let mut service = Command::new(folder.join("bin/python"));
             service
@@ -113,12 +108,7 @@ impl Original {
             });
             services.push(child);
         }
-        Original {
-            folder,
-            ports,
-            store,
-            services,
-        }
+        Original { folder, ports, store, services }
     }
 
     /// One request as the tutorial's; waits for its spans, and returns its trees, the earliest first.
@@ -147,18 +137,13 @@ impl Original {
 
     /// What the tutorial's own test says.
     async fn test(&self) -> String {
-        let script = self
-            .folder
-            .join("distributed_tracing/test_distributed_trace.sh");
+        let script = self.folder.join("distributed_tracing/test_distributed_trace.sh");
         let script = std::fs::read_to_string(script).expect("the tutorial's test");
         let script = self.ports.iter().fold(script, |script, (page, free)| {
             script.replace(&format!("localhost:{page}"), &format!("127.0.0.1:{free}"))
         });
         let mut bash = Command::new("bash");
-        bash.args(["-c", &script])
-            .env("NO_PROXY", "*")
-            .env("no_proxy", "*")
-            .kill_on_drop(true);
+        bash.args(["-c", &script]).env("NO_PROXY", "*").env("no_proxy", "*").kill_on_drop(true);
         let output = within_reason(bash.output()).await;
         String::from_utf8(output.expect("bash runs").stdout).expect("text")
     }
@@ -201,16 +186,8 @@ async fn one_request_is_answered_200_passes_its_test_and_leaves_three_traces() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cause_is_the_capital_letter() {
     let Some(folder) = installed() else { return };
-    let trees = Original::start(folder, &[("LOWER_CASE", "1")])
-        .await
-        .ask()
-        .await;
-    assert_eq!(
-        trees.len(),
-        1,
-        "{:?}",
-        trees.iter().map(Tree::to_text).collect::<Vec<_>>()
-    );
+    let trees = Original::start(folder, &[("LOWER_CASE", "1")]).await.ask().await;
+    assert_eq!(trees.len(), 1, "{:?}", trees.iter().map(Tree::to_text).collect::<Vec<_>>());
     assert!(trees[0].is_whole());
     assert_eq!(diagnose(&trees, &[]), []);
 }
@@ -264,9 +241,7 @@ fn told(body: &str) -> String {
     }
     let body: Value = serde_json::from_str(body).expect("JSON");
     let port = Regex::new(r"port=\d+").expect("a pattern");
-    let body = port
-        .replace_all(&body.to_string(), "port=PORT")
-        .into_owned();
+    let body = port.replace_all(&body.to_string(), "port=PORT").into_owned();
     let start: String = body.chars().take(120).collect();
     let rest = if start.len() < body.len() { "…" } else { "" };
     format!("`{start}{rest}`")

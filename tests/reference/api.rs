@@ -26,11 +26,7 @@ fn the_reference_has_every_public_item_with_the_words_of_the_code() {
                 file: "src/recordings/reference/api.md".to_owned(),
                 part: item.name.clone(),
             };
-            assert!(
-                shown.contains(&include),
-                "{module}::{} is not on the page",
-                item.name
-            );
+            assert!(shown.contains(&include), "{module}::{} is not on the page", item.name);
             recorded += &anchored(&item.name, &item.text());
         }
     }
@@ -52,17 +48,12 @@ async fn work_in_a_callers_context_joins_the_callers_trace() {
     let mut headers = axum::http::HeaderMap::new();
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     headers.insert("traceparent", traceparent.parse().expect("a value"));
-    let work = trace("a job from a queue", EventType::Chain, async {
-        Ok::<_, String>(42)
-    });
+    let work = trace("a job from a queue", EventType::Chain, async { Ok::<_, String>(42) });
     assert_eq!(with_distributed_trace_context(&headers, work).await, Ok(42));
 
     let spans = exporter.get_finished_spans().expect("spans");
     assert_eq!(spans.len(), 1);
-    assert_eq!(
-        spans[0].span_context.trace_id().to_string(),
-        "4bf92f3577b34da6a3ce929d0e0e4736"
-    );
+    assert_eq!(spans[0].span_context.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
     assert_eq!(spans[0].parent_span_id.to_string(), "00f067aa0ba902b7");
 }
 
@@ -75,20 +66,11 @@ struct Item {
 
 impl Item {
     fn text(&self) -> String {
-        let escaped = self
-            .signature
-            .replace('&', "&amp;")
-            .replace('<', "&lt;")
-            .replace('>', "&gt;");
-        let docs = self
-            .docs
-            .replace("[`", "`")
-            .replace("`]", "`")
-            .replace("# Errors\n", "**Errors.** ");
-        format!(
-            "<pre><code class=\"language-rust\">{escaped}</code></pre>\n\n{}\n",
-            docs.trim()
-        )
+        let escaped =
+            self.signature.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let docs =
+            self.docs.replace("[`", "`").replace("`]", "`").replace("# Errors\n", "**Errors.** ");
+        format!("<pre><code class=\"language-rust\">{escaped}</code></pre>\n\n{}\n", docs.trim())
     }
 }
 
@@ -97,10 +79,7 @@ fn items(text: &str) -> Vec<Item> {
     let (mut items, mut docs, mut of) = (Vec::new(), String::new(), String::new());
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
-        if let Some(name) = line
-            .strip_prefix("impl ")
-            .and_then(|it| it.strip_suffix(" {"))
-        {
+        if let Some(name) = line.strip_prefix("impl ").and_then(|it| it.strip_suffix(" {")) {
             of = format!("{name}::");
         } else if line == "}" {
             of.clear();
@@ -137,24 +116,15 @@ fn items(text: &str) -> Vec<Item> {
 /// The word behind `fn`, `struct`, `enum` or `const`.
 fn name(code: &str) -> &str {
     let words = code.split_whitespace();
-    let name = words
-        .skip_while(|word| !["fn", "struct", "enum", "const"].contains(word))
-        .nth(1);
+    let name = words.skip_while(|word| !["fn", "struct", "enum", "const"].contains(word)).nth(1);
     let name = name.expect("a name");
-    name.split(|c: char| !c.is_alphanumeric() && c != '_')
-        .next()
-        .expect("a name")
+    name.split(|c: char| !c.is_alphanumeric() && c != '_').next().expect("a name")
 }
 
 /// Without the indentation of an `impl`, and without the brace that opens what is not shown.
 fn unindented(signature: &str) -> String {
     let indent = signature.len() - signature.trim_start().len();
-    let lines = signature
-        .lines()
-        .map(|line| line.get(indent..).unwrap_or_default());
+    let lines = signature.lines().map(|line| line.get(indent..).unwrap_or_default());
     let text = lines.collect::<Vec<_>>().join("\n");
-    text.strip_suffix('{')
-        .unwrap_or(&text)
-        .trim_end()
-        .to_owned()
+    text.strip_suffix('{').unwrap_or(&text).trim_end().to_owned()
 }

@@ -10,9 +10,7 @@ use std::fs;
 
 /// A file of the example, as it stands.
 fn source(path: &str) -> String {
-    let path = crate::support::root()
-        .join("examples/distributed_tracing/src")
-        .join(path);
+    let path = crate::support::root().join("examples/distributed_tracing/src").join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

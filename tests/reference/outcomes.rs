@@ -34,18 +34,11 @@ impl Outcome {
         let status = answer.status().as_u16();
         let body = answer.text().await.expect("text");
         let trees = system.stop().await.trees();
-        Outcome {
-            what,
-            status,
-            body,
-            trees,
-        }
+        Outcome { what, status, body, trees }
     }
 
     fn spans(&self) -> impl Iterator<Item = &Span> {
-        self.trees
-            .iter()
-            .flat_map(|tree| tree.rows.iter().map(|row| &*row.span))
+        self.trees.iter().flat_map(|tree| tree.rows.iter().map(|row| &*row.span))
     }
 }
 
@@ -75,24 +68,18 @@ async fn with_model(key: &str) -> Setup {
 }
 
 fn at_model(address: impl std::fmt::Display) -> Setup {
-    Setup::default()
-        .with(
-            "llm-service",
-            "LLM_BASE_URL",
-            format!("http://{address}/v1"),
-        )
-        .with("llm-service", "LLM_MODEL", "MODEL")
+    Setup::default().with("llm-service", "LLM_BASE_URL", format!("http://{address}/v1")).with(
+        "llm-service",
+        "LLM_MODEL",
+        "MODEL",
+    )
 }
 
 async fn outcomes() -> Vec<Outcome> {
     let (nobody, _taken) = refused();
     let (silent, _) = hung().await;
     let at = |address| {
-        Setup::default().with(
-            "user-service",
-            "LLM_SERVICE_URL",
-            format!("http://{address}"),
-        )
+        Setup::default().with("user-service", "LLM_SERVICE_URL", format!("http://{address}"))
     };
     let capture = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
     let valid = |system: &System| ask(system, "user_1");
@@ -108,22 +95,14 @@ async fn outcomes() -> Vec<Outcome> {
         )
         .await,
         Outcome::of("unknown user", Setup::default(), |it| ask(it, "nobody")).await,
-        Outcome::of("body isn't JSON", Setup::default(), |it| {
-            raw(it, json, "{".to_owned())
-        })
-        .await,
-        Outcome::of("field is missing", Setup::default(), |it| {
-            raw(it, json, "{}".to_owned())
-        })
-        .await,
+        Outcome::of("body isn't JSON", Setup::default(), |it| raw(it, json, "{".to_owned())).await,
+        Outcome::of("field is missing", Setup::default(), |it| raw(it, json, "{}".to_owned()))
+            .await,
         Outcome::of("other content type", Setup::default(), |it| {
             raw(it, "text/plain", "{}".to_owned())
         })
         .await,
-        Outcome::of("body over 64 KiB", Setup::default(), |it| {
-            raw(it, json, long())
-        })
-        .await,
+        Outcome::of("body over 64 KiB", Setup::default(), |it| raw(it, json, long())).await,
         Outcome::of("unknown path", Setup::default(), |it| {
             client().get(format!("http://{}/orders/7", it.gateway.address))
         })
@@ -153,10 +132,7 @@ async fn outcomes() -> Vec<Outcome> {
 async fn every_outcome_and_every_attribute_is_in_the_reference() {
     let outcomes = outcomes().await;
     check!("reference/errors.md", &answers(&outcomes));
-    check!(
-        "reference/spans.md",
-        &(resource(&outcomes) + &spans(&outcomes)),
-    );
+    check!("reference/spans.md", &(resource(&outcomes) + &spans(&outcomes)),);
 }
 
 /// The answers, with the `error.type` of each span in error, the deepest first.
@@ -170,32 +146,11 @@ fn answers(outcomes: &[Outcome]) -> String {
             })
             .collect();
         failed.reverse();
-        let failed = if failed.is_empty() {
-            "none".to_owned()
-        } else {
-            failed.join("<br>")
-        };
-        let body = if outcome.body.is_empty() {
-            "empty".to_owned()
-        } else {
-            code(&outcome.body)
-        };
-        vec![
-            outcome.what.to_owned(),
-            outcome.status.to_string(),
-            body,
-            failed,
-        ]
+        let failed = if failed.is_empty() { "none".to_owned() } else { failed.join("<br>") };
+        let body = if outcome.body.is_empty() { "empty".to_owned() } else { code(&outcome.body) };
+        vec![outcome.what.to_owned(), outcome.status.to_string(), body, failed]
     });
-    table(
-        &[
-            "Request",
-            "Status",
-            "Body",
-            "Spans in error, with `error.type`",
-        ],
-        rows,
-    )
+    table(&["Request", "Status", "Body", "Spans in error, with `error.type`"], rows)
 }
 
 /// The resource of a span, which all spans of a process share.
@@ -204,24 +159,16 @@ fn resource(outcomes: &[Outcome]) -> String {
     // The SDK gives them in any order.
     let mut attributes = span.source.resource.attributes.clone();
     attributes.sort_by(|a, b| a.key.cmp(&b.key));
-    let rows = attributes
-        .iter()
-        .map(|it| vec![code(&it.key), kind(it).to_owned(), code(&value(it))]);
-    anchored(
-        "resource",
-        &table(&["Attribute", "Type", "For example"], rows),
-    )
+    let rows =
+        attributes.iter().map(|it| vec![code(&it.key), kind(it).to_owned(), code(&value(it))]);
+    anchored("resource", &table(&["Attribute", "Type", "For example"], rows))
 }
 
 /// For each span of the system its attributes, in the order in which they come.
 fn spans(outcomes: &[Outcome]) -> String {
     let mut names: Vec<(String, SpanKind, String)> = Vec::new();
     for span in outcomes.iter().flat_map(Outcome::spans) {
-        let name = (
-            span.name().to_owned(),
-            span.kind(),
-            span.service().to_owned(),
-        );
+        let name = (span.name().to_owned(), span.kind(), span.service().to_owned());
         if !names.contains(&name) {
             names.push(name);
         }

@@ -11,10 +11,7 @@ use crate::support::recording::check;
 fn the_versions_are_those_of_the_lock_file() {
     let metadata = crate::gates::TREE.metadata();
     let packages = metadata["packages"].as_array().expect("a list");
-    check!(
-        "reference/versions.md",
-        &(used(packages) + &joined(packages)),
-    );
+    check!("reference/versions.md", &(used(packages) + &joined(packages)),);
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -23,21 +20,15 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 
 /// The dependencies of the services in their locked versions. `tests/gates` checks that each exists only once.
 fn used(packages: &[Value]) -> String {
-    let example = packages
-        .iter()
-        .find(|it| text(it, "name") == "distributed_tracing")
-        .expect("the example");
+    let example =
+        packages.iter().find(|it| text(it, "name") == "distributed_tracing").expect("the example");
     let locked: BTreeMap<&str, &Value> = packages.iter().map(|it| (text(it, "name"), it)).collect();
     let names = example["dependencies"].as_array().expect("a list");
     let names = names.iter().filter(|it| it["kind"].is_null());
     let rows = names.map(|dependency| {
         let package = locked[text(dependency, "name")];
         let rust = package["rust_version"].as_str().unwrap_or("not said");
-        vec![
-            code(text(package, "name")),
-            text(package, "version").to_owned(),
-            rust.to_owned(),
-        ]
+        vec![code(text(package, "name")), text(package, "version").to_owned(), rust.to_owned()]
     });
     let mut table = table(&["Crate", "Version", "Rust it needs"], rows);
     let rust = text(example, "rust_version");

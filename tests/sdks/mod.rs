@@ -48,14 +48,9 @@ fn tags(tags: &Value) -> Vec<String> {
     let tags =
         tags.map(|tag| format!("{} {} {}", tag["key"], tag["type"], tag["value"]).replace('"', ""));
     let own = |tag: &String| {
-        ![
-            "exception.stacktrace",
-            "exception.escaped",
-            "telemetry.",
-            "service.instance.",
-        ]
-        .iter()
-        .any(|it| tag.starts_with(it))
+        !["exception.stacktrace", "exception.escaped", "telemetry.", "service.instance."]
+            .iter()
+            .any(|it| tag.starts_with(it))
     };
     tags.filter(own).collect()
 }
@@ -64,9 +59,7 @@ fn tags(tags: &Value) -> Vec<String> {
 async fn assert_shown(lab: &Lab, id: &str, sender: &str, language: &str, error: &str) {
     let (_, tree) = lab.get(&format!("/traces/{id}.txt")).await;
     let lines: Vec<&str> = tree.lines().map(str::trim_end).collect();
-    let [server, charge, publish] = lines[..] else {
-        panic!("{language}: {tree}")
-    };
+    let [server, charge, publish] = lines[..] else { panic!("{language}: {tree}") };
     let service = format!("{language}-service");
     assert!(
         server.starts_with(&format!("GET /orders/{{id}}  SERVER    {service}"))
@@ -86,12 +79,7 @@ async fn assert_shown(lab: &Lab, id: &str, sender: &str, language: &str, error: 
 
     let trace = &lab.get_json(&format!("/api/traces/{id}")).await["data"][0];
     let spans = trace["spans"].as_array().expect("spans");
-    let named = |name: &str| {
-        spans
-            .iter()
-            .find(|span| span["operationName"] == name)
-            .expect(name)
-    };
+    let named = |name: &str| spans.iter().find(|span| span["operationName"] == name).expect(name);
     let mut attributes = vec![
         "http.request.method string GET",
         "http.response.status_code int64 500",
@@ -125,16 +113,10 @@ async fn assert_shown(lab: &Lab, id: &str, sender: &str, language: &str, error: 
     assert_eq!(logs[0], ["event string retry", "attempt int64 2"]);
     assert_eq!(
         logs[1],
-        [
-            "event string exception",
-            &exception,
-            "exception.message string card expired"
-        ]
+        ["event string exception", &exception, "exception.message string card expired"]
     );
     let link = json!({ "refType": "FOLLOWS_FROM", "traceID": "4bf92f3577b34da6a3ce929d0e0e4736", "spanID": "00f067aa0ba902b7" });
-    let references = named("publish order")["references"]
-        .as_array()
-        .expect("references");
+    let references = named("publish order")["references"].as_array().expect("references");
     assert!(references.contains(&link), "{references:?}");
 
     // What Jaeger's form has no place for is on the page.
@@ -157,11 +139,7 @@ async fn send_all(program: PathBuf, file: &str, protocols: &[&str], language: &s
     let grpc = serve(lab::grpc::routes(lab.store.clone())).await;
     for protocol in protocols {
         for compression in [None, Some("gzip")] {
-            let endpoint = if *protocol == "grpc" {
-                grpc
-            } else {
-                lab.address
-            };
+            let endpoint = if *protocol == "grpc" { grpc } else { lab.address };
             let mut sender = exporting(program.clone(), endpoint, protocol);
             sender.arg(crate::support::root().join("tests/sdks").join(file));
             if let Some(compression) = compression {
@@ -169,10 +147,7 @@ async fn send_all(program: PathBuf, file: &str, protocols: &[&str], language: &s
             }
             let output = within_reason(sender.output()).await.expect("it runs");
             let errors = String::from_utf8_lossy(&output.stderr);
-            assert!(
-                output.status.success() && errors.is_empty(),
-                "{protocol}: {errors}"
-            );
+            assert!(output.status.success() && errors.is_empty(), "{protocol}: {errors}");
             let id = String::from_utf8(output.stdout).expect("text");
             assert_shown(&lab, id.trim(), file, language, error).await;
         }
@@ -186,14 +161,7 @@ async fn send_all(program: PathBuf, file: &str, protocols: &[&str], language: &s
 async fn pythons_sdk_is_shown_as_it_sends() {
     let Some(folder) = installed() else { return };
     let protocols = ["http/protobuf", "grpc"];
-    send_all(
-        folder.join("bin/python"),
-        "send.py",
-        &protocols,
-        "python",
-        "ValueError",
-    )
-    .await;
+    send_all(folder.join("bin/python"), "send.py", &protocols, "python", "ValueError").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,14 +170,7 @@ async fn javascripts_sdk_is_shown_as_it_sends() {
         return;
     }
     let protocols = ["http/json", "http/protobuf", "grpc"];
-    send_all(
-        "node".into(),
-        "send.mjs",
-        &protocols,
-        "nodejs",
-        "RangeError",
-    )
-    .await;
+    send_all("node".into(), "send.mjs", &protocols, "nodejs", "RangeError").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,27 +214,17 @@ async fn gos_sdk_joins_a_trace_and_is_shown() {
 
     let (trace, parent) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
     let request = client().get(format!("http://127.0.0.1:{port}/"));
-    let answer = request
-        .header("traceparent", format!("00-{trace}-{parent}-01"))
-        .send()
-        .await;
-    assert_eq!(
-        answer.expect("an answer").text().await.expect("text"),
-        "traced"
-    );
+    let answer = request.header("traceparent", format!("00-{trace}-{parent}-01")).send().await;
+    assert_eq!(answer.expect("an answer").text().await.expect("text"), "traced");
     // SIGTERM sends what is still in the batch.
     let id = caddy.id().expect("it runs").to_string();
-    std::process::Command::new("kill")
-        .arg(id)
-        .status()
-        .expect("kill runs");
+    std::process::Command::new("kill").arg(id).status().expect("kill runs");
     within_reason(caddy.wait()).await.expect("it ends");
 
     let (_, tree) = lab.get(&format!("/traces/{trace}.txt")).await;
     assert!(tree.starts_with("caddy  SERVER    go-service"), "{tree}");
     assert!(
-        tree.trim_end()
-            .ends_with(&format!("200, orphan: parent {parent} is not here")),
+        tree.trim_end().ends_with(&format!("200, orphan: parent {parent} is not here")),
         "{tree}"
     );
     let (_, list) = lab.get("/traces").await;
@@ -301,26 +252,16 @@ impl JaegerClient {
         let mut child = process::spawn(client).expect("it runs");
         let input = child.stdin.take().expect("an input");
         let output = BufReader::new(child.stdout.take().expect("an output")).lines();
-        let mut client = JaegerClient {
-            _child: child,
-            input,
-            output,
-            calls: 0,
-        };
+        let mut client = JaegerClient { _child: child, input, output, calls: 0 };
         let hello = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "test", "version": "0" } });
         client.request("initialize", hello).await;
-        client
-            .send(json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))
-            .await;
+        client.send(json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await;
         client
     }
 
     async fn send(&mut self, message: Value) {
         let line = format!("{message}\n");
-        self.input
-            .write_all(line.as_bytes())
-            .await
-            .expect("it listens");
+        self.input.write_all(line.as_bytes()).await.expect("it listens");
     }
 
     async fn request(&mut self, method: &str, parameters: Value) -> Value {
@@ -330,10 +271,8 @@ impl JaegerClient {
         )
         .await;
         loop {
-            let line = within_reason(self.output.next_line())
-                .await
-                .expect("text")
-                .expect("an answer");
+            let line =
+                within_reason(self.output.next_line()).await.expect("text").expect("an answer");
             println!("{line}");
             let message: Value = serde_json::from_str(&line).expect("JSON");
             if message["id"] == self.calls {
@@ -344,16 +283,9 @@ impl JaegerClient {
 
     /// Calls a tool; returns its answer as text.
     async fn call(&mut self, tool: &str, arguments: Value) -> String {
-        let result = self
-            .request(
-                "tools/call",
-                json!({ "name": tool, "arguments": arguments }),
-            )
-            .await;
-        let text = result["content"][0]["text"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
+        let result =
+            self.request("tools/call", json!({ "name": tool, "arguments": arguments })).await;
+        let text = result["content"][0]["text"].as_str().unwrap_or_default().to_owned();
         assert_ne!(result["isError"], true, "{tool} {arguments}: {text}");
         text
     }
@@ -364,10 +296,7 @@ async fn a_foreign_client_of_jaeger_reads_the_lab() {
     let Some(folder) = installed() else { return };
     let lab = Lab::start().await;
     // Its searches are of the last hour.
-    let now = std::time::SystemTime::UNIX_EPOCH
-        .elapsed()
-        .expect("after 1970")
-        .as_nanos();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_nanos();
     let now = u64::try_from(now).expect("before 2554");
     let lately = |trace, id, parent, name| Span {
         start_time_unix_nano: now - 50_000_000,
@@ -381,17 +310,9 @@ async fn a_foreign_client_of_jaeger_reads_the_lab() {
     let mut jaeger = JaegerClient::start(folder.join("bin/jaeger-mcp"), &lab).await;
     let (cart, help) = ("01".repeat(16), "02".repeat(16));
     let services = jaeger.call("jaeger_list_services", json!({})).await;
-    assert!(
-        services.contains("front") && services.contains("back"),
-        "{services}"
-    );
-    let operations = jaeger
-        .call("jaeger_list_operations", json!({ "service": "front" }))
-        .await;
-    assert!(
-        operations.contains("GET /cart") && !operations.contains("SELECT"),
-        "{operations}"
-    );
+    assert!(services.contains("front") && services.contains("back"), "{services}");
+    let operations = jaeger.call("jaeger_list_operations", json!({ "service": "front" })).await;
+    assert!(operations.contains("GET /cart") && !operations.contains("SELECT"), "{operations}");
     let microseconds = now / 1000;
     let search = json!({
         "service": "front", "operation": "GET /cart", "start": microseconds - 3_600_000_000, "end": microseconds,
@@ -403,14 +324,10 @@ async fn a_foreign_client_of_jaeger_reads_the_lab() {
     slower["min_duration"] = json!("1s");
     let found = jaeger.call("jaeger_search_traces", slower).await;
     assert!(!found.contains(&cart), "{found}");
-    let trace = jaeger
-        .call("jaeger_get_trace", json!({ "trace_id": cart }))
-        .await;
+    let trace = jaeger.call("jaeger_get_trace", json!({ "trace_id": cart })).await;
     for service in ["`front` — 1 span(s)", "`back` — 1 span(s)"] {
         assert!(trace.contains(service), "{trace}");
     }
-    let map = jaeger
-        .call("jaeger_get_dependencies", json!({ "lookback_hours": 1 }))
-        .await;
+    let map = jaeger.call("jaeger_get_dependencies", json!({ "lookback_hours": 1 })).await;
     assert!(map.contains("front") && map.contains("back"), "{map}");
 }

@@ -19,10 +19,8 @@ fn main() -> ExitCode {
             *argument = format!("--edition={EDITION}").into();
         }
     }
-    if let Some(source) = arguments
-        .iter()
-        .map(Path::new)
-        .find(|path| path.extension().is_some_and(|e| e == "rs"))
+    if let Some(source) =
+        arguments.iter().map(Path::new).find(|path| path.extension().is_some_and(|e| e == "rs"))
         && let Some(origin) = move_to_origin(source)
     {
         let mut remap = OsString::from("--remap-path-prefix=");

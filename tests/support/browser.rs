@@ -81,10 +81,7 @@ impl Driver {
                 break port.trim_end_matches('.').to_owned();
             }
         };
-        Driver {
-            session: format!("http://127.0.0.1:{port}/session"),
-            _process: process,
-        }
+        Driver { session: format!("http://127.0.0.1:{port}/session"), _process: process }
     }
 }
 
@@ -117,12 +114,7 @@ impl Browser {
     pub async fn open(lab: SocketAddr, path: &str, (width, dark): Look) -> Browser {
         let idle = IDLE.lock().expect("no panic").pop();
         let client = reqwest::Client::builder().no_proxy().build();
-        let mut browser = Browser {
-            client: client.expect("a client"),
-            lab,
-            dark,
-            driver: idle,
-        };
+        let mut browser = Browser { client: client.expect("a client"), lab, dark, driver: idle };
         if browser.driver.is_none() {
             browser.start().await;
         } else {
@@ -170,8 +162,7 @@ impl Browser {
         let new = self.post("/window/new", json!({ "type": "window" })).await;
         self.post("/window", json!({ "handle": old })).await;
         self.command(Method::DELETE, "/window", None).await;
-        self.post("/window", json!({ "handle": new["handle"] }))
-            .await;
+        self.post("/window", json!({ "handle": new["handle"] })).await;
         // What the other has logged.
         self.post("/se/log", json!({ "type": "browser" })).await;
     }
@@ -239,20 +230,14 @@ impl Browser {
             self.run("await new Promise(requestAnimationFrame);").await;
         }
         // By now it may still be without its script.
-        self.wait_for("return document.readyState;", "complete".into())
-            .await;
+        self.wait_for("return document.readyState;", "complete".into()).await;
     }
 
     /// Waits until there is such an element, and clicks it.
     pub async fn click(&self, css: &str) {
-        self.wait_for(
-            &format!("return document.querySelector({css:?}) !== null;"),
-            true.into(),
-        )
-        .await;
-        let found = self
-            .post("/element", json!({ "using": "css selector", "value": css }))
+        self.wait_for(&format!("return document.querySelector({css:?}) !== null;"), true.into())
             .await;
+        let found = self.post("/element", json!({ "using": "css selector", "value": css })).await;
         let id = found[ELEMENT].as_str().expect("an element");
         self.post(&format!("/element/{id}/click"), json!({})).await;
     }
@@ -263,8 +248,7 @@ impl Browser {
             "const done = arguments[arguments.length - 1];
              (async () => {{ {script} }})().then(done, error => done(`failed: ${{error}}`));"
         );
-        self.post("/execute/async", json!({ "script": script, "args": [] }))
-            .await
+        self.post("/execute/async", json!({ "script": script, "args": [] })).await
     }
 
     /// Waits until a script's value is what is expected.
@@ -288,16 +272,14 @@ impl Browser {
     pub async fn press(&self, keys: &str) {
         let focused = self.command(Method::GET, "/element/active", None).await;
         let id = focused[ELEMENT].as_str().expect("there is always one");
-        self.post(&format!("/element/{id}/value"), json!({ "text": keys }))
-            .await;
+        self.post(&format!("/element/{id}/value"), json!({ "text": keys })).await;
     }
 
     /// Presses a key as a keyboard does, also where no text can be typed.
     pub async fn strike(&self, key: &str) {
         let strokes = ["keyDown", "keyUp"].map(|stroke| json!({ "type": stroke, "value": key }));
         let keyboard = json!({ "type": "key", "id": "keyboard", "actions": strokes });
-        self.post("/actions", json!({ "actions": [keyboard] }))
-            .await;
+        self.post("/actions", json!({ "actions": [keyboard] })).await;
     }
 
     /// The names of the rows that are to be seen.
@@ -310,8 +292,7 @@ impl Browser {
     pub async fn bring(&self, script: &str) {
         self.devtools("Page.enable", json!({})).await;
         let source = json!({ "source": script });
-        self.devtools("Page.addScriptToEvaluateOnNewDocument", source)
-            .await;
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", source).await;
     }
 
     /// The page must be for everybody, by the rules of axe-core, which was brought along; and as wide as the window.
@@ -320,11 +301,7 @@ impl Browser {
              return found.violations.map(it => [it.id, it.nodes.map(node => node.html.slice(0, 200))]);";
         assert_eq!(self.run(script).await, json!([]), "{what}");
         let fits = "return document.documentElement.scrollWidth <= innerWidth;";
-        assert_eq!(
-            self.run(fits).await,
-            true,
-            "{what} is wider than the window"
-        );
+        assert_eq!(self.run(fits).await, true, "{what} is wider than the window");
     }
 
     /// The page's own errors, and its requests to other hosts.

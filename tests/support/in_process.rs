@@ -37,11 +37,7 @@ impl Lab {
         let routes = routes
             .merge(viewer::routes(store.clone(), wire.clone()))
             .merge(jaeger::routes(store.clone()));
-        Lab {
-            address: serve(routes).await,
-            store,
-            wire,
-        }
+        Lab { address: serve(routes).await, store, wire }
     }
 
     /// Sends an export request; returns the status and the body.
@@ -50,17 +46,13 @@ impl Lab {
         headers: &[(&str, &str)],
         body: impl Into<Vec<u8>>,
     ) -> (u16, Vec<u8>) {
-        let mut request = client()
-            .post(format!("http://{}/v1/traces", self.address))
-            .body(body.into());
+        let mut request =
+            client().post(format!("http://{}/v1/traces", self.address)).body(body.into());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let response = request.send().await.expect("an answer");
-        (
-            response.status().as_u16(),
-            response.bytes().await.expect("a body").to_vec(),
-        )
+        (response.status().as_u16(), response.bytes().await.expect("a body").to_vec())
     }
 
     /// Sends an OTLP request to `path` from a page at `origin`; returns the status and the origin that may read it.
@@ -73,21 +65,15 @@ impl Lab {
         let url = format!("http://{}{path}", self.address);
         let request = client().request(method, url).header("origin", origin);
         let request = request.header("access-control-request-method", "POST");
-        let answer = request
-            .header("content-type", JSON)
-            .body("{}")
-            .send()
-            .await
-            .expect("an answer");
+        let answer =
+            request.header("content-type", JSON).body("{}").send().await.expect("an answer");
         let allowed = answer.headers().get("access-control-allow-origin");
         let allowed = allowed.map(|origin| origin.to_str().expect("text").to_owned());
         (answer.status().as_u16(), allowed)
     }
 
     pub async fn export_spans(&self, spans: Vec<Span>) {
-        let (status, _) = self
-            .export(&[("content-type", PROTOBUF)], protobuf(spans))
-            .await;
+        let (status, _) = self.export(&[("content-type", PROTOBUF)], protobuf(spans)).await;
         assert_eq!(status, 200);
     }
 
@@ -97,32 +83,20 @@ impl Lab {
             attributes: vec![attribute("service.name", service)],
             ..Resource::default()
         };
-        let scope_spans = vec![ScopeSpans {
-            spans,
-            ..ScopeSpans::default()
-        }];
+        let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
         let resource_spans = vec![ResourceSpans {
             resource: Some(resource),
             scope_spans,
             ..ResourceSpans::default()
         }];
         let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
-        assert_eq!(
-            self.export(&[("content-type", PROTOBUF)], body).await.0,
-            200
-        );
+        assert_eq!(self.export(&[("content-type", PROTOBUF)], body).await.0, 200);
     }
 
     pub async fn get(&self, path: &str) -> (u16, String) {
-        let response = client()
-            .get(format!("http://{}{path}", self.address))
-            .send()
-            .await
-            .expect("an answer");
-        (
-            response.status().as_u16(),
-            response.text().await.expect("text"),
-        )
+        let response =
+            client().get(format!("http://{}{path}", self.address)).send().await.expect("an answer");
+        (response.status().as_u16(), response.text().await.expect("text"))
     }
 
     pub async fn get_json(&self, path: &str) -> serde_json::Value {
@@ -142,11 +116,7 @@ impl Lab {
 
 /// A span of trace number `trace`; `parent` 0 makes it a root.
 pub fn span(trace: u8, id: u64, parent: u64, name: &str) -> Span {
-    let parent = if parent == 0 {
-        Vec::new()
-    } else {
-        parent.to_be_bytes().to_vec()
-    };
+    let parent = if parent == 0 { Vec::new() } else { parent.to_be_bytes().to_vec() };
     Span {
         trace_id: vec![trace; 16],
         span_id: id.to_be_bytes().to_vec(),
@@ -169,14 +139,8 @@ pub fn attribute(key: &str, value: &str) -> KeyValue {
 }
 
 pub fn protobuf(spans: Vec<Span>) -> Vec<u8> {
-    let scope_spans = vec![ScopeSpans {
-        spans,
-        ..ScopeSpans::default()
-    }];
-    let resource_spans = vec![ResourceSpans {
-        scope_spans,
-        ..ResourceSpans::default()
-    }];
+    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
+    let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
     ExportTraceServiceRequest { resource_spans }.encode_to_vec()
 }
 

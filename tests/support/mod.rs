@@ -73,11 +73,7 @@ pub fn root() -> PathBuf {
 /// cargo's target folder: the test program is in its `PROFILE/deps`.
 pub fn target() -> PathBuf {
     let program = std::env::current_exe().expect("a program");
-    program
-        .ancestors()
-        .nth(3)
-        .expect("the target folder")
-        .to_owned()
+    program.ancestors().nth(3).expect("the target folder").to_owned()
 }
 
 /// A folder below [`target`] for what tests write.
@@ -123,11 +119,7 @@ pub fn installed(name: &str) -> Option<PathBuf> {
 pub async fn binaries() -> PathBuf {
     static BINARIES: OnceCell<PathBuf> = OnceCell::const_new();
     BINARIES
-        .get_or_init(async || {
-            services::build(&root(), false)
-                .await
-                .expect("the services compile")
-        })
+        .get_or_init(async || services::build(&root(), false).await.expect("the services compile"))
         .await
         .clone()
 }
@@ -159,9 +151,7 @@ pub async fn hung() -> (SocketAddr, Arc<Notify>) {
 /// An address that refuses connections for as long as the socket is kept: it is taken, and nobody listens on it.
 pub fn refused() -> (SocketAddr, TcpSocket) {
     let socket = TcpSocket::new_v4().expect("a socket");
-    socket
-        .bind(FREE.parse().expect("an address"))
-        .expect("a free port");
+    socket.bind(FREE.parse().expect("an address")).expect("a free port");
     (socket.local_addr().expect("an address"), socket)
 }
 
@@ -291,8 +281,7 @@ pub struct Stopped {
 impl Setup {
     /// Sets a variable of one service, or of all three where `service` is `all`.
     pub fn with(mut self, service: &'static str, key: &str, value: impl ToString) -> Self {
-        self.variables
-            .push((service, key.to_owned(), value.to_string()));
+        self.variables.push((service, key.to_owned(), value.to_string()));
         self
     }
 
@@ -335,45 +324,22 @@ impl Setup {
         let binaries = binaries().await;
         let free: SocketAddr = FREE.parse().expect("an address");
         let start = async |plan: Plan, name: &'static str| {
-            let own = self
-                .variables
-                .iter()
-                .filter(|(service, ..)| [name, "all"].contains(service));
+            let own = self.variables.iter().filter(|(service, ..)| [name, "all"].contains(service));
             let plan = own.fold(plan, |plan, (_, key, value)| plan.with(key, value));
             let other = self.programs.iter().find(|(service, _)| *service == name);
-            let plan = other
-                .iter()
-                .fold(plan, |plan, (_, command)| plan.run_by(command));
-            Service::start(plan, log.sink())
-                .await
-                .expect("the service starts")
+            let plan = other.iter().fold(plan, |plan, (_, command)| plan.run_by(command));
+            Service::start(plan, log.sink()).await.expect("the service starts")
         };
-        let llm = start(
-            Plan::new(&binaries, "llm-service", free, backend),
-            "llm-service",
-        )
-        .await;
+        let llm = start(Plan::new(&binaries, "llm-service", free, backend), "llm-service").await;
         let plan = Plan::new(&binaries, "user-service", free, backend);
-        let user = start(
-            plan.calling("llm-service", self.reach(&wire, &llm).await),
-            "user-service",
-        )
-        .await;
+        let user =
+            start(plan.calling("llm-service", self.reach(&wire, &llm).await), "user-service").await;
         let plan = Plan::new(&binaries, "api-gateway", free, backend);
-        let gateway = start(
-            plan.calling("user-service", self.reach(&wire, &user).await),
-            "api-gateway",
-        )
-        .await;
+        let gateway =
+            start(plan.calling("user-service", self.reach(&wire, &user).await), "api-gateway")
+                .await;
         self.reach(&wire, &gateway).await;
-        System {
-            gateway,
-            user,
-            llm,
-            store,
-            wire,
-            log,
-        }
+        System { gateway, user, llm, store, wire, log }
     }
 
     /// The address that the caller of `service` is given.
@@ -383,8 +349,7 @@ impl Setup {
         }
         let hop = hops::to(service.name).expect("a hop");
         let listener = TcpListener::bind(FREE).await.expect("a free port");
-        wire.serve(hop, listener, service.address)
-            .expect("an address")
+        wire.serve(hop, listener, service.address).expect("an address")
     }
 }
 
@@ -397,12 +362,7 @@ impl System {
     pub async fn ask(&self, user_id: &str) -> Response {
         let query = json!({ "user_id": user_id, "query": "What is a trace?" });
         let url = format!("http://{}/api/query", self.gateway.address);
-        client()
-            .post(url)
-            .json(&query)
-            .send()
-            .await
-            .expect("the gateway answers")
+        client().post(url).json(&query).send().await.expect("the gateway answers")
     }
 
     /// Stops the services in order; each has then flushed its spans, so there is nothing to wait for.
@@ -410,11 +370,7 @@ impl System {
         self.gateway.stop().await;
         self.user.stop().await;
         self.llm.stop().await;
-        Stopped {
-            store: self.store,
-            wire: self.wire,
-            log: self.log,
-        }
+        Stopped { store: self.store, wire: self.wire, log: self.log }
     }
 }
 
@@ -427,12 +383,7 @@ impl Stopped {
     pub fn only_tree(&self) -> Tree {
         let trees = self.trees();
         let shapes: Vec<String> = trees.iter().map(shape).collect();
-        assert_eq!(
-            trees.len(),
-            1,
-            "there must be one trace; there are:\n{}",
-            shapes.join("\n")
-        );
+        assert_eq!(trees.len(), 1, "there must be one trace; there are:\n{}", shapes.join("\n"));
         trees.into_iter().next().expect("one")
     }
 
@@ -462,20 +413,12 @@ pub fn shape(tree: &Tree) -> String {
     for row in &tree.rows {
         let span = &row.span;
         shape.push_str(&"  ".repeat(row.last.len()));
-        shape.push_str(&format!(
-            "{} {} {}",
-            span.name(),
-            span.kind(),
-            span.service()
-        ));
+        shape.push_str(&format!("{} {} {}", span.name(), span.kind(), span.service()));
         if let Some(status) = span.attribute("http.response.status_code") {
             shape.push_str(&format!(" http {status}"));
         }
         if span.is_error() {
-            shape.push_str(&format!(
-                " error {}",
-                span.attribute("error.type").unwrap_or_default()
-            ));
+            shape.push_str(&format!(" error {}", span.attribute("error.type").unwrap_or_default()));
         }
         shape.push('\n');
     }
@@ -484,13 +427,8 @@ pub fn shape(tree: &Tree) -> String {
 
 /// The first span of that name.
 pub fn span<'a>(tree: &'a Tree, name: &str, kind: SpanKind) -> &'a Span {
-    let found = tree
-        .rows
-        .iter()
-        .find(|row| row.span.name() == name && row.span.kind() == kind);
-    &found
-        .unwrap_or_else(|| panic!("no span {name} {kind} in:\n{}", shape(tree)))
-        .span
+    let found = tree.rows.iter().find(|row| row.span.name() == name && row.span.kind() == kind);
+    &found.unwrap_or_else(|| panic!("no span {name} {kind} in:\n{}", shape(tree))).span
 }
 
 #[tokio::test]

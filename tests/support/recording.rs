@@ -67,9 +67,7 @@ pub fn check_as(name: &str, now: &str, normal: impl Fn(&str) -> String) -> Resul
         return write(&path, now).map_err(|error| format!("{}: {error}", path.display()));
     }
     let difference = difference(&recorded, &normal(now));
-    Err(format!(
-        "{name} is stale (SNAPSHOTS=overwrite rewrites it): {difference}"
-    ))
+    Err(format!("{name} is stale (SNAPSHOTS=overwrite rewrites it): {difference}"))
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {
@@ -91,9 +89,7 @@ fn difference(recorded: &str, now: &str) -> String {
 
 /// The waterfalls of several traces.
 pub fn figures(trees: &[Tree]) -> String {
-    let figures = trees
-        .iter()
-        .map(|tree| waterfall::picture(tree).into_string() + "\n");
+    let figures = trees.iter().map(|tree| waterfall::picture(tree).into_string() + "\n");
     figures.collect()
 }
 

@@ -63,10 +63,7 @@ pub fn in_ci() -> bool {
 
 /// Whether a program that the current test calls is missing. If so, the test counts as skipped.
 pub fn is_missing(program: &str, get: &str) -> bool {
-    let missing = std::process::Command::new(program)
-        .arg("--version")
-        .output()
-        .is_err();
+    let missing = std::process::Command::new(program).arg("--version").output().is_err();
     if missing {
         skipped(program, get);
     }

@@ -46,11 +46,7 @@ pub fn pages(root: &Path) -> anyhow::Result<Vec<Page>> {
     let pages = pages.filter_map(|(chapter, expanded)| {
         let path = book.config.book.src.join(chapter.source_path.as_ref()?);
         let (source, expanded) = (chapter.content.clone(), expanded.content.clone());
-        Some(Page {
-            path,
-            source,
-            expanded,
-        })
+        Some(Page { path, source, expanded })
     });
     Ok(pages.collect())
 }

@@ -108,12 +108,7 @@ impl Expected {
     }
 
     fn description(&self) -> String {
-        let Expected {
-            name,
-            kinds,
-            service,
-            ..
-        } = self;
+        let Expected { name, kinds, service, .. } = self;
         let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
         format!("`{name}` ({}, {service})", kinds.join(" or "))
     }
@@ -161,10 +156,9 @@ impl Expected {
                 "the newest one is in another trace, {}. Does src/outgoing.rs inject the context?",
                 other.trace_id
             ),
-            None => format!(
-                "none has arrived. Does {} run, with its spans going here?",
-                self.service
-            ),
+            None => {
+                format!("none has arrived. Does {} run, with its spans going here?", self.service)
+            }
         }
     }
 
@@ -175,9 +169,7 @@ impl Expected {
     /// # Errors
     /// Describes what is wrong with the newest request.
     fn search<'a>(&self, all: &'a [Tree], root: bool) -> Result<&'a Tree, String> {
-        let found = all
-            .iter()
-            .flat_map(|tree| tree.rows.iter().map(move |row| (tree, row)));
+        let found = all.iter().flat_map(|tree| tree.rows.iter().map(move |row| (tree, row)));
         let mut found: Vec<_> = found.filter(|(_, row)| self.matches(&row.span)).collect();
         found.sort_by_key(|(_, row)| Reverse(row.span.start()));
         let mut newest_problem = None;
@@ -227,10 +219,7 @@ pub enum Verdict {
 
 impl Verdict {
     fn missing(problem: String) -> Self {
-        Verdict::NotYet {
-            missing: vec![problem],
-            why: Vec::new(),
-        }
+        Verdict::NotYet { missing: vec![problem], why: Vec::new() }
     }
 }
 
@@ -240,9 +229,7 @@ impl Display for Verdict {
         match self {
             Verdict::Passed(found) => writeln!(f, "passed: {found}"),
             Verdict::NotYet { missing, why } => {
-                missing
-                    .iter()
-                    .try_for_each(|it| writeln!(f, "not yet: {it}"))?;
+                missing.iter().try_for_each(|it| writeln!(f, "not yet: {it}"))?;
                 why.iter().try_for_each(|it| writeln!(f, "why: {it}"))
             }
         }
@@ -269,9 +256,7 @@ fn explain_newest(all: &[Tree]) -> Vec<String> {
         return Vec::new();
     };
     let end = |tree: &Tree| tree.start.saturating_add(tree.duration);
-    let parts = all
-        .iter()
-        .filter(|tree| tree.start <= end(newest) && newest.start <= end(tree));
+    let parts = all.iter().filter(|tree| tree.start <= end(newest) && newest.start <= end(tree));
     let parts: Vec<Tree> = parts.cloned().collect();
     let found = diagnose::diagnose(&parts, &[]).into_iter();
     let reasons = found.filter_map(|finding| {
@@ -295,18 +280,16 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
             "let result = self.send(url, body).with_context(cx.clone()).await;",
             "outgoing.rs",
         )),
-        Evidence::SeveralRoots { .. } => Some((
-            "let parent = extract_context_from_carrier(request.headers());",
-            "incoming.rs",
-        )),
+        Evidence::SeveralRoots { .. } => {
+            Some(("let parent = extract_context_from_carrier(request.headers());", "incoming.rs"))
+        }
         Evidence::ParentNotHere { .. } | Evidence::ServiceBetweenNotHere { .. } => Some((
             "if let Err(error) = self.provider.shutdown_with_timeout(FLUSH_TIMEOUT) {",
             "telemetry.rs",
         )),
-        Evidence::StatusNotSet { span, .. } if span.kind == SpanKind::Server => Some((
-            "record_error(&span, status.as_str().to_owned(), String::new());",
-            "incoming.rs",
-        )),
+        Evidence::StatusNotSet { span, .. } if span.kind == SpanKind::Server => {
+            Some(("record_error(&span, status.as_str().to_owned(), String::new());", "incoming.rs"))
+        }
         Evidence::StatusNotSet { .. } => Some((
             "record_error(&cx.span(), error.error_type(), error.description());",
             "outgoing.rs",
@@ -339,24 +322,18 @@ fn check_step(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, Vec<
             let tree = LLM_SERVICE.search(all, false).map_err(one)?;
             Ok(format!("llm-service joined the trace {}", tree.trace_id))
         }
-        Step::UserService => USER_SERVICE
-            .search(all, false)
-            .map(count_spans)
-            .map_err(one),
+        Step::UserService => USER_SERVICE.search(all, false).map(count_spans).map_err(one),
         Step::ApiGateway => API_GATEWAY.search(all, true).map(count_spans).map_err(one),
         Step::BreakIt => check_broken_requests(all),
-        Step::KeepItWhole => Err(one(
-            "this step leaves no trace: it is checked in its folder".to_owned(),
-        )),
+        Step::KeepItWhole => {
+            Err(one("this step leaves no trace: it is checked in its folder".to_owned()))
+        }
     }
 }
 
 fn count_spans(tree: &Tree) -> String {
     let (spans, services) = (tree.rows.len(), tree.services().len());
-    format!(
-        "{spans} spans from {services} services are one trace, {}",
-        tree.trace_id
-    )
+    format!("{spans} spans from {services} services are one trace, {}", tree.trace_id)
 }
 
 /// Checks that three requests failed in the three ways of step 4 and that the newest request is in one piece again.
@@ -369,15 +346,8 @@ fn check_broken_requests(all: &[Tree]) -> Result<String, Vec<String>> {
         })
     };
     let status = "http.response.status_code";
-    let unreachable = |tree: &Tree| {
-        has_span(
-            tree,
-            "user-service",
-            SpanKind::Client,
-            "error.type",
-            "unreachable",
-        )
-    };
+    let unreachable =
+        |tree: &Tree| has_span(tree, "user-service", SpanKind::Client, "error.type", "unreachable");
     let refused = |tree: &Tree| has_span(tree, "api-gateway", SpanKind::Server, status, "403");
     let mut missing = Vec::new();
     if !all.iter().any(unreachable) {
@@ -389,9 +359,8 @@ fn check_broken_requests(all: &[Tree]) -> Result<String, Vec<String>> {
     if !all.iter().any(|tree| is_split(tree, all)) {
         missing.push("no request has fallen apart into several traces".to_owned());
     }
-    let newest = all
-        .iter()
-        .position(|tree| tree.rows.iter().any(|row| API_GATEWAY.matches(&row.span)));
+    let newest =
+        all.iter().position(|tree| tree.rows.iter().any(|row| API_GATEWAY.matches(&row.span)));
     match newest.map(|index| API_GATEWAY.search(&all[index..=index], true)) {
         Some(Ok(_)) => {}
         Some(Err(problem)) => missing.push(format!(
@@ -400,11 +369,11 @@ fn check_broken_requests(all: &[Tree]) -> Result<String, Vec<String>> {
         None => missing.push("no request has come through api-gateway".to_owned()),
     }
     match missing.is_empty() {
-        true => Ok(
-            "you have seen a dead service, a refusal and a request in pieces, and the newest \
+        true => {
+            Ok("you have seen a dead service, a refusal and a request in pieces, and the newest \
                     request is whole"
-                .to_owned(),
-        ),
+                .to_owned())
+        }
         false => Err(missing),
     }
 }
@@ -414,10 +383,7 @@ fn is_split(tree: &Tree, all: &[Tree]) -> bool {
     tree.rows.iter().any(|row| {
         let call = &row.span;
         let answered = call.attribute("http.response.status_code").as_deref() == Some("200");
-        let alone = !tree
-            .rows
-            .iter()
-            .any(|below| below.span.parent == Some(call.id));
+        let alone = !tree.rows.iter().any(|below| below.span.parent == Some(call.id));
         let during = call.start()..=call.start() + call.duration();
         let other_end = |top: &Row| {
             let span = &top.span;
@@ -434,9 +400,7 @@ fn is_split(tree: &Tree, all: &[Tree]) -> bool {
 /// Serves `/check/{step}`, which returns a [`Verdict`] with status 200 when the step has passed and 409 when something is
 /// missing.
 pub fn routes(store: Store, otlp: SocketAddr) -> Router {
-    Router::new()
-        .route("/check/{step}", get(answer))
-        .with_state((store, otlp))
+    Router::new().route("/check/{step}", get(answer)).with_state((store, otlp))
 }
 
 async fn answer(
@@ -470,10 +434,7 @@ async fn answer(
 /// Fails when no lab answers.
 pub async fn ask(site: &str, step: Step) -> anyhow::Result<Verdict> {
     let name = step.to_possible_value().context("every step has a name")?;
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(5 * SPAN_TIMEOUT)
-        .build()?;
+    let client = reqwest::Client::builder().no_proxy().timeout(5 * SPAN_TIMEOUT).build()?;
     let url = format!("http://{site}/check/{}", name.get_name());
     let response = client.get(url).send().await.with_context(|| {
         format!(

@@ -66,13 +66,8 @@ impl Experiment {
         let url = format!("http://{gateway}/api/query");
         let client = reqwest::Client::builder().no_proxy().build()?;
         let query = json!({ "user_id": "user_1", "query": "What is a trace?" });
-        let request = client
-            .post(&url)
-            .json(&query)
-            .header("traceparent", traceparent.to_string());
-        let request = request
-            .header("tracestate", TRACESTATE)
-            .header("baggage", BAGGAGE);
+        let request = client.post(&url).json(&query).header("traceparent", traceparent.to_string());
+        let request = request.header("tracestate", TRACESTATE).header("baggage", BAGGAGE);
 
         let guard = wire.begin_experiment(self.hop, self.fault).await;
         let start = now();
@@ -95,10 +90,7 @@ impl Experiment {
         };
         let status = error.map(|(error_type, message)| {
             attributes.push(text("error.type", &error_type));
-            Status {
-                code: SpanStatus::Error.into(),
-                message,
-            }
+            Status { code: SpanStatus::Error.into(), message }
         });
         let span = Proto {
             trace_id: traceparent.trace_id.0.to_vec(),
@@ -112,14 +104,10 @@ impl Experiment {
             status,
             ..Proto::default()
         };
-        let resource = Resource {
-            attributes: vec![text("service.name", SERVICE)],
-            ..Resource::default()
-        };
-        let scope = InstrumentationScope {
-            name: "lab".to_owned(),
-            ..InstrumentationScope::default()
-        };
+        let resource =
+            Resource { attributes: vec![text("service.name", SERVICE)], ..Resource::default() };
+        let scope =
+            InstrumentationScope { name: "lab".to_owned(), ..InstrumentationScope::default() };
         let span = Span::new(span, Arc::new(Source { resource, scope }));
         let span = span.context("the client's span is refused")?;
         store.add(vec![span]);
@@ -148,15 +136,9 @@ impl Experiment {
 
     /// Renders the outcome as the book shows it: a sentence, the traces, the headers and the findings.
     pub fn figure(self, case: &Case, links: &Links) -> Markup {
-        let status = case
-            .wire
-            .iter()
-            .find(|it| it.hop == HOPS[0].name)
-            .and_then(|it| it.status);
-        let answer = status.map_or_else(
-            || "no answer".to_owned(),
-            |status| format!("status {status}"),
-        );
+        let status = case.wire.iter().find(|it| it.hop == HOPS[0].name).and_then(|it| it.status);
+        let answer =
+            status.map_or_else(|| "no answer".to_owned(), |status| format!("status {status}"));
         let traces = count(case.trees.len(), "trace");
         html! {
             p.outcome data-traces=(case.trees.len()) { b { (traces) ", " (answer) "." } " " @match self.fault {
@@ -173,9 +155,7 @@ impl Experiment {
 
 /// Serves `POST /wire/try`, which sends one request with a fault and returns its figure as HTML.
 pub fn routes(store: Store, wire: Wire) -> Router {
-    Router::new()
-        .route("/wire/try", post(answer))
-        .with_state((List::new(store), wire))
+    Router::new().route("/wire/try", post(answer)).with_state((List::new(store), wire))
 }
 
 /// The body of `POST /wire/try`: the names of a hop and a fault.
@@ -215,10 +195,7 @@ async fn answer(
     match outcome.await {
         Ok(case) => {
             let span = |place| Some(viewer::span_address(place));
-            let links = Links {
-                book: "/",
-                span: &span,
-            };
+            let links = Links { book: "/", span: &span };
             Html(experiment.figure(&case, &links).into_string()).into_response()
         }
         Err(error) => refused(StatusCode::BAD_GATEWAY, format!("{error:#}")),

@@ -4,21 +4,9 @@ use lab::wire::{Fault, Hop, LATENCY};
 
 /// The hops of a request, in the order in which it passes them.
 pub const HOPS: [Hop; 3] = [
-    Hop {
-        name: "client-gateway",
-        from: "fault-lab",
-        to: "api-gateway",
-    },
-    Hop {
-        name: "gateway-user",
-        from: "api-gateway",
-        to: "user-service",
-    },
-    Hop {
-        name: "user-llm",
-        from: "user-service",
-        to: "llm-service",
-    },
+    Hop { name: "client-gateway", from: "fault-lab", to: "api-gateway" },
+    Hop { name: "gateway-user", from: "api-gateway", to: "user-service" },
+    Hop { name: "user-llm", from: "user-service", to: "llm-service" },
 ];
 
 /// Returns the hop to one of the book's services.

@@ -131,9 +131,7 @@ fn address_of_folder(text: &str) -> Result<Url, String> {
 }
 
 fn address_of_repository(text: &str) -> Result<String, String> {
-    Ok(String::from(address_of_folder(text)?)
-        .trim_end_matches('/')
-        .to_owned())
+    Ok(String::from(address_of_folder(text)?).trim_end_matches('/').to_owned())
 }
 
 #[tokio::main]
@@ -147,18 +145,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::View(options)) => run::course(options, None).await,
         Some(Command::Ask(ask)) => ask.run().await,
         Some(Command::Check { step, lab, project }) => check(&lab.site, step, &project).await,
-        Some(Command::Book {
-            folder,
-            url,
-            repository,
-            browser,
-            book,
-        }) => {
-            let home = Home {
-                url,
-                repository,
-                browser,
-            };
+        Some(Command::Book { folder, url, repository, browser, book }) => {
+            let home = Home { url, repository, browser };
             publish(&folder, book, &home)
         }
         Some(Command::Completions { shell }) => cli::completions(shell, &mut Cli::command()),
@@ -182,11 +170,7 @@ async fn check(site: &str, step: Step, project: &Path) -> anyhow::Result<()> {
         _ => check::ask(site, step).await,
     };
     let verdict = verdict?;
-    ensure!(
-        matches!(verdict, Verdict::Passed(_)),
-        "{}",
-        verdict.to_string().trim_end()
-    );
+    ensure!(matches!(verdict, Verdict::Passed(_)), "{}", verdict.to_string().trim_end());
     lab::print(&verdict.to_string());
     Ok(())
 }

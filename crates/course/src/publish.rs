@@ -49,10 +49,7 @@ pub fn finish(pages: &Path, root: &Path, home: &Home) -> anyhow::Result<()> {
         if !html.contains(MDBOOK_MARK) {
             continue;
         }
-        let name = path
-            .strip_prefix(pages)?
-            .to_string_lossy()
-            .replace('\\', "/");
+        let name = path.strip_prefix(pages)?.to_string_lossy().replace('\\', "/");
         let address = address(&name, home);
         let html = finished(&html, pages, commit.as_deref(), address.as_ref(), home)
             .with_context(|| format!("{name} is not as mdBook 0.5.4 writes it"))?;
@@ -68,12 +65,7 @@ pub fn finish(pages: &Path, root: &Path, home: &Home) -> anyhow::Result<()> {
         let file = format!("--print-to-pdf={}", pages.join(BOOK).display());
         let outline = "--generate-pdf-document-outline";
         let page = pages.join("print.html");
-        run(
-            browser,
-            &[&file, outline, "--no-pdf-header-footer"],
-            &page,
-            &pages.join(BOOK),
-        )?;
+        run(browser, &[&file, outline, "--no-pdf-header-footer"], &page, &pages.join(BOOK))?;
     }
     Ok(())
 }
@@ -166,41 +158,29 @@ fn with_one_stylesheet(html: &str, pages: &Path) -> anyhow::Result<String> {
     let to_root = rest.split(start).nth(1).and_then(|it| it.split('"').next());
     let to_root = to_root.context("it does not say where the book begins")?;
     let link = format!("<link rel=\"stylesheet\" href=\"{to_root}{name}\">\n{inline}");
-    let (before, after) = rest
-        .split_once("<!-- Fonts -->\n")
-        .context("it has no place for fonts")?;
+    let (before, after) =
+        rest.split_once("<!-- Fonts -->\n").context("it has no place for fonts")?;
     Ok(format!("{before}{link}{after}"))
 }
 
 /// Replaces the book's description with the first paragraph of the page.
 fn with_description(html: &str) -> anyhow::Result<String> {
-    let line = html
-        .lines()
-        .find(|it| it.contains("<meta name=\"description\""));
-    let of_book = line
-        .and_then(|it| attribute(it, "content"))
-        .context("it has no description")?;
+    let line = html.lines().find(|it| it.contains("<meta name=\"description\""));
+    let of_book = line.and_then(|it| attribute(it, "content")).context("it has no description")?;
     let (_, main) = html.split_once("<main>").context("it has no main part")?;
-    let paragraph = main
-        .split_once("<p>")
-        .and_then(|(_, it)| it.split_once("</p>"));
+    let paragraph = main.split_once("<p>").and_then(|(_, it)| it.split_once("</p>"));
     let Some((paragraph, _)) = paragraph else {
         return Ok(html.to_owned());
     };
     let of_page = shorten(&text(paragraph)).replace('"', "&quot;");
-    Ok(html.replace(
-        &format!("content=\"{of_book}\""),
-        &format!("content=\"{of_page}\""),
-    ))
+    Ok(html.replace(&format!("content=\"{of_book}\""), &format!("content=\"{of_page}\"")))
 }
 
 /// Returns the text between the tags, on one line.
 fn text(html: &str) -> String {
     let mut parts = html.split('<');
     let first = parts.next().unwrap_or_default().to_owned();
-    let text = parts.fold(first, |text, part| {
-        text + part.split_once('>').map_or("", |(_, it)| it)
-    });
+    let text = parts.fold(first, |text, part| text + part.split_once('>').map_or("", |(_, it)| it));
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -223,27 +203,18 @@ fn with_footer(html: &str, commit: Option<&str>) -> anyhow::Result<String> {
     let Some((before, rest)) = html.split_once("<footer") else {
         return Ok(html.to_owned());
     };
-    let (footer, after) = rest
-        .split_once("</footer>\n")
-        .context("its footer has no end")?;
+    let (footer, after) = rest.split_once("</footer>\n").context("its footer has no end")?;
     let footer = match commit {
         Some(commit) => {
-            let (start, rest) = footer
-                .split_once("<span class=\"commit\">")
-                .context("its footer has no commit")?;
-            let (_, end) = rest
-                .split_once("</span>")
-                .context("its footer has no commit")?;
+            let (start, rest) =
+                footer.split_once("<span class=\"commit\">").context("its footer has no commit")?;
+            let (_, end) = rest.split_once("</span>").context("its footer has no commit")?;
             format!("{start}{commit}{end}")
         }
         None => footer.to_owned(),
     };
-    let (main, foot) = after
-        .split_once("</main>\n")
-        .context("it has no main part")?;
-    Ok(format!(
-        "{before}{main}</main>\n<footer{footer}</footer>\n{foot}"
-    ))
+    let (main, foot) = after.split_once("</main>\n").context("it has no main part")?;
+    Ok(format!("{before}{main}</main>\n<footer{footer}</footer>\n{foot}"))
 }
 
 /// Returns the value of an attribute of a tag.
@@ -255,12 +226,7 @@ fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
 /// Describes the commit that is checked out, for the footer. `None` without git or outside a repository.
 fn commit(root: &Path, home: &Home) -> Option<String> {
     let git = |arguments: &[&str]| {
-        let output = Command::new("git")
-            .arg("-C")
-            .arg(root)
-            .args(arguments)
-            .output()
-            .ok()?;
+        let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     };
@@ -279,9 +245,7 @@ fn commit(root: &Path, home: &Home) -> Option<String> {
 
 /// Writes a [site map](https://www.sitemaps.org/protocol.html) of the addresses.
 fn sitemap(addresses: &[String]) -> String {
-    let pages = addresses
-        .iter()
-        .map(|it| format!("<url><loc>{it}</loc></url>\n"));
+    let pages = addresses.iter().map(|it| format!("<url><loc>{it}</loc></url>\n"));
     let pages: String = pages.collect();
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
@@ -314,9 +278,7 @@ fn card(browser: &Path, pages: &Path) -> anyhow::Result<()> {
 fn run(browser: &Path, arguments: &[&str], page: &Path, file: &Path) -> anyhow::Result<()> {
     let profile = tempfile::tempdir()?;
     let page = fs::canonicalize(page)?;
-    let page = Url::from_file_path(&page)
-        .ok()
-        .context("the page has no address")?;
+    let page = Url::from_file_path(&page).ok().context("the page has no address")?;
     let output = Command::new(browser)
         .args([
             "--headless",
@@ -325,11 +287,7 @@ fn run(browser: &Path, arguments: &[&str], page: &Path, file: &Path) -> anyhow::
             "--no-first-run",
             "--disable-dev-shm-usage",
         ])
-        .args([
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-        ])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .args(arguments)
         .arg(page.as_str())

@@ -16,10 +16,7 @@ pub struct NotFound;
 pub fn find() -> Result<PathBuf, NotFound> {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let starts = [package, std::env::current_dir().ok()];
-    let found = starts
-        .iter()
-        .flatten()
-        .find_map(|start| repository_of(start));
+    let found = starts.iter().flatten().find_map(|start| repository_of(start));
     found.ok_or(NotFound)
 }
 

@@ -42,9 +42,9 @@ pub async fn course(options: Serve, services: Option<Services>) -> anyhow::Resul
     let root = match (options.book, &services) {
         (Some(root), _) => Some(root),
         (None, Some(_)) => Some(root::find()?),
-        (None, None) => root::find()
-            .inspect_err(|error| eprintln!("Warning: no book is served: {error}"))
-            .ok(),
+        (None, None) => {
+            root::find().inspect_err(|error| eprintln!("Warning: no book is served: {error}")).ok()
+        }
     };
     let (built, pages) = watch::channel(None);
     let pages = root.is_some().then_some(pages);
@@ -105,11 +105,7 @@ async fn start_services(
     running: &mut Running,
 ) -> anyhow::Result<SocketAddr> {
     let binaries = services::build(&root::find()?, false).await?;
-    let system = System {
-        wire,
-        listeners,
-        otlp,
-    };
+    let system = System { wire, listeners, otlp };
     system.start(&binaries, running).await
 }
 
@@ -136,16 +132,9 @@ async fn first_trace(store: &Store, gateway: SocketAddr) -> anyhow::Result<Tree>
     let before: Vec<_> = store.sizes().into_iter().map(|(id, _)| id).collect();
     let mut changes = store.changes();
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let response = client
-        .post(format!("http://{gateway}/api/query"))
-        .json(&query)
-        .send()
-        .await?;
+    let response = client.post(format!("http://{gateway}/api/query")).json(&query).send().await?;
     let status = response.status();
-    ensure!(
-        status.is_success(),
-        "the first request was answered {status}"
-    );
+    ensure!(status.is_success(), "the first request was answered {status}");
 
     loop {
         let mut trees = store.trees().into_iter();

@@ -38,20 +38,10 @@ pub async fn build(root: &Path, release: bool) -> anyhow::Result<PathBuf> {
     if release {
         command.arg("--release");
     }
-    command
-        .current_dir(root)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true);
+    command.current_dir(root).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     let child = process::spawn(command).context("cargo cannot be started")?;
-    let output = child
-        .wait_with_output()
-        .await
-        .context("cargo cannot be followed")?;
-    ensure!(
-        output.status.success(),
-        "the services do not compile: see above"
-    );
+    let output = child.wait_with_output().await.context("cargo cannot be followed")?;
+    ensure!(output.status.success(), "the services do not compile: see above");
 
     // Ask cargo for the paths, because a setting may have moved the target folder.
     let messages = String::from_utf8_lossy(&output.stdout);
@@ -59,9 +49,7 @@ pub async fn build(root: &Path, release: bool) -> anyhow::Result<PathBuf> {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         message["executable"].as_str().map(PathBuf::from)
     });
-    let folder = executables
-        .next_back()
-        .and_then(|path| path.parent().map(Path::to_owned));
+    let folder = executables.next_back().and_then(|path| path.parent().map(Path::to_owned));
     folder.context("cargo built no service")
 }
 
@@ -100,8 +88,7 @@ impl Plan {
     pub fn run_by(mut self, command: &str) -> Self {
         let mut parts = command.split(' ');
         let binary = parts.next().unwrap_or_default();
-        self.program
-            .set_file_name(format!("{binary}{}", std::env::consts::EXE_SUFFIX));
+        self.program.set_file_name(format!("{binary}{}", std::env::consts::EXE_SUFFIX));
         self.arguments = parts.map(str::to_owned).collect();
         self
     }
@@ -148,12 +135,7 @@ impl Service {
         plan: Plan,
         log: impl Fn(&'static str, &str) + Send + 'static,
     ) -> anyhow::Result<Service> {
-        let Plan {
-            name,
-            program,
-            arguments,
-            environment,
-        } = plan;
+        let Plan { name, program, arguments, environment } = plan;
         let mut command = Command::new(&program);
         command.args(arguments);
         for (key, _) in std::env::vars_os().filter(|(key, _)| is_setting(&key.to_string_lossy())) {
@@ -179,19 +161,11 @@ impl Service {
         match listening_address(&mut output).await {
             Some(address) => {
                 tokio::spawn(async move { while let Ok(Some(_)) = output.next_line().await {} });
-                Ok(Service {
-                    name,
-                    address,
-                    child,
-                    log,
-                })
+                Ok(Service { name, address, child, log })
             }
             None => {
                 let reason = log.await.unwrap_or_default();
-                bail!(
-                    "{name} did not start: {}",
-                    reason.trim_start_matches("Error: ")
-                )
+                bail!("{name} did not start: {}", reason.trim_start_matches("Error: "))
             }
         }
     }
@@ -200,10 +174,7 @@ impl Service {
     /// logged. Kills it after 25 seconds.
     pub async fn stop(mut self) {
         self.terminate();
-        if tokio::time::timeout(STOP_DEADLINE, self.child.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(STOP_DEADLINE, self.child.wait()).await.is_err() {
             // An error means that the service has ended in the meantime.
             let _ = self.child.kill().await;
         }
@@ -284,18 +255,15 @@ impl System {
                 || key.ends_with("SERVICE_URL")
                 || key.ends_with("_ADDR")
         };
-        let inherited: Vec<(String, String)> = std::env::vars()
-            .filter(|(key, _)| is_setting(key) && !ours(key))
-            .collect();
+        let inherited: Vec<(String, String)> =
+            std::env::vars().filter(|(key, _)| is_setting(key) && !ours(key)).collect();
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut next: Option<(&str, SocketAddr)> = None;
         for (hop, listener) in HOPS.into_iter().zip(self.listeners).rev() {
             let name = hop.to;
             let mut plan = Plan::new(binaries, name, free, self.otlp)
                 .with("OTEL_BSP_SCHEDULE_DELAY", EXPORT_DELAY_MS);
-            plan = inherited
-                .iter()
-                .fold(plan, |plan, (key, value)| plan.with(key, value));
+            plan = inherited.iter().fold(plan, |plan, (key, value)| plan.with(key, value));
             if let Some((next, address)) = next {
                 plan = plan.calling(next, address);
             }
@@ -304,8 +272,7 @@ impl System {
             next = Some((name, self.wire.serve(hop, listener, service.address)?));
             running.0.insert(0, service);
         }
-        next.map(|(_, address)| address)
-            .context("there is no service to start")
+        next.map(|(_, address)| address).context("there is no service to start")
     }
 }
 
@@ -325,10 +292,7 @@ impl Running {
         let Service { name, log, .. } = self.0.remove(index);
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let last_line = log.await.unwrap_or_default();
-        format!(
-            "{name} ended by itself ({status}): {}",
-            last_line.trim_start_matches("Error: ")
-        )
+        format!("{name} ended by itself ({status}): {}", last_line.trim_start_matches("Error: "))
     }
 
     /// Stops the services, callers before the services that they call, so that no request in flight is cut off.

@@ -47,10 +47,8 @@ async fn main() -> anyhow::Result<()> {
             let running = peer.start().await?;
             starts.push((running.started.as_secs_f64() * 1000.0, running.memory()));
         }
-        let (time, memory) = (
-            median(starts.iter().map(|it| it.0)),
-            median(starts.iter().map(|it| it.1)),
-        );
+        let (time, memory) =
+            (median(starts.iter().map(|it| it.0)), median(starts.iter().map(|it| it.1)));
         println!("| {} | {time:.0} | {memory:.0} |", peer.name);
     }
 
@@ -68,11 +66,7 @@ async fn main() -> anyhow::Result<()> {
             }
             for (peer, results) in peers.iter().zip(&results) {
                 let of = |pick: fn(&Measured) -> f64| median(results.iter().map(pick));
-                let encoding = if encoding == Encoding::Json {
-                    "JSON"
-                } else {
-                    "protobuf"
-                };
+                let encoding = if encoding == Encoding::Json { "JSON" } else { "protobuf" };
                 println!(
                     "| {} | {encoding} | {clients} | {:.0} | {:.2} | {:.0} |",
                     peer.name,
@@ -108,10 +102,7 @@ fn peers(lab: PathBuf) -> anyhow::Result<Vec<Peer>> {
     let program = std::env::current_exe()?;
     let target = program.ancestors().nth(3).context("no target folder")?;
     let sdks = target.join("sdks");
-    let rotel = std::fs::read_dir(sdks.join("lib"))
-        .into_iter()
-        .flatten()
-        .flatten();
+    let rotel = std::fs::read_dir(sdks.join("lib")).into_iter().flatten().flatten();
     let rotel = rotel
         .map(|python| python.path().join("site-packages/rotel/rotel-agent"))
         .find(|path| path.exists());
@@ -120,17 +111,9 @@ fn peers(lab: PathBuf) -> anyhow::Result<Vec<Peer>> {
         program: lab,
         arguments: |port, [site, grpc], _| {
             let at = |port| format!("127.0.0.1:{port}");
-            [
-                "view",
-                "--otlp",
-                &at(port),
-                "--site",
-                &at(site),
-                "--grpc",
-                &at(grpc),
-            ]
-            .map(str::to_owned)
-            .to_vec()
+            ["view", "--otlp", &at(port), "--site", &at(site), "--grpc", &at(grpc)]
+                .map(str::to_owned)
+                .to_vec()
         },
     }];
     peers.extend(rotel.map(|program| Peer {
@@ -156,15 +139,9 @@ fn peers(lab: PathBuf) -> anyhow::Result<Vec<Peer>> {
         name: "trace-view, SQLite",
         program,
         arguments: |port, _, folder| {
-            [
-                "--port",
-                &port.to_string(),
-                "--db",
-                &format!("{folder}/traces.db"),
-                "serve",
-            ]
-            .map(str::to_owned)
-            .to_vec()
+            ["--port", &port.to_string(), "--db", &format!("{folder}/traces.db"), "serve"]
+                .map(str::to_owned)
+                .to_vec()
         },
     }));
     Ok(peers)
@@ -183,10 +160,7 @@ impl Peer {
     async fn start(&self) -> anyhow::Result<Running> {
         let folder = tempfile::tempdir()?;
         let [port, first, second] = free_ports()?;
-        let path = folder
-            .path()
-            .to_str()
-            .context("a folder with a readable name")?;
+        let path = folder.path().to_str().context("a folder with a readable name")?;
         let began = Instant::now();
         let mut command = Command::new(&self.program);
         command
@@ -211,19 +185,11 @@ impl Peer {
                 tokio::task::yield_now().await;
                 continue;
             };
-            if send(&mut stream, body.next(), &mut Vec::new())
-                .await
-                .is_ok()
-            {
+            if send(&mut stream, body.next(), &mut Vec::new()).await.is_ok() {
                 break;
             }
         }
-        Ok(Running {
-            child,
-            address,
-            started: began.elapsed(),
-            _folder: folder,
-        })
+        Ok(Running { child, address, started: began.elapsed(), _folder: folder })
     }
 }
 
@@ -326,22 +292,16 @@ async fn send(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) -> a
     stream.write_all(request).await?;
     buffer.clear();
     loop {
-        ensure!(
-            stream.read_buf(buffer).await? > 0,
-            "the receiver closed the connection"
-        );
+        ensure!(stream.read_buf(buffer).await? > 0, "the receiver closed the connection");
         let text = String::from_utf8_lossy(buffer);
         let Some((head, body)) = text.split_once("\r\n\r\n") else {
             continue;
         };
         let head = head.to_ascii_lowercase();
         ensure!(head.starts_with("http/1.1 200"), "{text}");
-        let length = head.lines().find_map(|line| {
-            line.strip_prefix("content-length:")?
-                .trim()
-                .parse::<usize>()
-                .ok()
-        });
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
         if length.map_or(body.ends_with("0\r\n\r\n"), |length| body.len() >= length) {
             return Ok(());
         }
@@ -372,16 +332,12 @@ impl Body {
     fn new(address: SocketAddr, encoding: Encoding, client: u64) -> anyhow::Result<Self> {
         let message = message();
         let (media_type, body, placeholder) = match encoding {
-            Encoding::Protobuf => (
-                "application/x-protobuf",
-                message.encode_to_vec(),
-                PLACEHOLDER.to_vec(),
-            ),
-            Encoding::Json => (
-                "application/json",
-                serde_json::to_vec(&message)?,
-                hex(&PLACEHOLDER),
-            ),
+            Encoding::Protobuf => {
+                ("application/x-protobuf", message.encode_to_vec(), PLACEHOLDER.to_vec())
+            }
+            Encoding::Json => {
+                ("application/json", serde_json::to_vec(&message)?, hex(&PLACEHOLDER))
+            }
         };
         let mut request = format!(
             "POST /v1/traces HTTP/1.1\r\nHost: {address}\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
@@ -399,13 +355,7 @@ impl Body {
             .map(|(offset, index)| (offset, index / SPANS_OF_TRACE as u64))
             .collect();
         ensure!(ids.len() == SPANS, "{} trace ids in the request", ids.len());
-        Ok(Body {
-            request,
-            ids,
-            encoding,
-            client,
-            count: 0,
-        })
+        Ok(Body { request, ids, encoding, client, count: 0 })
     }
 
     fn next(&mut self) -> &[u8] {
@@ -413,11 +363,7 @@ impl Body {
         for (offset, trace) in &self.ids {
             let number = self.count * (SPANS / SPANS_OF_TRACE) as u64 + trace;
             let id = [(self.client + 1).to_be_bytes(), number.to_be_bytes()].concat();
-            let id = if self.encoding == Encoding::Json {
-                hex(&id)
-            } else {
-                id
-            };
+            let id = if self.encoding == Encoding::Json { hex(&id) } else { id };
             self.request[*offset..offset + id.len()].copy_from_slice(&id);
         }
         &self.request
@@ -426,10 +372,7 @@ impl Body {
 
 fn hex(bytes: &[u8]) -> Vec<u8> {
     let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Creates spans like those of a service with HTTP instrumentation: eight attributes, about 400 bytes each in protobuf.
@@ -439,10 +382,7 @@ fn message() -> ExportTraceServiceRequest {
         attributes: vec![
             text("service.name", "api-gateway"),
             text("service.namespace", "bench"),
-            text(
-                "service.instance.id",
-                "627cc493-f310-47de-96bd-71410b7dec09",
-            ),
+            text("service.instance.id", "627cc493-f310-47de-96bd-71410b7dec09"),
             text("telemetry.sdk.language", "rust"),
         ],
         ..Resource::default()
@@ -479,11 +419,8 @@ fn message() -> ExportTraceServiceRequest {
         spans: spans.collect(),
         ..ScopeSpans::default()
     }];
-    let resource_spans = vec![ResourceSpans {
-        resource: Some(resource),
-        scope_spans,
-        ..ResourceSpans::default()
-    }];
+    let resource_spans =
+        vec![ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() }];
     ExportTraceServiceRequest { resource_spans }
 }
 

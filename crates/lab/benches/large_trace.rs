@@ -40,11 +40,7 @@ const SCROLL: &str = "
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let store = Store::new(Limits::default());
-    store.add(
-        otlp::from_json(&serde_json::to_vec(&trace())?)
-            .map_err(anyhow::Error::msg)?
-            .spans,
-    );
+    store.add(otlp::from_json(&serde_json::to_vec(&trace())?).map_err(anyhow::Error::msg)?.spans);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let routes: Router = viewer::routes(store, Wire::default());
@@ -56,20 +52,11 @@ async fn main() -> anyhow::Result<()> {
     let mut measured: Vec<Vec<f64>> = vec![Vec::new(); 5];
     for _ in 0..ROUNDS {
         let began = Instant::now();
-        size = client
-            .get(format!("http://{address}{path}"))
-            .send()
-            .await?
-            .bytes()
-            .await?
-            .len();
+        size = client.get(format!("http://{address}{path}")).send().await?.bytes().await?.len();
         times.push(began.elapsed().as_secs_f64() * 1000.0);
         let browser = Browser::open(address, &path, WIDE).await;
         let numbers: Vec<f64> = serde_json::from_value(browser.run(SCROLL).await)?;
-        measured
-            .iter_mut()
-            .zip(numbers)
-            .for_each(|(all, number)| all.push(number));
+        measured.iter_mut().zip(numbers).for_each(|(all, number)| all.push(number));
     }
     println!("Medians of {ROUNDS} rounds, {SPANS} spans:\n\n| | |\n|---|---|");
     println!(

@@ -14,11 +14,7 @@ use tokio::net::TcpListener;
 const REQUESTS: usize = 5_000;
 const ROUNDS: usize = 5;
 
-const HOP: Hop = Hop {
-    name: "bench",
-    from: "client",
-    to: "server",
-};
+const HOP: Hop = Hop { name: "bench", from: "client", to: "server" };
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -59,10 +55,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn send(client: &Client, url: &Url) -> anyhow::Result<Duration> {
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let request = client
-        .post(url.clone())
-        .header("traceparent", traceparent)
-        .body("hello");
+    let request = client.post(url.clone()).header("traceparent", traceparent).body("hello");
     let start = Instant::now();
     let answer = request.send().await?.error_for_status()?;
     anyhow::ensure!(answer.text().await? == "hello");

@@ -64,12 +64,7 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().bytes, help_heading = "Limits")]
     max_bytes: usize,
     /// The number of connections to take at each address. Further ones are answered 429.
-    #[arg(
-        long,
-        value_name = "CONNECTIONS",
-        default_value_t = 250,
-        help_heading = "Limits"
-    )]
+    #[arg(long, value_name = "CONNECTIONS", default_value_t = 250, help_heading = "Limits")]
     max_connections: usize,
 }
 
@@ -79,23 +74,12 @@ impl Options {
     /// # Errors
     /// Fails when an address is taken or a file can't be read or written.
     pub async fn bind(self) -> anyhow::Result<Server> {
-        let addresses = Addresses {
-            site: self.site,
-            otlp: self.otlp,
-            grpc: self.grpc,
-        };
-        let store = Store::new(Limits {
-            spans: self.max_spans,
-            bytes: self.max_bytes,
-        });
+        let addresses = Addresses { site: self.site, otlp: self.otlp, grpc: self.grpc };
+        let store = Store::new(Limits { spans: self.max_spans, bytes: self.max_bytes });
         // Listen first: a lab that can't start must not touch a file.
         let mut server = Server::bind(addresses, store.clone(), self.max_connections).await?;
         for path in &self.open {
-            let Opened {
-                spans,
-                unread,
-                problems,
-            } = session::open(path)?;
+            let Opened { spans, unread, problems } = session::open(path)?;
             let path = path.display();
             if let Some(problem) = problems.first() {
                 eprintln!(
@@ -119,10 +103,7 @@ pub fn notes(program: &str) -> String {
         ("view", "look at the traces of your own services"),
         ("", ""),
         ("view --save today.jsonl", "and keep them"),
-        (
-            "traces --status error --min 100ms",
-            "slow requests that failed",
-        ),
+        ("traces --status error --min 100ms", "slow requests that failed"),
         ("trace", "the newest trace"),
         ("diagnose", "what is wrong with it"),
     ];

@@ -73,9 +73,7 @@ impl Lab {
     /// # Errors
     /// Fails when no lab answers.
     pub async fn traces(&self, filter: &Fields) -> Result<Vec<Summary>, Error> {
-        let answer = self
-            .get(&format!("/traces.json?{}", filter.query()))
-            .await?;
+        let answer = self.get(&format!("/traces.json?{}", filter.query())).await?;
         self.read(answer)
     }
 
@@ -117,16 +115,11 @@ impl Lab {
         let Some(start) = id.map(|id| id.trim().to_lowercase()) else {
             return Ok(ids.into_iter().next());
         };
-        let found: Vec<_> = ids
-            .filter(|it| it.to_string().starts_with(&start))
-            .collect();
+        let found: Vec<_> = ids.filter(|it| it.to_string().starts_with(&start)).collect();
         match found[..] {
             [only] => Ok(Some(only)),
             [] => Err(Error::NoPrefix(start)),
-            _ => Err(Error::Ambiguous {
-                start,
-                count: found.len(),
-            }),
+            _ => Err(Error::Ambiguous { start, count: found.len() }),
         }
     }
 
@@ -208,9 +201,8 @@ impl Lab {
             request.headers_mut().insert(HOST, host);
             let stream = TokioIo::new(TcpStream::connect(&self.site).await?);
             let other = std::io::Error::other;
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
-                .await
-                .map_err(other)?;
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(stream).await.map_err(other)?;
             let connection = async {
                 // The connection ends when the answer has been read. If it fails, the request below fails too and reports
                 // the error.
@@ -221,10 +213,7 @@ impl Lab {
                 let answer = sender.send_request(request).await.map_err(other)?;
                 let status = answer.status();
                 let body = answer.into_body().collect().await.map_err(other)?;
-                Ok(Answer {
-                    status,
-                    body: body.to_bytes(),
-                })
+                Ok(Answer { status, body: body.to_bytes() })
             };
             tokio::select! {
                 answer = answer => answer,
@@ -235,9 +224,6 @@ impl Lab {
             Ok(answer) => answer,
             Err(elapsed) => Err(std::io::Error::from(elapsed)),
         };
-        answer.map_err(|source| Error::NoAnswer {
-            site: self.site.clone(),
-            source,
-        })
+        answer.map_err(|source| Error::NoAnswer { site: self.site.clone(), source })
     }
 }

@@ -30,10 +30,7 @@ pub fn routes(store: Store) -> Router {
     let metrics = metrics::metrics_service_server::MetricsServiceServer::new(GrpcReceiver(store))
         .accept_compressed(Gzip)
         .accept_compressed(Zstd);
-    Routes::new(traces)
-        .add_service(logs)
-        .add_service(metrics)
-        .into_axum_router()
+    Routes::new(traces).add_service(logs).add_service(metrics).into_axum_router()
 }
 
 struct GrpcReceiver(Store);
@@ -44,9 +41,7 @@ impl trace::trace_service_server::TraceService for GrpcReceiver {
         &self,
         request: Request<trace::ExportTraceServiceRequest>,
     ) -> Result<Response<trace::ExportTraceServiceResponse>, Status> {
-        let Batch {
-            spans, rejected, ..
-        } = otlp::from_request(request.into_inner())
+        let Batch { spans, rejected, .. } = otlp::from_request(request.into_inner())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         receiver::add(self.0.clone(), spans)
             .await

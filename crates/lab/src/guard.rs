@@ -71,9 +71,7 @@ pub fn only_our_pages(headers: &HeaderMap) -> Result<(), ForeignPage> {
         value.map(|it: &HeaderValue| it.to_str().unwrap_or_default())
     };
     let same_host = text(ORIGIN).is_none_or(|origin| origin.strip_prefix("http://") == text(HOST));
-    let same_site = headers
-        .get("sec-fetch-site")
-        .is_none_or(|it| it == "same-origin");
+    let same_site = headers.get("sec-fetch-site").is_none_or(|it| it == "same-origin");
     match same_host && same_site {
         true => Ok(()),
         false => Err(ForeignPage),
@@ -98,8 +96,5 @@ fn is_this_machine(host: &str) -> bool {
 
 /// Parses the host as an IP address. IPv6 addresses are in brackets.
 fn ip(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse()
-        .ok()
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }

@@ -40,10 +40,7 @@ pub fn routes(store: Store) -> Router {
 }
 
 async fn unknown() -> Response {
-    failure(
-        StatusCode::NOT_FOUND,
-        "this part of Jaeger's API is not here",
-    )
+    failure(StatusCode::NOT_FOUND, "this part of Jaeger's API is not here")
 }
 
 async fn services(State(store): State<Store>) -> Json<Value> {
@@ -52,9 +49,8 @@ async fn services(State(store): State<Store>) -> Json<Value> {
 }
 
 async fn operations(State(store): State<Store>, Path(service): Path<String>) -> Json<Value> {
-    let names = distinct(&store, |span| {
-        (span.service() == service).then(|| span.name().to_owned())
-    });
+    let names =
+        distinct(&store, |span| (span.service() == service).then(|| span.name().to_owned()));
     success(names.into_iter().map(Value::from).collect())
 }
 
@@ -76,12 +72,8 @@ async fn operations_by_kind(
     };
     let operations = distinct(&store, |span| {
         let has_kind = kind.is_empty() || span.kind().as_str().eq_ignore_ascii_case(&kind);
-        (span.service() == service && has_kind).then(|| {
-            (
-                span.name().to_owned(),
-                span.kind().as_str().to_ascii_lowercase(),
-            )
-        })
+        (span.service() == service && has_kind)
+            .then(|| (span.name().to_owned(), span.kind().as_str().to_ascii_lowercase()))
     });
     let operations = operations.into_iter();
     let operations = operations.map(|(name, kind)| json!({ "name": name, "spanKind": kind }));
@@ -91,11 +83,7 @@ async fn operations_by_kind(
 /// Returns the distinct values that `pick` returns, sorted.
 fn distinct<T: Ord>(store: &Store, pick: impl Fn(&Span) -> Option<T>) -> BTreeSet<T> {
     let traces = store.traces();
-    traces
-        .iter()
-        .flatten()
-        .filter_map(|span| pick(span))
-        .collect()
+    traces.iter().flatten().filter_map(|span| pick(span)).collect()
 }
 
 /// Returns the calls between services within `lookback` before `endTs`, both in milliseconds. Without these parameters,
@@ -105,9 +93,7 @@ async fn dependencies(
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Response {
     let number = |key: &str| -> Result<Option<u64>, InvalidQuery> {
-        let found = pairs
-            .iter()
-            .find(|(name, value)| name == key && !value.is_empty());
+        let found = pairs.iter().find(|(name, value)| name == key && !value.is_empty());
         found.map(|(_, value)| whole_number(key, value)).transpose()
     };
     let (end, lookback) = match (number("endTs"), number("lookback")) {
@@ -133,10 +119,7 @@ enum InvalidQuery {
     #[error("tag={0:?}: write tag=KEY:VALUE")]
     Tag(String),
     #[error("tags={value:?} is not a JSON object: {source}")]
-    Tags {
-        value: String,
-        source: serde_json::Error,
-    },
+    Tags { value: String, source: serde_json::Error },
     #[error(transparent)]
     Duration(#[from] InvalidFilter),
     #[error("{0:?} is not a trace id of 32 hexadecimal digits")]
@@ -144,10 +127,7 @@ enum InvalidQuery {
 }
 
 fn whole_number(key: &str, value: &str) -> Result<u64, InvalidQuery> {
-    value.parse().map_err(|_| InvalidQuery::Number {
-        key: key.to_owned(),
-        value: value.to_owned(),
-    })
+    value.parse().map_err(|_| InvalidQuery::Number { key: key.to_owned(), value: value.to_owned() })
 }
 
 /// The parameters of a search. A trace is found when one of its spans matches all of them.
@@ -182,9 +162,8 @@ impl Search {
                 "operation" if value == "all" => {}
                 "operation" => search.operation = Some(value),
                 "tag" => {
-                    let (key, value) = value
-                        .split_once(':')
-                        .ok_or_else(|| InvalidQuery::Tag(value.clone()))?;
+                    let (key, value) =
+                        value.split_once(':').ok_or_else(|| InvalidQuery::Tag(value.clone()))?;
                     search.tags.push((key.to_owned(), value.to_owned()));
                 }
                 "tags" => {
@@ -194,9 +173,7 @@ impl Search {
                         Value::String(text) => text,
                         other => other.to_string(),
                     };
-                    search
-                        .tags
-                        .extend(tags.into_iter().map(|(key, value)| (key, text(value))));
+                    search.tags.extend(tags.into_iter().map(|(key, value)| (key, text(value))));
                 }
                 "minDuration" => search.min = Some(duration(&value)?.as_nanos()),
                 "maxDuration" => search.max = Some(duration(&value)?.as_nanos()),
@@ -250,15 +227,9 @@ async fn search(
     };
     let traces = match search.traces.is_empty() {
         true => store.traces(),
-        false => search
-            .traces
-            .iter()
-            .filter_map(|id| store.trace(*id))
-            .collect(),
+        false => search.traces.iter().filter_map(|id| store.trace(*id)).collect(),
     };
-    let found = traces
-        .iter()
-        .filter(|spans| spans.iter().any(|span| search.matches(span)));
+    let found = traces.iter().filter(|spans| spans.iter().any(|span| search.matches(span)));
     let found = found.take(search.limit.unwrap_or(DEFAULT_LIMIT));
     success(found.map(|spans| trace_json(spans)).collect()).into_response()
 }
@@ -290,10 +261,7 @@ fn bad_request(problem: &InvalidQuery) -> Response {
 
 fn failure(status: StatusCode, message: &str) -> Response {
     let errors = json!([{ "code": status.as_u16(), "msg": message }]);
-    (
-        status,
-        Json(json!({ "data": null, "total": 0, "limit": 0, "offset": 0, "errors": errors })),
-    )
+    (status, Json(json!({ "data": null, "total": 0, "limit": 0, "offset": 0, "errors": errors })))
         .into_response()
 }
 
@@ -322,9 +290,8 @@ fn span_json(span: &Span, process: &str) -> Value {
     let proto = span.proto();
     let reference = |kind: &str, trace: TraceId, span: SpanId| json!({ "refType": kind, "traceID": trace.to_string(), "spanID": span.to_string() });
     let parent = span.parent.iter();
-    let mut references: Vec<Value> = parent
-        .map(|parent| reference("CHILD_OF", span.trace_id, *parent))
-        .collect();
+    let mut references: Vec<Value> =
+        parent.map(|parent| reference("CHILD_OF", span.trace_id, *parent)).collect();
     let links = span.links.iter();
     references.extend(links.map(|(trace, id)| reference("FOLLOWS_FROM", *trace, *id)));
     let logs = proto.events.iter().map(

@@ -21,10 +21,7 @@ pub struct List {
 
 impl List {
     pub fn new(store: Store) -> Self {
-        List {
-            store,
-            known: Arc::default(),
-        }
+        List { store, known: Arc::default() }
     }
 
     /// Returns the summary of every trace. The trace whose first span arrived last comes first.
@@ -198,10 +195,7 @@ impl Filter {
             && status
             && self.min.is_none_or(|min| min <= duration)
             && self.max.is_none_or(|max| duration <= max)
-            && summary
-                .names
-                .iter()
-                .any(|it| it.to_lowercase().contains(&self.name))
+            && summary.names.iter().any(|it| it.to_lowercase().contains(&self.name))
             && self.has_text(summary, store)
     }
 

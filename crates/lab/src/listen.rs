@@ -28,11 +28,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 pub enum Error {
     /// The address can't be used, usually because another program listens there.
     #[error("cannot listen on {address} (choose another with {flag})")]
-    Taken {
-        flag: &'static str,
-        address: SocketAddr,
-        source: io::Error,
-    },
+    Taken { flag: &'static str, address: SocketAddr, source: io::Error },
     #[error("a listener failed")]
     Failed(#[from] io::Error),
 }
@@ -43,11 +39,7 @@ pub enum Error {
 /// [`Error::Taken`].
 pub async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
     let listener = TcpListener::bind(address).await;
-    listener.map_err(|source| Error::Taken {
-        flag,
-        address,
-        source,
-    })
+    listener.map_err(|source| Error::Taken { flag, address, source })
 }
 
 /// Returns the address of a listener. If it was bound to port 0, this has the port that the system chose.
@@ -111,10 +103,7 @@ impl Listener for LimitedListener {
                 Ok(permit) => {
                     // An error means that the connection is closed. The first read then fails too.
                     let _ = stream.set_nodelay(true);
-                    let connection = Connection {
-                        stream,
-                        _permit: permit,
-                    };
+                    let connection = Connection { stream, _permit: permit };
                     return (connection, address);
                 }
                 Err(_) => {

@@ -160,10 +160,7 @@ fn unpack(encoding: &str, packed: impl Read) -> Result<Bytes, Refusal> {
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> &str {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// The answer to a request that could be read: empty when every span was taken.
@@ -172,9 +169,7 @@ pub fn partial_success(rejected: Option<Rejected>) -> ExportTraceServiceResponse
         rejected_spans: i64::try_from(rejected.spans).unwrap_or(i64::MAX),
         error_message: rejected.first.to_string(),
     });
-    ExportTraceServiceResponse {
-        partial_success: partial,
-    }
+    ExportTraceServiceResponse { partial_success: partial }
 }
 
 /// The encoding of a request and of its answer.
@@ -198,10 +193,7 @@ const INVALID_ARGUMENT: i32 = 3;
 
 impl Encoding {
     fn of(headers: &HeaderMap) -> Option<Self> {
-        let media_type = text(headers, CONTENT_TYPE)
-            .split(';')
-            .next()
-            .unwrap_or_default();
+        let media_type = text(headers, CONTENT_TYPE).split(';').next().unwrap_or_default();
         match media_type.trim().to_ascii_lowercase().as_str() {
             "application/x-protobuf" => Some(Encoding::Protobuf),
             "application/json" => Some(Encoding::Json),
@@ -224,14 +216,10 @@ impl Encoding {
 
     fn failure(self, Refusal(status, message): Refusal) -> Response {
         let body = match self {
-            Encoding::Protobuf => RpcStatus {
-                code: INVALID_ARGUMENT,
-                message,
+            Encoding::Protobuf => RpcStatus { code: INVALID_ARGUMENT, message }.encode_to_vec(),
+            Encoding::Json => {
+                json!({ "code": INVALID_ARGUMENT, "message": message }).to_string().into()
             }
-            .encode_to_vec(),
-            Encoding::Json => json!({ "code": INVALID_ARGUMENT, "message": message })
-                .to_string()
-                .into(),
         };
         (status, self.answer(body)).into_response()
     }

@@ -54,10 +54,7 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
         .as_deref()
         .and_then(Tree::new)
         .map(|tree| (tree.start, tree.start.saturating_add(tree.duration)));
-    let of_wire = exchanges
-        .iter()
-        .find(has_id)
-        .map(|it| (it.start, it.end.unwrap_or(it.start)));
+    let of_wire = exchanges.iter().find(has_id).map(|it| (it.start, it.end.unwrap_or(it.start)));
     let (start, end) = time.or(of_wire)?;
 
     let near = near(list, start, end);
@@ -68,25 +65,20 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
     let breaks: Vec<_> = breaks.collect();
     let parts = breaks.iter().map(|(_, traces)| BTreeSet::from(*traces));
     let mut together: Vec<BTreeSet<TraceId>> = parts.collect();
-    let exchanges = exchanges
-        .into_iter()
-        .filter(|it| it.start <= end && start <= it.end.unwrap_or(it.start));
+    let exchanges =
+        exchanges.into_iter().filter(|it| it.start <= end && start <= it.end.unwrap_or(it.start));
     let exchanges: Vec<Exchange> = exchanges.collect();
     // The span that answered a request may be in any trace of that period.
     let trees: Vec<Tree> = match exchanges.is_empty() {
         true => Vec::new(),
-        false => near
-            .iter()
-            .filter_map(|it| tree(&list.store, it.trace_id))
-            .collect(),
+        false => near.iter().filter_map(|it| tree(&list.store, it.trace_id)).collect(),
     };
     let linked: Vec<BTreeSet<TraceId>> = exchanges
         .iter()
         .map(|exchange| {
             let ends = [exchange.sent_by(), exchange.received()];
             let ends = ends.into_iter().flatten().map(|it| it.trace_id);
-            ends.chain(answered_by(exchange, &trees).map(|(trace, _)| trace))
-                .collect()
+            ends.chain(answered_by(exchange, &trees).map(|(trace, _)| trace)).collect()
         })
         .collect();
     together.extend(linked.iter().cloned());
@@ -102,16 +94,10 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
             break;
         }
     }
-    let wire = exchanges
-        .into_iter()
-        .zip(&linked)
-        .filter(|(_, set)| !set.is_disjoint(&ids));
+    let wire = exchanges.into_iter().zip(&linked).filter(|(_, set)| !set.is_disjoint(&ids));
     let wire: Vec<_> = wire.map(|(exchange, _)| exchange).collect();
     let trees = ids.iter().filter_map(|id| tree(&list.store, *id));
-    Some(TracedRequest {
-        case: Case::new(trees.collect(), wire),
-        breaks,
-    })
+    Some(TracedRequest { case: Case::new(trees.collect(), wire), breaks })
 }
 
 fn tree(store: &Store, id: TraceId) -> Option<Tree> {

@@ -57,15 +57,7 @@ impl Server {
             otlp: listen::address(&otlp)?,
             grpc: listen::address(&grpc)?,
         };
-        Ok(Server {
-            store,
-            wire: Wire::default(),
-            connections,
-            site,
-            otlp,
-            grpc,
-            addresses,
-        })
+        Ok(Server { store, wire: Wire::default(), connections, site, otlp, grpc, addresses })
     }
 
     /// Returns the addresses of the lab, with the ports that the system chose for port 0.

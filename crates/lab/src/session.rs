@@ -13,20 +13,11 @@ use crate::span::Span;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot write {} (--save)", path.display())]
-    Save {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Save { path: PathBuf, source: std::io::Error },
     #[error("cannot open {} (--open)", path.display())]
-    Open {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Open { path: PathBuf, source: std::io::Error },
     #[error("nothing in {} can be read (--open): {problem}", path.display())]
-    NothingReadable {
-        path: PathBuf,
-        problem: otlp::Problem,
-    },
+    NothingReadable { path: PathBuf, problem: otlp::Problem },
 }
 
 /// Writes received spans to a file.
@@ -42,20 +33,14 @@ impl Recorder {
     /// # Errors
     /// [`Error::Save`].
     pub fn append(path: &Path) -> Result<Self, Error> {
-        let not_saved = |source| Error::Save {
-            path: path.to_owned(),
-            source,
-        };
+        let not_saved = |source| Error::Save { path: path.to_owned(), source };
         let file = File::options().create(true).append(true).open(path);
         let mut file = file.map_err(not_saved)?;
         // End a line that a killed lab may have left unfinished.
         if file.metadata().is_ok_and(|it| it.is_file() && it.len() > 0) {
             file.write_all(b"\n").map_err(not_saved)?;
         }
-        Ok(Recorder {
-            path: path.to_owned(),
-            file: Mutex::new(Some(file)),
-        })
+        Ok(Recorder { path: path.to_owned(), file: Mutex::new(Some(file)) })
     }
 
     /// Writes the spans as one line, unless `spans` is empty. After an error, such as a full disk, prints a warning and saves
@@ -95,10 +80,8 @@ pub struct Opened {
 /// # Errors
 /// [`Error::Open`], or [`Error::NothingReadable`] with the number of the line.
 pub fn open(path: &Path) -> Result<Opened, Error> {
-    let text = std::fs::read(path).map_err(|source| Error::Open {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text =
+        std::fs::read(path).map_err(|source| Error::Open { path: path.to_owned(), source })?;
     let mut lines = otlp::from_json_lines(&text);
     if lines.spans.is_empty() && !lines.problems.is_empty() {
         return Err(Error::NothingReadable {
@@ -106,9 +89,5 @@ pub fn open(path: &Path) -> Result<Opened, Error> {
             problem: lines.problems.swap_remove(0),
         });
     }
-    Ok(Opened {
-        spans: lines.spans,
-        unread: lines.unread,
-        problems: lines.problems,
-    })
+    Ok(Opened { spans: lines.spans, unread: lines.unread, problems: lines.problems })
 }

@@ -21,10 +21,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            spans: 200_000,
-            bytes: 256 * 1024 * 1024,
-        }
+        Limits { spans: 200_000, bytes: 256 * 1024 * 1024 }
     }
 }
 
@@ -82,10 +79,7 @@ impl Store {
     /// Creates an empty store.
     pub fn new(limits: Limits) -> Self {
         Store {
-            inner: Arc::new(Mutex::new(Inner {
-                limits,
-                ..Inner::default()
-            })),
+            inner: Arc::new(Mutex::new(Inner { limits, ..Inner::default() })),
             changed: Arc::new(watch::Sender::new(0)),
             recorder: None,
         }
@@ -157,9 +151,7 @@ impl Store {
     pub fn sizes(&self) -> Vec<(TraceId, usize)> {
         let inner = self.lock();
         let newest_first = inner.order.iter().rev();
-        newest_first
-            .filter_map(|id| Some((*id, inner.traces.get(id)?.spans.len())))
-            .collect()
+        newest_first.filter_map(|id| Some((*id, inner.traces.get(id)?.spans.len()))).collect()
     }
 
     /// Returns the spans with a link to a trace, or to one span of it, in the order of their start.
@@ -176,10 +168,7 @@ impl Store {
 
     /// Returns the number of spans of one trace.
     pub fn spans_of(&self, id: TraceId) -> usize {
-        self.lock()
-            .traces
-            .get(&id)
-            .map_or(0, |trace| trace.spans.len())
+        self.lock().traces.get(&id).map_or(0, |trace| trace.spans.len())
     }
 
     /// Returns the current contents of the store in numbers.
@@ -261,11 +250,7 @@ impl Inner {
 
     fn evict(&mut self) {
         while self.spans > self.limits.spans || self.bytes > self.limits.bytes {
-            let Some(trace) = self
-                .order
-                .pop_front()
-                .and_then(|id| self.traces.remove(&id))
-            else {
+            let Some(trace) = self.order.pop_front().and_then(|id| self.traces.remove(&id)) else {
                 return;
             };
             self.spans -= trace.spans.len();

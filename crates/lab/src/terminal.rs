@@ -67,18 +67,10 @@ pub fn list(traces: &[Summary]) -> String {
 /// Formats the hops, one per line.
 pub fn hops(hops: &[HopState]) -> String {
     let broken = AnsiColor::Yellow.on_default();
-    let lines = hops.iter().map(
-        |HopState {
-             hop,
-             address,
-             fault,
-         }| {
-            let fault = fault
-                .as_ref()
-                .map_or("no fault".to_owned(), |fault| styled(broken, fault));
-            format!("{hop:14}  {address:21}  {fault}\n")
-        },
-    );
+    let lines = hops.iter().map(|HopState { hop, address, fault }| {
+        let fault = fault.as_ref().map_or("no fault".to_owned(), |fault| styled(broken, fault));
+        format!("{hop:14}  {address:21}  {fault}\n")
+    });
     lines.collect()
 }
 
@@ -87,26 +79,17 @@ pub fn hops(hops: &[HopState]) -> String {
 pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
     let tree = case.trees.iter().find(|tree| tree.trace_id == id)?;
 
-    let labels: Vec<String> = tree
-        .rows
-        .iter()
-        .map(|row| branch(row) + &plain(row.span.name()))
-        .collect();
+    let labels: Vec<String> =
+        tree.rows.iter().map(|row| branch(row) + &plain(row.span.name())).collect();
     let widest = |widths: &mut dyn Iterator<Item = usize>, limit: usize| {
         widths.max().unwrap_or_default().min(limit)
     };
     let label_width = widest(&mut labels.iter().map(|it| it.chars().count()), columns / 2);
-    let services: Vec<String> = tree
-        .rows
-        .iter()
-        .map(|row| plain(row.span.service()))
-        .collect();
+    let services: Vec<String> = tree.rows.iter().map(|row| plain(row.span.service())).collect();
     let service_width = widest(&mut services.iter().map(|it| it.chars().count()), 30);
     // The width of name, service and duration, each followed by two blanks.
     let used_width = label_width + service_width + 12 + 6;
-    let bar_width = columns
-        .saturating_sub(used_width + 20)
-        .clamp(BAR_WIDTH.0, BAR_WIDTH.1);
+    let bar_width = columns.saturating_sub(used_width + 20).clamp(BAR_WIDTH.0, BAR_WIDTH.1);
 
     let path = critical_path(tree);
     let mut critical = vec![Vec::new(); tree.rows.len()];
@@ -117,10 +100,7 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
     for (index, row) in tree.rows.iter().enumerate() {
         let span = &row.span;
         let cells = |times: &[(u64, u64)]| cells(tree, times, bar_width);
-        let (in_span, on_path) = (
-            cells(&[(span.start(), span.end())]),
-            cells(&critical[index]),
-        );
+        let (in_span, on_path) = (cells(&[(span.start(), span.end())]), cells(&critical[index]));
         let bar: String = in_span
             .into_iter()
             .zip(on_path)
@@ -135,23 +115,12 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
             })
             .collect();
         let notes = report::notes(&row.notes());
-        let bar = if notes.is_empty() {
-            bar.trim_end()
-        } else {
-            &bar
-        };
-        let style = if span.is_error() {
-            error_style()
-        } else {
-            Style::new()
-        };
+        let bar = if notes.is_empty() { bar.trim_end() } else { &bar };
+        let style = if span.is_error() { error_style() } else { Style::new() };
         let line = format!(
             "{}  {}  {:>12}  {}  {}",
             styled(style, &fit(&labels[index], label_width)),
-            styled(
-                service_style(span.service()),
-                &fit(&services[index], service_width)
-            ),
+            styled(service_style(span.service()), &fit(&services[index], service_width)),
             took(span.duration()),
             styled(service_style(span.service()), bar),
             styled(style, &visible(&notes)),
@@ -191,11 +160,7 @@ fn cells(tree: &Tree, times: &[(u64, u64)], width: usize) -> Vec<bool> {
 /// Cuts or pads a text to exactly `width` columns.
 fn fit(text: &str, width: usize) -> String {
     match text.chars().count() > width {
-        true => text
-            .chars()
-            .take(width.saturating_sub(1))
-            .chain(['…'])
-            .collect(),
+        true => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
         false => format!("{text:width$}"),
     }
 }

@@ -78,21 +78,12 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         .route("/traces/map", get(map::page))
         .route("/traces/events", get(events))
         .route("/traces/import", import)
-        .route(
-            "/traces/viewer.css",
-            asset("text/css", [waterfall::CSS, report::CSS, CSS].concat()),
-        )
-        .route(
-            "/traces/viewer.js",
-            asset("text/javascript", SCRIPT.to_owned()),
-        )
+        .route("/traces/viewer.css", asset("text/css", [waterfall::CSS, report::CSS, CSS].concat()))
+        .route("/traces/viewer.js", asset("text/javascript", SCRIPT.to_owned()))
         .route("/wire", get(wire::page))
         .route("/wire.json", get(wire::json))
         .route("/wire/{hop}", post(wire::set))
-        .with_state(ViewerState {
-            list: List::new(store),
-            wire,
-        })
+        .with_state(ViewerState { list: List::new(store), wire })
 }
 
 /// Renders a page with the head and the navigation that all pages share.
@@ -119,10 +110,7 @@ fn page(title: &str, body: Markup) -> Response {
         }
     };
     // A cached page would claim to be live although it shows old traces.
-    let headers = [
-        (CONTENT_SECURITY_POLICY, POLICY),
-        (CACHE_CONTROL, "no-store"),
-    ];
+    let headers = [(CONTENT_SECURITY_POLICY, POLICY), (CACHE_CONTROL, "no-store")];
     (headers, Html(page.into_string())).into_response()
 }
 
@@ -136,9 +124,7 @@ fn not_found(title: &str, what: &str) -> Response {
 
 /// Adds a page that replaces the book, because the viewer's pages link to its guides.
 pub fn without_book(pages: Router) -> Router {
-    pages
-        .route("/", get(async || no_book()))
-        .fallback(async || (StatusCode::NOT_FOUND, no_book()))
+    pages.route("/", get(async || no_book())).fallback(async || (StatusCode::NOT_FOUND, no_book()))
 }
 
 fn no_book() -> Response {
@@ -182,20 +168,13 @@ async fn events(State(list): State<List>, Query(query): Query<EventsQuery>) -> R
     if query.seen.is_some_and(|seen| seen != *changes.borrow()) {
         changes.mark_changed();
     }
-    let subscription = Subscription {
-        store: list.store,
-        changes,
-        trace,
-        spans: None,
-    };
+    let subscription = Subscription { store: list.store, changes, trace, spans: None };
     let events = futures_util::stream::unfold(subscription, async |mut subscription| {
         subscription.changed().await?;
         let event = Event::default().data("new");
         Some((Ok::<_, Infallible>(event), subscription))
     });
-    Sse::new(events)
-        .keep_alive(KeepAlive::default())
-        .into_response()
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
 }
 
 /// The state of a page's connection, which waits for new spans.
@@ -237,9 +216,7 @@ async fn import(
     let refused = |status: StatusCode, reason: String| {
         (status, Json(json!({ "message": reason }))).into_response()
     };
-    let json = headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|it| it.as_bytes() == b"application/json");
+    let json = headers.get(CONTENT_TYPE).is_some_and(|it| it.as_bytes() == b"application/json");
     if !json {
         return refused(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -249,10 +226,8 @@ async fn import(
     let body = match body {
         Ok(body) => body,
         Err(rejection) => {
-            let reason = format!(
-                "{}: a file has at most {IMPORT_LIMIT} bytes",
-                rejection.body_text()
-            );
+            let reason =
+                format!("{}: a file has at most {IMPORT_LIMIT} bytes", rejection.body_text());
             return refused(rejection.status(), reason);
         }
     };

@@ -151,10 +151,7 @@ impl Wire {
         let lock = Arc::clone(&self.experiment_lock).lock_owned().await;
         let faults = fault.map(|fault| (hop.name, fault)).into_iter().collect();
         self.lock().experiment = Some(faults);
-        ExperimentGuard {
-            wire: self.clone(),
-            _lock: lock,
-        }
+        ExperimentGuard { wire: self.clone(), _lock: lock }
     }
 
     /// Returns the fault that is set on a hop.

@@ -42,11 +42,7 @@ impl Case {
     pub fn new(mut trees: Vec<Tree>, mut wire: Vec<Exchange>) -> Self {
         trees.sort_by_key(|tree| (tree.start, tree.trace_id));
         wire.sort_by_key(|exchange| exchange.start);
-        Case {
-            trees,
-            wire,
-            ..Case::default()
-        }
+        Case { trees, wire, ..Case::default() }
     }
 
     /// Reads OTLP JSON, one document or one a line; or else the text of headers, a line each, or a `traceparent` alone.
@@ -58,9 +54,7 @@ impl Case {
         {
             return Case::of_headers(&String::from_utf8_lossy(text));
         }
-        let otlp::Lines {
-            spans, problems, ..
-        } = otlp::from_json_lines(text);
+        let otlp::Lines { spans, problems, .. } = otlp::from_json_lines(text);
         let mut traces: BTreeMap<_, Vec<Arc<Span>>> = BTreeMap::new();
         // One that was exported twice is one.
         let mut seen = HashSet::new();
@@ -76,10 +70,7 @@ impl Case {
             return Err(Error::Unreadable(problems.swap_remove(0)));
         }
         let trees = traces.values().filter_map(|spans| Tree::new(spans));
-        Ok(Case {
-            problems,
-            ..Case::new(trees.collect(), wire)
-        })
+        Ok(Case { problems, ..Case::new(trees.collect(), wire) })
     }
 
     fn of_headers(text: &str) -> Result<Self, Error> {
@@ -100,10 +91,7 @@ impl Case {
             });
         }
         let headers = found.into_iter().filter_map(diagnose::of_header);
-        Ok(Case {
-            headers: Some(headers.collect()),
-            ..Case::default()
-        })
+        Ok(Case { headers: Some(headers.collect()), ..Case::default() })
     }
 
     /// Runs the rules over the case.

@@ -55,7 +55,5 @@ pub fn lines(head: &str) -> impl Iterator<Item = &str> {
 pub fn values<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
     let pairs = lines(head).filter_map(|line| line.split_once(':'));
     let wanted = pairs.filter(|(key, _)| key.eq_ignore_ascii_case(name));
-    wanted
-        .map(|(_, value)| value.trim_matches([' ', '\t']))
-        .collect()
+    wanted.map(|(_, value)| value.trim_matches([' ', '\t'])).collect()
 }

@@ -83,10 +83,7 @@ impl Batch {
         resource: &Resource,
         scope: InstrumentationScope,
     ) -> Result<Result<Arc<Source>, Flaw>, Error> {
-        let source = Source {
-            resource: resource.clone(),
-            scope,
-        };
+        let source = Source { resource: resource.clone(), scope };
         self.sources += source.size();
         if self.sources > SOURCES_LIMIT {
             return Err(Error::SourcesTooLarge);
@@ -105,10 +102,7 @@ impl Batch {
 
 /// The reason not to keep a span whose source has a flaw.
 fn unfit(flaw: &Flaw) -> Unfit {
-    Unfit {
-        span: None,
-        flaw: flaw.clone(),
-    }
+    Unfit { span: None, flaw: flaw.clone() }
 }
 
 /// Reads the protobuf form: `ExportTraceServiceRequest`, field by field and never as a whole, so that a small body
@@ -173,11 +167,7 @@ impl Fields {
             let mut field = self.message.slice(*offset as usize..);
             // It has been skipped once, so it is as long as it says.
             let length = decode_varint(&mut field).unwrap_or_default();
-            field.split_to(
-                field
-                    .len()
-                    .min(usize::try_from(length).unwrap_or(usize::MAX)),
-            )
+            field.split_to(field.len().min(usize::try_from(length).unwrap_or(usize::MAX)))
         })
     }
 
@@ -241,10 +231,7 @@ pub fn from_json_lines(text: &[u8]) -> Lines {
     const UNFINISHED: usize = 1000;
     let mut lines = Lines::default();
     let (mut start, mut line, mut unfinished) = (0, 1, 0);
-    while let Some(blank) = text[start..]
-        .iter()
-        .position(|byte| !byte.is_ascii_whitespace())
-    {
+    while let Some(blank) = text[start..].iter().position(|byte| !byte.is_ascii_whitespace()) {
         line += newlines(&text[start..start + blank]);
         start += blank;
         let rest = &text[start..];
@@ -292,12 +279,7 @@ fn newlines(text: &[u8]) -> usize {
 /// There is too much in the request, or none of its spans can be kept.
 pub fn from_request(request: ExportTraceServiceRequest) -> Result<Batch, Error> {
     let mut batch = Batch::default();
-    for ResourceSpans {
-        resource,
-        scope_spans,
-        ..
-    } in request.resource_spans
-    {
+    for ResourceSpans { resource, scope_spans, .. } in request.resource_spans {
         let resource = resource.unwrap_or_default();
         for ScopeSpans { scope, spans, .. } in scope_spans {
             let source = batch.source(&resource, scope.unwrap_or_default())?;
@@ -332,15 +314,10 @@ pub fn to_request<'a>(spans: impl IntoIterator<Item = &'a Span>) -> ExportTraceS
         }
         if let Some(scope_spans) = resource_spans.last_mut().map(|it| &mut it.scope_spans[0]) {
             let mut proto = span.proto();
-            let events = proto
-                .events
-                .iter_mut()
-                .flat_map(|event| &mut event.attributes);
+            let events = proto.events.iter_mut().flat_map(|event| &mut event.attributes);
             let links = proto.links.iter_mut().flat_map(|link| &mut link.attributes);
             let attributes = proto.attributes.iter_mut().chain(events).chain(links);
-            attributes
-                .filter_map(|it| it.value.as_mut())
-                .for_each(as_json_can);
+            attributes.filter_map(|it| it.value.as_mut()).for_each(as_json_can);
             scope_spans.spans.push(proto);
         }
     }
@@ -355,10 +332,7 @@ fn as_json_can(value: &mut AnyValue) {
         }
         Some(Any::ArrayValue(array)) => array.values.iter_mut().for_each(as_json_can),
         Some(Any::KvlistValue(list)) => {
-            let values = list
-                .values
-                .iter_mut()
-                .filter_map(|pair| pair.value.as_mut());
+            let values = list.values.iter_mut().filter_map(|pair| pair.value.as_mut());
             values.for_each(as_json_can);
         }
         _ => {}
@@ -370,16 +344,9 @@ fn normalise(json: &mut Value) {
         Value::Object(fields) => {
             fields.retain(|_, value| !value.is_null());
             // The form that JSON of protobuf has for these.
-            if let Some(text) = fields
-                .get("doubleValue")
-                .and_then(Value::as_str)
-                .map(str::to_owned)
+            if let Some(text) = fields.get("doubleValue").and_then(Value::as_str).map(str::to_owned)
             {
-                match text
-                    .parse::<f64>()
-                    .ok()
-                    .and_then(serde_json::Number::from_f64)
-                {
+                match text.parse::<f64>().ok().and_then(serde_json::Number::from_f64) {
                     Some(number) => fields.insert("doubleValue".to_owned(), number.into()),
                     None => fields.insert("stringValue".to_owned(), text.into()),
                 };

@@ -140,11 +140,7 @@ impl Source {
     /// # Errors
     /// An attribute that is too long or nested too deep.
     pub fn check(&self) -> Result<(), Flaw> {
-        let attributes = self
-            .resource
-            .attributes
-            .iter()
-            .chain(&self.scope.attributes);
+        let attributes = self.resource.attributes.iter().chain(&self.scope.attributes);
         check_attributes(attributes)
     }
 }
@@ -190,10 +186,7 @@ impl Span {
     }
 
     fn checked(proto: Proto, encoded: Box<[u8]>, source: Arc<Source>) -> Result<Self, Unfit> {
-        let unfit = |flaw| Unfit {
-            span: Some(shortened(&proto.name, 100)),
-            flaw,
-        };
+        let unfit = |flaw| Unfit { span: Some(shortened(&proto.name, 100)), flaw };
         let trace_id = bytes(&proto.trace_id).ok_or_else(|| unfit(Flaw::TraceId))?;
         let id = bytes(&proto.span_id).ok_or_else(|| unfit(Flaw::SpanId))?;
         let parent = match &proto.parent_span_id[..] {
@@ -210,10 +203,7 @@ impl Span {
             start: proto.start_time_unix_nano,
             end: proto.end_time_unix_nano,
             kind: proto.kind().into(),
-            status: proto
-                .status
-                .as_ref()
-                .map_or(Status::Unset, |status| status.code().into()),
+            status: proto.status.as_ref().map_or(Status::Unset, |status| status.code().into()),
             name: proto.name.into_boxed_str(),
             encoded,
         })
@@ -352,11 +342,7 @@ fn check(proto: &Proto) -> Result<(), Flaw> {
     let message = proto.status.as_ref().map_or("", |status| &status.message);
     let own = [proto.name.as_str(), message, proto.trace_state.as_str()];
     let events = proto.events.iter().map(|event| event.name.as_str());
-    if own
-        .into_iter()
-        .chain(events)
-        .any(|text| text.len() > TEXT_LIMIT)
-    {
+    if own.into_iter().chain(events).any(|text| text.len() > TEXT_LIMIT) {
         return Err(Flaw::TextTooLong);
     }
     let events = proto.events.iter().flat_map(|event| &event.attributes);
@@ -408,10 +394,7 @@ pub fn attribute(proto: &Proto, key: &str) -> Option<String> {
 
 /// The trace and the span that a link leads to; nothing where the ids are not valid.
 pub fn target(link: &Link) -> Option<(TraceId, SpanId)> {
-    Some((
-        TraceId(bytes(&link.trace_id)?),
-        SpanId(bytes(&link.span_id)?),
-    ))
+    Some((TraceId(bytes(&link.trace_id)?), SpanId(bytes(&link.span_id)?)))
 }
 
 /// The first characters of a text, and a sign where there are more.
@@ -458,11 +441,7 @@ pub fn json(value: Option<&Value>) -> Json {
         Some(Value::ArrayValue(array)) => array.values.iter().map(|item| of(Some(item))).collect(),
         Some(Value::KvlistValue(list)) => {
             let pairs = list.values.iter();
-            Json::Object(
-                pairs
-                    .map(|pair| (pair.key.clone(), of(pair.value.as_ref())))
-                    .collect(),
-            )
+            Json::Object(pairs.map(|pair| (pair.key.clone(), of(pair.value.as_ref()))).collect())
         }
         Some(Value::StringValueStrindex(index)) => format!("string #{index}").into(),
         Some(text @ (Value::StringValue(_) | Value::BytesValue(_) | Value::DoubleValue(_))) => {

@@ -51,9 +51,7 @@ impl Summary {
         let rows = tree.rows.iter().zip(answered);
         let unanswered =
             rows.filter(|(row, answered)| row.span.kind() == SpanKind::Client && !answered);
-        let uncalled = tree
-            .tops()
-            .filter(|row| row.span.kind() == SpanKind::Server);
+        let uncalled = tree.tops().filter(|row| row.span.kind() == SpanKind::Server);
         Summary {
             trace_id: tree.trace_id,
             name: tree.name().to_owned(),
@@ -64,15 +62,8 @@ impl Summary {
             whole: tree.is_whole(),
             start_time_unix_nano: tree.start,
             duration_nano: tree.duration,
-            names: tree
-                .rows
-                .iter()
-                .map(|row| row.span.name().to_owned())
-                .collect(),
-            unanswered: unanswered
-                .map(|(row, _)| Call::new(row))
-                .take(ENDS)
-                .collect(),
+            names: tree.rows.iter().map(|row| row.span.name().to_owned()).collect(),
+            unanswered: unanswered.map(|(row, _)| Call::new(row)).take(ENDS).collect(),
             uncalled: uncalled.map(Call::new).take(ENDS).collect(),
         }
     }
@@ -100,11 +91,7 @@ impl Call {
         // As a client has it, and as a server has it.
         let url = value(["url.full", "http.url"]);
         let path_of_url = url.and_then(|url| path(&url).map(str::to_owned));
-        let links = proto
-            .links
-            .iter()
-            .filter_map(target)
-            .map(|(trace, _)| trace);
+        let links = proto.links.iter().filter_map(target).map(|(trace, _)| trace);
         Call {
             span: span.id,
             service: span.service().to_owned(),
@@ -180,14 +167,11 @@ pub fn breaks(summaries: &[Arc<Summary>]) -> Vec<Break> {
     let mut callers = vec![0; servers.len()];
     let mut called = Vec::with_capacity(clients.len());
     for client in &clients {
-        let (from, to) = (
-            began_before(client.1.start),
-            began_before(client.1.end.saturating_add(1)),
-        );
+        let (from, to) =
+            (began_before(client.1.start), began_before(client.1.end.saturating_add(1)));
         let within = by_start.get(from..to).unwrap_or_default().iter().copied();
-        let reached: Vec<usize> = within
-            .filter(|server| reached(client, &servers[*server]))
-            .collect();
+        let reached: Vec<usize> =
+            within.filter(|server| reached(client, &servers[*server])).collect();
         for server in &reached {
             callers[*server] += 1;
         }
@@ -216,10 +200,7 @@ pub fn grouped(summaries: &[Arc<Summary>], breaks: &[Break]) -> Vec<Vec<usize>> 
     let mut group: Vec<usize> = (0..summaries.len()).collect();
     for Break { traces: (a, b), .. } in breaks {
         let (from, to) = (group[*a].max(group[*b]), group[*a].min(group[*b]));
-        group
-            .iter_mut()
-            .filter(|it| **it == from)
-            .for_each(|it| *it = to);
+        group.iter_mut().filter(|it| **it == from).for_each(|it| *it = to);
     }
     let mut groups: Vec<Vec<usize>> = vec![Vec::new(); summaries.len()];
     for (index, group) in group.into_iter().enumerate() {

@@ -79,22 +79,13 @@ impl Tree {
             let ring = children.remove(&id).unwrap_or_default();
             walk(ring, &mut children, &mut rows, &ids);
         }
-        Some(Tree {
-            trace_id,
-            rows,
-            start,
-            duration: end.saturating_sub(start),
-        })
+        Some(Tree { trace_id, rows, start, duration: end.saturating_sub(start) })
     }
 
     /// The names of the services, in the order in which they first appear.
     pub fn services(&self) -> Vec<&str> {
         let mut seen = BTreeSet::new();
-        self.rows
-            .iter()
-            .map(|row| row.span.service())
-            .filter(|name| seen.insert(*name))
-            .collect()
+        self.rows.iter().map(|row| row.span.service()).filter(|name| seen.insert(*name)).collect()
     }
 
     /// The spans that no other span of the trace is the parent of: one in a whole trace.
@@ -145,12 +136,8 @@ impl Tree {
             .collect();
         let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or_default();
         let label_width = width(&mut labels.iter().map(|label| label.chars().count()));
-        let service_width = width(
-            &mut self
-                .rows
-                .iter()
-                .map(|row| plain(row.span.service()).chars().count()),
-        );
+        let service_width =
+            width(&mut self.rows.iter().map(|row| plain(row.span.service()).chars().count()));
 
         let mut text = String::new();
         for (row, label) in self.rows.iter().zip(&labels) {
@@ -197,9 +184,7 @@ fn walk(
         let apart = |above: &&Row| above.span.service() != span.service();
         let skew = above.filter(timed).filter(apart);
         let skew = skew.and_then(|above| before(span.start(), above.span.start()));
-        let late = above
-            .filter(timed)
-            .and_then(|above| before(above.span.end(), span.start()));
+        let late = above.filter(timed).and_then(|above| before(above.span.end(), span.start()));
         let top = parent.is_none();
         rows.push(Row {
             orphan: top && span.parent.is_some_and(|parent| !ids.contains(&parent)),
@@ -228,10 +213,8 @@ impl Row {
         let Some((own, above)) = self.last.split_last() else {
             return String::new();
         };
-        let mut branch: String = above
-            .iter()
-            .map(|last| if *last { "   " } else { "│  " })
-            .collect();
+        let mut branch: String =
+            above.iter().map(|last| if *last { "   " } else { "│  " }).collect();
         branch.push_str(if *own { "└─ " } else { "├─ " });
         branch
     }

@@ -149,9 +149,8 @@ fn remarks(row: &Row, interactive: bool) -> Markup {
 
 /// The look of a service, the same in every trace.
 pub fn look(service: &str) -> usize {
-    let hash = service.bytes().fold(0u32, |hash, byte| {
-        hash.wrapping_mul(33).wrapping_add(byte.into())
-    });
+    let hash =
+        service.bytes().fold(0u32, |hash, byte| hash.wrapping_mul(33).wrapping_add(byte.into()));
     hash as usize % LOOKS
 }
 

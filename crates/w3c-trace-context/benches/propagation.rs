@@ -46,49 +46,28 @@ fn allocations(work: &dyn Fn()) -> usize {
 fn inputs() -> Vec<(&'static str, HeaderMap)> {
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let state = "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE";
-    let long: Vec<String> = (0..32)
-        .map(|n| format!("vendor{n}=00f067aa0ba902b7"))
-        .collect();
+    let long: Vec<String> = (0..32).map(|n| format!("vendor{n}=00f067aa0ba902b7")).collect();
     let baggage = "userId=alice,serverNode=DF%2028,isProduction=false;scope=global";
     let entries: Vec<String> = (0..40).map(|n| format!("key{n}=value%20{n}")).collect();
     let inputs: [(&str, &[(&'static str, &str)]); 8] = [
         ("none", &[]),
         ("traceparent", &[("traceparent", parent)]),
-        (
-            "tracestate",
-            &[("traceparent", parent), ("tracestate", state)],
-        ),
-        (
-            "tracestate of 32",
-            &[("traceparent", parent), ("tracestate", &long.join(","))],
-        ),
+        ("tracestate", &[("traceparent", parent), ("tracestate", state)]),
+        ("tracestate of 32", &[("traceparent", parent), ("tracestate", &long.join(","))]),
         ("invalid", &[("traceparent", &parent[1..])]),
-        (
-            "future version",
-            &[("traceparent", &parent.replacen("00", "cc", 1))],
-        ),
+        ("future version", &[("traceparent", &parent.replacen("00", "cc", 1))]),
         ("baggage", &[("baggage", baggage)]),
         ("baggage of 40", &[("baggage", &entries.join(","))]),
     ];
     let map = |headers: &[(&'static str, &str)]| -> HeaderMap {
-        let headers = headers.iter().map(|(name, value)| {
-            (
-                name.parse().expect("a name"),
-                value.parse().expect("a value"),
-            )
-        });
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
         // As a server has them: among others.
-        let others = [
-            ("host", "127.0.0.1"),
-            ("accept", "*/*"),
-            ("content-type", "application/json"),
-        ];
-        let others = others.map(|(name, value)| {
-            (
-                name.parse().expect("a name"),
-                value.parse().expect("a value"),
-            )
-        });
+        let others =
+            [("host", "127.0.0.1"), ("accept", "*/*"), ("content-type", "application/json")];
+        let others = others
+            .map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
         others.into_iter().chain(headers).collect()
     };
     inputs.map(|(name, headers)| (name, map(headers))).to_vec()
@@ -99,17 +78,14 @@ type Inject = Box<dyn Fn(&Context, &mut HeaderMap)>;
 
 /// Each with the carriers that belong to it.
 fn contenders(input: &str) -> [(&'static str, Extract, Inject); 2] {
-    let (ours, theirs): (Box<dyn TextMapPropagator>, Box<dyn TextMapPropagator>) =
-        match input.starts_with("baggage") {
-            true => (
-                Box::new(BaggagePropagator::new()),
-                Box::new(sdk::BaggagePropagator::new()),
-            ),
-            false => (
-                Box::new(TraceContextPropagator::new()),
-                Box::new(sdk::TraceContextPropagator::new()),
-            ),
-        };
+    let (ours, theirs): (Box<dyn TextMapPropagator>, Box<dyn TextMapPropagator>) = match input
+        .starts_with("baggage")
+    {
+        true => (Box::new(BaggagePropagator::new()), Box::new(sdk::BaggagePropagator::new())),
+        false => {
+            (Box::new(TraceContextPropagator::new()), Box::new(sdk::TraceContextPropagator::new()))
+        }
+    };
     let (ours, theirs): (&'static _, &'static _) = (Box::leak(ours), Box::leak(theirs));
     [
         (
@@ -149,19 +125,11 @@ fn ratio(theirs: &dyn Fn(), ours: &dyn Fn()) -> f64 {
 
 /// A line for each input: the allocations of both, and the ratio of their times.
 fn table() {
-    println!(
-        "{:28} {:>11} {:>11} {:>11}",
-        "", "allocations", "allocations", "time"
-    );
-    println!(
-        "{:28} {:>11} {:>11} {:>11}",
-        "", "of the sdk", "of ours", "ours / sdk"
-    );
+    println!("{:28} {:>11} {:>11} {:>11}", "", "allocations", "allocations", "time");
+    println!("{:28} {:>11} {:>11} {:>11}", "", "of the sdk", "of ours", "ours / sdk");
     for (input, headers) in inputs() {
-        let [
-            (_, extract_theirs, inject_theirs),
-            (_, extract_ours, inject_ours),
-        ] = contenders(input);
+        let [(_, extract_theirs, inject_theirs), (_, extract_ours, inject_ours)] =
+            contenders(input);
         let cx = extract_ours(&headers);
         let line = |name: &str, theirs: &dyn Fn(), ours: &dyn Fn()| {
             let (theirs_made, ours_made) = (allocations(theirs), allocations(ours));
@@ -169,11 +137,9 @@ fn table() {
             let name = format!("{name} {input}");
             println!("{name:28} {theirs_made:11} {ours_made:11} {ratio:11.2}");
         };
-        line(
-            "extract",
-            &|| drop(black_box(extract_theirs(black_box(&headers)))),
-            &|| drop(black_box(extract_ours(black_box(&headers)))),
-        );
+        line("extract", &|| drop(black_box(extract_theirs(black_box(&headers)))), &|| {
+            drop(black_box(extract_ours(black_box(&headers))))
+        });
         line(
             "inject",
             &|| inject_theirs(black_box(&cx), &mut black_box(HeaderMap::new())),

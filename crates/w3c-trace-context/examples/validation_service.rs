@@ -79,10 +79,7 @@ async fn test(
     let server = span("POST /test", SpanKind::Server, &parent);
     for Action { url, arguments } in actions {
         let call = span("POST", SpanKind::Client, &server);
-        let request = service
-            .client
-            .post(&url)
-            .headers(service.propagation.inject(&call));
+        let request = service.client.post(&url).headers(service.propagation.inject(&call));
         let sent = request.json(&arguments).send().await;
         sent.map_err(|error| (StatusCode::BAD_GATEWAY, error.to_string()))?;
     }
@@ -105,10 +102,7 @@ pub fn routes(propagation: Propagation) -> reqwest::Result<Router> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let address: SocketAddr = arguments
-        .next()
-        .ok_or("which address? ADDR:PORT")?
-        .parse()?;
+    let address: SocketAddr = arguments.next().ok_or("which address? ADDR:PORT")?.parse()?;
     let propagation = match arguments.next().as_deref() {
         None | Some("strict") => Propagation::Strict,
         Some("sdk") => Propagation::Sdk,

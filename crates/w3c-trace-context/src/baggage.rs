@@ -94,9 +94,7 @@ fn parse(entry: &str) -> Option<(&str, Cow<'_, str>, &str)> {
     let (key, value) = (key.trim_matches(OWS), value.trim_matches(OWS));
     let properties = properties.trim_matches(OWS);
     let valid = value.bytes().all(is_octet)
-        && properties
-            .bytes()
-            .all(|byte| is_octet(byte) || b"; \t".contains(&byte));
+        && properties.bytes().all(|byte| is_octet(byte) || b"; \t".contains(&byte));
     valid.then(|| (key, decode(value), properties))
 }
 
@@ -156,7 +154,5 @@ fn decode(value: &str) -> Cow<'_, str> {
 
 /// The value of a hexadecimal digit in either case.
 fn digit(byte: u8) -> Option<u8> {
-    char::from(byte)
-        .to_digit(16)
-        .and_then(|digit| u8::try_from(digit).ok())
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }

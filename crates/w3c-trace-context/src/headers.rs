@@ -25,9 +25,7 @@ impl Extractor for HeaderExtractor<'_> {
 
     fn get_all(&self, key: &str) -> Option<Vec<&str>> {
         let values = self.0.get_all(key).iter();
-        let values: Vec<&str> = values
-            .map(|value| value.to_str().unwrap_or(NOT_TEXT))
-            .collect();
+        let values: Vec<&str> = values.map(|value| value.to_str().unwrap_or(NOT_TEXT)).collect();
         (!values.is_empty()).then_some(values)
     }
 }

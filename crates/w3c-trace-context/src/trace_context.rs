@@ -68,12 +68,7 @@ impl TextMapPropagator for TraceContextPropagator {
             true => (TraceState::NONE, None),
             false => read(&headers),
         };
-        let Traceparent {
-            trace_id,
-            parent_id,
-            sampled,
-            random,
-        } = traceparent;
+        let Traceparent { trace_id, parent_id, sampled, random } = traceparent;
         let mut flags = TraceFlags::default().with_sampled(sampled);
         if random {
             flags = flags | RANDOM;
@@ -81,11 +76,7 @@ impl TextMapPropagator for TraceContextPropagator {
         let parent = SpanContext::new(trace_id.into(), parent_id.into(), flags, true, state);
         let cx = cx.with_remote_span_context(parent);
         match random || verbatim.is_some() {
-            true => cx.with_value(Received {
-                trace_id: trace_id.into(),
-                random,
-                verbatim,
-            }),
+            true => cx.with_value(Received { trace_id: trace_id.into(), random, verbatim }),
             false => cx,
         }
     }

@@ -19,10 +19,7 @@ impl<'a> Members<'a> {
     /// list is used whole or not at all. Empty members are allowed, and not counted; of two with one key, the first is
     /// the later in time, and stays (TC Combined Header Value).
     pub fn parse(headers: &[&'a str]) -> Option<Members<'a>> {
-        let mut list = Members {
-            members: [("", ""); MAX_MEMBERS],
-            count: 0,
-        };
+        let mut list = Members { members: [("", ""); MAX_MEMBERS], count: 0 };
         // Most keys are told apart by a number, without looking at them again.
         let mut seen = [0; MAX_MEMBERS];
         for member in headers.iter().flat_map(|header| header.split(',')) {
@@ -58,9 +55,7 @@ impl<'m, 'a> IntoIterator for &'m Members<'a> {
 
 /// The list as one header.
 pub fn format<'a>(members: impl IntoIterator<Item = (&'a str, &'a str)> + Copy) -> String {
-    let lengths = members
-        .into_iter()
-        .map(|(key, value)| key.len() + value.len() + 2);
+    let lengths = members.into_iter().map(|(key, value)| key.len() + value.len() + 2);
     let length = lengths.sum();
     let mut header = String::with_capacity(length);
     for (key, value) in members {
@@ -97,12 +92,7 @@ fn trim(text: &str) -> &str {
     let is_space = |byte: &u8| OWS.contains(&char::from(*byte));
     let bytes = text.as_bytes();
     let start = bytes.iter().take_while(|byte| is_space(byte)).count();
-    let end = bytes.len()
-        - bytes[start..]
-            .iter()
-            .rev()
-            .take_while(|byte| is_space(byte))
-            .count();
+    let end = bytes.len() - bytes[start..].iter().rev().take_while(|byte| is_space(byte)).count();
     &text[start..end]
 }
 
@@ -127,7 +117,5 @@ static PLACES: [u8; 256] = {
 
 /// Whether all characters may stand in `place`. Looks at each, which is faster than to stop at the first that may not.
 fn all(text: &str, place: u8) -> bool {
-    text.bytes()
-        .fold(place, |places, byte| places & PLACES[usize::from(byte)])
-        != 0
+    text.bytes().fold(place, |places, byte| places & PLACES[usize::from(byte)]) != 0
 }

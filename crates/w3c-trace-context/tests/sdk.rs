@@ -30,9 +30,8 @@ fn received_by(propagator: &dyn TextMapPropagator, headers: &HeaderMap) -> Conte
 /// Different keys, so that there is one right answer.
 fn list(members: Vec<(String, String)>) -> String {
     let members = members.into_iter().enumerate();
-    let members: Vec<String> = members
-        .map(|(n, (key, value))| format!("{key}_{n}={value}"))
-        .collect();
+    let members: Vec<String> =
+        members.map(|(n, (key, value))| format!("{key}_{n}={value}")).collect();
     members.join(",")
 }
 
@@ -87,11 +86,7 @@ fn where_the_two_differ() {
     let many = many.join(",");
     let with_state = |states: &[&str]| {
         let mut list = vec![("traceparent", valid.to_owned())];
-        list.extend(
-            states
-                .iter()
-                .map(|state| ("tracestate", (*state).to_owned())),
-        );
+        list.extend(states.iter().map(|state| ("tracestate", (*state).to_owned())));
         list
     };
     let one = |value: &str| vec![("traceparent", value.to_owned())];
@@ -105,57 +100,17 @@ fn where_the_two_differ() {
         ),
         (one(&valid[1..]), (Some(valid), None), (None, None)),
         (one(&format!("0{valid}")), (Some(valid), None), (None, None)),
-        (
-            one(&valid.replace("-00f", "-0f")),
-            (Some(valid), None),
-            (None, None),
-        ),
-        (
-            one(&valid.replace("-01", "-1")),
-            (Some(valid), None),
-            (None, None),
-        ),
-        (
-            one(&valid.replace("-01", "-001")),
-            (Some(valid), None),
-            (None, None),
-        ),
+        (one(&valid.replace("-00f", "-0f")), (Some(valid), None), (None, None)),
+        (one(&valid.replace("-01", "-1")), (Some(valid), None), (None, None)),
+        (one(&valid.replace("-01", "-001")), (Some(valid), None), (None, None)),
         (one(&random), (Some(valid), None), (Some(&*random), None)),
-        (
-            with_state(&["a=1", "b=2"]),
-            (Some(valid), Some("a=1")),
-            (Some(valid), Some("a=1,b=2")),
-        ),
-        (
-            with_state(&["", "a=1"]),
-            (Some(valid), None),
-            (Some(valid), Some("a=1")),
-        ),
-        (
-            with_state(&[&many]),
-            (Some(valid), Some(first_32)),
-            (Some(valid), None),
-        ),
-        (
-            with_state(&["foo=,bar=3"]),
-            (Some(valid), Some("foo=,bar=3")),
-            (Some(valid), None),
-        ),
-        (
-            with_state(&["foo=bar=baz"]),
-            (Some(valid), None),
-            (Some(valid), None),
-        ),
-        (
-            with_state(&["a=1,a=2"]),
-            (Some(valid), Some("a=1,a=2")),
-            (Some(valid), Some("a=1")),
-        ),
-        (
-            with_state(&["foo@@bar=1"]),
-            (Some(valid), None),
-            (Some(valid), Some("foo@@bar=1")),
-        ),
+        (with_state(&["a=1", "b=2"]), (Some(valid), Some("a=1")), (Some(valid), Some("a=1,b=2"))),
+        (with_state(&["", "a=1"]), (Some(valid), None), (Some(valid), Some("a=1"))),
+        (with_state(&[&many]), (Some(valid), Some(first_32)), (Some(valid), None)),
+        (with_state(&["foo=,bar=3"]), (Some(valid), Some("foo=,bar=3")), (Some(valid), None)),
+        (with_state(&["foo=bar=baz"]), (Some(valid), None), (Some(valid), None)),
+        (with_state(&["a=1,a=2"]), (Some(valid), Some("a=1,a=2")), (Some(valid), Some("a=1"))),
+        (with_state(&["foo@@bar=1"]), (Some(valid), None), (Some(valid), Some("foo@@bar=1"))),
     ];
     for (list, theirs, ours) in cases {
         let mut headers = HeaderMap::new();
@@ -163,10 +118,7 @@ fn where_the_two_differ() {
             headers.append(*name, value.parse().expect("a value"));
         }
         for (propagator, expected) in [
-            (
-                &sdk::TraceContextPropagator::new() as &dyn TextMapPropagator,
-                theirs,
-            ),
+            (&sdk::TraceContextPropagator::new() as &dyn TextMapPropagator, theirs),
             (&TraceContextPropagator::new(), ours),
         ] {
             let sent = sent_by(propagator, &received_by(propagator, &headers));
@@ -194,28 +146,15 @@ fn where_the_two_differ_on_baggage() {
             headers.append("baggage", value.parse().expect("a value"));
         }
         for (propagator, expected) in [
-            (
-                &sdk::BaggagePropagator::new() as &dyn TextMapPropagator,
-                theirs,
-            ),
+            (&sdk::BaggagePropagator::new() as &dyn TextMapPropagator, theirs),
             (&BaggagePropagator::new(), ours),
         ] {
             let cx = received_by(propagator, &headers);
             let value = cx.baggage().get("k").map(|value| value.as_str().to_owned());
-            assert_eq!(
-                (cx.baggage().len(), value.as_deref()),
-                expected,
-                "{propagator:?}"
-            );
+            assert_eq!((cx.baggage().len(), value.as_deref()), expected, "{propagator:?}");
         }
     }
     let cx = Context::new().with_baggage([opentelemetry::KeyValue::new("k", "100%25")]);
-    assert_eq!(
-        sent_by(&sdk::BaggagePropagator::new(), &cx)["baggage"],
-        "k=100%25"
-    );
-    assert_eq!(
-        sent_by(&BaggagePropagator::new(), &cx)["baggage"],
-        "k=100%2525"
-    );
+    assert_eq!(sent_by(&sdk::BaggagePropagator::new(), &cx)["baggage"], "k=100%25");
+    assert_eq!(sent_by(&BaggagePropagator::new(), &cx)["baggage"], "k=100%2525");
 }

@@ -46,21 +46,12 @@ fn a_reason_says_what_is_wrong_with_the_byte() {
     let reason = |value: &str| Traceparent::parse(value).map_err(|invalid| invalid.reason);
     let cases = [
         (VALID.to_uppercase(), Reason::UpperCase('B', Field::TraceId)),
-        (
-            VALID.replace("4bf9", "4bg9"),
-            Reason::NotADigit('g', Field::TraceId),
-        ),
+        (VALID.replace("4bf9", "4bg9"), Reason::NotADigit('g', Field::TraceId)),
         (VALID[..30].to_owned(), Reason::EndsWithin(Field::TraceId)),
         (VALID[..35].to_owned(), Reason::EndsAfter(Field::TraceId)),
-        (
-            VALID.replace("00f067aa0ba902b7", &"0".repeat(16)),
-            Reason::AllZero(Field::ParentId),
-        ),
+        (VALID.replace("00f067aa0ba902b7", &"0".repeat(16)), Reason::AllZero(Field::ParentId)),
         (VALID.replace("00-4", "ff-4"), Reason::ForbiddenVersion),
-        (
-            VALID.replace("-00f0", "_00f0"),
-            Reason::NoDash('_', Field::TraceId),
-        ),
+        (VALID.replace("-00f0", "_00f0"), Reason::NoDash('_', Field::TraceId)),
         (format!("{VALID}-more"), Reason::TooLong),
     ];
     for (value, expected) in cases {
@@ -68,12 +59,6 @@ fn a_reason_says_what_is_wrong_with_the_byte() {
     }
     // A later version may have more fields.
     assert!(reason(&(VALID.replace("00-4", "01-4") + "-more")).is_ok());
-    let invalid = InvalidTraceparent {
-        byte: 35,
-        reason: Reason::NoDash('_', Field::TraceId),
-    };
-    assert_eq!(
-        invalid.to_string(),
-        r#"byte 35: '_' stands where "-" must, after the trace id"#
-    );
+    let invalid = InvalidTraceparent { byte: 35, reason: Reason::NoDash('_', Field::TraceId) };
+    assert_eq!(invalid.to_string(), r#"byte 35: '_' stands where "-" must, after the trace id"#);
 }

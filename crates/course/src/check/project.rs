@@ -48,10 +48,7 @@ pub async fn set_up(site: &str, folder: &Path) -> anyhow::Result<Verdict> {
 }
 
 fn unreadable(file: &Path) -> String {
-    format!(
-        "{} cannot be read (--project names the folder of your project)",
-        file.display()
-    )
+    format!("{} cannot be read (--project names the folder of your project)", file.display())
 }
 
 /// Runs the test of the project in `folder`, which must pass. Then runs it in a copy without the line that injects the
@@ -101,9 +98,7 @@ pub async fn project(folder: &Path) -> anyhow::Result<Verdict> {
         let missing = format!("without the line `{INJECT}` the project does not compile");
         return Ok(Verdict::missing(missing));
     }
-    Ok(Verdict::Passed(
-        "your test succeeds, and fails without the line that injects".to_owned(),
-    ))
+    Ok(Verdict::Passed("your test succeeds, and fails without the line that injects".to_owned()))
 }
 
 /// Runs the test of step 5 in `folder`. Returns whether it passed and what it printed.
@@ -115,10 +110,7 @@ async fn test(folder: &Path, target: Option<&Path>) -> anyhow::Result<(bool, Str
     }
     let output = command.output().await.context("cargo cannot be started")?;
     let text = [output.stdout, output.stderr].concat();
-    Ok((
-        output.status.success(),
-        String::from_utf8_lossy(&text).into_owned(),
-    ))
+    Ok((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
 }
 
 /// Returns the folder of the project's `Cargo.lock` and cargo's target folder, which already has the compiled dependencies.
@@ -138,10 +130,7 @@ async fn root_and_target(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
 fn cargo(folder: &Path) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command
-        .current_dir(folder)
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true);
+    command.current_dir(folder).stdin(std::process::Stdio::null()).kill_on_drop(true);
     command
 }
 

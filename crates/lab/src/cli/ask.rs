@@ -72,10 +72,7 @@ pub struct LabAddress {
 fn host_and_port(text: &str) -> Result<String, String> {
     let text = text.strip_prefix("http://").unwrap_or(text);
     let (address, _) = text.split_once('/').unwrap_or((text, ""));
-    match address
-        .rsplit_once(':')
-        .map(|(_, port)| port.parse::<u16>())
-    {
+    match address.rsplit_once(':').map(|(_, port)| port.parse::<u16>()) {
         Some(Ok(_)) => Ok(address.to_owned()),
         _ => Err("write HOST:PORT, such as localhost:3000".to_owned()),
     }
@@ -99,12 +96,9 @@ impl Ask {
     /// Fails when no lab answers, it doesn't have the trace or hop, or a file can't be read.
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
-            Ask::Traces {
-                lab,
-                filter,
-                limit,
-                json,
-            } => traces(&lab.site, &filter, limit, json).await,
+            Ask::Traces { lab, filter, limit, json } => {
+                traces(&lab.site, &filter, limit, json).await
+            }
             Ask::Trace { id, lab, json } => trace(&lab.site, id.as_deref(), json).await,
             Ask::Diagnose { trace, lab } => diagnose(&lab.site, trace.as_deref()).await,
             Ask::Break { hop, fault, lab } => break_hop(&lab.site, &hop, fault.as_deref()).await,

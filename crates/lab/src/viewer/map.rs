@@ -117,14 +117,8 @@ fn table(edges: &Edges) -> Markup {
 fn arrow(from: (usize, usize), to: (usize, usize), calls: &Calls) -> Markup {
     let forward = from.0 < to.0;
     let (start, end) = match forward {
-        true => (
-            (from.0 + WIDTH, from.1 + HEIGHT / 2),
-            (to.0, to.1 + HEIGHT / 2),
-        ),
-        false => (
-            (from.0 + WIDTH / 2, from.1 + HEIGHT),
-            (to.0 + WIDTH / 2 + 20, to.1 + HEIGHT),
-        ),
+        true => ((from.0 + WIDTH, from.1 + HEIGHT / 2), (to.0, to.1 + HEIGHT / 2)),
+        false => ((from.0 + WIDTH / 2, from.1 + HEIGHT), (to.0 + WIDTH / 2 + 20, to.1 + HEIGHT)),
     };
     let (x, y) = ((start.0 + end.0) / 2, (start.1 + end.1) / 2);
     let bend = if forward { 0 } else { 40 };
@@ -171,11 +165,8 @@ fn columns<'a>(edges: &Edges<'a>, entries: &BTreeSet<&str>) -> BTreeMap<&'a str,
         }
     }
     order.reverse();
-    let place: BTreeMap<&str, usize> = order
-        .iter()
-        .enumerate()
-        .map(|(place, service)| (*service, place))
-        .collect();
+    let place: BTreeMap<&str, usize> =
+        order.iter().enumerate().map(|(place, service)| (*service, place)).collect();
     let mut columns: BTreeMap<&'a str, usize> =
         services.iter().map(|service| (*service, 0)).collect();
     for service in &order {

@@ -101,13 +101,11 @@ impl<'a> View<'a> {
         let selected = choice.span.as_deref().and_then(find);
         let id = tree.trace_id;
         let (case, breaks) = request.map(|it| (it.case, it.breaks)).unwrap_or_default();
-        let own_breaks = breaks
-            .into_iter()
-            .filter_map(|(it, [caller, called])| match id {
-                id if id == caller => Some((it, called)),
-                id if id == called => Some((it, caller)),
-                _ => None,
-            });
+        let own_breaks = breaks.into_iter().filter_map(|(it, [caller, called])| match id {
+            id if id == caller => Some((it, called)),
+            id if id == called => Some((it, caller)),
+            _ => None,
+        });
         View {
             list: &site.list,
             seen,
@@ -135,10 +133,7 @@ impl<'a> View<'a> {
         let tree = &self.tree;
         let (shown, path) = self.shown();
         let row = self.selected.map(|row| &tree.rows[row]);
-        let interactive = Interactive {
-            critical_path: path,
-            selected: row.map(|row| row.span.id),
-        };
+        let interactive = Interactive { critical_path: path, selected: row.map(|row| row.span.id) };
         let edges = calls([shown]);
         let body = html! {
             h1 dir="auto" { (label(tree.name())) }
@@ -246,10 +241,7 @@ fn whole_request(id: &str, case: Option<&Case>) -> Response {
 fn diagnosis(case: &Case) -> Markup {
     let found = case.findings();
     let span = |place| Some(viewer::span_address(place));
-    let links = Links {
-        book: "/",
-        span: &span,
-    };
+    let links = Links { book: "/", span: &span };
     let mut titles: Vec<&str> = found.iter().map(|finding| finding.rule.title()).collect();
     titles.dedup();
     html! {
@@ -274,10 +266,7 @@ fn download(tree: &Tree, spans: &[Arc<Span>]) -> Response {
 fn attachment(name: &str, json: Vec<u8>) -> Response {
     let headers = [
         (CONTENT_TYPE, "application/json".to_owned()),
-        (
-            CONTENT_DISPOSITION,
-            format!("attachment; filename=\"{name}\""),
-        ),
+        (CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
     ];
     (headers, json).into_response()
 }
@@ -350,11 +339,7 @@ fn detail(tree: &Tree, row: &Row, list: &List, wire: &[Exchange]) -> Markup {
     let span = &row.span;
     let proto = span.proto();
     let scope = &span.source.scope;
-    let below = tree
-        .rows
-        .iter()
-        .filter(|it| it.span.parent == Some(span.id))
-        .count();
+    let below = tree.rows.iter().filter(|it| it.span.parent == Some(span.id)).count();
     let status = match span.status() {
         Status::Unset => "Unset",
         Status::Ok => "Ok",
@@ -447,20 +432,11 @@ fn value(text: &str) -> Markup {
     let shown: String = match text.contains(control) {
         true => text
             .chars()
-            .map(|it| {
-                if control(it) {
-                    it.escape_unicode().to_string()
-                } else {
-                    it.into()
-                }
-            })
+            .map(|it| if control(it) { it.escape_unicode().to_string() } else { it.into() })
             .collect(),
         false => text.to_owned(),
     };
-    let (long, huge) = (
-        shown.len() > 1000 || shown.contains('\n'),
-        shown.len() > HUGE,
-    );
+    let (long, huge) = (shown.len() > 1000 || shown.contains('\n'), shown.len() > HUGE);
     let boxed = |label: String, text: &str| html! { pre dir="auto" tabindex="0" role="group" aria-label=(label) { (text) } };
     html! {
         @if huge {

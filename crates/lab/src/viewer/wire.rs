@@ -112,11 +112,8 @@ fn is_form(headers: &HeaderMap) -> bool {
 async fn read<T: for<'a> Deserialize<'a>>(request: Request) -> Result<T, Response> {
     if is_form(request.headers()) {
         let form = Form::from_request(request, &()).await;
-        return form
-            .map(|Form(it)| it)
-            .map_err(|rejection| rejection.into_response());
+        return form.map(|Form(it)| it).map_err(|rejection| rejection.into_response());
     }
     let json = Json::from_request(request, &()).await;
-    json.map(|Json(it)| it)
-        .map_err(|rejection| rejection.into_response())
+    json.map(|Json(it)| it).map_err(|rejection| rejection.into_response())
 }

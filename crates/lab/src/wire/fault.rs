@@ -83,9 +83,7 @@ impl Fault {
     /// # Errors
     /// Fails when the name is unknown. The message lists the known names.
     pub fn named(name: &str) -> Result<Fault, UnknownFault> {
-        Fault::from_str(name, false).map_err(|_| UnknownFault {
-            name: name.to_owned(),
-        })
+        Fault::from_str(name, false).map_err(|_| UnknownFault { name: name.to_owned() })
     }
 
     /// Returns the action of the proxy on a request.
@@ -112,10 +110,7 @@ impl Fault {
         for (index, line) in head.split_inclusive(|byte| *byte == b'\n').enumerate() {
             let end = line.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n'));
             let (text, newline) = line.split_at(end.map_or(0, |end| end + 1));
-            let colon = text
-                .iter()
-                .position(|byte| *byte == b':')
-                .filter(|_| index > 0);
+            let colon = text.iter().position(|byte| *byte == b':').filter(|_| index > 0);
             let name = colon.map_or(&b""[..], |colon| &text[..colon]);
             let is = |wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
             let is_traceparent = is("traceparent");
@@ -125,10 +120,7 @@ impl Fault {
             }
             let value = |new: &dyn Fn(&[u8]) -> Vec<u8>| {
                 let colon = colon.unwrap_or_default();
-                let blanks = text[colon + 1..]
-                    .iter()
-                    .take_while(|byte| **byte == b' ')
-                    .count();
+                let blanks = text[colon + 1..].iter().take_while(|byte| **byte == b' ').count();
                 let (before, value) = text.split_at(colon + 1 + blanks);
                 [before, &new(value)].concat()
             };

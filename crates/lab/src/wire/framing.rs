@@ -102,11 +102,7 @@ impl<R: AsyncRead + Unpin> Requests<R> {
                 Ok(httparse::Status::Complete(length)) => {
                     let (body, expects_continue) = body_length(&request)?;
                     let bytes = self.buffer.drain(..length).collect();
-                    return Ok(ClientEvent::Request(Head {
-                        bytes,
-                        body,
-                        expects_continue,
-                    }));
+                    return Ok(ClientEvent::Request(Head { bytes, body, expects_continue }));
                 }
                 Ok(httparse::Status::Partial) if self.buffer.len() <= HEAD_LIMIT => {}
                 Ok(httparse::Status::Partial) => return Err(invalid("the head is too long")),

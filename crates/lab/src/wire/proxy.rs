@@ -118,11 +118,7 @@ impl Forwarder {
     /// Forwards one request or answers it, depending on the fault of the hop. Returns `Some` when it was the last
     /// request that can be forwarded.
     async fn pass_request(&mut self, head: Head) -> io::Result<Option<End>> {
-        let Head {
-            bytes,
-            body,
-            expects_continue,
-        } = head;
+        let Head { bytes, body, expects_continue } = head;
         let fault = self.wire.active_fault(self.hop);
         let action = fault.map_or(Action::Forward, |fault| fault.action());
         let changed = fault.map(|fault| fault.apply(&bytes));

@@ -18,10 +18,7 @@ pub enum Evidence {
         hop: String,
     },
     /// A `traceparent` isn't valid.
-    HeaderInvalid {
-        seen: Seen,
-        invalid: InvalidTraceparent,
-    },
+    HeaderInvalid { seen: Seen, invalid: InvalidTraceparent },
     /// Another `traceparent` arrived than was sent.
     HeaderReplaced {
         hop: String,
@@ -78,19 +75,11 @@ pub enum Evidence {
         by: u64,
     },
     /// One process has several versions of a library.
-    MixedVersions {
-        service: String,
-        library: Library,
-        versions: Vec<String>,
-    },
+    MixedVersions { service: String, library: Library, versions: Vec<String> },
     /// The name of a span has a value in it.
     ValueInName { span: NamedSpan, value: String },
     /// An attribute of a span, of its events or of its resource holds a secret.
-    Secret {
-        span: NamedSpan,
-        attribute: String,
-        secret: Secret,
-    },
+    Secret { span: NamedSpan, attribute: String, secret: Secret },
 }
 
 /// The place where a `traceparent` was seen.

@@ -11,10 +11,7 @@ pub fn of_header(value: &str) -> Option<Finding> {
     let evidence = match Traceparent::parse(value.trim()) {
         Ok(read) if read.sampled => return None,
         Ok(_) => Evidence::HeaderUnsampled,
-        Err(invalid) => Evidence::HeaderInvalid {
-            seen: Seen::Alone,
-            invalid,
-        },
+        Err(invalid) => Evidence::HeaderInvalid { seen: Seen::Alone, invalid },
     };
     Some(Finding::new(evidence, Vec::new()))
 }
@@ -34,25 +31,19 @@ pub(super) fn on_the_wire(exchange: &Exchange, trees: &[Tree]) -> Option<Finding
         ([], None) => return None,
         ([], Some(_)) => Evidence::HeaderDropped { hop },
         ([value], _) => match Traceparent::parse(value) {
-            Err(invalid) => Evidence::HeaderInvalid {
-                seen: Seen::OnHop { hop, to },
-                invalid,
-            },
+            Err(invalid) => Evidence::HeaderInvalid { seen: Seen::OnHop { hop, to }, invalid },
             Ok(read) => match sent.and_then(|sent| difference(&sent, &read)) {
                 Some(field) => Evidence::HeaderReplaced { hop, field },
                 // Some samplers ignore the flag.
                 None if read.sampled || answered_by(exchange, trees).is_some() => return None,
-                None => Evidence::FlagNotSet {
-                    hop,
-                    to,
-                    cleared: sent.is_some_and(|sent| sent.sampled),
-                },
+                None => {
+                    Evidence::FlagNotSet { hop, to, cleared: sent.is_some_and(|sent| sent.sampled) }
+                }
             },
         },
-        (several, _) => Evidence::HeaderRepeated {
-            count: several.len(),
-            seen: Seen::OnHop { hop, to },
-        },
+        (several, _) => {
+            Evidence::HeaderRepeated { count: several.len(), seen: Seen::OnHop { hop, to } }
+        }
     };
     let caller = sent.map(|sent| (sent.trace_id, sent.parent_id));
     let called = answered_by(exchange, trees);
@@ -117,9 +108,6 @@ pub(super) fn recorded(span: &Span, text: &str) -> Option<Evidence> {
             invalid: Traceparent::parse(value).err()?,
             seen: seen(),
         }),
-        several => Some(Evidence::HeaderRepeated {
-            count: several.len(),
-            seen: seen(),
-        }),
+        several => Some(Evidence::HeaderRepeated { count: several.len(), seen: seen() }),
     }
 }

@@ -150,10 +150,7 @@ pub fn diagnose(trees: &[Tree], wire: &[Exchange]) -> Vec<Finding> {
     findings.extend(versions.findings());
     if trees.is_empty() && findings.is_empty() {
         let requests = wire.len();
-        findings.push(Finding::new(
-            Evidence::NothingArrived { requests },
-            Vec::new(),
-        ));
+        findings.push(Finding::new(Evidence::NothingArrived { requests }, Vec::new()));
     }
     // A header explains what follows from it.
     let explained = findings.iter().filter(|it| it.rule == Rule::BrokenHeader);

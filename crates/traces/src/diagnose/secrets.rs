@@ -27,15 +27,9 @@ pub(super) fn find(key: &str, value: &str) -> Option<Secret> {
         return None;
     }
     let of_value = [
-        (
-            value.contains("-----BEGIN ") && value.contains("PRIVATE KEY"),
-            Secret::PrivateKey,
-        ),
+        (value.contains("-----BEGIN ") && value.contains("PRIVATE KEY"), Secret::PrivateKey),
         (token_behind(value, "Bearer ", 12), Secret::BearerToken),
-        (
-            token_behind(value, "eyJ", 30) && value.matches('.').count() >= 2,
-            Secret::Jwt,
-        ),
+        (token_behind(value, "eyJ", 30) && value.matches('.').count() >= 2, Secret::Jwt),
         (token_behind(value, "sk-", 20), Secret::ApiKey),
         (
             token_behind(value, "ghp_", 20) || token_behind(value, "github_pat_", 20),
@@ -51,10 +45,7 @@ pub(super) fn find(key: &str, value: &str) -> Option<Secret> {
     }
     let key = key.to_lowercase();
     let mut words = key.rsplit(['.', '_', '-', '/']);
-    let (last, before) = (
-        words.next().unwrap_or_default(),
-        words.next().unwrap_or_default(),
-    );
+    let (last, before) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let is_secret = matches!(
         last,
         "password"
@@ -105,19 +96,10 @@ fn password_in_url(value: &str) -> bool {
 }
 
 fn secret_in_query(value: &str) -> bool {
-    let names = [
-        "password=",
-        "access_token=",
-        "api_key=",
-        "apikey=",
-        "token=",
-        "secret=",
-    ];
+    let names = ["password=", "access_token=", "api_key=", "apikey=", "token=", "secret="];
     let pairs = value.split(['?', '&']).skip(1);
     pairs.into_iter().any(|pair| {
         let pair = pair.to_lowercase();
-        names
-            .iter()
-            .any(|name| pair.strip_prefix(name).is_some_and(|it| it.len() >= 6))
+        names.iter().any(|name| pair.strip_prefix(name).is_some_and(|it| it.len() >= 6))
     })
 }

@@ -19,15 +19,9 @@ pub(super) fn fallen_apart(trees: &[Tree]) -> impl Iterator<Item = Finding> {
     let summaries: Vec<Arc<Summary>> = trees.iter().map(|it| Arc::new(Summary::new(it))).collect();
     breaks(&summaries).into_iter().map(|it| {
         let (from, to) = it.traces;
-        let spans = vec![
-            (trees[from].trace_id, it.spans.0),
-            (trees[to].trace_id, it.spans.1),
-        ];
-        let evidence = Evidence::FallenApart {
-            call: it.name,
-            caller: it.caller,
-            called: it.called,
-        };
+        let spans = vec![(trees[from].trace_id, it.spans.0), (trees[to].trace_id, it.spans.1)];
+        let evidence =
+            Evidence::FallenApart { call: it.name, caller: it.caller, called: it.called };
         Finding::new(evidence, spans)
     })
 }
@@ -36,10 +30,8 @@ pub(super) fn fallen_apart(trees: &[Tree]) -> impl Iterator<Item = Finding> {
 pub(super) fn structure(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(several_roots(tree));
-    let calls = tree
-        .rows
-        .iter()
-        .filter(|row| row.span.kind() == SpanKind::Client && row.below == 0);
+    let calls =
+        tree.rows.iter().filter(|row| row.span.kind() == SpanKind::Client && row.below == 0);
     let calls: Vec<&Row> = calls.take(CALLS).collect();
     for (parent, siblings) in orphans(tree) {
         let mut finding = orphan(&calls, siblings[0], parent);
@@ -65,10 +57,8 @@ fn several_roots(tree: &Tree) -> Option<Finding> {
     let [first, _, ..] = roots[..] else {
         return None;
     };
-    let evidence = Evidence::SeveralRoots {
-        count: roots.len(),
-        first: NamedSpan::new(&first.span),
-    };
+    let evidence =
+        Evidence::SeveralRoots { count: roots.len(), first: NamedSpan::new(&first.span) };
     let spans = roots.iter().map(|row| place(&row.span)).collect();
     Some(Finding::new(evidence, spans))
 }
@@ -103,10 +93,7 @@ fn orphan(calls: &[&Row], row: &Row, parent: SpanId) -> Finding {
         _ => flags & 0x200 != 0,
     };
     if !remote {
-        let evidence = Evidence::ParentNotHere {
-            span: named,
-            parent,
-        };
+        let evidence = Evidence::ParentNotHere { span: named, parent };
         return Finding::new(evidence, vec![place(span)]);
     }
     // A call that nobody here has answered, while this happened: the service that was called is missing as a whole.
@@ -119,17 +106,12 @@ fn orphan(calls: &[&Row], row: &Row, parent: SpanId) -> Finding {
     });
     match around {
         Some(call) => {
-            let evidence = Evidence::ServiceBetweenNotHere {
-                span: named,
-                call: NamedSpan::new(&call.span),
-            };
+            let evidence =
+                Evidence::ServiceBetweenNotHere { span: named, call: NamedSpan::new(&call.span) };
             Finding::new(evidence, vec![place(&call.span), place(span)])
         }
         None => {
-            let evidence = Evidence::CallerNotHere {
-                span: named,
-                parent,
-            };
+            let evidence = Evidence::CallerNotHere { span: named, parent };
             Finding::new(evidence, vec![place(span)])
         }
     }

@@ -26,10 +26,7 @@ impl Grouped {
             _ => String::new(),
         };
         let subject = (evidence.rule(), service.to_owned(), attribute);
-        let (_, spans) = self
-            .0
-            .entry(subject)
-            .or_insert_with(|| (evidence, Vec::new()));
+        let (_, spans) = self.0.entry(subject).or_insert_with(|| (evidence, Vec::new()));
         if spans.last() != Some(&span) {
             spans.push(span);
         }
@@ -89,10 +86,8 @@ fn status_not_set(span: &Span, proto: &Proto) -> Option<Evidence> {
         SpanKind::Client => status >= 400,
         _ => false,
     };
-    (failed && !span.is_error()).then(|| Evidence::StatusNotSet {
-        span: NamedSpan::new(span),
-        status,
-    })
+    (failed && !span.is_error())
+        .then(|| Evidence::StatusNotSet { span: NamedSpan::new(span), status })
 }
 
 fn wrong_kind(tree: &Tree, row: &Row, proto: &Proto) -> Option<Evidence> {
@@ -127,10 +122,7 @@ fn value_in_name(span: &Span, proto: &Proto) -> Option<Evidence> {
     let has_route = attribute(proto, "http.route").is_some_and(|it| span.name().contains(&it));
     let path = path.as_deref().filter(|_| !has_route);
     let value = never_repeats(span.name(), path)?;
-    Some(Evidence::ValueInName {
-        span: NamedSpan::new(span),
-        value: shortened(value, 60),
-    })
+    Some(Evidence::ValueInName { span: NamedSpan::new(span), value: shortened(value, 60) })
 }
 
 /// The part of a name that is a value: an id, a number in a raw path, an address, a query.
@@ -140,13 +132,10 @@ fn never_repeats<'a>(name: &'a str, path: Option<&str>) -> Option<&'a str> {
     let mut parts = words.filter(|part| !part.is_empty());
     parts.find(|part| {
         let digits = part.bytes().all(|byte| byte.is_ascii_digit());
-        let hex = part
-            .bytes()
-            .all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+        let hex = part.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
         let number = part.bytes().filter(u8::is_ascii_digit).count();
-        let mail = part
-            .split_once('@')
-            .is_some_and(|(user, host)| !user.is_empty() && host.contains('.'));
+        let mail =
+            part.split_once('@').is_some_and(|(user, host)| !user.is_empty() && host.contains('.'));
         (digits && (raw || part.len() >= 5)) || (hex && part.len() >= 16 && number >= 4) || mail
     })
 }
@@ -183,19 +172,14 @@ impl Versions {
     }
 
     pub fn findings(self) -> impl Iterator<Item = Finding> {
-        let several = self
-            .0
-            .into_iter()
-            .filter(|(_, versions)| versions.len() > 1);
+        let several = self.0.into_iter().filter(|(_, versions)| versions.len() > 1);
         several.map(|((service, _, library), versions)| {
             let evidence = Evidence::MixedVersions {
                 service,
                 library,
                 versions: versions.keys().cloned().collect(),
             };
-            let first = versions
-                .into_values()
-                .filter_map(|spans| spans.first().copied());
+            let first = versions.into_values().filter_map(|spans| spans.first().copied());
             Finding::new(evidence, first.collect())
         })
     }

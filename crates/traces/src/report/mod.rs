@@ -97,11 +97,8 @@ pub fn text(findings: &[Finding], book: &str) -> String {
             }
         }
         if !spans.is_empty() {
-            let named: Vec<String> = spans
-                .iter()
-                .take(NAMED)
-                .map(|(_, id)| id.to_string())
-                .collect();
+            let named: Vec<String> =
+                spans.iter().take(NAMED).map(|(_, id)| id.to_string()).collect();
             let more = match spans.len().saturating_sub(NAMED) {
                 0 => String::new(),
                 more => format!(" and {more} more"),
@@ -167,12 +164,7 @@ fn headers(own: &[&str], others: &[&str], compare: bool) -> Markup {
 }
 
 fn all(summary: &str, head: &str) -> Markup {
-    let text = head
-        .trim_end()
-        .lines()
-        .map(visible)
-        .collect::<Vec<_>>()
-        .join("\n");
+    let text = head.trim_end().lines().map(visible).collect::<Vec<_>>().join("\n");
     html! { details { summary { (summary) } pre tabindex="0" role="group" aria-label=(summary) { (text) } } }
 }
 
@@ -182,27 +174,14 @@ pub fn wire_text(case: &Case) -> String {
     let mut text = String::new();
     let rows = || case.trees.iter().flat_map(|tree| &tree.rows);
     for exchange in &case.wire {
-        let Exchange {
-            hop,
-            sent,
-            delivered,
-            status,
-            fault,
-            ..
-        } = exchange;
+        let Exchange { hop, sent, delivered, status, fault, .. } = exchange;
         let answer = status.map_or("no answer".to_owned(), |status| status.to_string());
-        let fault = fault
-            .as_ref()
-            .map_or(String::new(), |fault| format!("  fault: {fault}"));
+        let fault = fault.as_ref().map_or(String::new(), |fault| format!("  fault: {fault}"));
         let sender = exchange.sent_by().and_then(|it| {
             rows().find(|row| (row.span.trace_id, row.span.id) == (it.trace_id, it.parent_id))
         });
         let sender = sender.map_or(String::new(), |row| {
-            format!(
-                "  sent by {} of {}",
-                plain(row.span.name()),
-                plain(row.span.service())
-            )
+            format!("  sent by {} of {}", plain(row.span.name()), plain(row.span.service()))
         });
         let _ = writeln!(text, "{hop}  {answer}{sender}{fault}");
         let delivered = delivered.as_deref();

@@ -38,14 +38,12 @@ impl Display for Evidence {
                     f,
                     "By the standard, a service that gets this begins a trace of its own: {invalid}."
                 ),
-                Seen::OnHop { hop, to } => write!(
-                    f,
-                    "On {hop}, {to} got a `traceparent` that is not valid: {invalid}."
-                ),
-                Seen::OnSpan(span) => write!(
-                    f,
-                    "{span} came with a `traceparent` that is not valid: {invalid}."
-                ),
+                Seen::OnHop { hop, to } => {
+                    write!(f, "On {hop}, {to} got a `traceparent` that is not valid: {invalid}.")
+                }
+                Seen::OnSpan(span) => {
+                    write!(f, "{span} came with a `traceparent` that is not valid: {invalid}.")
+                }
             },
             Evidence::HeaderReplaced { hop, field } => {
                 let (name, byte) = (its(*field), field.range().start);
@@ -80,11 +78,7 @@ impl Display for Evidence {
                     "On {hop}, {what} (byte {FLAGS_DIGIT} of the `traceparent`), so {to} is asked to record nothing, and to pass that on."
                 )
             }
-            Evidence::FallenApart {
-                call,
-                caller,
-                called,
-            } => write!(
+            Evidence::FallenApart { call, caller, called } => write!(
                 f,
                 "`{}` of {} was answered by {} in another trace: the context of the call did not get there, or was not used.",
                 code(call),
@@ -113,10 +107,9 @@ impl Display for Evidence {
                 "{span} was called by {call}, and its parent is {parent}: the context around the call was injected, and not that of the call."
             ),
             Evidence::WrongKind { span, why } => match why {
-                WrongKind::CalledBy(caller) => write!(
-                    f,
-                    "{span} was called by {caller}: it must be SERVER or CONSUMER."
-                ),
+                WrongKind::CalledBy(caller) => {
+                    write!(f, "{span} was called by {caller}: it must be SERVER or CONSUMER.")
+                }
                 WrongKind::HasRoute => write!(
                     f,
                     "{span} has an HTTP route, so it answers a request: it must be {}.",
@@ -128,10 +121,9 @@ impl Display for Evidence {
                     why.expected()
                 ),
             },
-            Evidence::StatusNotSet { span, status } => write!(
-                f,
-                "{span} has the HTTP status {status}, and its own status is not error."
-            ),
+            Evidence::StatusNotSet { span, status } => {
+                write!(f, "{span} has the HTTP status {status}, and its own status is not error.")
+            }
             Evidence::ClockSkew { caller, called, by } => write!(
                 f,
                 "{} starts up to {} before {}, which called it: the clocks of their hosts differ by at least that.",
@@ -139,11 +131,7 @@ impl Display for Evidence {
                 took(*by),
                 label(caller)
             ),
-            Evidence::MixedVersions {
-                service,
-                library,
-                versions,
-            } => {
+            Evidence::MixedVersions { service, library, versions } => {
                 let versions: Vec<String> = versions.iter().map(|it| shortened(it, 40)).collect();
                 write!(
                     f,
@@ -156,15 +144,9 @@ impl Display for Evidence {
                 f,
                 "The name of {span} has a value in it, `{value}`, so each value makes another name."
             ),
-            Evidence::Secret {
-                span,
-                attribute,
-                secret,
-            } => write!(
-                f,
-                "The attribute `{}` of {span} holds {secret}.",
-                shortened(attribute, 100)
-            ),
+            Evidence::Secret { span, attribute, secret } => {
+                write!(f, "The attribute `{}` of {span} holds {secret}.", shortened(attribute, 100))
+            }
         }
     }
 }
@@ -190,11 +172,7 @@ fn code(name: &str) -> String {
 /// A span in a sentence: `` `NAME` (KIND, SERVICE) ``.
 impl Display for NamedSpan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let NamedSpan {
-            name,
-            kind,
-            service,
-        } = self;
+        let NamedSpan { name, kind, service } = self;
         write!(f, "`{}` ({kind}, {})", code(name), plain(service))
     }
 }
@@ -233,10 +211,7 @@ impl Display for Note {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Note::HttpStatus(status) => f.write_str(status),
-            Note::Error {
-                error_type,
-                message,
-            } => {
+            Note::Error { error_type, message } => {
                 f.write_str("error")?;
                 if let Some(error_type) = error_type {
                     write!(f, " {}", shortened(error_type, LONGEST))?;
