@@ -3,6 +3,8 @@
 //!
 //! `SNAPSHOTS=overwrite cargo test --test book NAME` rewrites the recordings that the tests of that name compare.
 
+extern crate support;
+
 mod browser;
 mod exercises;
 mod explanation;
@@ -14,5 +16,5 @@ mod python_original;
 mod recordings;
 mod reference;
 mod sdks;
-mod support;
+mod skips;
 mod system;

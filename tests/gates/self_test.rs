@@ -76,7 +76,7 @@ const FAULTS: &[Fault] = &[
     ("a long subject of a commit", "commits", HEAD, Commit("Write a subject that has more than the seventy-two characters of a good subject"), "good subject\" longer than 72"),
     ("a subject that isn't imperative", "commits", HEAD, Commit("Adds a commit"), "\"Adds a commit\" does not begin with an imperative"),
     ("a subject with a full stop", "commits", HEAD, Commit("Add a commit."), "\"Add a commit.\" ends with a full stop"),
-    ("a crate that `cargo test` leaves out", "members", "Cargo.toml", Instead("[\".\", \"crates/*\", \"examples/*\"]", "[\".\", \"crates/*\"]"), "Cargo.toml: default-members lacks"),
+    ("a crate that `cargo test` leaves out", "members", "Cargo.toml", Instead("[\".\", \"crates/*\", \"examples/*\", \"tests/support\"]", "[\".\", \"crates/*\"]"), "Cargo.toml: default-members lacks"),
     ("a `rust-version` that is too old", "rust_version", "examples/more_than_one_machine/Cargo.toml", Instead("rust-version = \"", "rust-version = \"1.85\" # \""), "Cargo.toml of \"more_than_one_machine\": rust-version is \"1.85\""),
     ("blocks in an older edition", "edition", "tests/skeptic/rustc.rs", Instead("EDITION: &str = \"", "EDITION: &str = \"2018\"; // \""), "tests/skeptic/rustc.rs: EDITION is not \""),
     ("a licence that is not allowed", "licences", "crates/w3c-trace-context/Cargo.toml", Instead("license = \"", "license = \"GPL-3.0-only\" # \""), "\"failed to satisfy license requirements\": \"w3c-trace-context\""),

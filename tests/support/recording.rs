@@ -22,21 +22,23 @@ pub fn compared() -> BTreeSet<String> {
 }
 
 /// Evaluates to the name of a recording and submits it: its caller compares the recording.
+#[macro_export]
 macro_rules! recorded {
     ($name:expr) => {{
-        inventory::submit! { crate::support::recording::Compared(|| vec![$name.to_owned()]) }
+        $crate::inventory::submit! { $crate::recording::Compared(|| vec![$name.to_owned()]) }
         $name
     }};
 }
-pub(crate) use recorded;
+pub use recorded;
 
 /// Calls [`check_named`] and submits the name.
+#[macro_export]
 macro_rules! check {
     ($name:expr, $now:expr $(,)?) => {
-        crate::support::recording::check_named(crate::support::recording::recorded!($name), $now)
+        $crate::recording::check_named($crate::recorded!($name), $now)
     };
 }
-pub(crate) use check;
+pub use check;
 
 /// Whether `SNAPSHOTS=overwrite` asks the tests to rewrite what they compare.
 pub fn overwrite() -> bool {
@@ -44,7 +46,7 @@ pub fn overwrite() -> bool {
 }
 
 pub fn folder() -> PathBuf {
-    crate::support::root().join("src/recordings")
+    crate::root().join("src/recordings")
 }
 
 /// Fails unless a recording agrees with `now`, except in ids and times. The name is that of a [`recorded!`] file.

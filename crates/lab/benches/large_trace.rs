@@ -3,19 +3,15 @@
 //!
 //! Run it with `cargo bench --bench large_trace`. Needs ChromeDriver. The browser renders without a graphics card.
 
-#[allow(dead_code)] // The benchmark uses only the functions that open and measure a page.
-#[path = "../../../tests/support/browser.rs"]
-mod browser;
-
 use std::time::Instant;
 
 use axum::Router;
-use browser::{Browser, WIDE};
 use lab::otlp;
 use lab::store::{Limits, Store};
 use lab::viewer;
 use lab::wire::Wire;
 use serde_json::{Value, json};
+use support::browser::{Browser, WIDE};
 
 const ROUNDS: usize = 5;
 const SPANS: u64 = 10_000;

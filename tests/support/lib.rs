@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, OnceCell, watch};
 
+pub use inventory;
 pub use skips::{in_ci, is_missing, skipped};
 
 /// The tree of a valid request, as [`shape`] writes it.
