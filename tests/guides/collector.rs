@@ -7,34 +7,44 @@ use std::fs;
 use serde_yaml_ng::Value;
 
 /// A file of the repository.
-pub fn yaml(path: &str) -> Value {
+pub fn source(path: &str) -> String {
     let text = fs::read_to_string(crate::support::root().join(path));
-    let text = text.unwrap_or_else(|error| panic!("{path}: {error}"));
-    serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
+    text.unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+pub fn parse(yaml: &str) -> Value {
+    serde_yaml_ng::from_str(yaml).unwrap_or_else(|error| panic!("{error} in {yaml}"))
+}
+
+/// A YAML file of the repository.
+pub fn yaml(path: &str) -> Value {
+    parse(&source(path))
+}
+
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("a text, not {value:?}"))
 }
 
 /// The texts of a list.
 pub fn texts(value: &Value) -> Vec<&str> {
-    let list = value.as_sequence().map(Vec::as_slice).unwrap_or_default();
-    list.iter().map(|it| it.as_str().expect("text")).collect()
+    value.as_sequence().into_iter().flatten().map(text).collect()
 }
 
-/// A Collector's file whose parts fit together: what is defined is used, and what is used is defined.
+/// The keys and values of a mapping whose keys are texts; of nothing, none.
+pub fn entries(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    value.as_mapping().into_iter().flatten().map(|(key, value)| (text(key), value))
+}
+
+/// A Collector's file whose parts fit together: it defines all that it uses, and uses all that it defines.
 pub fn collector(path: &str) -> Value {
     let file = yaml(path);
-    let pipelines = file["service"]["pipelines"].as_mapping();
-    let pipelines: Vec<&Value> = pipelines.expect("pipelines").values().collect();
+    let service = &file["service"];
     for kind in ["receivers", "processors", "exporters", "extensions"] {
-        let defined: BTreeSet<&str> = file[kind]
-            .as_mapping()
-            .into_iter()
-            .flat_map(|map| map.keys())
-            .map(|name| name.as_str().expect("text"))
-            .collect();
-        let used: BTreeSet<&str> = match kind {
-            "extensions" => texts(&file["service"][kind]).into_iter().collect(),
-            _ => pipelines.iter().flat_map(|it| texts(&it[kind])).collect(),
-        };
+        let mut used: BTreeSet<&str> = texts(&service["extensions"]).into_iter().collect();
+        if kind != "extensions" {
+            used = entries(&service["pipelines"]).flat_map(|(_, it)| texts(&it[kind])).collect();
+        }
+        let defined: BTreeSet<&str> = entries(&file[kind]).map(|(name, _)| name).collect();
         assert_eq!(used, defined, "{path}: {kind}");
     }
     file

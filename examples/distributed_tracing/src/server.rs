@@ -29,7 +29,7 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long requests in flight may take to finish once the service was told to stop,
 /// unless `SHUTDOWN_TIMEOUT_MS` says otherwise.
-const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
+pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
 
 /// `routes` with the limits, and one SERVER span around each request. A body that
 /// stops coming for as long as `pause` is answered 400.

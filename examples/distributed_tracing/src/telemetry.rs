@@ -22,7 +22,7 @@ use crate::delivery::{Counted, Delivery, NOT_EXPORTED};
 use crate::{logs, settings};
 
 /// How long the last spans may take to reach the backend when the service stops.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The running telemetry of one service. Call [`Telemetry::shutdown`] before `main`
 /// returns.
