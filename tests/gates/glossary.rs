@@ -2,46 +2,38 @@
 
 use std::collections::BTreeSet;
 
-use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd};
+use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use regex::Regex;
 
 use super::tree::Tree;
 
 const GLOSSARY: &str = "src/appendix/glossary.md";
 
-/// A word of the glossary: its anchor, and how it is written in a sentence.
+/// A word of the glossary.
 struct Term {
     anchor: String,
-    /// In lower case: looked for first, for a pattern takes longer.
+    /// In lower case. It is looked for first, because the pattern takes longer.
     word: String,
+    /// The word and its plural in a sentence.
     pattern: Regex,
 }
 
 impl Term {
-    /// The word and its plural. Of a name such as OTLP, nothing else is meant.
     fn new(word: &str, anchor: &str) -> Term {
-        let any_case =
-            if word.chars().all(|c| c.is_ascii_uppercase()) { "(?-u)" } else { "(?i-u)" };
+        // A name such as OTLP has no other form.
+        let is_name = word.chars().all(|c| c.is_ascii_uppercase());
+        let case = if is_name { "(?-u)" } else { "(?i-u)" };
         Term {
             anchor: anchor.to_owned(),
             word: word.to_lowercase(),
-            pattern: Regex::new(&format!(r"{any_case}\b{word}s?\b")).expect("a pattern"),
+            pattern: Regex::new(&format!(r"{case}\b{word}s?\b")).expect("a pattern"),
         }
     }
 }
 
-fn terms(tree: &Tree) -> Vec<Term> {
-    let page = tree.read(GLOSSARY);
-    let heading = Regex::new(r"(?m)^## (.+) \{#(.+)\}$").expect("a pattern");
-    let terms: Vec<Term> =
-        heading.captures_iter(&page).map(|found| Term::new(&found[1], &found[2])).collect();
-    assert!(terms.len() > 10, "the glossary is empty");
-    terms
-}
-
 /// Finds the words that a page uses before it links them, as `LINE: WORD`.
 fn unlinked(source: &str, terms: &[Term]) -> Vec<String> {
-    let mut linked: BTreeSet<&str> = BTreeSet::new();
+    let mut linked: BTreeSet<String> = BTreeSet::new();
     let mut found = Vec::new();
     // Text in a heading, in code or in another link cannot be a link to the glossary.
     let mut closed = 0;
@@ -49,22 +41,18 @@ fn unlinked(source: &str, terms: &[Term]) -> Vec<String> {
     for (event, range) in Parser::new_ext(source, options).into_offset_iter() {
         match event {
             Event::Start(Tag::Link { dest_url, .. }) => {
-                linked.extend(anchor(&dest_url, terms));
+                linked.extend(dest_url.split_once("glossary.md#").map(|(_, it)| it.to_owned()));
                 closed += 1;
             }
             Event::Start(Tag::Heading { .. } | Tag::CodeBlock(_) | Tag::HtmlBlock) => closed += 1,
             Event::End(
                 TagEnd::Link | TagEnd::Heading(_) | TagEnd::CodeBlock | TagEnd::HtmlBlock,
-            ) => {
-                closed -= 1;
-            }
+            ) => closed -= 1,
             Event::Text(text) if closed == 0 && !text.starts_with("{{#") => {
                 let lower = text.to_lowercase();
-                let used = terms
-                    .iter()
-                    .filter(|term| lower.contains(&term.word) && term.pattern.is_match(&text));
-                for term in used {
-                    if linked.insert(&term.anchor) {
+                let used = |it: &&Term| lower.contains(&it.word) && it.pattern.is_match(&text);
+                for term in terms.iter().filter(used) {
+                    if linked.insert(term.anchor.clone()) {
                         let line = source[..range.start].matches('\n').count() + 1;
                         found.push(format!("{line}: {}", term.anchor));
                     }
@@ -76,15 +64,12 @@ fn unlinked(source: &str, terms: &[Term]) -> Vec<String> {
     found
 }
 
-/// The term that a link leads to.
-fn anchor<'a>(url: &CowStr, terms: &'a [Term]) -> Option<&'a str> {
-    let (_, anchor) = url.split_once("glossary.md#")?;
-    let term = terms.iter().find(|term| term.anchor == anchor)?;
-    Some(&term.anchor)
-}
-
 pub fn words(tree: &Tree) -> Vec<String> {
-    let terms = terms(tree);
+    let heading = Regex::new(r"(?m)^## (.+) \{#(.+)\}$").expect("a pattern");
+    let glossary = tree.read(GLOSSARY);
+    let terms = heading.captures_iter(&glossary).map(|found| Term::new(&found[1], &found[2]));
+    let terms = Vec::from_iter(terms);
+    assert!(terms.len() > 10, "the glossary is empty");
     let pages = tree.pages().filter(|page| *page != GLOSSARY);
     let words = pages.flat_map(|page| {
         let words = unlinked(&tree.read(page), &terms);

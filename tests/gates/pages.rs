@@ -21,10 +21,8 @@ const MEASURED: [&str; 4] = [
 pub fn orphans(tree: &Tree) -> Vec<String> {
     let summary = tree.read("src/SUMMARY.md");
     let included: BTreeSet<String> = tree.includes().map(|it| it.file).collect();
-    let alone = tree.pages().filter(|page| {
-        let path = page.trim_start_matches("src/");
-        !summary.contains(&format!("]({path})")) && !included.contains(*page)
-    });
+    let listed = |page: &str| summary.contains(&format!("]({})", page.trim_start_matches("src/")));
+    let alone = tree.pages().filter(|page| !listed(page) && !included.contains(*page));
     alone.map(|page| format!("{page}: src/SUMMARY.md does not name it")).collect()
 }
 
@@ -33,15 +31,12 @@ pub fn images(tree: &Tree) -> Vec<String> {
     let mut problems = Vec::new();
     for file in tree.markdown() {
         let text = tree.read(file);
-        if !text.contains("![") && !text.contains("<img") {
-            continue;
-        }
         let mut page = String::new();
         html::push_html(&mut page, Parser::new_ext(&text, Options::ENABLE_TABLES));
         for (name, attributes) in tags(&page) {
-            let has_text = |alt: &String| !alt.trim().is_empty();
-            if name == "img" && !attributes.get("alt").is_some_and(has_text) {
-                let source = attributes.get("src").map_or("", String::as_str);
+            let attribute = |name| attributes.get(name).map_or("", String::as_str).trim();
+            if name == "img" && attribute("alt").is_empty() {
+                let source = attribute("src");
                 let place = place(file, &text, text.find(source).unwrap_or_default());
                 problems.push(format!("{place}: the image {source} has no alt text"));
             }
@@ -55,7 +50,7 @@ pub fn recordings(tree: &Tree) -> Vec<String> {
     let all: String = tree.markdown().map(|file| tree.read(file)).collect();
     // A page may offer the traces of a folder as examples to try.
     let offer = Regex::new(r#"data-examples="[./]*/recordings/([^"]+)""#).expect("a pattern");
-    let offers: Vec<_> = offer.captures_iter(&all).map(|found| found[1].to_owned()).collect();
+    let offers = Vec::from_iter(offer.captures_iter(&all).map(|found| found[1].to_owned()));
     let included: BTreeSet<_> = tree.includes().map(|it| it.file).collect();
     let compared = compared();
     let mut problems = Vec::new();

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -30,9 +29,7 @@ impl Tree {
             for entry in fs::read_dir(folder).expect("a folder") {
                 let path = entry.expect("an entry").path();
                 if MADE.iter().any(|name| path.ends_with(name)) {
-                    continue;
-                }
-                if path.is_dir() {
+                } else if path.is_dir() {
                     folders.push(path);
                 } else {
                     let path = path.strip_prefix(root).expect("below it");
@@ -50,8 +47,8 @@ impl Tree {
 
     /// The files whose paths have this start and end.
     pub fn files(&self, start: &str, end: &str) -> impl Iterator<Item = &str> {
-        let files = self.files.iter().map(String::as_str);
-        files.filter(move |file| file.starts_with(start) && file.ends_with(end))
+        let named = move |file: &&str| file.starts_with(start) && file.ends_with(end);
+        self.files.iter().map(String::as_str).filter(named)
     }
 
     /// Markdown that people write: the pages and the READMEs.
@@ -90,13 +87,9 @@ impl Tree {
 
     /// Copies all files to another folder.
     pub fn copy(&self, to: &Path) {
-        let mut folder = None;
         for file in &self.files {
             let copy = to.join(file);
-            if folder.as_deref() != copy.parent() {
-                folder = copy.parent().map(Path::to_owned);
-                fs::create_dir_all(folder.as_ref().expect("a folder")).expect("created");
-            }
+            fs::create_dir_all(copy.parent().expect("a folder")).expect("created");
             fs::copy(self.root.join(file), copy).expect("copied");
         }
     }
@@ -104,9 +97,8 @@ impl Tree {
 
 /// Runs cargo in `folder`, and returns what it prints.
 pub fn cargo(folder: &Path, arguments: &[&str]) -> Vec<u8> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output =
-        Command::new(cargo).args(arguments).current_dir(folder).output().expect("cargo runs");
+    let output = crate::support::cargo().args(arguments).current_dir(folder).output();
+    let output = output.expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
