@@ -12,7 +12,7 @@ use reqwest::Url;
 use super::tree::{Tree, place};
 
 /// The tags of a page, in order: name and attributes.
-pub type Tags = Vec<(String, BTreeMap<String, String>)>;
+type Tags = Vec<(String, BTreeMap<String, String>)>;
 
 /// The built book.
 #[derive(Default)]
@@ -110,7 +110,7 @@ impl Site {
     }
 }
 
-pub fn tags(html: &str) -> Tags {
+fn tags(html: &str) -> Tags {
     let input = BufferQueue::default();
     input.push_back(html.into());
     let tokenizer = Tokenizer::new(Collector::default(), Default::default());

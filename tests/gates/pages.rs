@@ -1,12 +1,10 @@
-//! Gates on pages: each is in the table of contents, its images have alt text, and its recordings are shown and compared.
+//! Gates on pages: each is in the table of contents, and its recordings are shown and compared.
 
 use std::collections::BTreeSet;
 
-use pulldown_cmark::{Options, Parser, html};
 use regex::Regex;
 
-use super::links::tags;
-use super::tree::{Tree, place};
+use super::tree::Tree;
 use crate::support::recording::compared;
 
 /// The recordings that only a benchmark writes: its figures differ from machine to machine, so no test compares them.
@@ -24,25 +22,6 @@ pub fn orphans(tree: &Tree) -> Vec<String> {
     let listed = |page: &str| summary.contains(&format!("]({})", page.trim_start_matches("src/")));
     let alone = tree.pages().filter(|page| !listed(page) && !included.contains(*page));
     alone.map(|page| format!("{page}: src/SUMMARY.md does not name it")).collect()
-}
-
-/// Finds the images without alt text.
-pub fn images(tree: &Tree) -> Vec<String> {
-    let mut problems = Vec::new();
-    for file in tree.markdown() {
-        let text = tree.read(file);
-        let mut page = String::new();
-        html::push_html(&mut page, Parser::new_ext(&text, Options::ENABLE_TABLES));
-        for (name, attributes) in tags(&page) {
-            let attribute = |name| attributes.get(name).map_or("", String::as_str).trim();
-            if name == "img" && attribute("alt").is_empty() {
-                let source = attribute("src");
-                let place = place(file, &text, text.find(source).unwrap_or_default());
-                problems.push(format!("{place}: the image {source} has no alt text"));
-            }
-        }
-    }
-    problems
 }
 
 /// Finds the recordings that no page shows and those that no test compares.

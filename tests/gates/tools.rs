@@ -4,21 +4,12 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
-use serde_json::Value;
-
 use super::tree::{MADE, Tree};
 use crate::support::component;
 
 /// The folder of the programs, if they are installed.
 pub static BINARIES: LazyLock<Option<PathBuf>> =
     LazyLock::new(|| Some(component("gates")?.join("bin")));
-
-/// Rules of rumdl that do not fit: tables and links are longer than a line, figures are HTML, and a path in italics is the
-/// caption of a listing. `images` looks at images in HTML too.
-const OFF: &str = "MD013,MD033,MD036,MD045";
-
-/// Its rules of links, for the pages: `links` looks at these as they are built.
-const LINKS: &str = "MD051,MD057";
 
 /// Words that are misspelt anywhere, and words that the style of the pages does without; `Cargo.toml` names them.
 pub fn spelling(tree: &Tree) -> Vec<String> {
@@ -27,15 +18,9 @@ pub fn spelling(tree: &Tree) -> Vec<String> {
     run(tree, "typos", &["--format=brief", "--hidden", "."], made)
 }
 
-/// Markdown of another form than the rest.
+/// Markdown of another form than `.rumdl.toml` asks for.
 pub fn markdown(tree: &Tree) -> Vec<String> {
-    let check = |off: &str, book: bool| {
-        let arguments = ["check", "--no-config", "--no-cache", "--quiet", "--disable", off];
-        // mdBook itself reads SUMMARY.md, which has a form of its own.
-        let files = tree.markdown().filter(|file| *file != "src/SUMMARY.md");
-        run(tree, "rumdl", &arguments, files.filter(|file| file.starts_with("src/") == book))
-    };
-    [check(OFF, false), check(&format!("{OFF},{LINKS}"), true)].concat()
+    run(tree, "rumdl", &["check", "--no-cache", "--quiet", "."], [])
 }
 
 /// Workflows that GitHub would not run as they are meant.
@@ -67,22 +52,9 @@ pub fn scripts(tree: &Tree) -> Vec<String> {
 /// Crates whose licence is not allowed, or that come from elsewhere than crates.io. Advisories need the network: the
 /// weekly workflow looks at them.
 pub fn licences(tree: &Tree) -> Vec<String> {
-    let arguments = ["--format=json", "--offline", "--locked", "check"];
-    let Some(output) = output(tree, "cargo-deny", &arguments, ["bans", "licenses", "sources"])
-    else {
-        return Vec::new();
-    };
-    let printed = String::from_utf8_lossy(&output.stderr);
-    let lines = printed.lines().map(serde_json::from_str::<Value>);
-    let errors = lines.flatten().filter(|line| line["fields"]["severity"] == "error");
-    let problems = errors.map(|line| {
-        let fields = &line["fields"];
-        let graph = &fields["graphs"][0]["Krate"];
-        let labels = fields["labels"].as_array().into_iter().flatten();
-        let labels = Vec::from_iter(labels.filter_map(|it| it["span"].as_str()));
-        format!("{}: {} {}: {labels:?}", fields["message"], graph["name"], graph["version"])
-    });
-    or_failure(problems.collect(), "cargo-deny", &output)
+    let arguments = ["--offline", "--locked", "--log-level=error", "check"];
+    let output = output(tree, "cargo-deny", &arguments, ["bans", "licenses", "sources"]);
+    output.map_or(Vec::new(), |output| or_failure(Vec::new(), "cargo-deny", &output))
 }
 
 /// The lines that a program prints about these files: each is a problem.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde_json::Value;
+use walkdir::WalkDir;
 
 use super::links::Site;
 use crate::support::includes::{Include, includes};
@@ -23,21 +24,14 @@ pub struct Tree {
 
 impl Tree {
     pub fn at(root: &Path) -> Tree {
-        let mut files = Vec::new();
-        let mut folders = vec![root.to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).expect("a folder") {
-                let path = entry.expect("an entry").path();
-                if MADE.iter().any(|name| path.ends_with(name)) {
-                } else if path.is_dir() {
-                    folders.push(path);
-                } else {
-                    let path = path.strip_prefix(root).expect("below it");
-                    files.push(path.to_string_lossy().replace('\\', "/"));
-                }
-            }
-        }
-        files.sort();
+        let entries = WalkDir::new(root).sort_by_file_name().into_iter();
+        let entries = entries.filter_entry(|it| !MADE.iter().any(|name| it.path().ends_with(name)));
+        let entries = entries.map(|entry| entry.expect("an entry"));
+        let files = entries.filter(|entry| !entry.file_type().is_dir()).map(|entry| {
+            let path = entry.path().strip_prefix(root).expect("below it");
+            path.to_string_lossy().replace('\\', "/")
+        });
+        let files = files.collect();
         Tree { root: root.to_owned(), files, site: OnceLock::new(), metadata: OnceLock::new() }
     }
 

@@ -1,18 +1,9 @@
 //! On what both call valid, this crate and `opentelemetry_sdk`'s own propagators agree.
 
-mod carrier;
-
-use carrier::{extract, headers, inject};
-use http::HeaderMap;
-use http::header::HeaderValue;
-use opentelemetry::baggage::BaggageExt as _;
-use opentelemetry::propagation::TextMapPropagator;
-use opentelemetry::trace::TraceContextExt as _;
-use opentelemetry::{Context, KeyValue};
+use super::*;
 use opentelemetry_sdk::propagation as sdk;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use w3c_trace_context::{BaggagePropagator, TraceContextPropagator};
 
 fn sent_by(propagator: &dyn TextMapPropagator, cx: &Context) -> HeaderMap {
     let mut headers = inject(propagator, cx);

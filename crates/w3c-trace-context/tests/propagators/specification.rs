@@ -2,17 +2,7 @@
 //!
 //! `TC` is Trace Context Level 2, `B` is Baggage, each with the number of the section.
 
-mod carrier;
-
-use carrier::{extract, headers, inject};
-use http::HeaderMap;
-use opentelemetry::baggage::BaggageExt as _;
-use opentelemetry::propagation::TextMapPropagator as _;
-use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceFlags, TraceState};
-use opentelemetry::{Context, KeyValue};
-use w3c_trace_context::{
-    BaggagePropagator, HeaderExtractor, HeaderInjector, TraceContextPropagator,
-};
+use super::*;
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT_ID: &str = "00f067aa0ba902b7";

@@ -1,19 +1,11 @@
 //! Whatever comes in, what is read is valid or absent; whatever goes out comes back.
 
-mod carrier;
-
 use std::collections::HashMap;
 
-use carrier::{extract, headers, inject};
-use http::HeaderMap;
-use http::header::HeaderValue;
-use opentelemetry::Context;
-use opentelemetry::baggage::{Baggage, BaggageExt as _};
-use opentelemetry::propagation::TextMapPropagator;
-use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceFlags, TraceState};
+use super::*;
+use opentelemetry::baggage::Baggage;
 use proptest::collection::{hash_map, vec};
 use proptest::prelude::*;
-use w3c_trace_context::{BaggagePropagator, TraceContextPropagator};
 
 /// The headers that pass `cx` on, and the context that is read from them.
 fn round_trip(propagator: &dyn TextMapPropagator, cx: &Context) -> (HeaderMap, Context) {
