@@ -128,47 +128,33 @@ const JOINED: &str = "the caller's trace";
 const OWN: &str = "a new trace";
 const UNRECORDED: &str = "no span";
 
-/// Values of `traceparent`, each of another trace (`T` stands for its id, `P` for a parent id); what llm-service makes of
-/// them, what the standard says, and why.
-const HEADERS: [(&[&str], &str, &str, &str); 8] = [
-    (&["00-T-P-ff"], JOINED, JOINED, "the lowest bit says *sampled*; the others are not for us"),
-    (
-        &["00-T-P-02"],
-        UNRECORDED,
-        UNRECORDED,
-        "valid, and its lowest bit is 0: the trace goes on, and is not recorded",
-    ),
-    (
-        &["01-T-P-01-more"],
-        JOINED,
-        JOINED,
-        "a later version may have more fields; we read those that we know",
-    ),
-    (&["00-T-P-01-more"], OWN, OWN, "version `00` may not"),
-    (&["ff-T-P-01"], OWN, OWN, "`ff` is no version"),
-    (&["00-T-0000000000000000-01"], OWN, OWN, "zeros are no id; half a header is none"),
-    (
-        &["00-T-0f067aa0ba902b7-01"],
-        JOINED,
-        OWN,
-        "15 digits: the SDK reads a number, the standard counts",
-    ),
-    (
-        &["00-T-P-01", "00-4bf92f3577b34da6a3ce929d0e0e4709-b7ad6b7169203331-01"],
-        JOINED,
-        OWN,
-        "the SDK takes the first; by the standard, two are none",
-    ),
-];
+/// Values of `traceparent`, the trace that llm-service joins, the one that it would join by the standard, and why. `T` stands
+/// for a trace id, another in each line, and `P` for a parent id.
+const HEADERS: &str = "\
+00-T-P-ff | the caller's trace | the same | the lowest bit says *sampled*; the others are not for us
+00-T-P-02 | no span | the same | valid, and its lowest bit is 0: the trace goes on, and is not recorded
+01-T-P-01-more | the caller's trace | the same | a later version may have more fields; we read those that we know
+00-T-P-01-more | a new trace | the same | version `00` may not
+ff-T-P-01 | a new trace | the same | `ff` is no version
+00-T-0000000000000000-01 | a new trace | the same | zeros are no id; half a header is none
+00-T-0f067aa0ba902b7-01 | the caller's trace | a new trace | 15 digits: the SDK reads a number, the standard counts
+00-T-P-01 00-4bf92f3577b34da6a3ce929d0e0e4709-b7ad6b7169203331-01 | the caller's trace | a new trace | the SDK takes the \
+first; by the standard, two are none";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_joins_the_trace_of_these_headers_and_not_of_those() {
     let id = |number| format!("4bf92f3577b34da6a3ce929d0e0e47{number:02}");
-    let written =
-        |number, value: &&str| value.replace('T', &id(number)).replace('P', "00f067aa0ba902b7");
+    let written = |number, value: &str| -> Vec<String> {
+        let value = value.replace('T', &id(number)).replace('P', "00f067aa0ba902b7");
+        value.split(' ').map(str::to_owned).collect()
+    };
+    let cases = Vec::from_iter((1..).zip(HEADERS.lines().map(|line| {
+        let cells = Vec::from_iter(line.split(" | "));
+        <[&str; 4]>::try_from(cells).expect("four cells")
+    })));
     let system = setup().start().await;
-    for (number, (values, ..)) in (1..).zip(HEADERS) {
-        let values = values.iter().map(|value| written(number, value));
+    for (number, [values, ..]) in &cases {
+        let values = written(*number, values).into_iter();
         let request =
             values.fold(prompt(&system, "?"), |it, value| it.header("traceparent", value));
         assert_eq!(status(request).await, 200, "header {number}");
@@ -176,19 +162,19 @@ async fn a_service_joins_the_trace_of_these_headers_and_not_of_those() {
     let traces = trees(&system.stop().await);
     let mut traces = traces.iter().map(|tree| tree.trace_id.to_string());
     let (mut question, mut answer) = (Vec::new(), Vec::new());
-    for (number, (values, joins, standard, why)) in (1..).zip(HEADERS) {
+    for (number, [values, joins, standard, why]) in cases {
         let seen = match joins {
             UNRECORDED => UNRECORDED,
             _ if traces.next() == Some(id(number)) => JOINED,
             _ => OWN,
         };
-        let values = Vec::from_iter(values.iter().map(|value| written(number, value)));
-        assert_eq!((seen, strict(&values)), (joins, standard), "{values:?}");
-        let standard = if standard == joins { "the same" } else { standard };
+        let values = written(number, values);
+        let strict = strict(&values);
+        let strict = if strict == seen { "the same" } else { strict };
+        assert_eq!((seen, strict), (joins, standard), "{values:?}");
         let values = Vec::from_iter(values.iter().map(|value| code(value))).join("<br>");
-        let number = number.to_string();
-        answer.push([&number, joins, standard, why].map(str::to_owned).to_vec());
-        question.push(vec![number, values]);
+        question.push(vec![number.to_string(), values]);
+        answer.push([&number.to_string(), joins, standard, why].map(str::to_owned).to_vec());
     }
     assert_eq!(traces.next(), None);
     let question = table(&["No.", "Value"], question);

@@ -12,22 +12,21 @@ use crate::reference::{anchored, code, table};
 use crate::support;
 use crate::support::recording::check;
 
-/// A change that leaves every answer as it is: the file, what stands there, what takes its place, and whether the test of the
-/// tutorial fails.
-type Mutant = (&'static str, &'static str, &'static str, bool);
+/// Changes that leave every answer as it is: the file, what stands there, what takes its place, and how the test of the
+/// tutorial ends.
+const MUTANTS: &str = "\
+src/incoming.rs | status.is_server_error() | false | green
+src/incoming.rs | status.is_server_error() | !status.is_success() | green
+src/outgoing.rs | self.send(url, body).with_context(cx.clone()).await | self.send(url, body).await | red
+src/outgoing.rs | record_error(&cx.span(), error.error_type(), error.description()) | () | green
+src/error.rs | \"unreachable\".into() | self.to_string().into() | green
+src/spans.rs | record_error(&cx.span(), type_name::<E>(), error.to_string()) | () | green";
 
-const CALL: &str = "self.send(url, body).with_context(cx.clone()).await";
-const FAILED_CALL: &str = "record_error(&cx.span(), error.error_type(), error.description())";
-const FAILED_WORK: &str = "record_error(&cx.span(), type_name::<E>(), error.to_string())";
-
-const MUTANTS: [Mutant; 6] = [
-    ("src/incoming.rs", "status.is_server_error()", "false", false),
-    ("src/incoming.rs", "status.is_server_error()", "!status.is_success()", false),
-    ("src/outgoing.rs", CALL, "self.send(url, body).await", true),
-    ("src/outgoing.rs", FAILED_CALL, "()", false),
-    ("src/error.rs", "\"unreachable\".into()", "self.to_string().into()", false),
-    ("src/spans.rs", FAILED_WORK, "()", false),
-];
+/// The mutants with their numbers.
+fn mutants() -> impl Iterator<Item = (usize, [&'static str; 4])> {
+    let cells = |line: &'static str| Vec::from_iter(line.split(" | ")).try_into().expect("four");
+    (1..).zip(MUTANTS.lines().map(cells))
+}
 
 /// All mutants in one copy of the project, so that it is compiled once: `MUTANT` chooses which one it is.
 #[test]
@@ -35,22 +34,21 @@ fn the_extended_test_catches_every_mutant_and_the_tutorials_test_one() {
     let project = support::temporary().join("mutants");
     write_mutants(&project);
     let tests = compile_tests(&project);
-    let fails = |mutant: usize| {
+    let ends = |mutant: usize| {
         ["tutorial", "solution"].map(|test| {
             let mut run = std::process::Command::new(&tests[test]);
             let run = run.env("MUTANT", mutant.to_string()).output();
-            !run.expect("it runs").status.success()
+            if run.expect("it runs").status.success() { "green" } else { "red" }
         })
     };
-    assert_eq!(fails(0), [false, false], "no mutant");
+    assert_eq!(ends(0), ["green", "green"], "no mutant");
     let (mut question, mut answer) = (Vec::new(), Vec::new());
-    for (number, (file, line, becomes, caught)) in (1..).zip(MUTANTS) {
-        let fails = fails(number);
-        assert_eq!(fails, [caught, true], "mutant {number}");
+    for (number, [file, line, becomes, tutorial]) in mutants() {
+        let expected = [tutorial, "red"];
+        assert_eq!(ends(number), expected, "mutant {number}");
         let number = number.to_string();
         question.push(vec![number.clone(), code(file), code(line), code(becomes)]);
-        let [tutorial, solution] = fails.map(|it| if it { "red" } else { "green" }.to_owned());
-        answer.push(vec![number, tutorial, solution]);
+        answer.push([&number, expected[0], expected[1]].map(str::to_owned).to_vec());
     }
     let question = table(&["No.", "File", "The line", "Becomes"], question);
     let answer = table(&["No.", "Step 5", "Solution"], answer);
@@ -70,7 +68,7 @@ fn write_mutants(project: &Path) {
         }
     };
     let mut choices: BTreeMap<(&str, &str), String> = BTreeMap::new();
-    for (number, (file, line, becomes, _)) in (1..).zip(MUTANTS) {
+    for (number, [file, line, becomes, _]) in mutants() {
         let arms = choices.entry((file, line)).or_default();
         arms.push_str(&format!("Ok(\"{number}\") => {{ {becomes} }}\n"));
     }

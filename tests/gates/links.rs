@@ -11,14 +11,13 @@ use reqwest::Url;
 
 use super::tree::{Tree, place};
 
-/// The tags of a page, in order: name and attributes.
-type Tags = Vec<(String, BTreeMap<String, String>)>;
+/// Names and values of the attributes of all tags of a file; none if it isn't HTML.
+type Attributes = Vec<(String, String)>;
 
 /// The built book.
 #[derive(Default)]
 pub struct Site {
-    /// The tags of each file; none if it isn't HTML.
-    files: BTreeMap<String, Tags>,
+    files: BTreeMap<String, Attributes>,
     /// The includes that mdBook has left as they are, with their pages: it only logs what it doesn't find.
     left: Vec<(String, String)>,
     /// Why it could not be built.
@@ -29,10 +28,8 @@ pub struct Site {
 pub fn links(tree: &Tree) -> Vec<String> {
     let site = tree.site();
     let mut problems = Vec::from_iter(site.error.clone());
-    for (page, tags) in &site.files {
-        let links =
-            tags.iter().flat_map(|(_, attributes)| ["href", "src"].map(|it| attributes.get(it)));
-        for link in links.flatten() {
+    for (page, attributes) in &site.files {
+        for (_, link) in attributes.iter().filter(|(name, _)| ["href", "src"].contains(&&**name)) {
             if let Some(problem) = site.problem(page, link) {
                 problems.push(format!("{}: the link {link}: {problem}", source(tree, page, link)));
             }
@@ -43,9 +40,11 @@ pub fn links(tree: &Tree) -> Vec<String> {
 
 /// Finds the includes that show nothing.
 pub fn includes(tree: &Tree) -> Vec<String> {
-    let left = tree.site().left.iter();
-    left.map(|(page, include)| format!("{}: {include} is not found", source(tree, page, include)))
-        .collect()
+    let left =
+        tree.site().left.iter().map(|(page, include)| {
+            format!("{}: {include} is not found", source(tree, page, include))
+        });
+    left.collect()
 }
 
 /// The line of the page's source that `what` comes from, if it can be found.
@@ -73,7 +72,7 @@ impl Site {
             let html = if is_page { built.read(file) } else { String::new() };
             let left = include.find_iter(&html);
             site.left.extend(left.map(|it| (file.to_owned(), it.as_str().to_owned())));
-            site.files.insert(file.to_owned(), tags(&html));
+            site.files.insert(file.to_owned(), attributes(&html));
         }
         site
     }
@@ -99,18 +98,16 @@ impl Site {
         if file.is_empty() || file.ends_with('/') {
             file.push_str("index.html");
         }
-        let Some(tags) = self.files.get(&file) else {
+        let Some(attributes) = self.files.get(&file) else {
             return Some(format!("there is no {file}"));
         };
         let fragment = target.fragment().filter(|it| !it.is_empty())?;
-        let has_id = |(_, attributes): &(_, BTreeMap<_, _>)| {
-            attributes.get("id").is_some_and(|id| id == fragment)
-        };
-        (!tags.iter().any(has_id)).then(|| format!("{file} has no #{fragment}"))
+        let found = attributes.iter().any(|(name, value)| name == "id" && value == fragment);
+        (!found).then(|| format!("{file} has no #{fragment}"))
     }
 }
 
-fn tags(html: &str) -> Tags {
+fn attributes(html: &str) -> Attributes {
     let input = BufferQueue::default();
     input.push_back(html.into());
     let tokenizer = Tokenizer::new(Collector::default(), Default::default());
@@ -120,7 +117,7 @@ fn tags(html: &str) -> Tags {
 }
 
 #[derive(Default)]
-struct Collector(RefCell<Tags>);
+struct Collector(RefCell<Attributes>);
 
 impl TokenSink for Collector {
     type Handle = ();
@@ -131,7 +128,7 @@ impl TokenSink for Collector {
         {
             let attributes = tag.attrs.iter();
             let attributes = attributes.map(|it| (it.name.local.to_string(), it.value.to_string()));
-            self.0.borrow_mut().push((tag.name.to_string(), attributes.collect()));
+            self.0.borrow_mut().extend(attributes);
             // The text of a script is not HTML.
             if &*tag.name == "script" {
                 return TokenSinkResult::RawData(RawKind::ScriptData);

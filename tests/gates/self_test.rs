@@ -1,13 +1,13 @@
 //! Tests the gates: plants the faults of a list in a copy of the repository. Each must turn its own gate red, and no other.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use super::tree::Tree;
 use super::{GATES, Gate, TREE, tools};
+use crate::reference::{code, table};
 use crate::support::recording::check;
 
 /// A change that plants a fault. `§` marks the place that the gate must name.
@@ -29,6 +29,7 @@ type Fault = (&'static str, &'static str, &'static str, Plant, &'static str);
 /// Stands for an ordinary page, a different one for each fault.
 const PAGE: &str = "PAGE";
 const HEAD: &str = ".git/HEAD";
+
 #[rustfmt::skip] // one row for each fault
 const FAULTS: &[Fault] = &[
     // In two parts, because the gate reads this file too.
@@ -178,7 +179,12 @@ fn each_fault_turns_its_gate_red_and_no_other() {
     let wrong = [wrong(&lock), wrong(&others)].concat();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     if lock.len() + others.len() == FAULTS.len() {
-        check!("gates.md", &table());
+        // The table of faults and gates that the book shows.
+        let rows = FAULTS.iter().map(|(what, name, ..)| {
+            let by = gate(name).program.unwrap_or("our own code");
+            vec![(*what).to_owned(), code(name), by.to_owned()]
+        });
+        check!("gates.md", &table(&["fault", "gate", "by"], rows));
     }
 }
 
@@ -187,14 +193,4 @@ fn every_gate_has_a_fault() {
     let faults = |gate: &&Gate| !FAULTS.iter().any(|fault| fault.1 == gate.name);
     let untested: Vec<_> = GATES.iter().filter(faults).map(|gate| gate.name).collect();
     assert_eq!(untested, Vec::<&str>::new());
-}
-
-/// The table of faults and gates that the book shows.
-fn table() -> String {
-    let mut table = "| fault | gate | by |\n|---|---|---|\n".to_owned();
-    for (what, name, ..) in FAULTS {
-        let by = gate(name).program.unwrap_or("our own code");
-        writeln!(table, "| {what} | `{name}` | {by} |").expect("written");
-    }
-    table
 }

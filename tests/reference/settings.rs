@@ -9,30 +9,23 @@ use crate::gates::TREE;
 use crate::support::recording::check;
 
 /// The purpose of each variable. The test fails if a variable is missing here or if no service reads it.
-const MEANINGS: [(&str, &str); 16] = [
-    ("API_GATEWAY_ADDR", "where it listens, `IP:PORT`"),
-    ("BODY_TIMEOUT_MS", "the longest pause in the body of a request, in milliseconds"),
-    ("LLM_API_KEY", "sent to the model's server as `Authorization: Bearer`"),
-    ("LLM_BASE_URL", "a server of OpenAI's protocol; unset, the offline model answers"),
-    ("LLM_MODEL", "the model to ask for; needed with `LLM_BASE_URL`"),
-    ("LLM_SERVICE_ADDR", "where it listens, `IP:PORT`"),
-    ("LLM_SERVICE_TIMEOUT_MS", "how long a call may take, to its last byte, in milliseconds"),
-    ("LLM_SERVICE_URL", "where llm-service is"),
-    ("LLM_TIMEOUT_MS", "how long the model may take, in milliseconds"),
-    (
-        "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
-        "`true` puts prompts and answers on spans",
-    ),
-    ("OTEL_SDK_DISABLED", "`true` records no span; the context is passed on all the same"),
-    ("OTEL_SERVICE_NAME", "takes the place of the service's own name"),
-    (
-        "SHUTDOWN_TIMEOUT_MS",
-        "how long requests in flight may take after a signal to stop, in milliseconds",
-    ),
-    ("USER_SERVICE_ADDR", "where it listens, `IP:PORT`"),
-    ("USER_SERVICE_TIMEOUT_MS", "how long a call may take, to its last byte, in milliseconds"),
-    ("USER_SERVICE_URL", "where user-service is"),
-];
+const MEANINGS: &str = "\
+API_GATEWAY_ADDR where it listens, `IP:PORT`
+BODY_TIMEOUT_MS the longest pause in the body of a request, in milliseconds
+LLM_API_KEY sent to the model's server as `Authorization: Bearer`
+LLM_BASE_URL a server of OpenAI's protocol; unset, the offline model answers
+LLM_MODEL the model to ask for; needed with `LLM_BASE_URL`
+LLM_SERVICE_ADDR where it listens, `IP:PORT`
+LLM_SERVICE_TIMEOUT_MS how long a call may take, to its last byte, in milliseconds
+LLM_SERVICE_URL where llm-service is
+LLM_TIMEOUT_MS how long the model may take, in milliseconds
+OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT `true` puts prompts and answers on spans
+OTEL_SDK_DISABLED `true` records no span; the context is passed on all the same
+OTEL_SERVICE_NAME takes the place of the service's own name
+SHUTDOWN_TIMEOUT_MS how long requests in flight may take after a signal to stop, in milliseconds
+USER_SERVICE_ADDR where it listens, `IP:PORT`
+USER_SERVICE_TIMEOUT_MS how long a call may take, to its last byte, in milliseconds
+USER_SERVICE_URL where user-service is";
 
 const SOURCES: &str = "examples/distributed_tracing/src/";
 
@@ -43,34 +36,10 @@ const READ: &str = r#"settings::(?:deadline|flag|optional|read|server_url)\(\s*"
 const UPSTREAM: &str =
     r#"Upstream::from_env\(\s*"(\w+)",\s*"([^"]+)",\s*Duration::from_secs\((\d+)\)"#;
 
+/// Every read goes through `settings`, by calls that [`variables`] knows.
 #[test]
 fn every_variable_of_the_services_is_listed_with_its_default() {
     let mut found = BTreeMap::new();
-    for file in TREE.files(SOURCES, ".rs") {
-        let name = file[SOURCES.len()..].trim_end_matches(".rs");
-        let service = match name.strip_prefix("bin/") {
-            Some(service) => service.replace('_', "-"),
-            None if name == "model" => "llm-service".to_owned(),
-            None => "all".to_owned(),
-        };
-        for (variable, default) in variables(&TREE.read(file)) {
-            found.insert(variable, (service.clone(), default));
-        }
-    }
-    let meanings = BTreeMap::from(MEANINGS);
-    let read = Vec::from_iter(found.keys().map(String::as_str));
-    assert_eq!(read, MEANINGS.map(|(name, _)| name), "read by the code, and described here");
-    let rows = found.iter().map(|(name, (service, default))| {
-        let default = if default.is_empty() { "unset".to_owned() } else { code(default) };
-        vec![code(name), service.clone(), default, meanings[name.as_str()].to_owned()]
-    });
-    let table = table(&["Variable", "Read by", "Default", "Purpose"], rows);
-    check!("reference/settings.md", &table);
-}
-
-/// Every read goes through `settings`, and [`variables`] knows its calls.
-#[test]
-fn only_settings_reads_the_environment() {
     for file in TREE.files(SOURCES, ".rs").filter(|file| !file.ends_with("/settings.rs")) {
         let text = TREE.read(file);
         let count = |pattern| all(pattern, &text).len();
@@ -82,7 +51,27 @@ fn only_settings_reads_the_environment() {
             [0, read, count(UPSTREAM)],
             "{file}: a read that the reference doesn't know"
         );
+
+        let name = file[SOURCES.len()..].trim_end_matches(".rs");
+        let service = match name.strip_prefix("bin/") {
+            Some(service) => service.replace('_', "-"),
+            None if name == "model" => "llm-service".to_owned(),
+            None => "all".to_owned(),
+        };
+        for (variable, default) in variables(&text) {
+            found.insert(variable, (service.clone(), default));
+        }
     }
+    let meanings = MEANINGS.lines().map(|line| line.split_once(' ').expect("a purpose"));
+    let meanings = BTreeMap::from_iter(meanings);
+    let read = found.keys().map(String::as_str);
+    assert!(read.eq(meanings.keys().copied()), "read: {found:#?}, described: {meanings:#?}");
+    let rows = found.iter().zip(meanings.values()).map(|((name, (service, default)), purpose)| {
+        let default = if default.is_empty() { "unset".to_owned() } else { code(default) };
+        vec![code(name), service.clone(), default, (*purpose).to_owned()]
+    });
+    let table = table(&["Variable", "Read by", "Default", "Purpose"], rows);
+    check!("reference/settings.md", &table);
 }
 
 /// The variables that a file reads through `settings`, with their defaults.

@@ -34,11 +34,8 @@ struct Recorded {
 
 impl Recorded {
     fn span(&self, name: &str) -> &SpanData {
-        let found = self.spans.iter().filter(|span| span.name == name);
-        let [span] = found.collect::<Vec<_>>()[..] else {
-            panic!("not one span {name}: {:?}", self.spans);
-        };
-        span
+        let mut spans = self.spans.iter();
+        spans.find(|span| span.name == name).expect(name)
     }
 }
 
@@ -85,10 +82,8 @@ async fn record(spawn: Spawn) -> anyhow::Result<Recorded> {
         .layer(from_fn(continue_trace))
         .with_state(Arc::clone(&task));
     let request = Request::post("/checkout").body(Body::empty())?;
-    assert_eq!(
-        routes.oneshot(request).await?.status(),
-        StatusCode::ACCEPTED
-    );
+    let response = routes.oneshot(request).await?;
+    assert_eq!(response.status(), StatusCode::ACCEPTED);
 
     task.started.notified().await;
     let ended = exporter.get_finished_spans()?;
@@ -108,6 +103,7 @@ async fn a_task_with_the_context_lets_the_request_end() -> anyhow::Result<()> {
     let recorded = record(background::kept).await?;
     let ended = ["checkout", "POST /checkout"];
     assert_eq!(recorded.ended_with_the_answer, ended);
+    assert_eq!(recorded.spans.len(), 3);
     let checkout = recorded.span("checkout");
     let task = recorded.span("send_receipt");
     let parent = (checkout.span_context.trace_id(), task.parent_span_id);

@@ -52,7 +52,7 @@ proptest! {
     }
 }
 
-/// What the README and the book say that the SDK does with headers that are odd, and that this crate does.
+/// The differences that the README and the book name, in what is sent on.
 #[test]
 fn where_the_two_differ() {
     const VALID: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

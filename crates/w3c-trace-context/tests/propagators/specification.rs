@@ -1,4 +1,4 @@
-//! The rules of both standards as tables: each row names its section, sends headers, and says what must come of it.
+//! The rules of both standards as tables. Each row has a rule and its section, the headers that arrive, and the expected result.
 //!
 //! `TC` is Trace Context Level 2, `B` is Baggage, each with the number of the section.
 
@@ -42,7 +42,7 @@ fn traceparent() {
         ("TC version: ff is forbidden", &["ff-T-P-01"]),
         ("TC version: digits in lower case", &["0A-T-P-01"]),
         ("TC version: hexadecimal", &["0.-T-P-01", ".0-T-P-01"]),
-        ("TC version: a sign is no digit", &["+0-T-P-01"]),
+        ("TC version: a sign is not a digit", &["+0-T-P-01"]),
         ("TC version: two digits", &["0-T-P-01", "000-T-P-01", "0000-T-P-01"]),
         ("TC trace-id: not all zero", &[&format!("00-{zeros}-P-01")]),
         ("TC trace-id: lower case", &[&format!("00-{}-P-01", TRACE_ID.to_uppercase())]),
