@@ -45,7 +45,10 @@ async fn a_stranger_is_only_linked() -> anyhow::Result<()> {
     let [server] = &spans[..] else {
         panic!("{spans:?}");
     };
-    assert!(!server.parent_span_is_remote, "the caller is not the parent");
+    assert!(
+        !server.parent_span_is_remote,
+        "the caller is not the parent"
+    );
     let header = |trace, span| format!("00-{trace}-{span}-01");
     let own = &server.span_context;
     let own = header(own.trace_id().to_string(), own.span_id().to_string());
