@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 include!(concat!(env!("OUT_DIR"), "/blocks.rs"));
 
-/// What the generated tests call: skeptic, with a compiler of our own (see `tests/skeptic/rustc.rs`).
+/// The generated tests call these functions of skeptic, with a compiler of our own (see `tests/skeptic/rustc.rs`).
 mod block {
     use super::*;
 
@@ -13,11 +13,9 @@ mod block {
         // skeptic writes absolute paths into the tests. Cargo reuses a test program after its clone was moved, or when two
         // clones share a target folder, and it would then test the pages of the other folder.
         let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-        let compiled = env!("CARGO_MANIFEST_DIR");
-        assert_eq!(
-            here, compiled,
-            "these blocks are from another folder: run `touch build.rs`, then `cargo test` again"
-        );
+        let again =
+            "these blocks are from another folder: run `touch build.rs`, then `cargo test` again";
+        assert_eq!(here, env!("CARGO_MANIFEST_DIR"), "{again}");
         // SAFETY: all reading of the environment in this process goes through std, which locks it.
         unsafe { std::env::set_var("RUSTC", env!("CARGO_BIN_EXE_rustc_for_blocks")) };
         // skeptic panics with the whole command line of the compiler, which would bury the compiler's own message.
@@ -55,40 +53,33 @@ mod block {
 mod harness {
     use super::block;
 
-    fn compile(code: &str) {
+    fn with(test: fn(&str, &str, &str, &str), code: &str) {
         let text = format!("\n//@ src/page.md 7\n{code}");
-        block::compile_test(
-            env!("CARGO_MANIFEST_DIR"),
-            env!("OUT_DIR"),
-            env!("BLOCK_TARGET"),
-            &text,
-        );
+        test(env!("CARGO_MANIFEST_DIR"), env!("OUT_DIR"), env!("BLOCK_TARGET"), &text);
     }
 
     /// `Future` is in the prelude since edition 2024.
     #[test]
     fn a_block_is_compiled_in_the_edition_of_its_readers() {
-        compile(
-            "fn ready() -> impl Future<Output = ()> { async {} }\nfn main() { drop(ready()); }",
-        );
+        let ready = "fn ready() -> impl Future<Output = ()> { async {} }";
+        with(block::compile_test, &format!("{ready}\nfn main() {{ drop(ready()); }}"));
     }
 
     #[test]
     #[should_panic(expected = "Command failed")]
     fn a_block_that_does_not_compile_fails() {
-        compile("fn main() { let number: u32 = \"one\"; drop(number); }");
+        with(block::compile_test, "fn main() { let number: u32 = \"one\"; drop(number); }");
     }
 
     #[test]
     #[should_panic(expected = "Command failed")]
     fn a_block_with_a_warning_fails() {
-        compile("fn main() { let unused = 1; }");
+        with(block::compile_test, "fn main() { let unused = 1; }");
     }
 
     #[test]
     #[should_panic(expected = "Command failed")]
     fn a_block_that_panics_fails() {
-        let text = "\n//@ src/page.md 7\nfn main() { panic!(\"on purpose\"); }";
-        block::run_test(env!("CARGO_MANIFEST_DIR"), env!("OUT_DIR"), env!("BLOCK_TARGET"), text);
+        with(block::run_test, "fn main() { panic!(\"on purpose\"); }");
     }
 }

@@ -4,171 +4,117 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::support::root;
 use serde_json::Value;
 
-use super::{anchored, changes, table};
-use crate::support::recording::{check, recorded};
+use crate::gates::TREE;
+use crate::reference::{anchored, code, table};
+use crate::support;
+use crate::support::recording::check;
 
-/// A change that leaves every answer as it is: the file, what stands there, and what takes its place.
-struct Mutant {
-    file: &'static str,
-    line: &'static str,
-    becomes: &'static str,
-    /// Whether the test of the tutorial fails.
-    caught: bool,
+/// Changes that leave every answer as it is: the file, what stands there, what takes its place, and how the test of the
+/// tutorial ends.
+const MUTANTS: &str = "\
+src/incoming.rs | status.is_server_error() | false | green
+src/incoming.rs | status.is_server_error() | !status.is_success() | green
+src/outgoing.rs | self.send(url, body).with_context(cx.clone()).await | self.send(url, body).await | red
+src/outgoing.rs | record_error(&cx.span(), error.error_type(), error.description()) | () | green
+src/error.rs | \"unreachable\".into() | self.to_string().into() | green
+src/spans.rs | record_error(&cx.span(), type_name::<E>(), error.to_string()) | () | green";
+
+/// The mutants with their numbers.
+fn mutants() -> impl Iterator<Item = (usize, [&'static str; 4])> {
+    let cells = |line: &'static str| Vec::from_iter(line.split(" | ")).try_into().expect("four");
+    (1..).zip(MUTANTS.lines().map(cells))
 }
-
-const MUTANTS: [Mutant; 6] = [
-    Mutant {
-        file: "src/incoming.rs",
-        line: "status.is_server_error()",
-        becomes: "false",
-        caught: false,
-    },
-    Mutant {
-        file: "src/incoming.rs",
-        line: "status.is_server_error()",
-        becomes: "!status.is_success()",
-        caught: false,
-    },
-    Mutant {
-        file: "src/outgoing.rs",
-        line: "self.send(url, body).with_context(cx.clone()).await",
-        becomes: "self.send(url, body).await",
-        caught: true,
-    },
-    Mutant {
-        file: "src/outgoing.rs",
-        line: "record_error(&cx.span(), error.error_type(), error.description())",
-        becomes: "()",
-        caught: false,
-    },
-    Mutant {
-        file: "src/error.rs",
-        line: "\"unreachable\".into()",
-        becomes: "self.to_string().into()",
-        caught: false,
-    },
-    Mutant {
-        file: "src/spans.rs",
-        line: "record_error(&cx.span(), type_name::<E>(), error.to_string())",
-        becomes: "()",
-        caught: false,
-    },
-];
 
 /// All mutants in one copy of the project, so that it is compiled once: `MUTANT` chooses which one it is.
 #[test]
 fn the_extended_test_catches_every_mutant_and_the_tutorials_test_one() {
-    changes("tests/one_trace.rs", "tests/one_trace.rs", recorded!("exercises/mutants.diff"));
-    let project = crate::support::temporary().join("mutants");
+    let project = support::temporary().join("mutants");
     write_mutants(&project);
     let tests = compile_tests(&project);
-    let passes = |test: &str, mutant: usize| {
-        let mut run = Command::new(&tests[test]);
-        let run = run.env("MUTANT", mutant.to_string()).output();
-        run.expect("it runs").status.success()
+    let ends = |mutant: usize| {
+        ["tutorial", "solution"].map(|test| {
+            let mut run = std::process::Command::new(&tests[test]);
+            let run = run.env("MUTANT", mutant.to_string()).output();
+            if run.expect("it runs").status.success() { "green" } else { "red" }
+        })
     };
-    assert!(passes("tutorial", 0) && passes("solution", 0), "no mutant");
-    let mut rows =
-        vec![["No.", "File", "The line", "Becomes", "Step 5", "Solution"].map(str::to_owned)];
-    for (number, mutant) in (1..).zip(MUTANTS) {
-        let [tutorial, solution] = ["tutorial", "solution"].map(|test| !passes(test, number));
-        assert_eq!((tutorial, solution), (mutant.caught, true), "mutant {number}");
-        let words = |caught| if caught { "red" } else { "green" }.to_owned();
-        let [file, line, becomes] =
-            [mutant.file, mutant.line, mutant.becomes].map(|text| format!("`{text}`"));
+    assert_eq!(ends(0), ["green", "green"], "no mutant");
+    let (mut question, mut answer) = (Vec::new(), Vec::new());
+    for (number, [file, line, becomes, tutorial]) in mutants() {
+        let expected = [tutorial, "red"];
+        assert_eq!(ends(number), expected, "mutant {number}");
         let number = number.to_string();
-        rows.push([number, file, line, becomes, words(tutorial), words(solution)]);
+        question.push(vec![number.clone(), code(file), code(line), code(becomes)]);
+        answer.push([&number, expected[0], expected[1]].map(str::to_owned).to_vec());
     }
-    let question = rows
-        .iter()
-        .map(|[number, file, line, becomes, ..]| [number, file, line, becomes].map(String::clone));
-    let answer = rows
-        .iter()
-        .map(|[number, .., tutorial, solution]| [number, tutorial, solution].map(String::clone));
-    let tables = anchored("question", &table(question)) + &anchored("answer", &table(answer));
+    let question = table(&["No.", "File", "The line", "Becomes"], question);
+    let answer = table(&["No.", "Step 5", "Solution"], answer);
+    let tables = anchored("question", &question) + &anchored("answer", &answer);
     check!("exercises/mutants.md", &tables);
 }
 
 /// The example, with both tests and, where the mutants change it, a choice between them.
 fn write_mutants(project: &Path) {
-    let example = root().join("examples/distributed_tracing");
-    let read = |path: &Path| fs::read_to_string(path).expect("text");
+    const EXAMPLE: &str = "examples/distributed_tracing/";
     let write = |name: &str, text: &str| {
         let path = project.join(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         // What has not changed is not compiled again.
-        if fs::read_to_string(&path).is_ok_and(|there| there == text) {
-            return;
+        if !fs::read_to_string(&path).is_ok_and(|there| there == text) {
+            fs::write(path, text).expect("written");
         }
-        fs::write(path, text).expect("written");
     };
-    let mut sources: BTreeMap<String, String> = BTreeMap::new();
-    for folder in ["src", "src/bin"] {
-        for entry in fs::read_dir(example.join(folder)).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_file() {
-                let name = path.file_name().and_then(|it| it.to_str()).expect("text");
-                sources.insert(format!("{folder}/{name}"), read(&path));
-            }
-        }
-    }
     let mut choices: BTreeMap<(&str, &str), String> = BTreeMap::new();
-    for (number, mutant) in (1..).zip(MUTANTS) {
-        let arms = choices.entry((mutant.file, mutant.line)).or_default();
-        arms.push_str(&format!("Ok(\"{number}\") => {{ {} }}\n", mutant.becomes));
+    for (number, [file, line, becomes, _]) in mutants() {
+        let arms = choices.entry((file, line)).or_default();
+        arms.push_str(&format!("Ok(\"{number}\") => {{ {becomes} }}\n"));
     }
-    for ((file, line), arms) in choices {
-        let source = sources.get_mut(file).expect("a source");
-        assert_eq!(source.matches(line).count(), 1, "{file}: {line}");
-        let choice =
-            format!("(match std::env::var(\"MUTANT\").as_deref() {{\n{arms}_ => {{ {line} }}\n}})");
-        *source = source.replace(line, &choice);
+    for path in TREE.files(&format!("{EXAMPLE}src/"), ".rs") {
+        let name = &path[EXAMPLE.len()..];
+        let mut source = TREE.read(path);
+        for ((_, line), arms) in choices.iter().filter(|((file, _), _)| *file == name) {
+            assert_eq!(source.matches(line).count(), 1, "{name}: {line}");
+            let choice = "match std::env::var(\"MUTANT\").as_deref()";
+            source = source.replace(line, &format!("({choice} {{\n{arms}_ => {{ {line} }}\n}})"));
+        }
+        write(name, &source);
     }
-    for (name, source) in sources {
-        write(&name, &source);
-    }
-    let solution = read(&root().join("examples/exercises/tests/one_trace.rs"));
+    let solution = TREE.read("examples/exercises/tests/one_trace.rs");
     let solution = solution.replace("\"../../distributed_tracing/", "\"../");
     let solution = solution.replace("one_trace::user_service", "solution::user_service");
     write("tests/solution.rs", &solution);
-    write("tests/tutorial.rs", &read(&example.join("tests/one_trace.rs")));
+    write("tests/tutorial.rs", &TREE.read(&format!("{EXAMPLE}tests/one_trace.rs")));
 
     // A workspace of its own, with the crates of our lock file and our profiles. The tests include the services.
-    let manifest = read(&root().join("Cargo.toml"));
-    let profiles = manifest.find("[profile.dev]").map(|at| &manifest[at..]);
-    let profiles = profiles.expect("the profiles are at the end");
-    let manifest = read(&example.join("Cargo.toml"));
+    let manifest = TREE.read("Cargo.toml");
+    let (_, profiles) = manifest.split_once("[profile.dev]").expect("the profiles are at the end");
     // Under a name of its own: in the build folder, a package of the same name would be taken for the reader's project
     // of another test.
-    let manifest = manifest.replace(
+    let manifest = TREE.read(&format!("{EXAMPLE}Cargo.toml")).replace(
         "[package]\nname = \"distributed_tracing\"\n",
         "[workspace]\n\n[lib]\nname = \"distributed_tracing\"\n\n[package]\nname = \"mutants\"\nautobins = false\n",
     );
     assert!(manifest.contains("mutants"));
-    write("Cargo.toml", &format!("{manifest}\n{profiles}"));
-    write("Cargo.lock", &read(&root().join("Cargo.lock")));
+    write("Cargo.toml", &format!("{manifest}\n[profile.dev]{profiles}"));
+    write("Cargo.lock", &TREE.read("Cargo.lock"));
 }
 
 /// The programs of the two tests, by name.
 fn compile_tests(project: &Path) -> BTreeMap<String, PathBuf> {
-    let target = crate::support::target();
-    let output = crate::support::cargo()
+    let output = support::cargo()
         .args(["test", "--offline", "--no-run", "--tests", "--message-format=json"])
         .current_dir(project)
         // Next to ours: what is the same is shared.
-        .env("CARGO_BUILD_BUILD_DIR", target)
+        .env("CARGO_BUILD_BUILD_DIR", support::target())
         .env("CARGO_TARGET_DIR", project.join("target"))
         .output()
         .expect("cargo runs");
-    let problem = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{problem}");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let printed = String::from_utf8(output.stdout).expect("text");
-    let messages = printed.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let messages = printed.lines().flat_map(serde_json::from_str::<Value>);
     let programs = messages.filter_map(|message| {
         let name = message["target"]["name"].as_str()?.to_owned();
         Some((name, message["executable"].as_str()?.into()))

@@ -13,8 +13,7 @@ pub fn locked(tree: &Tree) -> BTreeMap<String, BTreeSet<String>> {
     let entry = Regex::new("(?m)^name = \"(.+)\"\r?\nversion = \"(.+)\"").expect("a pattern");
     let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for found in entry.captures_iter(&tree.read("Cargo.lock")) {
-        let all = versions.entry(found[1].to_owned()).or_default();
-        all.insert(found[2].to_owned());
+        versions.entry(found[1].to_owned()).or_default().insert(found[2].to_owned());
     }
     versions
 }
@@ -34,49 +33,38 @@ pub fn twice(tree: &Tree) -> Vec<String> {
 
 /// A crate that plain `cargo test` leaves out would prove nothing, and nobody would see it.
 pub fn members(tree: &Tree) -> Vec<String> {
-    let list = |key: &str| -> BTreeSet<String> {
-        let list = tree.metadata()[key].as_array().expect("a list");
-        list.iter().map(Value::to_string).collect()
-    };
-    let (all, tested) = (list("workspace_members"), list("workspace_default_members"));
-    let left = all.difference(&tested);
+    let list = |key: &str| tree.metadata()[key].as_array().expect("a list");
+    let tested = list("workspace_default_members");
+    let left = list("workspace_members").iter().filter(|member| !tested.contains(member));
     left.map(|member| format!("Cargo.toml: default-members lacks {member}")).collect()
 }
 
 /// The `rust-version` is the newest that a dependency asks for: not a wish, and not more than needed.
 pub fn rust_version(tree: &Tree) -> Vec<String> {
     let number = |version: &str| -> Vec<u32> {
-        let parts = version.split('.').filter_map(|part| part.parse().ok());
-        parts.take(2).collect()
+        version.split('.').filter_map(|part| part.parse().ok()).take(2).collect()
     };
     let packages = tree.metadata()["packages"].as_array().expect("a list");
     let (own, others): (Vec<&Value>, Vec<&Value>) =
         packages.iter().partition(|package| package["source"].is_null());
-    let needed = others
-        .iter()
-        .filter_map(|package| package["rust_version"].as_str())
-        .max_by_key(|version| number(version))
-        .expect("a version");
-    let wrong = own.into_iter().filter(|package| {
-        let said = package["rust_version"].as_str().unwrap_or_default();
-        number(said) != number(needed)
-    });
-    wrong
-        .map(|package| {
-            let (name, said) = (&package["name"], &package["rust_version"]);
-            format!("Cargo.toml of {name}: rust-version is {said}, and {needed} is needed")
-        })
-        .collect()
+    let versions = others.iter().filter_map(|package| package["rust_version"].as_str());
+    let needed = versions.max_by_key(|version| number(version)).expect("a version");
+    let said = |package: &Value| number(package["rust_version"].as_str().unwrap_or_default());
+    let wrong = own.into_iter().filter(|package| said(package) != number(needed));
+    let problem = |package: &Value| {
+        let (name, said) = (&package["name"], &package["rust_version"]);
+        format!("Cargo.toml of {name}: rust-version is {said}, and {needed} is needed")
+    };
+    wrong.map(problem).collect()
 }
 
 /// The blocks of the book are compiled in the edition of `cargo new`.
 pub fn edition(tree: &Tree) -> Vec<String> {
     let folder = tempfile::tempdir().expect("a folder");
-    let arguments = ["new", "--quiet", "--vcs", "none", "reader"];
-    cargo(folder.path(), &arguments);
+    cargo(folder.path(), &["new", "--quiet", "--vcs", "none", "reader"]);
     let manifest = fs::read_to_string(folder.path().join("reader/Cargo.toml")).expect("a manifest");
-    let edition =
-        manifest.lines().find_map(|line| line.strip_prefix("edition = ")).expect("an edition");
+    let edition = manifest.lines().find_map(|line| line.strip_prefix("edition = "));
+    let edition = edition.expect("an edition");
     let file = "tests/skeptic/rustc.rs";
     let same = tree.read(file).contains(&format!("const EDITION: &str = {edition};"));
     let problem = format!("{file}: EDITION is not {edition}, which `cargo new` gives");

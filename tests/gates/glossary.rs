@@ -2,46 +2,37 @@
 
 use std::collections::BTreeSet;
 
-use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd};
-use regex::Regex;
+use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
+use regex::{Regex, RegexSet};
 
 use super::tree::Tree;
 
 const GLOSSARY: &str = "src/appendix/glossary.md";
 
-/// A word of the glossary: its anchor, and how it is written in a sentence.
-struct Term {
-    anchor: String,
-    /// In lower case: looked for first, for a pattern takes longer.
-    word: String,
-    pattern: Regex,
+/// The words of the glossary: their anchors, and how they are written in a sentence.
+struct Words {
+    anchors: Vec<String>,
+    patterns: RegexSet,
 }
 
-impl Term {
-    /// The word and its plural. Of a name such as OTLP, nothing else is meant.
-    fn new(word: &str, anchor: &str) -> Term {
-        let any_case =
-            if word.chars().all(|c| c.is_ascii_uppercase()) { "(?-u)" } else { "(?i-u)" };
-        Term {
-            anchor: anchor.to_owned(),
-            word: word.to_lowercase(),
-            pattern: Regex::new(&format!(r"{any_case}\b{word}s?\b")).expect("a pattern"),
-        }
+impl Words {
+    fn of(glossary: &str) -> Words {
+        let heading = Regex::new(r"(?m)^## (.+) \{#(.+)\}$").expect("a pattern");
+        let words = heading.captures_iter(glossary).map(|found| {
+            let (_, [word, anchor]) = found.extract();
+            // A name such as OTLP has no other form.
+            let is_name = word.chars().all(|c| c.is_ascii_uppercase());
+            let case = if is_name { "(?-u)" } else { "(?i-u)" };
+            (anchor.to_owned(), format!(r"{case}\b{word}s?\b"))
+        });
+        let (anchors, patterns): (_, Vec<String>) = words.unzip();
+        Words { anchors, patterns: RegexSet::new(patterns).expect("patterns") }
     }
 }
 
-fn terms(tree: &Tree) -> Vec<Term> {
-    let page = tree.read(GLOSSARY);
-    let heading = Regex::new(r"(?m)^## (.+) \{#(.+)\}$").expect("a pattern");
-    let terms: Vec<Term> =
-        heading.captures_iter(&page).map(|found| Term::new(&found[1], &found[2])).collect();
-    assert!(terms.len() > 10, "the glossary is empty");
-    terms
-}
-
 /// Finds the words that a page uses before it links them, as `LINE: WORD`.
-fn unlinked(source: &str, terms: &[Term]) -> Vec<String> {
-    let mut linked: BTreeSet<&str> = BTreeSet::new();
+fn unlinked(source: &str, words: &Words) -> Vec<String> {
+    let mut linked: BTreeSet<String> = BTreeSet::new();
     let mut found = Vec::new();
     // Text in a heading, in code or in another link cannot be a link to the glossary.
     let mut closed = 0;
@@ -49,24 +40,18 @@ fn unlinked(source: &str, terms: &[Term]) -> Vec<String> {
     for (event, range) in Parser::new_ext(source, options).into_offset_iter() {
         match event {
             Event::Start(Tag::Link { dest_url, .. }) => {
-                linked.extend(anchor(&dest_url, terms));
+                linked.extend(dest_url.split_once("glossary.md#").map(|(_, it)| it.to_owned()));
                 closed += 1;
             }
             Event::Start(Tag::Heading { .. } | Tag::CodeBlock(_) | Tag::HtmlBlock) => closed += 1,
             Event::End(
                 TagEnd::Link | TagEnd::Heading(_) | TagEnd::CodeBlock | TagEnd::HtmlBlock,
-            ) => {
-                closed -= 1;
-            }
+            ) => closed -= 1,
             Event::Text(text) if closed == 0 && !text.starts_with("{{#") => {
-                let lower = text.to_lowercase();
-                let used = terms
-                    .iter()
-                    .filter(|term| lower.contains(&term.word) && term.pattern.is_match(&text));
-                for term in used {
-                    if linked.insert(&term.anchor) {
+                for word in words.patterns.matches(&text).iter().map(|it| &words.anchors[it]) {
+                    if linked.insert(word.clone()) {
                         let line = source[..range.start].matches('\n').count() + 1;
-                        found.push(format!("{line}: {}", term.anchor));
+                        found.push(format!("{line}: {word}"));
                     }
                 }
             }
@@ -76,33 +61,26 @@ fn unlinked(source: &str, terms: &[Term]) -> Vec<String> {
     found
 }
 
-/// The term that a link leads to.
-fn anchor<'a>(url: &CowStr, terms: &'a [Term]) -> Option<&'a str> {
-    let (_, anchor) = url.split_once("glossary.md#")?;
-    let term = terms.iter().find(|term| term.anchor == anchor)?;
-    Some(&term.anchor)
-}
-
 pub fn words(tree: &Tree) -> Vec<String> {
-    let terms = terms(tree);
-    let pages = tree.pages().filter(|page| *page != GLOSSARY);
-    let words = pages.flat_map(|page| {
-        let words = unlinked(&tree.read(page), &terms);
-        words.into_iter().map(move |word| format!("{page}:{word} is used before it is linked"))
-    });
-    words.collect()
+    let words = Words::of(&tree.read(GLOSSARY));
+    assert!(words.anchors.len() > 10, "the glossary is empty");
+    let mut problems = Vec::new();
+    for page in tree.pages().filter(|page| *page != GLOSSARY) {
+        let unlinked = unlinked(&tree.read(page), &words).into_iter();
+        problems.extend(unlinked.map(|it| format!("{page}:{it} is used before it is linked")));
+    }
+    problems
 }
 
 #[test]
 fn only_what_a_reader_reads_as_a_word_is_looked_at() {
-    let terms = [Term::new("Span", "span")];
-    let used = "Two spans.";
-    assert_eq!(unlinked(used, &terms), ["1: span"]);
+    let words = Words::of("## Span {#span}\n");
+    assert_eq!(unlinked("Two spans.", &words), ["1: span"]);
     for page in [
         "A [span](../appendix/glossary.md#span), and another span.",
         "# A span\n\n`span` and [a span](elsewhere.md)\n\n```text\nspan\n```\n\n<p>span</p>",
         "Spandrels.",
     ] {
-        assert_eq!(unlinked(page, &terms), Vec::<String>::new(), "{page}");
+        assert_eq!(unlinked(page, &words), [""; 0], "{page}");
     }
 }

@@ -58,13 +58,12 @@ macro_rules! gates {
 gates! {
     spelling: tools::spelling, Some("typos"), [""];
     phrases: phrases::turns, None, [""];
-    markdown: tools::markdown, Some("rumdl"), [".md"];
+    markdown: tools::markdown, Some("rumdl"), [".md", ".rumdl.toml"];
     blocks: listings::blocks, None, [".md"];
     widths: listings::widths, None, [".rs"];
     anchors: listings::anchors, None, ["src/", "examples/", "crates/"];
     links: links::links, None, ["src/", "examples/", "crates/", "theme/", "book.toml"];
     includes: links::includes, None, ["src/", "examples/", "crates/", "theme/", "book.toml"];
-    images: pages::images, None, [".md"];
     glossary: glossary::words, None, [".md"];
     orphans: pages::orphans, None, [".md"];
     recordings: pages::recordings, None, [".md", "src/recordings/"];

@@ -4,21 +4,12 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
-use serde_json::Value;
-
 use super::tree::{MADE, Tree};
 use crate::support::component;
 
 /// The folder of the programs, if they are installed.
 pub static BINARIES: LazyLock<Option<PathBuf>> =
     LazyLock::new(|| Some(component("gates")?.join("bin")));
-
-/// Rules of rumdl that do not fit: tables and links are longer than a line, figures are HTML, and a path in italics is the
-/// caption of a listing. Blocks without a language and images without alt text have gates that need no program.
-const OFF: &str = "MD013,MD033,MD036,MD040,MD045";
-
-/// Its rules of links, for the pages: `links` looks at these as they are built.
-const LINKS: &str = "MD051,MD057";
 
 /// Words that are misspelt anywhere, and words that the style of the pages does without; `Cargo.toml` names them.
 pub fn spelling(tree: &Tree) -> Vec<String> {
@@ -27,20 +18,9 @@ pub fn spelling(tree: &Tree) -> Vec<String> {
     run(tree, "typos", &["--format=brief", "--hidden", "."], made)
 }
 
-/// Markdown that is not as all other.
+/// Markdown of another form than `.rumdl.toml` asks for.
 pub fn markdown(tree: &Tree) -> Vec<String> {
-    let check = |off: &str, book: bool| {
-        let off = format!("--disable={off}");
-        let arguments = ["check", "--no-config", "--no-cache", "--quiet", &off];
-        // mdBook itself reads SUMMARY.md, whose form is its own.
-        let files = tree
-            .markdown()
-            .filter(|file| file.starts_with("src/") == book && *file != "src/SUMMARY.md");
-        run(tree, "rumdl", &arguments, files)
-    };
-    let mut problems = check(OFF, false);
-    problems.extend(check(&format!("{OFF},{LINKS}"), true));
-    problems
+    run(tree, "rumdl", &["check", "--no-cache", "--quiet", "."], [])
 }
 
 /// Workflows that GitHub would not run as they are meant.
@@ -48,8 +28,7 @@ pub fn workflows(tree: &Tree) -> Vec<String> {
     let Some(binaries) = &*BINARIES else {
         return Vec::new();
     };
-    let shellcheck = binaries.join("shellcheck");
-    let shellcheck = format!("-shellcheck={}", shellcheck.display());
+    let shellcheck = format!("-shellcheck={}", binaries.join("shellcheck").display());
     let files = tree.files("", ".yml");
     let files = files.filter(|file| file.contains(".github/workflows/"));
     run(tree, "actionlint", &["-oneline", &shellcheck, "-pyflakes="], files)
@@ -58,11 +37,10 @@ pub fn workflows(tree: &Tree) -> Vec<String> {
 /// Workflows that do more than they need, or run what they did not choose.
 pub fn permissions(tree: &Tree) -> Vec<String> {
     let arguments = ["--offline", "--quiet", "--format=github"];
-    let files = tree.files("", ".yml");
-    let lines = run(tree, "zizmor", &arguments, files.filter(|file| file.contains(".github/")));
+    let files = tree.files("", ".yml").filter(|file| file.contains(".github/"));
+    let lines = run(tree, "zizmor", &arguments, files);
     // ::warning file=FILE,line=LINE,title=RULE::FILE:LINE: MESSAGE
-    let lines = lines.iter().map(|line| line.splitn(3, "::").last());
-    lines.flatten().map(str::to_owned).collect()
+    lines.iter().filter_map(|line| line.splitn(3, "::").last()).map(str::to_owned).collect()
 }
 
 /// Mistakes in shell scripts.
@@ -74,31 +52,12 @@ pub fn scripts(tree: &Tree) -> Vec<String> {
 /// Crates whose licence is not allowed, or that come from elsewhere than crates.io. Advisories need the network: the
 /// weekly workflow looks at them.
 pub fn licences(tree: &Tree) -> Vec<String> {
-    let arguments = ["--format=json", "--offline", "--locked", "check"];
-    let kinds = ["bans", "licenses", "sources"];
-    let Some(output) = output(tree, "cargo-deny", &arguments, kinds) else {
-        return Vec::new();
-    };
-    let printed = String::from_utf8_lossy(&output.stderr);
-    let lines = printed.lines().map(serde_json::from_str::<Value>);
-    let errors = lines.flatten().filter(|line| line["fields"]["severity"] == "error");
-    let mut problems: Vec<String> = errors
-        .map(|line| {
-            let fields = &line["fields"];
-            let graph = &fields["graphs"][0]["Krate"];
-            let (name, version) = (&graph["name"], &graph["version"]);
-            let labels = fields["labels"].as_array().into_iter().flatten();
-            let labels: Vec<_> = labels.filter_map(|it| it["span"].as_str()).collect();
-            format!("{}: {name} {version}: {labels:?}", fields["message"])
-        })
-        .collect();
-    if problems.is_empty() && !output.status.success() {
-        problems.push(format!("cargo-deny: {printed}"));
-    }
-    problems
+    let arguments = ["--offline", "--locked", "--log-level=error", "check"];
+    let output = output(tree, "cargo-deny", &arguments, ["bans", "licenses", "sources"]);
+    output.map_or(Vec::new(), |output| or_failure(Vec::new(), "cargo-deny", &output))
 }
 
-/// The lines that a program prints about these files, or with these more arguments: each is a problem.
+/// The lines that a program prints about these files: each is a problem.
 fn run<'a>(
     tree: &Tree,
     program: &str,
@@ -108,23 +67,27 @@ fn run<'a>(
     let Some(output) = output(tree, program, arguments, files) else {
         return Vec::new();
     };
-    let lines = String::from_utf8_lossy(&output.stdout);
-    let mut problems: Vec<String> = lines.lines().map(str::to_owned).collect();
-    problems.retain(|line| !line.is_empty());
-    if problems.is_empty() && !output.status.success() {
-        problems.push(format!("{program}: {}", String::from_utf8_lossy(&output.stderr)));
-    }
-    problems
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let lines = printed.lines().filter(|line| !line.is_empty());
+    or_failure(lines.map(str::to_owned).collect(), program, &output)
 }
 
+/// The problems, or what a program that has failed without any says.
+fn or_failure(problems: Vec<String>, program: &str, output: &Output) -> Vec<String> {
+    if !problems.is_empty() || output.status.success() {
+        return problems;
+    }
+    vec![format!("{program}: {}", String::from_utf8_lossy(&output.stderr))]
+}
+
+/// Runs a program of the component; `None` where that is not installed.
 fn output<'a>(
     tree: &Tree,
     program: &str,
     arguments: &[&str],
     files: impl IntoIterator<Item = &'a str>,
 ) -> Option<Output> {
-    let program = BINARIES.as_ref()?.join(program);
-    let mut command = Command::new(program);
+    let mut command = Command::new(BINARIES.as_ref()?.join(program));
     command.args(arguments).args(files).current_dir(tree.root());
     Some(command.output().expect("it runs"))
 }

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::Value;
+use walkdir::WalkDir;
 
 use super::links::Site;
 use crate::support::includes::{Include, includes};
@@ -24,23 +24,14 @@ pub struct Tree {
 
 impl Tree {
     pub fn at(root: &Path) -> Tree {
-        let mut files = Vec::new();
-        let mut folders = vec![root.to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).expect("a folder") {
-                let path = entry.expect("an entry").path();
-                if MADE.iter().any(|name| path.ends_with(name)) {
-                    continue;
-                }
-                if path.is_dir() {
-                    folders.push(path);
-                } else {
-                    let path = path.strip_prefix(root).expect("below it");
-                    files.push(path.to_string_lossy().replace('\\', "/"));
-                }
-            }
-        }
-        files.sort();
+        let entries = WalkDir::new(root).sort_by_file_name().into_iter();
+        let entries = entries.filter_entry(|it| !MADE.iter().any(|name| it.path().ends_with(name)));
+        let entries = entries.map(|entry| entry.expect("an entry"));
+        let files = entries.filter(|entry| !entry.file_type().is_dir()).map(|entry| {
+            let path = entry.path().strip_prefix(root).expect("below it");
+            path.to_string_lossy().replace('\\', "/")
+        });
+        let files = files.collect();
         Tree { root: root.to_owned(), files, site: OnceLock::new(), metadata: OnceLock::new() }
     }
 
@@ -50,8 +41,8 @@ impl Tree {
 
     /// The files whose paths have this start and end.
     pub fn files(&self, start: &str, end: &str) -> impl Iterator<Item = &str> {
-        let files = self.files.iter().map(String::as_str);
-        files.filter(move |file| file.starts_with(start) && file.ends_with(end))
+        let named = move |file: &&str| file.starts_with(start) && file.ends_with(end);
+        self.files.iter().map(String::as_str).filter(named)
     }
 
     /// Markdown that people write: the pages and the READMEs.
@@ -90,13 +81,9 @@ impl Tree {
 
     /// Copies all files to another folder.
     pub fn copy(&self, to: &Path) {
-        let mut folder = None;
         for file in &self.files {
             let copy = to.join(file);
-            if folder.as_deref() != copy.parent() {
-                folder = copy.parent().map(Path::to_owned);
-                fs::create_dir_all(folder.as_ref().expect("a folder")).expect("created");
-            }
+            fs::create_dir_all(copy.parent().expect("a folder")).expect("created");
             fs::copy(self.root.join(file), copy).expect("copied");
         }
     }
@@ -104,9 +91,8 @@ impl Tree {
 
 /// Runs cargo in `folder`, and returns what it prints.
 pub fn cargo(folder: &Path, arguments: &[&str]) -> Vec<u8> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output =
-        Command::new(cargo).args(arguments).current_dir(folder).output().expect("cargo runs");
+    let output = crate::support::cargo().args(arguments).current_dir(folder).output();
+    let output = output.expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }

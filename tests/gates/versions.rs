@@ -35,31 +35,29 @@ pub fn prose(tree: &Tree) -> Vec<String> {
     let mut problems = Vec::new();
     for file in tree.markdown() {
         let text = tree.read(file);
-        let mut check = |pattern: &Regex, start: usize, text_of: &str, any: bool| {
-            for found in pattern.captures_iter(text_of) {
-                if let Some(problem) = problem(&found, &pins, any) {
-                    let start = start + found.get(2).expect("a name").start();
-                    problems.push(format!("{}: {problem}", place(file, &text, start)));
-                }
-            }
-        };
-        check(&address, 0, &text, true);
         // The text with each byte of a block replaced by a blank.
         let mut rest = text.clone().into_bytes();
+        let mut parts = vec![(&address, 0, &*text, true)];
         for (event, range) in Parser::new(&text).into_offset_iter() {
             let Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(language))) = event else {
                 continue;
             };
             rest[range.clone()].fill(b' ');
-            let block = &text[range.clone()];
             match &*language {
-                "sh" => check(&command, range.start, block, true),
-                "toml" => check(&manifest, range.start, block, false),
+                "sh" => parts.push((&command, range.start, &text[range], true)),
+                "toml" => parts.push((&manifest, range.start, &text[range], false)),
                 _ => {}
             }
         }
         let rest = String::from_utf8(rest).expect("whole blocks are text");
-        check(&prose, 0, &rest, false);
+        parts.push((&prose, 0, &rest, false));
+        for (pattern, start, part, any) in parts {
+            for found in pattern.captures_iter(part) {
+                let place = || place(file, &text, start + found.get(2).expect("a name").start());
+                let problem = problem(&found, &pins, any);
+                problems.extend(problem.map(|problem| format!("{}: {problem}", place())));
+            }
+        }
     }
     problems
 }
@@ -72,8 +70,7 @@ fn problem(found: &Captures<'_>, pins: &Pins, any: bool) -> Option<String> {
     if NOT_PINNED.iter().any(|(word, _)| *word == name) || version.split('.').count() == 4 {
         return None;
     }
-    let short = SHORT.iter().find(|(short, _)| *short == name);
-    let long = short.map_or(name, |(_, long)| long);
+    let long = SHORT.iter().find(|(short, _)| *short == name).map_or(name, |(_, long)| long);
     let Some(pinned) = pins.get(&long.to_lowercase()) else {
         let is_name = any || !found[1].is_empty() || name.starts_with(char::is_uppercase);
         return is_name.then(|| format!("nothing pins {name} {version}"));
@@ -82,40 +79,31 @@ fn problem(found: &Captures<'_>, pins: &Pins, any: bool) -> Option<String> {
         let rest = pinned.strip_prefix(version);
         rest.is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
     };
-    let problem = || format!("{name} {version} is not the pinned {pinned:?}");
-    (!pinned.iter().any(agrees)).then(problem)
+    (!pinned.iter().any(agrees)).then(|| format!("{name} {version} is not the pinned {pinned:?}"))
 }
 
 /// The versions that the repository pins: crates, Python and JavaScript packages, tools, and the oldest Rust and Python.
 fn pins(tree: &Tree) -> Pins {
-    let mut pins = Pins::new();
+    let locked = locked(tree).into_iter();
+    let mut pins: Pins = locked.map(|(name, all)| (name.to_lowercase(), all)).collect();
     let mut pin = |name: &str, version: &str| {
-        let all = pins.entry(name.to_lowercase()).or_default();
-        all.insert(version.to_owned());
+        pins.entry(name.to_lowercase()).or_default().insert(version.to_owned());
     };
-    for file in tree.files("tests/", ".txt") {
-        for line in tree.read(file).lines() {
-            if let Some((name, rest)) = line.split_once("==") {
-                pin(name, rest.split([' ', ';']).next().unwrap_or(rest));
-            }
-        }
-    }
-    for (name, versions) in locked(tree) {
-        versions.iter().for_each(|version| pin(&name, version));
-    }
-    let mut find = |files: &str, end: &str, pattern: &str| {
+    for (start, end, pattern) in [
+        ("tests/", ".txt", "(?m)^([^=\n]+)==([^ ;\n]+)"),
+        ("tests/components/", ".sh", "(Python) ([0-9.]+) or newer"),
+        (".ci/run", "", r"(?m)^tool (\S+) (\S+)$"),
+        ("Cargo.toml", "", r#"(?m)^(rust)-version = "(.+)""#),
+    ] {
         let pattern = Regex::new(pattern).expect("a pattern");
-        for file in tree.files(files, end) {
+        for file in tree.files(start, end) {
             for found in pattern.captures_iter(&tree.read(file)) {
                 pin(&found[1], &found[2]);
             }
         }
-    };
-    find("tests/components/", ".sh", "(Python) ([0-9.]+) or newer");
-    find(".ci/run", "", r"(?m)^tool (\S+) (\S+)$");
-    find("Cargo.toml", "", r#"(?m)^(rust)-version = "(.+)""#);
-    let packages: Value =
-        serde_json::from_str(&tree.read("tests/sdks/package-lock.json")).unwrap_or_default();
+    }
+    let packages = tree.read("tests/sdks/package-lock.json");
+    let packages: Value = serde_json::from_str(&packages).unwrap_or_default();
     for (folder, package) in packages["packages"].as_object().into_iter().flatten() {
         let name = folder.trim_start_matches("node_modules/");
         pin(name, package["version"].as_str().unwrap_or_default());

@@ -6,16 +6,8 @@ mod outcomes;
 mod settings;
 mod versions;
 
-use std::fs;
-
-/// A file of the example, as it stands.
-fn source(path: &str) -> String {
-    let path = crate::support::root().join("examples/distributed_tracing/src").join(path);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
 /// A table of Markdown.
-fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let cells: Vec<String> = head.iter().map(|&cell| cell.to_owned()).collect();
     let mut table = line(&cells) + &"|---".repeat(head.len()) + "|\n";
@@ -24,7 +16,7 @@ fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
 }
 
 /// Text as code, for a cell of a table.
-fn code(text: &str) -> String {
+pub fn code(text: &str) -> String {
     let text = text.replace('|', "\\|");
     match text.contains('`') {
         true => format!("`` {text} ``"),
@@ -33,6 +25,6 @@ fn code(text: &str) -> String {
 }
 
 /// A part of a recording that a page can include by its name.
-fn anchored(name: &str, text: &str) -> String {
+pub fn anchored(name: &str, text: &str) -> String {
     format!("<!-- ANCHOR: {name} -->\n{text}<!-- ANCHOR_END: {name} -->\n")
 }

@@ -1,115 +1,99 @@
 //! The variables that the services read: found in their code, each with its default and what it is for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use regex::Regex;
+use regex::{Captures, Regex};
 
-use super::{code, source, table};
+use super::{code, table};
+use crate::gates::TREE;
 use crate::support::recording::check;
 
 /// The purpose of each variable. The test fails if a variable is missing here or if no service reads it.
-const MEANINGS: [(&str, &str); 16] = [
-    ("API_GATEWAY_ADDR", "where it listens, `IP:PORT`"),
-    ("BODY_TIMEOUT_MS", "the longest pause in the body of a request, in milliseconds"),
-    ("LLM_API_KEY", "sent to the model's server as `Authorization: Bearer`"),
-    ("LLM_BASE_URL", "a server of OpenAI's protocol; unset, the offline model answers"),
-    ("LLM_MODEL", "the model to ask for; needed with `LLM_BASE_URL`"),
-    ("LLM_SERVICE_ADDR", "where it listens, `IP:PORT`"),
-    ("LLM_SERVICE_TIMEOUT_MS", "how long a call may take, to its last byte, in milliseconds"),
-    ("LLM_SERVICE_URL", "where llm-service is"),
-    ("LLM_TIMEOUT_MS", "how long the model may take, in milliseconds"),
-    (
-        "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
-        "`true` puts prompts and answers on spans",
-    ),
-    ("OTEL_SDK_DISABLED", "`true` records no span; the context is passed on all the same"),
-    ("OTEL_SERVICE_NAME", "takes the place of the service's own name"),
-    (
-        "SHUTDOWN_TIMEOUT_MS",
-        "how long requests in flight may take after a signal to stop, in milliseconds",
-    ),
-    ("USER_SERVICE_ADDR", "where it listens, `IP:PORT`"),
-    ("USER_SERVICE_TIMEOUT_MS", "how long a call may take, to its last byte, in milliseconds"),
-    ("USER_SERVICE_URL", "where user-service is"),
-];
+const MEANINGS: &str = "\
+API_GATEWAY_ADDR where it listens, `IP:PORT`
+BODY_TIMEOUT_MS the longest pause in the body of a request, in milliseconds
+LLM_API_KEY sent to the model's server as `Authorization: Bearer`
+LLM_BASE_URL a server of OpenAI's protocol; unset, the offline model answers
+LLM_MODEL the model to ask for; needed with `LLM_BASE_URL`
+LLM_SERVICE_ADDR where it listens, `IP:PORT`
+LLM_SERVICE_TIMEOUT_MS how long a call may take, to its last byte, in milliseconds
+LLM_SERVICE_URL where llm-service is
+LLM_TIMEOUT_MS how long the model may take, in milliseconds
+OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT `true` puts prompts and answers on spans
+OTEL_SDK_DISABLED `true` records no span; the context is passed on all the same
+OTEL_SERVICE_NAME takes the place of the service's own name
+SHUTDOWN_TIMEOUT_MS how long requests in flight may take after a signal to stop, in milliseconds
+USER_SERVICE_ADDR where it listens, `IP:PORT`
+USER_SERVICE_TIMEOUT_MS how long a call may take, to its last byte, in milliseconds
+USER_SERVICE_URL where user-service is";
 
-/// The services that a file of the example is a part of.
-const FILES: [(&str, &str); 6] = [
-    ("bin/api_gateway.rs", "api-gateway"),
-    ("bin/user_service.rs", "user-service"),
-    ("bin/llm_service.rs", "llm-service"),
-    ("model.rs", "llm-service"),
-    ("server.rs", "all"),
-    ("telemetry.rs", "all"),
-];
+const SOURCES: &str = "examples/distributed_tracing/src/";
 
+/// A call that reads a variable: its name, and its default or the constant that holds it.
+const READ: &str = r#"settings::(?:deadline|flag|optional|read|server_url)\(\s*"(\w+)"(?:,\s*(?:"([^"]*)"|(\w+)))?"#;
+
+/// A call that reads two: where another service is, and how long it may take.
+const UPSTREAM: &str =
+    r#"Upstream::from_env\(\s*"(\w+)",\s*"([^"]+)",\s*Duration::from_secs\((\d+)\)"#;
+
+/// Every read goes through `settings`, by calls that [`variables`] knows.
 #[test]
 fn every_variable_of_the_services_is_listed_with_its_default() {
     let mut found = BTreeMap::new();
-    for (file, service) in FILES {
-        for (name, default) in variables(&source(file)) {
-            found.insert(name, (service, default));
+    for file in TREE.files(SOURCES, ".rs").filter(|file| !file.ends_with("/settings.rs")) {
+        let text = TREE.read(file);
+        let count = |pattern| all(pattern, &text).len();
+        // `Upstream::from_env` reads two variables, whose names its callers give.
+        let read = if file.ends_with("/outgoing.rs") { 2 } else { count(READ) };
+        let calls = ["env::var", "settings::", "Upstream::from_env"].map(count);
+        assert_eq!(
+            calls,
+            [0, read, count(UPSTREAM)],
+            "{file}: a read that the reference doesn't know"
+        );
+
+        let name = file[SOURCES.len()..].trim_end_matches(".rs");
+        let service = match name.strip_prefix("bin/") {
+            Some(service) => service.replace('_', "-"),
+            None if name == "model" => "llm-service".to_owned(),
+            None => "all".to_owned(),
+        };
+        for (variable, default) in variables(&text) {
+            found.insert(variable, (service.clone(), default));
         }
     }
-    let meanings: BTreeMap<&str, &str> = MEANINGS.into_iter().collect();
-    let (read, meant): (BTreeSet<&str>, BTreeSet<&str>) =
-        (found.keys().map(String::as_str).collect(), meanings.keys().copied().collect());
-    assert_eq!(read, meant, "read by the code, and described here");
-    let rows = found.iter().map(|(name, (service, default))| {
+    let meanings = MEANINGS.lines().map(|line| line.split_once(' ').expect("a purpose"));
+    let meanings = BTreeMap::from_iter(meanings);
+    let read = found.keys().map(String::as_str);
+    assert!(read.eq(meanings.keys().copied()), "read: {found:#?}, described: {meanings:#?}");
+    let rows = found.iter().zip(meanings.values()).map(|((name, (service, default)), purpose)| {
         let default = if default.is_empty() { "unset".to_owned() } else { code(default) };
-        vec![code(name), (*service).to_owned(), default, meanings[name.as_str()].to_owned()]
+        vec![code(name), service.clone(), default, (*purpose).to_owned()]
     });
     let table = table(&["Variable", "Read by", "Default", "Purpose"], rows);
     check!("reference/settings.md", &table);
 }
 
-/// Every read goes through `settings`, and [`variables`] knows its calls.
-#[test]
-fn only_settings_reads_the_environment() {
-    let root = crate::support::root().join("examples/distributed_tracing/src");
-    let known: Vec<&str> = FILES.iter().map(|(file, _)| *file).collect();
-    let folders = [root.clone(), root.join("bin")];
-    let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("a folder"));
-    for path in entries.map(|entry| entry.expect("an entry").path()).filter(|it| it.is_file()) {
-        let name = path.strip_prefix(&root).expect("below it").to_str().expect("text");
-        let text = std::fs::read_to_string(&path).expect("text");
-        let own = text.contains("env::var") && name != "settings.rs";
-        // The address of another service; its caller gives the name.
-        let named = text.contains("settings::") && name != "outgoing.rs" && !known.contains(&name);
-        assert!(!own && !named, "{name} reads variables that the reference does not know");
-    }
-}
-
 /// The variables that a file reads through `settings`, with their defaults.
 fn variables(text: &str) -> Vec<(String, String)> {
-    let all = |pattern: &str| -> Vec<Vec<String>> {
-        let pattern = Regex::new(pattern).expect("a pattern");
-        let found = pattern.captures_iter(text);
-        found
-            .map(|it| {
-                it.iter()
-                    .skip(1)
-                    .map(|group| group.map_or("", |it| it.as_str()).to_owned())
-                    .collect()
-            })
-            .collect()
-    };
     let mut variables = Vec::new();
-    for call in all(r#"settings::read\(\s*"(\w+)",\s*"([^"]*)""#) {
-        variables.push((call[0].clone(), call[1].clone()));
+    for call in all(READ, text) {
+        let default = match call.get(3).map(|constant| constant.as_str()) {
+            Some(constant) => {
+                let value = format!(r"const {constant}: Duration = Duration::from_secs\((\d+)\)");
+                format!("{}000", &all(&value, text)[0][1])
+            }
+            None => call.get(2).map_or("", |default| default.as_str()).to_owned(),
+        };
+        variables.push((call[1].to_owned(), default));
     }
-    for call in all(r#"settings::(?:optional|server_url|flag)\(\s*"(\w+)""#) {
-        variables.push((call[0].clone(), String::new()));
-    }
-    for call in all(r#"settings::deadline\(\s*"(\w+)",\s*(\w+)\)"#) {
-        let seconds = all(&format!(r"const {}: Duration = Duration::from_secs\((\d+)\)", call[1]));
-        variables.push((call[0].clone(), format!("{}000", seconds[0][0])));
-    }
-    for call in
-        all(r#"Upstream::from_env\(\s*"(\w+)",\s*"([^"]+)",\s*Duration::from_secs\((\d+)\)"#)
-    {
-        variables.push((format!("{}_URL", call[0]), call[1].clone()));
-        variables.push((format!("{}_TIMEOUT_MS", call[0]), format!("{}000", call[2])));
+    for call in all(UPSTREAM, text) {
+        variables.push((format!("{}_URL", &call[1]), call[2].to_owned()));
+        variables.push((format!("{}_TIMEOUT_MS", &call[1]), format!("{}000", &call[3])));
     }
     variables
+}
+
+fn all<'a>(pattern: &str, text: &'a str) -> Vec<Captures<'a>> {
+    Regex::new(pattern).expect("a pattern").captures_iter(text).collect()
 }

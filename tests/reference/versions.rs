@@ -23,34 +23,26 @@ fn used(packages: &[Value]) -> String {
     let example =
         packages.iter().find(|it| text(it, "name") == "distributed_tracing").expect("the example");
     let locked: BTreeMap<&str, &Value> = packages.iter().map(|it| (text(it, "name"), it)).collect();
-    let names = example["dependencies"].as_array().expect("a list");
-    let names = names.iter().filter(|it| it["kind"].is_null());
-    let rows = names.map(|dependency| {
+    let dependencies = example["dependencies"].as_array().expect("a list").iter();
+    let rows = dependencies.filter(|it| it["kind"].is_null()).map(|dependency| {
         let package = locked[text(dependency, "name")];
         let rust = package["rust_version"].as_str().unwrap_or("not said");
         vec![code(text(package, "name")), text(package, "version").to_owned(), rust.to_owned()]
     });
-    let mut table = table(&["Crate", "Version", "Rust it needs"], rows);
+    let table = table(&["Crate", "Version", "Rust it needs"], rows);
     let rust = text(example, "rust_version");
-    table += &format!("\nAll together need Rust {rust}.\n");
-    anchored("services", &table)
+    anchored("services", &format!("{table}\nAll together need Rust {rust}.\n"))
 }
 
 /// Every crate in the graph whose own API holds types of `opentelemetry`: they go together or not at all.
 fn joined(packages: &[Value]) -> String {
-    let rows = packages.iter().filter_map(|package| {
-        let published = !package["source"].is_null();
-        let dependencies = package["dependencies"].as_array().expect("a list");
-        let wants = dependencies
-            .iter()
-            .find(|it| text(it, "name") == "opentelemetry" && it["kind"].is_null())?;
-        published.then(|| {
-            vec![
-                code(text(package, "name")),
-                text(package, "version").to_owned(),
-                code(text(wants, "req")),
-            ]
-        })
+    let published = packages.iter().filter(|package| !package["source"].is_null());
+    let rows = published.filter_map(|package| {
+        let mut dependencies = package["dependencies"].as_array().expect("a list").iter();
+        let wanted =
+            dependencies.find(|it| text(it, "name") == "opentelemetry" && it["kind"].is_null())?;
+        let version = text(package, "version").to_owned();
+        Some(vec![code(text(package, "name")), version, code(text(wanted, "req"))])
     });
     let head = ["Crate", "Version", "`opentelemetry` that it wants"];
     anchored("joined", &table(&head, rows))

@@ -41,8 +41,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Rewrites the block so that its lines have the numbers they have in the file they come from, and returns that
-/// file's name. `build.rs` has written both into the first line: `//@ FILE LINE`.
+/// Rewrites the block so that its lines have the numbers of the file that they come from. Returns the name of that file.
+/// `build.rs` has written both into the first line: `//@ FILE LINE`.
 fn move_to_origin(source: &Path) -> Option<String> {
     let text = fs::read_to_string(source).ok()?;
     let (mark, code) = text.trim_start().split_once('\n')?;

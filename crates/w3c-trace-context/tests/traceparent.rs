@@ -34,17 +34,15 @@ fn the_first_wrong_byte_is_named() {
             format!("{}X{}", &VALID[..byte], &VALID[byte + 1..]),
             VALID[..byte].to_owned(),
         ];
-        for value in wrong {
-            let invalid = Traceparent::parse(&value).expect_err(&value);
-            assert_eq!(invalid.byte, byte, "{value}: {invalid}");
-        }
+        let bytes = wrong.each_ref().map(|value| Traceparent::parse(value).expect_err(value).byte);
+        assert_eq!(bytes, [byte; 3], "{wrong:?}");
     }
 }
 
 #[test]
 fn a_reason_says_what_is_wrong_with_the_byte() {
     let reason = |value: &str| Traceparent::parse(value).map_err(|invalid| invalid.reason);
-    let cases = [
+    for (value, expected) in [
         (VALID.to_uppercase(), Reason::UpperCase('B', Field::TraceId)),
         (VALID.replace("4bf9", "4bg9"), Reason::NotADigit('g', Field::TraceId)),
         (VALID[..30].to_owned(), Reason::EndsWithin(Field::TraceId)),
@@ -53,8 +51,7 @@ fn a_reason_says_what_is_wrong_with_the_byte() {
         (VALID.replace("00-4", "ff-4"), Reason::ForbiddenVersion),
         (VALID.replace("-00f0", "_00f0"), Reason::NoDash('_', Field::TraceId)),
         (format!("{VALID}-more"), Reason::TooLong),
-    ];
-    for (value, expected) in cases {
+    ] {
         assert_eq!(reason(&value), Err(expected), "{value}");
     }
     // A later version may have more fields.

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::from_fn;
 use axum::routing::post;
@@ -15,7 +15,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::{
     InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 use tracing::instrument;
@@ -34,27 +34,34 @@ struct Recorded {
 
 impl Recorded {
     fn span(&self, name: &str) -> &SpanData {
-        let mut found = self.spans.iter().filter(|span| span.name == name);
-        let span = found.next().unwrap_or_else(|| panic!("no span {name}"));
-        assert!(found.next().is_none(), "two spans {name}");
-        span
+        let mut spans = self.spans.iter();
+        spans.find(|span| span.name == name).expect(name)
     }
 }
 
-type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Spawn = fn(Pin<Box<dyn Future<Output = ()> + Send>>) -> JoinHandle<()>;
+
+/// The task of a request.
+struct Task {
+    spawn: Spawn,
+    started: Notify,
+    may_end: Notify,
+    handle: Mutex<Option<JoinHandle<()>>>,
+}
 
 /// The handler: answers while the task still runs.
 #[instrument(skip_all)]
-async fn checkout(
-    spawn: fn(Work) -> JoinHandle<()>,
-    work: Work,
-    hand_over: oneshot::Sender<JoinHandle<()>>,
-) -> StatusCode {
-    hand_over.send(spawn(work)).expect("the test waits");
+async fn checkout(State(task): State<Arc<Task>>) -> StatusCode {
+    let same = Arc::clone(&task);
+    let handle = (task.spawn)(Box::pin(async move {
+        same.started.notify_one();
+        same.may_end.notified().await;
+    }));
+    *task.handle.lock().expect("no panic") = Some(handle);
     StatusCode::ACCEPTED
 }
 
-async fn record(spawn: fn(Work) -> JoinHandle<()>) -> anyhow::Result<Recorded> {
+async fn record(spawn: Spawn) -> anyhow::Result<Recorded> {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
         .with_sampler(Sampler::AlwaysOn)
@@ -64,34 +71,26 @@ async fn record(spawn: fn(Work) -> JoinHandle<()>) -> anyhow::Result<Recorded> {
     let subscriber = tracing_subscriber::registry().with(layer);
     // The test's runtime has one thread, so the task runs with this subscriber too.
     let _subscriber = tracing::subscriber::set_default(subscriber);
-
-    let (allow_the_end, allowed) = oneshot::channel();
-    let (started, mut has_started) = mpsc::channel(1);
-    let work: Work = Box::pin(async move {
-        started.send(()).await.expect("the test waits");
-        allowed.await.expect("the test allows it");
+    let task = Arc::new(Task {
+        spawn,
+        started: Notify::new(),
+        may_end: Notify::new(),
+        handle: Mutex::default(),
     });
-    let (hand_over, handed_over) = oneshot::channel();
-    let arguments = Arc::new(Mutex::new(Some((work, hand_over))));
     let routes = Router::new()
-        .route(
-            "/checkout",
-            post(async move || {
-                let arguments = arguments.lock().expect("no panic").take();
-                let (work, hand_over) = arguments.expect("one request");
-                checkout(spawn, work, hand_over).await
-            }),
-        )
-        .layer(from_fn(continue_trace));
+        .route("/checkout", post(checkout))
+        .layer(from_fn(continue_trace))
+        .with_state(Arc::clone(&task));
     let request = Request::post("/checkout").body(Body::empty())?;
     let response = routes.oneshot(request).await?;
     assert_eq!(response.status(), StatusCode::ACCEPTED);
 
-    has_started.recv().await.expect("the task starts");
+    task.started.notified().await;
     let ended = exporter.get_finished_spans()?;
     let between = SystemTime::now();
-    allow_the_end.send(()).expect("the task waits");
-    handed_over.await?.await?;
+    task.may_end.notify_one();
+    let handle = task.handle.lock().expect("no panic").take();
+    handle.expect("a task").await?;
     Ok(Recorded {
         ended_with_the_answer: ended.iter().map(|it| it.name.to_string()).collect(),
         between,
@@ -102,22 +101,19 @@ async fn record(spawn: fn(Work) -> JoinHandle<()>) -> anyhow::Result<Recorded> {
 #[tokio::test]
 async fn a_task_with_the_context_lets_the_request_end() -> anyhow::Result<()> {
     let recorded = record(background::kept).await?;
-    assert_eq!(
-        recorded.ended_with_the_answer,
-        ["checkout", "POST /checkout"]
-    );
-    let (checkout, task) =
-        (recorded.span("checkout"), recorded.span("send_receipt"));
-    assert_eq!(
+    let ended = ["checkout", "POST /checkout"];
+    assert_eq!(recorded.ended_with_the_answer, ended);
+    assert_eq!(recorded.spans.len(), 3);
+    let checkout = recorded.span("checkout");
+    let task = recorded.span("send_receipt");
+    let parent = (checkout.span_context.trace_id(), task.parent_span_id);
+    let of_task = (
         task.span_context.trace_id(),
-        checkout.span_context.trace_id()
+        checkout.span_context.span_id(),
     );
-    assert_eq!(task.parent_span_id, checkout.span_context.span_id());
-    assert!(
-        checkout.end_time <= recorded.between,
-        "the handler is short"
-    );
-    assert!(recorded.between <= task.end_time, "the task is long");
+    assert_eq!(parent, of_task);
+    let times = [checkout.end_time, recorded.between, task.end_time];
+    assert!(times.is_sorted(), "only the task goes on: {times:?}");
     Ok(())
 }
 

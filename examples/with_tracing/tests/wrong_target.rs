@@ -1,8 +1,7 @@
 //! The layer's filter names another crate, as it does when the guide's name was
 //! copied. Requests succeed, and one warning says that they have no spans.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+mod log;
 
 use axum::Router;
 use axum::body::Body;
@@ -10,6 +9,7 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::from_fn;
 use axum::routing::post;
+use log::Log;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use tower::ServiceExt as _;
@@ -17,19 +17,6 @@ use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use with_tracing::by_hand::continue_trace;
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panic").write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 #[tokio::test]
 async fn spans_of_a_crate_that_the_filter_does_not_name_are_missed_once()
@@ -56,12 +43,9 @@ async fn spans_of_a_crate_that_the_filter_does_not_name_are_missed_once()
         let response = routes.clone().oneshot(request).await?;
         assert_eq!(response.status(), StatusCode::OK);
     }
-    assert_eq!(exporter.get_finished_spans()?.len(), 0);
-    let log = String::from_utf8(log.0.lock().expect("no panic").clone())?;
-    assert_eq!(
-        log.matches("requests have no span here").count(),
-        1,
-        "{log}"
-    );
+    let log = log.text();
+    let warnings = log.matches("requests have no span here").count();
+    let spans = exporter.get_finished_spans()?.len();
+    assert_eq!((spans, warnings), (0, 1), "{log}");
     Ok(())
 }
