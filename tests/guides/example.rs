@@ -17,7 +17,8 @@ use tokio::sync::OnceCell;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::support::recording::{check_named, figures};
-use crate::support::{self, serve, shape, within_reason};
+use crate::support::{self, serve, within_reason};
+pub use crate::support::{in_order, shapes};
 
 /// The folder of the binaries of all examples, compiled once.
 pub async fn binaries() -> PathBuf {
@@ -114,7 +115,7 @@ impl Ran {
         in_order(self.store.trees())
     }
 
-    /// Their [`shape`]s, a blank line between two.
+    /// Their [`shapes`].
     pub fn shapes(&self) -> String {
         shapes(&self.trees())
     }
@@ -147,17 +148,6 @@ pub async fn arrived(store: &Store, spans: usize) -> Vec<Tree> {
     support::arrived(store, spans).await;
     assert_eq!(store.usage().spans, spans);
     in_order(store.trees())
-}
-
-/// The earliest first.
-pub fn in_order(mut trees: Vec<Tree>) -> Vec<Tree> {
-    trees.sort_by_key(|tree| tree.start);
-    trees
-}
-
-pub fn shapes(trees: &[Tree]) -> String {
-    let shapes: Vec<String> = trees.iter().map(shape).collect();
-    shapes.join("\n")
 }
 
 /// All that was sent of a tree, as JSON.
