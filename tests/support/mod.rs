@@ -435,6 +435,15 @@ impl Stopped {
         shapes(&in_order(self.trees()))
     }
 
+    /// Compares the traces with their [`shapes`] and with a recorded figure. Returns them, the earliest first.
+    #[track_caller]
+    pub fn compare(&self, figure: &str, expected: &str) -> Vec<Tree> {
+        let trees = in_order(self.trees());
+        assert_eq!(shapes(&trees), expected);
+        recording::check_named(figure, &recording::figures(&trees));
+        trees
+    }
+
     /// The tree of one trace among several.
     pub fn tree(&self, id: &str) -> Tree {
         let id = TraceId::parse(id).expect("a trace id");
