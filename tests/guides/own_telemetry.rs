@@ -24,20 +24,14 @@ const USER_SERVICES: [&str; 6] = [
 async fn a_variable_names_the_service_and_each_process_has_an_instance_id() {
     binaries().await;
     for command in USER_SERVICES {
-        let system = Setup::default()
-            .run_by("user-service", command)
-            .with("user-service", "OTEL_SERVICE_NAME", "renamed")
-            .start()
-            .await;
-        system.ask("user_1").await;
-        let stopped = system.stop().await;
+        let setup = Setup::default().run_by("user-service", command);
+        let setup = setup.with("user-service", "OTEL_SERVICE_NAME", "renamed");
+        let stopped = setup.answers("user_1", 200).await;
         let tree = stopped.only_tree();
         assert_eq!(shape(&tree), WHOLE.replace("user-service", "renamed"), "{command}");
-        let renamed = tree.rows.iter().filter(|row| row.span.service() == "renamed");
-        for row in renamed {
-            let attributes = &row.span.source.resource.attributes;
-            let instance = attributes.iter().find(|it| it.key == "service.instance.id");
-            assert!(instance.is_some(), "{command}");
+        for row in tree.rows.iter().filter(|row| row.span.service() == "renamed") {
+            let mut attributes = row.span.source.resource.attributes.iter();
+            assert!(attributes.any(|it| it.key == "service.instance.id"), "{command}");
         }
         // A log line in JSON names the service too.
         let named = stopped.log.find("user-service", "\"service.name\":");
@@ -57,18 +51,14 @@ POST /api/query SERVER api-gateway http 200
       chat offline INTERNAL llm-service
 ";
     for command in USER_SERVICES {
-        let system = Setup::default()
-            .run_by("user-service", command)
-            .with("user-service", "OTEL_EXPORTER_OTLP_ENDPOINT", "nowhere")
-            .start()
-            .await;
-        assert_eq!(system.ask("user_1").await.status(), 200, "{command}");
-        let stopped = system.stop().await;
-        assert_eq!(shape(&stopped.only_tree()), around, "{command}");
-        let said = stopped.log.find("user-service", "nothing is exported");
-        assert_eq!(said.len(), 1, "{command}: {said:?}");
-        let for_each_request = stopped.log.find("user-service", "set parent");
-        assert!(for_each_request.is_empty(), "{command}: {for_each_request:?}");
+        let setup = Setup::default().run_by("user-service", command);
+        let setup = setup.with("user-service", "OTEL_EXPORTER_OTLP_ENDPOINT", "nowhere");
+        let stopped = setup.answers("user_1", 200).await;
+        assert_eq!(stopped.shapes(), around, "{command}");
+        // One line when it starts, and none for each request.
+        let lines = ["nothing is exported", "set parent"]
+            .map(|text| stopped.log.find("user-service", text).len());
+        assert_eq!(lines, [1, 0], "{command}");
     }
 }
 

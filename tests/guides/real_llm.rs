@@ -12,26 +12,25 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use course::services::{Plan, Service};
-use futures_util::stream::{self, StreamExt as _};
+use course::services::Service;
+use futures_util::stream::{self, Stream, StreamExt as _};
 use lab::diagnose::diagnose;
-use lab::receiver;
 use lab::span::{Span, SpanKind};
-use lab::store::{Limits, Store};
+use lab::store::Store;
 use lab::tree::Tree;
 use lab::{jaeger, tree};
 use regex::Regex;
 use serde_json::{Value, json};
 use tokio::process::Command;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::oneshot;
 
 use super::component::{Component, installed};
-use super::example::{binaries, page, sent};
+use super::example::{binaries, local, page, sent};
 use crate::support::recording::{check, figures};
 use crate::support::{
-    FREE, Log, Setup, WHOLE, client, free_port, hung, is_missing, refused, serve, shape, span,
-    within_reason,
+    Log, Setup, WHOLE, client, free_port, has, hung, is_missing, plan, receiver, refused, serve,
+    shape, span, within_reason,
 };
 
 const MODEL: &str = "smollm2-135m";
@@ -43,12 +42,12 @@ const WHOLE_ANSWER: &str = "event: end\ndata: {}\n\n";
 /// Lets prompts and answers onto the span.
 const CAPTURE: &str = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
 
-/// What must not leave the service: parts of a key, a prompt and an answer.
+/// Parts of a key, a prompt and an answer, which must not leave the service.
 const KEY: &str = "key-48151";
 const PROMPT: &str = "prompt-62342";
 const ANSWER: &str = "answer-10815";
 
-/// llama.cpp's server with a small model, whose answers have so many tokens; and where it listens.
+/// llama.cpp's server with a small model, whose answers have this number of tokens, and its address.
 async fn llama(tokens: u32) -> Option<(Component, SocketAddr)> {
     let folder = installed("llm")?;
     let port = free_port();
@@ -58,15 +57,13 @@ async fn llama(tokens: u32) -> Option<(Component, SocketAddr)> {
         .args([port.to_string(), tokens.to_string()])
         .env("LLM_API_KEY", KEY)
         .current_dir(crate::support::root());
-    let llama = Component::start(command, "listening at http").await;
-    Some((llama, SocketAddr::from(([127, 0, 0, 1], port))))
+    Some((Component::start(command, "listening at http").await, local(port)))
 }
 
-/// A server that gives the same answer to each request.
-async fn model<A: IntoResponse>(
-    answer: impl Fn() -> A + Clone + Send + Sync + 'static,
-) -> SocketAddr {
-    let answer = async move || answer();
+/// A server that gives this answer to its only request.
+async fn model(answer: impl IntoResponse) -> SocketAddr {
+    let answer = Arc::new(Mutex::new(Some(answer.into_response())));
+    let answer = async move || answer.lock().expect("a lock").take().expect("one request");
     serve(Router::new().route("/v1/chat/completions", post(answer))).await
 }
 
@@ -76,9 +73,14 @@ fn events<T: Into<Bytes>>(pieces: impl IntoIterator<Item = T>) -> Response {
     stream(stream::iter(pieces))
 }
 
-fn stream(pieces: impl stream::Stream<Item = Bytes> + Send + 'static) -> Response {
+fn stream(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     let body = Body::from_stream(pieces.map(Ok::<_, Infallible>));
     ([("content-type", "text/event-stream")], body).into_response()
+}
+
+/// An answer that begins with this piece of text.
+fn begins(text: &str, rest: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    stream(stream::iter([Bytes::from(piece(text))]).chain(rest))
 }
 
 /// The event of a piece of text.
@@ -106,12 +108,9 @@ struct Streaming {
 
 impl Streaming {
     async fn start(model: SocketAddr, variables: &[(&str, &str)]) -> Streaming {
-        let store = Store::new(Limits::default());
-        let backend = serve(receiver::routes(store.clone())).await;
-        let free = FREE.parse().expect("an address");
-        let plan = Plan::new(&binaries().await, "llm-service", free, backend)
+        let (store, backend) = receiver().await;
+        let plan = plan(&binaries().await, "llm-service", backend)
             .run_by("streaming_llm_service")
-            .with("OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
             .with("LLM_BASE_URL", format!("http://{model}/v1"))
             .with("LLM_MODEL", MODEL)
             .with("LLM_API_KEY", KEY);
@@ -123,8 +122,8 @@ impl Streaming {
 
     async fn ask(&self, prompt: &str) -> reqwest::Response {
         let url = format!("http://{}/generate", self.service.address);
-        let request = client().post(url).json(&json!({ "prompt": prompt }));
-        within_reason(request.send()).await.expect("an answer")
+        let request = client().post(url).header("baggage", "tenant=acme");
+        within_reason(request.json(&json!({ "prompt": prompt })).send()).await.expect("an answer")
     }
 
     /// The tree of the only request.
@@ -136,10 +135,44 @@ impl Streaming {
     }
 }
 
-/// All events of an answer, as they came.
-async fn read(answer: reqwest::Response) -> String {
-    assert_eq!(answer.status(), 200);
-    within_reason(answer.text()).await.expect("a body")
+/// An answer to the only request, and what the service has recorded and logged.
+struct Answered {
+    status: u16,
+    headers: HeaderMap,
+    body: String,
+    store: Store,
+    tree: Tree,
+    log: String,
+}
+
+/// Sends one request to a new service.
+async fn ask(model: SocketAddr, variables: &[(&str, &str)], prompt: &str) -> Answered {
+    let streaming = Streaming::start(model, variables).await;
+    let answer = streaming.ask(prompt).await;
+    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+    let body = within_reason(answer.text()).await.expect("a body");
+    let store = streaming.store.clone();
+    let (tree, log) = streaming.stop().await;
+    Answered { status, headers, body, store, tree, log: log.lines().join("\n") }
+}
+
+impl Answered {
+    /// The text of a whole answer.
+    fn text(&self) -> String {
+        assert_eq!(self.status, 200);
+        assert!(self.body.ends_with(WHOLE_ANSWER), "{}", self.body);
+        text(&self.body)
+    }
+}
+
+/// The span of the model's call.
+fn chat(tree: &Tree) -> &Span {
+    span(tree, CHAT, SpanKind::Client)
+}
+
+/// The shape of a request with this end of each line.
+fn request(server: &str, chat: &str) -> String {
+    format!("POST /generate SERVER llm-service http {server}\n  {CHAT} CLIENT llm-service{chat}\n")
 }
 
 /// The pieces of text in an answer, put together.
@@ -152,7 +185,7 @@ fn text(events: &str) -> String {
     .collect()
 }
 
-/// A span with its attributes and events, what differs from run to run aside.
+/// A span with its attributes and events, without what differs from run to run.
 fn described(span: &Span) -> String {
     let mut lines = format!("{}  {}  {}\n", span.name(), span.kind(), span.service());
     let proto = span.proto();
@@ -164,8 +197,7 @@ fn described(span: &Span) -> String {
             "server.port" => "<port>".to_owned(),
             "gen_ai.response.id" => "<id>".to_owned(),
             "gen_ai.response.time_to_first_chunk" => {
-                let seconds: f64 = value.parse().expect("a number");
-                format!("{seconds:.2} s")
+                format!("{:.2} s", value.parse::<f64>().expect("a number"))
             }
             _ => value,
         };
@@ -178,7 +210,7 @@ fn described(span: &Span) -> String {
     lines
 }
 
-fn number(span: &Span, key: &str) -> i64 {
+fn number(span: &Span, key: &str) -> f64 {
     let value = span.attribute(key).unwrap_or_else(|| panic!("no {key}"));
     value.parse().expect("a number")
 }
@@ -194,24 +226,15 @@ async fn three_variables_put_a_real_model_into_the_trace() {
     let Some((_llama, address)) = llama(16).await else {
         return;
     };
-    let system = Setup::default()
-        .with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
-        .with("llm-service", "LLM_BASE_URL", format!("http://{address}/v1"))
-        .with("llm-service", "LLM_MODEL", MODEL)
-        .with("llm-service", "LLM_API_KEY", KEY)
-        .start()
-        .await;
-    let answer = system.ask("user_1").await;
-    assert_eq!(answer.status(), 200);
-    let answer: Value = answer.json().await.expect("JSON");
+    let setup = Setup::default().with_model(address, MODEL).with("llm-service", "LLM_API_KEY", KEY);
+    let ((status, answer), stopped) = setup.ask("user_1").await;
+    assert_eq!(status, 200);
     assert!(!answer["response"].as_str().expect("text").is_empty());
-    let stopped = system.stop().await;
     let tree = stopped.only_tree();
     let expected = WHOLE.replace("chat offline INTERNAL", &format!("{CHAT} CLIENT"));
     assert_eq!(shape(&tree), expected);
-    let chat = span(&tree, CHAT, SpanKind::Client);
-    assert!(number(chat, "gen_ai.usage.input_tokens") > 0);
-    assert_eq!(number(chat, "gen_ai.usage.output_tokens"), 16);
+    assert!(number(chat(&tree), "gen_ai.usage.input_tokens") > 0.0);
+    has(chat(&tree), "gen_ai.usage.output_tokens=16");
     check!("real-llm/whole.html", &figures(&[tree]));
 }
 
@@ -220,46 +243,37 @@ async fn a_real_models_answer_comes_in_pieces_under_one_span_that_knows_when_the
     let Some((_llama, address)) = llama(16).await else {
         return;
     };
-    let streaming = Streaming::start(address, &[]).await;
-    let answer = read(streaming.ask("What is a trace?").await).await;
-    assert!(answer.ends_with(WHOLE_ANSWER), "{answer}");
-    assert!(answer.matches("\"text\"").count() > 1, "{answer}");
-    let store = streaming.store.clone();
-    let (tree, _) = streaming.stop().await;
-    assert_eq!(
-        shape(&tree),
-        format!("POST /generate SERVER llm-service http 200\n  {CHAT} CLIENT llm-service\n")
-    );
-    let chat = span(&tree, CHAT, SpanKind::Client);
-    assert!(number(chat, "gen_ai.usage.input_tokens") > 0);
+    let answer = ask(address, &[], "What is a trace?").await;
+    answer.text();
+    assert!(answer.body.matches("\"text\"").count() > 1, "{}", answer.body);
+    assert_eq!(shape(&answer.tree), request("200", ""));
+    let chat = chat(&answer.tree);
+    assert!(number(chat, "gen_ai.usage.input_tokens") > 0.0);
     let proto = chat.proto();
     let [first] = &proto.events[..] else {
         panic!("{:?}", proto.events);
     };
     assert_eq!(first.name, "first_token");
     assert!(chat.start() < first.time_unix_nano && first.time_unix_nano < chat.end());
-    let first_chunk = chat.attribute("gen_ai.response.time_to_first_chunk");
-    let first_chunk: f64 = first_chunk.expect("a time").parse().expect("a number");
+    let first_chunk = number(chat, "gen_ai.response.time_to_first_chunk");
     let first_text = (first.time_unix_nano - chat.start()) as f64 / 1e9;
     assert!(0.0 < first_chunk && first_chunk <= first_text + 0.001);
     check!("real-llm/streamed.txt", &described(chat));
-    let trees = [tree];
+    let trees = [answer.tree];
     assert_eq!(diagnose(&trees, &[]), [], "a span may outlive its parent");
     check!("real-llm/streamed.html", &figures(&trees));
 
-    // What the page says of costs.
+    // The page's command for the cost of a request.
     if is_missing("jq", "install the package `jq`") {
         return;
     }
-    let lab = serve(jaeger::routes(store)).await;
+    let lab = serve(jaeger::routes(answer.store)).await;
     let page = page("real-llm");
     let command = page.lines().skip_while(|line| !line.starts_with("curl -s "));
     let command: Vec<&str> = command.take_while(|line| *line != "```").collect();
     let command = command.join("\n").replace("localhost:3000", &lab.to_string());
-    let mut bash = Command::new("bash");
-    bash.args(["-c", &command]).env("NO_PROXY", "127.0.0.1");
-    let output = bash.output().await;
-    let output = String::from_utf8(output.expect("it runs").stdout).expect("text");
+    let output = Command::new("bash").args(["-c", &command]).env("NO_PROXY", "127.0.0.1").output();
+    let output = String::from_utf8(output.await.expect("it runs").stdout).expect("text");
     assert_eq!(output, "16\n", "{command}");
 }
 
@@ -283,16 +297,10 @@ async fn of_a_model_that_is_killed_in_mid_answer_the_client_keeps_what_came_and_
     check!("real-llm/killed.txt", &events);
 
     let (tree, _) = streaming.stop().await;
-    assert_eq!(
-        shape(&tree),
-        format!(
-            "POST /generate SERVER llm-service http 200\n  {CHAT} CLIENT llm-service error cut_off\n"
-        )
-    );
-    let chat = span(&tree, CHAT, SpanKind::Client);
-    assert_eq!(chat.attribute("gen_ai.response.finish_reasons").as_deref(), Some("[\"error\"]"));
-    assert_eq!(chat.attribute("gen_ai.usage.output_tokens"), None);
-    let answer = &messages(chat, "gen_ai.output.messages")[0];
+    assert_eq!(shape(&tree), request("200", " error cut_off"));
+    let expected = "gen_ai.response.finish_reasons=[\"error\"] gen_ai.usage.output_tokens=(none)";
+    has(chat(&tree), expected);
+    let answer = &messages(chat(&tree), "gen_ai.output.messages")[0];
     assert_eq!(answer["parts"][0]["content"], received);
     check!("real-llm/killed.html", &figures(&[tree]));
 }
@@ -314,24 +322,16 @@ async fn an_answer_is_read_however_it_is_cut_and_written() {
     ];
     for (way, answer) in ways {
         for cut in [answer.len(), 1] {
+            println!("{way}, cut every {cut} bytes");
             let pieces = answer.as_bytes().chunks(cut).map(Bytes::copy_from_slice);
-            let pieces: Vec<Bytes> = pieces.collect();
-            let address = model(move || events(pieces.clone())).await;
-            let streaming = Streaming::start(address, &[]).await;
-            let answer = read(streaming.ask("?").await).await;
-            assert_eq!(text(&answer), "one two", "{way}, {cut}");
-            assert!(answer.ends_with(WHOLE_ANSWER), "{way}, {cut}: {answer}");
-            let (tree, _) = streaming.stop().await;
-            let chat = span(&tree, CHAT, SpanKind::Client);
-            assert!(!chat.is_error(), "{way}, {cut}");
-            let found = ["finish_reasons", "model", "id"];
-            let found = found.map(|name| chat.attribute(&format!("gen_ai.response.{name}")));
-            let found = found.map(Option::unwrap_or_default);
-            let expected = ["[\"stop\"]", "m-2026", "chatcmpl-1"];
-            assert_eq!(found, expected, "{way}, {cut}");
-            assert_eq!(number(chat, "gen_ai.usage.input_tokens"), 7, "{way}");
-            assert_eq!(number(chat, "gen_ai.usage.output_tokens"), 2, "{way}");
-            assert_eq!(chat.proto().events.len(), 1, "{way}");
+            let answer = ask(model(events(pieces)).await, &[], "?").await;
+            assert_eq!(answer.text(), "one two");
+            let chat = chat(&answer.tree);
+            let expected = "gen_ai.response.finish_reasons=[\"stop\"] gen_ai.response.model=m-2026 \
+                            gen_ai.response.id=chatcmpl-1 gen_ai.usage.input_tokens=7 \
+                            gen_ai.usage.output_tokens=2";
+            has(chat, expected);
+            assert_eq!((chat.is_error(), chat.proto().events.len()), (false, 1));
         }
     }
 }
@@ -339,43 +339,31 @@ async fn an_answer_is_read_however_it_is_cut_and_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_field_that_only_the_span_needs_may_have_any_shape() {
     let odd = json!({ "id": 1, "model": [], "choices": [], "usage": { "prompt_tokens": 1.5 } });
-    let answer = format!("data: {odd}\n\n{}{}", piece("yes"), FINISH.to_owned() + DONE);
-    let address = model(move || events([answer.clone()])).await;
-    let streaming = Streaming::start(address, &[]).await;
-    let answer = read(streaming.ask("?").await).await;
-    assert_eq!(text(&answer), "yes");
-    assert!(answer.ends_with(WHOLE_ANSWER), "{answer}");
-    let (tree, _) = streaming.stop().await;
-    let chat = span(&tree, CHAT, SpanKind::Client);
-    assert_eq!(chat.attribute("gen_ai.usage.input_tokens"), None);
+    let pieces = [format!("data: {odd}\n\n"), piece("yes"), FINISH.to_owned(), DONE.to_owned()];
+    let answer = ask(model(events([pieces.concat()])).await, &[], "?").await;
+    assert_eq!(answer.text(), "yes");
+    has(chat(&answer.tree), "gen_ai.usage.input_tokens=(none)");
 }
 
 /// The first chunk of most servers has no text: a reader has seen nothing yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_without_a_word_has_a_first_chunk_and_no_first_token() {
-    let address = model(|| events([piece(""), END.concat()])).await;
-    let streaming = Streaming::start(address, &[]).await;
-    assert_eq!(read(streaming.ask("?").await).await, WHOLE_ANSWER);
-    let (tree, _) = streaming.stop().await;
-    let chat = span(&tree, CHAT, SpanKind::Client);
+    let answer = ask(model(events([piece(""), END.concat()])).await, &[], "?").await;
+    assert_eq!((answer.status, &*answer.body), (200, WHOLE_ANSWER));
+    let chat = chat(&answer.tree);
     assert!(chat.proto().events.is_empty());
-    let first_chunk = chat.attribute("gen_ai.response.time_to_first_chunk");
-    assert!(first_chunk.is_some());
+    assert!(chat.attribute("gen_ai.response.time_to_first_chunk").is_some());
 }
 
-/// The limit is for each silence. The model here says the next word when the client has the last, for longer than that.
+/// The limit is for each silence. The model here sends the next word when the client has the last, for longer than that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_answer_may_take_longer_than_any_silence() {
     let (sender, pieces) = unbounded_channel();
-    let pieces = Arc::new(Mutex::new(Some(pieces)));
-    let address = model(move || {
-        let pieces = pieces.lock().expect("a lock").take().expect("one call");
-        stream(stream::unfold(pieces, |mut pieces| async { Some((pieces.recv().await?, pieces)) }))
-    })
-    .await;
+    let pieces =
+        stream::unfold(pieces, |mut pieces| async { Some((pieces.recv().await?, pieces)) });
     let limit = Duration::from_secs(1);
-    let milliseconds = limit.as_millis().to_string();
-    let streaming = Streaming::start(address, &[("LLM_TIMEOUT_MS", &milliseconds)]).await;
+    let variables = [("LLM_TIMEOUT_MS", "1000")];
+    let streaming = Streaming::start(model(stream(pieces)).await, &variables).await;
     let mut answer = streaming.ask("?").await;
     let say = |text: String| sender.send(Bytes::from(text)).expect("somebody listens");
     let began = Instant::now();
@@ -385,48 +373,40 @@ async fn a_long_answer_may_take_longer_than_any_silence() {
         assert!(text(&String::from_utf8_lossy(&read.expect("a word"))).contains("word"));
     }
     say(END.concat());
-    assert_eq!(read(answer).await, WHOLE_ANSWER);
+    assert_eq!(answer.status(), 200);
+    assert_eq!(within_reason(answer.text()).await.expect("a body"), WHOLE_ANSWER);
 }
 
-/// What breaks once a piece was sent cannot be a status any more.
+/// After the first piece, a fault can't become a status any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_breaks_ends_with_an_error_event_and_an_error_on_its_span() {
-    let error = |error: Value| Bytes::from(format!("data: {}\n\n", json!({ "error": error })));
-    let endless = stream::repeat(Bytes::from(vec![b'x'; 1 << 20]));
-    let rest = |pieces: Vec<Bytes>| stream::iter(pieces).boxed();
+    let rest = |rest: &'static [u8]| stream::iter([Bytes::from(rest)]).boxed();
+    let error = |error: Value| {
+        let event = format!("data: {}\n\n", json!({ "error": error }));
+        stream::iter([Bytes::from(event)]).boxed()
+    };
+    let full = json!({ "message": "?", "type": "server_error", "code": 500 });
+    let endless = stream::repeat(Bytes::from(vec![b'x'; 1 << 20])).boxed();
     let ways = [
-        (
-            "server_error",
-            rest(vec![error(json!({ "message": "?", "type": "server_error", "code": 500 }))]),
-        ),
-        ("rate_limit_exceeded", rest(vec![error(json!({ "code": "rate_limit_exceeded" }))])),
-        ("model_error", rest(vec![error(json!({ "code": format!("no {KEY}") }))])),
-        ("model_error", rest(vec![error(json!(format!("no {KEY}")))])),
-        ("invalid_answer", rest(vec![Bytes::from("data: nonsense\n\n")])),
-        ("invalid_answer", rest(vec![Bytes::from(&b"data: \xff\n\n"[..])])),
-        ("invalid_answer", endless.boxed()),
-        ("cut_off", rest(Vec::new())),
+        ("server_error", error(full)),
+        ("rate_limit_exceeded", error(json!({ "code": "rate_limit_exceeded" }))),
+        ("model_error", error(json!({ "code": format!("no {KEY}") }))),
+        ("model_error", error(json!(format!("no {KEY}")))),
+        ("invalid_answer", rest(b"data: nonsense\n\n")),
+        ("invalid_answer", rest(b"data: \xff\n\n")),
+        ("invalid_answer", endless),
+        ("cut_off", stream::empty().boxed()),
         ("timeout", stream::pending().boxed()),
     ];
+    let expected = format!(
+        "data: {{\"text\":\"{ANSWER}\"}}\n\nevent: error\ndata: {{\"error\":\"The answer is not complete\"}}\n\n"
+    );
     for (error_type, rest) in ways {
-        let rest = Arc::new(Mutex::new(Some(rest)));
-        let address = model(move || {
-            let rest = rest.lock().expect("a lock").take().expect("one request");
-            stream(stream::iter([Bytes::from(piece(ANSWER))]).chain(rest))
-        })
-        .await;
-        let streaming = Streaming::start(address, &[("LLM_TIMEOUT_MS", "300")]).await;
-        let answer = read(streaming.ask(PROMPT).await).await;
-        let expected = format!(
-            "data: {{\"text\":\"{ANSWER}\"}}\n\nevent: error\ndata: {{\"error\":\"The answer is not complete\"}}\n\n"
-        );
-        assert_eq!(answer, expected, "{error_type}");
-        let (tree, log) = streaming.stop().await;
-        let expected = format!(
-            "POST /generate SERVER llm-service http 200\n  {CHAT} CLIENT llm-service error {error_type}\n"
-        );
-        assert_eq!(shape(&tree), expected);
-        keeps_secrets(&[sent(&tree), log.lines().join("\n")]);
+        let address = model(begins(ANSWER, rest)).await;
+        let answer = ask(address, &[("LLM_TIMEOUT_MS", "300")], PROMPT).await;
+        assert_eq!((answer.status, &answer.body), (200, &expected), "{error_type}");
+        assert_eq!(shape(&answer.tree), request("200", &format!(" error {error_type}")));
+        keeps_secrets(&[sent(&answer.tree), answer.log]);
     }
 }
 
@@ -438,132 +418,90 @@ fn keeps_secrets(texts: &[String]) {
     }
 }
 
-/// A provider says in its message which key is wrong, and may repeat the prompt.
+/// A provider names the wrong key in its message, and may repeat the prompt.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_refused_is_a_status_and_repeats_no_secret() {
     let refusal = json!({ "error": { "message": format!("no {KEY}, no {PROMPT}") } }).to_string();
-    let said = |status: u16, headers: &[(&'static str, &'static str)]| {
-        let headers: HeaderMap = headers
-            .iter()
-            .map(|(name, value)| {
-                let value = value.parse().expect("a value");
-                (name.parse::<axum::http::HeaderName>().expect("a name"), value)
-            })
-            .collect();
+    let answers = async |status: u16, name: &'static str, value: &'static str| {
         let status = StatusCode::from_u16(status).expect("a status");
-        let refusal = refusal.clone();
-        move || (status, headers.clone(), refusal.clone()).into_response()
+        model((status, [(name, value)], refusal.clone())).await
     };
-    let json = [("content-type", "application/json")];
+    let date = "Fri, 01 Jan 2027 00:00:00 GMT";
     let (silent, _) = hung().await;
     let (nobody, _kept) = refused();
     let ways = [
-        (model(said(401, &json)).await, "401", 502, None),
-        (model(said(429, &[("retry-after", "7")])).await, "429", 503, Some("7")),
-        (
-            model(said(429, &[("retry-after", "Fri, 01 Jan 2027 00:00:00 GMT")])).await,
-            "429",
-            503,
-            None,
-        ),
-        (model(said(500, &[])).await, "500", 502, None),
-        (model(said(302, &[("location", "/elsewhere")])).await, "302", 502, None),
-        (model(said(200, &json)).await, "invalid_answer", 502, None),
+        (answers(401, "content-type", "application/json").await, "401", 502, None),
+        (answers(429, "retry-after", "7").await, "429", 503, Some("7")),
+        (answers(429, "retry-after", date).await, "429", 503, None),
+        (answers(500, "content-type", "text/plain").await, "500", 502, None),
+        (answers(302, "location", "/elsewhere").await, "302", 502, None),
+        (answers(200, "content-type", "application/json").await, "invalid_answer", 502, None),
         (silent, "timeout", 504, None),
         (nobody, "unreachable", 502, None),
     ];
     for (address, error_type, status, retry_after) in ways {
-        let streaming = Streaming::start(address, &[("LLM_TIMEOUT_MS", "300")]).await;
-        let answer = streaming.ask(PROMPT).await;
-        assert_eq!(answer.status(), status, "{error_type}");
-        let header = answer.headers().get("retry-after");
-        let header = header.map(|value| value.to_str().expect("text"));
-        assert_eq!(header, retry_after, "{error_type}");
-        let answer: Value = answer.json().await.expect("JSON");
-        assert!(answer["error"].is_string(), "{answer}");
-        let (tree, log) = streaming.stop().await;
-        let expected = format!(
-            "POST /generate SERVER llm-service http {status} error {status}\n  {CHAT} CLIENT llm-service error {error_type}\n"
-        );
-        assert_eq!(shape(&tree), expected);
-        keeps_secrets(&[sent(&tree), log.lines().join("\n"), answer.to_string()]);
+        let answer = ask(address, &[("LLM_TIMEOUT_MS", "300")], PROMPT).await;
+        let header = answer.headers.get("retry-after").map(|value| value.to_str().expect("text"));
+        assert_eq!((answer.status, header), (status, retry_after), "{error_type}");
+        let body: Value = serde_json::from_str(&answer.body).expect("JSON");
+        assert!(body["error"].is_string(), "{body}");
+        let expected =
+            request(&format!("{status} error {status}"), &format!(" error {error_type}"));
+        assert_eq!(shape(&answer.tree), expected);
+        keeps_secrets(&[sent(&answer.tree), answer.log, answer.body]);
     }
 }
 
-/// Both sides of what was said are where the conventions want them, and on that span alone.
+/// Both sides of the chat are where the conventions want them, and on that span alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn prompts_and_answers_are_on_the_span_only_when_that_is_asked_for() {
     for value in ["false", "span_only", "true"] {
-        let address = model(|| events([piece(ANSWER), piece(" and more"), END.concat()])).await;
-        let streaming = Streaming::start(address, &[(CAPTURE, value)]).await;
-        read(streaming.ask(PROMPT).await).await;
-        let (tree, log) = streaming.stop().await;
-        keeps_secrets(&[log.lines().join("\n")]);
-        let chat = span(&tree, CHAT, SpanKind::Client);
+        let address = model(events([piece(ANSWER), piece(" and more"), END.concat()])).await;
+        let answer = ask(address, &[(CAPTURE, value)], PROMPT).await;
+        assert_eq!(answer.text(), format!("{ANSWER} and more"));
+        let (sent, chat) = (sent(&answer.tree), chat(&answer.tree));
         if value != "true" {
-            keeps_secrets(&[sent(&tree)]);
+            keeps_secrets(&[sent, answer.log]);
             continue;
         }
+        keeps_secrets(&[answer.log]);
         let said = |text: &str| json!([{ "type": "text", "content": text }]);
-        assert_eq!(
-            messages(chat, "gen_ai.input.messages"),
-            json!([{ "role": "user", "parts": said(PROMPT) }])
-        );
-        let answer = said(&format!("{ANSWER} and more"));
-        assert_eq!(
-            messages(chat, "gen_ai.output.messages"),
-            json!([{ "role": "assistant", "parts": answer, "finish_reason": "stop" }])
-        );
-        assert_eq!(sent(&tree).matches(PROMPT).count(), 1);
-        assert!(!sent(&tree).contains(KEY));
-    }
-}
-
-/// Says when it is dropped: the connection that it was for is gone.
-struct Gone(Arc<Notify>);
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        self.0.notify_one();
+        let prompt = json!([{ "role": "user", "parts": said(PROMPT) }]);
+        assert_eq!(messages(chat, "gen_ai.input.messages"), prompt);
+        let parts = said(&format!("{ANSWER} and more"));
+        let answer = json!([{ "role": "assistant", "parts": parts, "finish_reason": "stop" }]);
+        assert_eq!(messages(chat, "gen_ai.output.messages"), answer);
+        assert_eq!((sent.matches(PROMPT).count(), sent.contains(KEY)), (1, false));
     }
 }
 
 /// Nobody pays for words that nobody reads: when the client goes, so does the call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_goes_ends_the_call_and_its_span_with_what_was_known() {
-    let gone = Arc::new(Notify::new());
-    let told = Arc::clone(&gone);
-    let address = model(move || {
-        let gone = Gone(Arc::clone(&told));
-        let never = stream::once(async move {
-            let _gone = gone;
-            pending::<Bytes>().await
-        });
-        stream(stream::iter([Bytes::from(piece("one"))]).chain(never))
-    })
-    .await;
-    // So that it is not the silence that ends the call.
-    let streaming = Streaming::start(address, &[("LLM_TIMEOUT_MS", "600000")]).await;
+    // The connection to the model owns the sender, so the receiver learns when it has gone.
+    let (connection, gone) = oneshot::channel::<()>();
+    let never = stream::once(async move {
+        let _connection = connection;
+        pending::<Bytes>().await
+    });
+    // So long that the silence can't end the call.
+    let variables = [("LLM_TIMEOUT_MS", "600000")];
+    let streaming = Streaming::start(model(begins("one", never)).await, &variables).await;
     let mut answer = streaming.ask("?").await;
     within_reason(answer.chunk()).await.expect("a piece");
     drop(answer);
-    within_reason(gone.notified()).await;
+    within_reason(gone).await.expect_err("the connection has gone");
     let (tree, _) = streaming.stop().await;
-    let chat = span(&tree, CHAT, SpanKind::Client);
-    assert!(!chat.is_error(), "the model did nothing wrong");
-    assert_eq!(chat.attribute("gen_ai.response.id").as_deref(), Some("chatcmpl-1"));
-    assert_eq!(chat.attribute("gen_ai.response.finish_reasons").as_deref(), Some("[\"error\"]"));
-    assert_eq!(chat.proto().events.len(), 1);
+    let chat = chat(&tree);
+    has(chat, "gen_ai.response.id=chatcmpl-1 gen_ai.response.finish_reasons=[\"error\"]");
+    // The model did nothing wrong.
+    assert_eq!((chat.is_error(), chat.proto().events.len()), (false, 1));
 }
 
 /// A span that has not ended is not exported.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_that_does_not_wait_for_an_answer_loses_its_span() {
-    let address = model(|| {
-        let first = stream::iter([Bytes::from(piece("one"))]);
-        stream(first.chain(stream::pending()))
-    })
-    .await;
+    let address = model(begins("one", stream::pending())).await;
     let streaming = Streaming::start(address, &[("SHUTDOWN_TIMEOUT_MS", "100")]).await;
     let mut answer = streaming.ask("?").await;
     within_reason(answer.chunk()).await.expect("a piece");
@@ -574,24 +512,17 @@ async fn a_stop_that_does_not_wait_for_an_answer_loses_its_span() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_models_server_is_told_of_the_trace_only_when_it_is_ours() {
     for ours in [false, true] {
-        let headers = Arc::new(Mutex::new(HeaderMap::new()));
-        let seen = Arc::clone(&headers);
+        let (sender, mut calls) = unbounded_channel();
         let answer = async move |headers: HeaderMap| {
-            *seen.lock().expect("a lock") = headers;
+            sender.send(headers).expect("somebody listens");
             events([piece("one"), END.concat()])
         };
-        let routes = Router::new().route("/v1/chat/completions", post(answer));
-        let address = serve(routes).await;
-        let value = ours.to_string();
-        let streaming = Streaming::start(address, &[("LLM_IS_OURS", &value)]).await;
-        let url = format!("http://{}/generate", streaming.service.address);
-        let request =
-            client().post(url).header("baggage", "tenant=acme").json(&json!({ "prompt": "?" }));
-        read(within_reason(request.send()).await.expect("an answer")).await;
-        let (tree, _) = streaming.stop().await;
-        let headers = headers.lock().expect("a lock");
+        let address = serve(Router::new().route("/v1/chat/completions", post(answer))).await;
+        let answer = ask(address, &[("LLM_IS_OURS", &ours.to_string())], "?").await;
+        assert_eq!(answer.text(), "one");
+        let headers = calls.recv().await.expect("a call");
         let traceparent = headers.get("traceparent").map(|it| it.to_str().expect("text"));
-        let chat = span(&tree, CHAT, SpanKind::Client);
+        let chat = chat(&answer.tree);
         let expected = format!("00-{}-{}-01", chat.trace_id, chat.id);
         assert_eq!(traceparent, ours.then_some(expected.as_str()));
         assert_eq!(headers.contains_key("baggage"), ours);

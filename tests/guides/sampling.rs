@@ -3,34 +3,26 @@
 use lab::report;
 
 use super::collector::{collector, texts};
-use crate::support::recording::{check, check_named, figures, recorded};
-use crate::support::{Setup, Stopped, WHOLE, shape};
+use crate::support::recording::{check_named, recorded};
+use crate::support::{Setup, WHOLE, shape};
 
 const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
 const RATIO: &str = "OTEL_TRACES_SAMPLER_ARG";
 
-fn setup() -> Setup {
-    Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
-}
-
-/// A share of what begins at the gateway, as the guide sets it.
-fn share(setup: Setup, ratio: &str) -> Setup {
-    let setup = setup.with("api-gateway", SAMPLER, "parentbased_traceidratio");
+/// Lets the gateway sample this share of the traces, as the guide sets it.
+fn share(ratio: &str) -> Setup {
+    let setup = Setup::default().with("api-gateway", SAMPLER, "parentbased_traceidratio");
     setup.with("api-gateway", RATIO, ratio)
-}
-
-async fn ask(setup: Setup, times: usize) -> Stopped {
-    let system = setup.start().await;
-    for _ in 0..times {
-        assert_eq!(system.ask("user_1").await.status(), 200);
-    }
-    system.stop().await
 }
 
 /// None and all of 200 have a chance of one in 10^25 each.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_arrives_whole_or_not_at_all() {
-    let trees = ask(share(setup(), "0.25"), 200).await.trees();
+    let system = share("0.25").start().await;
+    for _ in 0..200 {
+        assert_eq!(system.ask("user_1").await.status(), 200);
+    }
+    let trees = system.stop().await.trees();
     assert!((1..200).contains(&trees.len()), "{} of 200", trees.len());
     for tree in trees {
         assert_eq!(shape(&tree), WHOLE);
@@ -44,14 +36,11 @@ async fn the_flag_on_the_wire_says_what_the_next_service_does() {
         ("1.0", true, 7, recorded!("sampling/flags-01.html")),
         ("0.0", false, 0, recorded!("sampling/flags-00.html")),
     ] {
-        let stopped = ask(share(setup().wired(), ratio), 1).await;
+        let stopped = share(ratio).wired().answers("user_1", 200).await;
         assert_eq!(stopped.store.usage().spans, spans);
         let exchanges = stopped.wire.exchanges();
-        let sent: Vec<_> = exchanges.iter().filter_map(|it| it.sent_by()).collect();
-        assert_eq!(sent.len(), 2, "one header on each hop between services");
-        for header in sent {
-            assert_eq!(header.sampled, sampled);
-        }
+        let sent = exchanges.iter().filter_map(|it| it.sent_by()).map(|header| header.sampled);
+        assert_eq!(sent.collect::<Vec<_>>(), [sampled; 2], "on each hop between services");
         let between: Vec<_> =
             exchanges.into_iter().filter(|it| it.hop != "client-gateway").collect();
         check_named(name, &(report::wire(&between, false).into_string() + "\n"));
@@ -61,15 +50,13 @@ async fn the_flag_on_the_wire_says_what_the_next_service_does() {
 /// `traceidratio` looks at the trace id alone: a service that has another ratio than the first tears traces apart.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ratio_that_ignores_the_parent_tears_traces_apart() {
-    let deaf = setup().with("user-service", SAMPLER, "traceidratio");
-    let stopped = ask(deaf.with("user-service", RATIO, "0.0"), 1).await;
-    let trees = stopped.trees();
+    let setup = Setup::default().with("user-service", SAMPLER, "traceidratio");
+    let stopped = setup.with("user-service", RATIO, "0.0").answers("user_1", 200).await;
     let expected = "\
 POST /api/query SERVER api-gateway http 200
   POST /process CLIENT api-gateway http 200
 ";
-    assert_eq!(trees.iter().map(shape).collect::<String>(), expected);
-    check!("sampling/torn.html", &figures(&trees));
+    stopped.compare(recorded!("sampling/torn.html"), expected);
 }
 
 /// Checks the configuration against the Collector's documentation; the workflow runs the Collector itself.
@@ -84,12 +71,12 @@ fn the_configuration_of_the_collector_holds_together() {
     for policy in sampling["policies"].as_sequence().expect("policies") {
         let kind = policy["type"].as_str().expect("a type");
         let setting = match kind {
-            "status_code" => &policy[kind]["status_codes"],
-            "latency" => &policy[kind]["threshold_ms"],
-            "probabilistic" => &policy[kind]["sampling_percentage"],
-            other => panic!("{other} is not looked at here"),
+            "status_code" => "status_codes",
+            "latency" => "threshold_ms",
+            "probabilistic" => "sampling_percentage",
+            other => panic!("this test doesn't check {other}"),
         };
-        assert!(!setting.is_null(), "{kind} has nothing to go by");
+        assert!(!policy[kind][setting].is_null(), "{kind} has no {setting}");
         assert!(policy["name"].is_string());
     }
     // A decision that comes before the deadline of a request would not see its end.

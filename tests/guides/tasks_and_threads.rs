@@ -3,13 +3,15 @@
 use super::example::Example;
 use crate::support::recording::recorded;
 
-const GUIDE: &str = "tasks-and-threads";
+/// Runs the command with this argument, which is on the page. Compares the shapes and the figure.
+async fn leaves(argument: &str, shapes: &str, figure: &str) {
+    let command = format!("cargo run --bin tasks_and_threads -- {argument}");
+    let ran = Example::on("tasks-and-threads", &command).run().await.well();
+    assert_eq!(ran.shapes(), shapes);
+    ran.figure(figure);
+}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_takes_the_context_along_is_one_trace() {
-    let command = "cargo run --bin tasks_and_threads -- kept";
-    let ran = Example::on(GUIDE, command).run().await.well();
-    let whole = "\
+const KEPT: &str = "\
 import INTERNAL importer
   fetch INTERNAL importer
   parse INTERNAL importer
@@ -19,21 +21,16 @@ import INTERNAL importer
   render line INTERNAL importer
   render line INTERNAL importer
 ";
-    assert_eq!(ran.shapes(), whole);
-    ran.figure(recorded!("tasks-and-threads/kept.html"));
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_the_context_along_is_one_trace() {
+    leaves("kept", KEPT, recorded!("tasks-and-threads/kept.html")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_begins_a_trace_for_each_piece() {
-    let command = "cargo run --bin tasks_and_threads -- lost";
-    let ran = Example::on(GUIDE, command).run().await.well();
-    let names = "import fetch parse unpack checksum checksum render_line render_line";
-    let alone: Vec<String> = names
-        .split(' ')
-        .map(|name| format!("{} INTERNAL importer\n", name.replace('_', " ")))
-        .collect();
-    assert_eq!(ran.shapes(), alone.join("\n"));
-    ran.figure(recorded!("tasks-and-threads/lost.html"));
+    let alone: Vec<_> = KEPT.lines().map(|line| line.trim_start().to_owned() + "\n").collect();
+    leaves("lost", &alone.join("\n"), recorded!("tasks-and-threads/lost.html")).await;
 }
 
 /// A mistake in the command is one line that says what to do.

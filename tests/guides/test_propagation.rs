@@ -11,12 +11,11 @@ use test_propagation::faults::Fault;
 use super::example::Example;
 use crate::support::recording::{check, figures};
 
-const GUIDE: &str = "test-propagation";
 const COMMAND: &str = "cargo run --bin test_propagation -- ";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_of_the_tutorial_keeps_the_contract() {
-    let ran = Example::on(GUIDE, &format!("{COMMAND}sound")).run().await.well();
+    let ran = Example::on("test-propagation", &format!("{COMMAND}sound")).run().await.well();
     check!("test-propagation/sound.txt", &ran.stdout());
     assert_eq!(ran.stdout().lines().filter(|line| line.starts_with("kept ")).count(), 6);
     let mut trees = ran.trees();
@@ -82,13 +81,14 @@ fn the_workflow_refuses_two_versions_of_opentelemetry() {
     let package = |name: &str, version: &str| {
         format!("[package]\nname = \"{name}\"\nversion = \"{version}\"\nedition = \"2024\"\n")
     };
+    let mut manifest = package("reader", "0.1.0") + "[dependencies]\n";
     for version in ["0.1.0", "0.2.0"] {
         write(&format!("{version}/Cargo.toml"), &package("opentelemetry", version));
         write(&format!("{version}/src/lib.rs"), "");
+        let name = version.replace('.', "_");
+        manifest += &format!("v{name} = {{ package = \"opentelemetry\", path = \"{version}\" }}\n");
     }
-    let both = "[dependencies]\nold = { package = \"opentelemetry\", path = \"0.1.0\" }\n\
-                new = { package = \"opentelemetry\", path = \"0.2.0\" }\n";
-    write("Cargo.toml", &(package("reader", "0.1.0") + both));
+    write("Cargo.toml", &manifest);
     write("src/lib.rs", "");
     assert!(!passes(&script, folder.path()));
 }

@@ -9,7 +9,7 @@ pub mod skips;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::panic::Location;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -133,6 +133,13 @@ pub async fn serve(routes: Router) -> SocketAddr {
     address
 }
 
+/// A store, and the address of a receiver that fills it.
+pub async fn receiver() -> (Store, SocketAddr) {
+    let store = Store::new(Limits::default());
+    let address = serve(receiver::routes(store.clone())).await;
+    (store, address)
+}
+
 /// A server that accepts connections and never answers. Says when one has come.
 pub async fn hung() -> (SocketAddr, Arc<Notify>) {
     let listener = TcpListener::bind(FREE).await.expect("a free port");
@@ -154,6 +161,12 @@ pub fn refused() -> (SocketAddr, TcpSocket) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(FREE.parse().expect("an address")).expect("a free port");
     (socket.local_addr().expect("an address"), socket)
+}
+
+/// A service on a free port. It exports nothing before the flush at its end, unless `OTEL_BSP_SCHEDULE_DELAY` is set.
+pub fn plan(binaries: &Path, name: &'static str, backend: SocketAddr) -> Plan {
+    let free = FREE.parse().expect("an address");
+    Plan::new(binaries, name, free, backend).with("OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
 }
 
 /// How to start the services: environment variables by service.
@@ -268,8 +281,16 @@ pub async fn arrived(store: &Store, spans: usize) {
     let mut changes = store.changes();
     let enough = changes.wait_for(|_| store.usage().spans >= spans);
     let came = tokio::time::timeout(DEADLINE, enough).await.is_ok();
-    let shapes: Vec<String> = store.trees().iter().map(shape).collect();
-    assert!(came, "not {spans} spans, but:\n{}", shapes.join("\n"));
+    assert!(came, "not {spans} spans, but:\n{}", shapes(&store.trees()));
+}
+
+/// Asks a gateway.
+pub async fn query(gateway: SocketAddr, user_id: &str, headers: &[(&str, &str)]) -> Response {
+    let query = json!({ "user_id": user_id, "query": "What is a trace?" });
+    let request = client().post(format!("http://{gateway}/api/query")).json(&query);
+    let request =
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    within_reason(request.send()).await.expect("the gateway answers")
 }
 
 /// The spans, exchanges and log lines of services that have stopped.
@@ -292,6 +313,17 @@ impl Setup {
         self
     }
 
+    /// Lets user-service call `address` instead of llm-service.
+    pub fn with_llm_service_at(self, address: impl Display) -> Self {
+        self.with("user-service", "LLM_SERVICE_URL", format!("http://{address}"))
+    }
+
+    /// Lets llm-service call the OpenAI-compatible server at `address`.
+    pub fn with_model(self, address: impl Display, name: &str) -> Self {
+        let base = format!("http://{address}/v1");
+        self.with("llm-service", "LLM_BASE_URL", base).with("llm-service", "LLM_MODEL", name)
+    }
+
     /// Exports to `address` instead of the lab's receiver.
     pub fn with_backend(mut self, address: SocketAddr) -> Self {
         self.backend = Some(address);
@@ -312,18 +344,14 @@ impl Setup {
     }
 
     pub async fn start(self) -> System {
-        let store = Store::new(Limits::default());
-        let backend = match self.backend {
-            Some(address) => address,
-            None => serve(receiver::routes(store.clone())).await,
-        };
+        let (store, own) = receiver().await;
+        let backend = self.backend.unwrap_or(own);
         let wire = Wire::new(HOPS);
         for (hop, fault) in &self.faults {
             wire.set(self::hop(hop), Some(*fault));
         }
         let log = Log::default();
         let binaries = binaries().await;
-        let free: SocketAddr = FREE.parse().expect("an address");
         let start = async |plan: Plan, name: &'static str| {
             let own = self.variables.iter().filter(|(service, ..)| [name, "all"].contains(service));
             let plan = own.fold(plan, |plan, (_, key, value)| plan.with(key, value));
@@ -331,16 +359,29 @@ impl Setup {
             let plan = other.iter().fold(plan, |plan, (_, command)| plan.run_by(command));
             Service::start(plan, log.sink()).await.expect("the service starts")
         };
-        let llm = start(Plan::new(&binaries, "llm-service", free, backend), "llm-service").await;
-        let plan = Plan::new(&binaries, "user-service", free, backend);
-        let user =
-            start(plan.calling("llm-service", self.reach(&wire, &llm).await), "user-service").await;
-        let plan = Plan::new(&binaries, "api-gateway", free, backend);
-        let gateway =
-            start(plan.calling("user-service", self.reach(&wire, &user).await), "api-gateway")
-                .await;
+        let llm = start(plan(&binaries, "llm-service", backend), "llm-service").await;
+        let calling = plan(&binaries, "user-service", backend)
+            .calling("llm-service", self.reach(&wire, &llm).await);
+        let user = start(calling, "user-service").await;
+        let calling = plan(&binaries, "api-gateway", backend)
+            .calling("user-service", self.reach(&wire, &user).await);
+        let gateway = start(calling, "api-gateway").await;
         self.reach(&wire, &gateway).await;
         System { gateway, user, llm, store, wire, log }
+    }
+
+    /// Starts the services, asks as `user_id` and stops them. Returns the answer as well.
+    pub async fn ask(self, user_id: &str) -> ((u16, Value), Stopped) {
+        let system = self.start().await;
+        let answer = json_of(system.ask(user_id).await).await;
+        (answer, system.stop().await)
+    }
+
+    /// The same for an answer with this status.
+    pub async fn answers(self, user_id: &str, status: u16) -> Stopped {
+        let ((answered, body), stopped) = self.ask(user_id).await;
+        assert_eq!(answered, status, "{body}");
+        stopped
     }
 
     /// The address that the caller of `service` is given.
@@ -361,9 +402,12 @@ impl System {
 
     /// Asks the gateway as `user_id`.
     pub async fn ask(&self, user_id: &str) -> Response {
-        let query = json!({ "user_id": user_id, "query": "What is a trace?" });
-        let url = format!("http://{}/api/query", self.gateway.address);
-        client().post(url).json(&query).send().await.expect("the gateway answers")
+        query(self.gateway.address, user_id, &[]).await
+    }
+
+    /// Asks the gateway with these headers, and expects a 200.
+    pub async fn ask_with(&self, headers: &[(&str, &str)]) {
+        assert_eq!(query(self.gateway.address, "user_1", headers).await.status(), 200);
     }
 
     /// Stops the services in order; each has then flushed its spans, so there is nothing to wait for.
@@ -382,10 +426,23 @@ impl Stopped {
 
     /// The tree of the only trace there is.
     pub fn only_tree(&self) -> Tree {
-        let trees = self.trees();
-        let shapes: Vec<String> = trees.iter().map(shape).collect();
-        assert_eq!(trees.len(), 1, "there must be one trace; there are:\n{}", shapes.join("\n"));
-        trees.into_iter().next().expect("one")
+        let mut trees = self.trees();
+        assert_eq!(trees.len(), 1, "there must be one trace; there are:\n{}", shapes(&trees));
+        trees.remove(0)
+    }
+
+    /// The [`shapes`] of all traces, the earliest first.
+    pub fn shapes(&self) -> String {
+        shapes(&in_order(self.trees()))
+    }
+
+    /// Compares the traces with their [`shapes`] and with a recorded figure. Returns them, the earliest first.
+    #[track_caller]
+    pub fn compare(&self, figure: &str, expected: &str) -> Vec<Tree> {
+        let trees = in_order(self.trees());
+        assert_eq!(shapes(&trees), expected);
+        recording::check_named(figure, &recording::figures(&trees));
+        trees
     }
 
     /// The tree of one trace among several.
@@ -424,6 +481,29 @@ pub fn shape(tree: &Tree) -> String {
         shape.push('\n');
     }
     shape
+}
+
+/// The earliest first.
+pub fn in_order(mut trees: Vec<Tree>) -> Vec<Tree> {
+    trees.sort_by_key(|tree| tree.start);
+    trees
+}
+
+/// The [`shape`] of each tree, a blank line between two.
+pub fn shapes(trees: &[Tree]) -> String {
+    let shapes: Vec<String> = trees.iter().map(shape).collect();
+    shapes.join("\n")
+}
+
+/// Fails unless a span has these attributes, written as `KEY=VALUE` with blanks between. `KEY=(none)` must be absent.
+#[track_caller]
+pub fn has(span: &Span, expected: &str) {
+    let expected: Vec<&str> = expected.split_whitespace().collect();
+    let found = expected.iter().map(|pair| {
+        let key = pair.split_once('=').expect("KEY=VALUE").0;
+        format!("{key}={}", span.attribute(key).as_deref().unwrap_or("(none)"))
+    });
+    assert_eq!(found.collect::<Vec<_>>(), expected, "{}", span.name());
 }
 
 /// The first span of that name.
