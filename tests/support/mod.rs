@@ -9,7 +9,7 @@ pub mod skips;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::panic::Location;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -93,6 +93,21 @@ pub fn empty_folder(name: &str) -> PathBuf {
         std::fs::remove_dir_all(&folder).expect("it can be emptied");
     }
     folder
+}
+
+/// The paths of all files below `folder`, relative to it.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => files.push(path.strip_prefix(folder).expect("below it").to_owned()),
+            }
+        }
+    }
+    files
 }
 
 /// The folder of a component such as `nats`; `None` where install.sh has not been run since its version changed.
