@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use super::{NO_ERRORS, between, only};
 use crate::support::browser::{Browser, Look, WIDE, key};
 use crate::support::includes::includes;
-use crate::support::skips::{axe, browser_is_missing};
+use crate::support::skips::axe;
 use crate::support::{FREE, Setup, empty_folder, recording, root, serve};
 use clap::ValueEnum as _;
 use course::hops::HOPS;
@@ -41,15 +41,12 @@ async fn open(path: &str, look: Look) -> Option<Browser> {
     open_with(Store::new(Limits::default()), Wire::default(), path, look).await
 }
 
-/// Opens a page of the book as the lab of this store and wire serves it; `None` where there is no browser.
+/// Opens a page of the book as the lab of this store and wire serves it.
 async fn open_with(store: Store, wire: Wire, path: &str, look: Look) -> Option<Browser> {
-    if browser_is_missing() {
-        return None;
-    }
     let (_built, pages) = watch::channel(Some(built().to_owned()));
     let otlp = FREE.parse().expect("an address");
     let address = serve(site::pages(store, wire, Some(pages), otlp)).await;
-    Some(Browser::open(address, path, look).await)
+    super::open(address, path, look).await
 }
 
 const STATUS: &str = "text('.try [role=status]')";
@@ -107,16 +104,14 @@ async fn a_trace_is_pasted_with_keys_alone() {
     let Some(browser) = open(DIAGNOSE, WIDE).await else { return };
     // The last link before the form.
     browser.run("$$('main a').filter(it => it.compareDocumentPosition($('#pasted')) & 4).at(-1).focus();").await;
-    browser.strike(key::TAB).await;
-    browser.press("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7").await;
-    // A file, an example, and the button.
-    browser.strike(&(key::TAB.repeat(3) + key::ENTER)).await;
+    let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
+    // Tab leads into the form, then to a file, an example, and the button.
+    browser.press(&[key::TAB, header, key::TAB, key::TAB, key::TAB, key::ENTER].concat()).await;
     browser.wait_for(STATUS, "1 finding.").await;
     browser.shows("text('.try div.outcome').includes('byte 52')", true).await;
     // An example, by its first letters.
     browser.run("$('.try [name=example]').focus();").await;
-    browser.press("Clocks").await;
-    browser.press(key::TAB).await;
+    browser.press(&["Clocks", key::TAB].concat()).await;
     browser.wait_for("text('.try div.outcome').includes('Clocks differ')", true).await;
 }
 
@@ -126,10 +121,9 @@ async fn the_fault_lab_is_used_with_keys_alone_and_shows_what_was_recorded() {
     // This lab runs no services.
     browser.shows("$('.own').hidden", true).await;
     browser.run("$('.try select').focus();").await;
-    for keys in ["user-llm", key::TAB, "drop-traceparent", key::TAB, " ", key::RIGHT, key::TAB] {
-        browser.press(keys).await;
-    }
-    browser.press(key::ENTER).await;
+    let [tab, right, enter] = [key::TAB, key::RIGHT, key::ENTER];
+    let keys = ["user-llm", tab, "drop-traceparent", tab, " ", right, tab, enter];
+    browser.press(&keys.concat()).await;
     browser.wait_for(STATUS, "Right: 2 traces.").await;
     browser.shows(HEADING, "drop-traceparent on user-llm").await;
     // The other cases open for print and for a link to one of them.
@@ -151,13 +145,10 @@ async fn the_fault_lab_sends_a_request_through_the_readers_own_services() {
     let Some(browser) = open_with(store, wire, FAULT_LAB, WIDE).await else { return };
     browser.wait_for("$('.own').hidden", false).await;
     let seen = system.wire.exchanges().len();
-    browser
-        .run(
-            "const { elements } = $('.try form');
-             [elements.hop.value, elements.fault.value, elements.guess.value] = ['gateway-user', 'clear-sampled', '3'];
-             $('.try form').requestSubmit();",
-        )
-        .await;
+    let ask = "const form = $('.try form');
+        [form.hop.value, form.fault.value, form.guess.value] = ['gateway-user', 'clear-sampled', '3'];
+        form.requestSubmit();";
+    browser.run(ask).await;
     browser.wait_for(STATUS, "You said 3 traces; there is 1 trace.").await;
     browser.shows(HEADING, "clear-sampled on gateway-user, just now").await;
     assert_eq!(system.wire.exchanges().len(), seen + 3);
@@ -223,15 +214,15 @@ async fn is_watched_with_keys_alone(browser: &Browser) {
     browser.shows(&state("scene, button, lines"), json!([1, "Play", 6])).await;
     // The arrows go from scene to scene, and the book doesn't turn its page.
     browser.run("$('.try [name=play]').focus();").await;
-    browser.strike(&key::RIGHT.repeat(6)).await;
+    browser.press(&key::RIGHT.repeat(6)).await;
     browser.wait_for(&state("scene, spans"), json!([7, 7])).await;
-    browser.strike(key::LEFT).await;
+    browser.press(key::LEFT).await;
     browser.wait_for(&state("scene, spans"), json!([6, 5])).await;
     // A scene begins empty. Its command is typed letter by letter and stops where it is paused.
-    browser.strike(key::ENTER).await;
+    browser.press(key::ENTER).await;
     let playing = state("scene, button, spans, typed");
     browser.wait_for(&playing, json!([6, "Pause", 0, true])).await;
-    browser.strike(" ").await;
+    browser.press(" ").await;
     browser.wait_for(&state("button"), json!(["Play"])).await;
     let stands = "const before = $('.try input').value;
         for (let frames = 0; frames < 10; frames++) await frame();
@@ -244,9 +235,9 @@ async fn is_watched_with_keys_alone(browser: &Browser) {
     browser.shows(&format!("({STATE}).spans > 0 && ({STATE}).spans < 7"), true).await;
     // To the end: by the bar, and then by itself.
     browser.run("$('.try input').focus();").await;
-    browser.strike(&(key::END.to_owned() + &key::LEFT.repeat(5))).await;
+    browser.press(&[key::END, &key::LEFT.repeat(5)].concat()).await;
     browser.run("$('.try [name=play]').focus();").await;
-    browser.strike(key::ENTER).await;
+    browser.press(key::ENTER).await;
     let at_end = "[$('.try input').value === $('.try input').max, text('.try [name=play]')]";
     browser.wait_for(at_end, json!([true, "Play"])).await;
     browser.shows(&format!("({STATE}).scene === $$('#walkthrough h2').length"), true).await;

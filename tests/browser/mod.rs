@@ -5,8 +5,21 @@ mod book;
 mod site;
 mod viewer;
 
+use std::net::SocketAddr;
+
+use crate::support::browser::{Browser, Look};
+use crate::support::skips::browser_is_missing;
+
 /// The errors of a page that has none.
 const NO_ERRORS: [String; 0] = [];
+
+/// Opens a page. Without a browser, the current test counts as skipped.
+async fn open(address: SocketAddr, path: &str, look: Look) -> Option<Browser> {
+    match browser_is_missing() {
+        true => None,
+        false => Some(Browser::open(address, path, look).await),
+    }
+}
 
 /// The parts of `text` between `start` and `end`.
 fn between<'a>(text: &'a str, start: &str, end: &str) -> Vec<&'a str> {

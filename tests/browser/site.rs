@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use super::{NO_ERRORS, between, only};
 use crate::support::browser::{Browser, WIDE, key, shell};
-use crate::support::skips::{axe, browser_is_missing};
+use crate::support::skips::axe;
 use crate::support::{
     binaries, empty_folder, files_below, in_ci, is_missing, recording, root, serve,
 };
@@ -116,10 +116,8 @@ fn each_published_page_has_an_address_a_description_and_a_link_to_edit_it() {
         assert_eq!(seen, [&address, title, description], "{name}");
         assert_eq!(only(&page, "rel=\"canonical\" href=\"", "\""), address);
         assert!((40..=210).contains(&description.len()), "{name}: {description}");
-        assert!(
-            descriptions.insert(description.to_owned()),
-            "{name}: another page has this description"
-        );
+        let is_new = descriptions.insert(description.to_owned());
+        assert!(is_new, "{name}: another page has this description");
         let source = Path::new(&name).with_extension("md");
         let edit = format!("{REPOSITORY}/edit/main/src/{}", source.display());
         assert!(page.contains(&edit), "{name} has no link to {edit}");
@@ -151,14 +149,11 @@ fn a_page_waits_for_one_stylesheet_and_for_no_script() {
     }
 }
 
-/// Opens the published copy below its address, as a web server has it, without a lab; `None` where there is no browser.
+/// Opens a page of the published copy as a web server serves it, below its address and without a lab.
 async fn open(name: &str) -> Option<Browser> {
-    if browser_is_missing() {
-        return None;
-    }
     let (_built, pages) = watch::channel(Some(published().to_owned()));
     let address = serve(Router::new().nest_service("/one-trace", site::book(pages))).await;
-    Some(Browser::open(address, &at(name), WIDE).await)
+    super::open(address, &at(name), WIDE).await
 }
 
 fn at(name: &str) -> String {
@@ -242,9 +237,9 @@ async fn a_page_is_for_everybody_in_light_and_in_dark() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_text_is_one_key_away() {
     let Some(browser) = open(STEP).await else { return };
-    browser.strike(key::TAB).await;
+    browser.press(key::TAB).await;
     browser.wait_for("document.activeElement.textContent", "Skip to the text").await;
-    browser.strike(key::ENTER).await;
+    browser.press(key::ENTER).await;
     browser.wait_for("document.activeElement.tagName", "MAIN").await;
 }
 

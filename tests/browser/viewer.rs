@@ -1,22 +1,17 @@
 //! The viewer in a real browser: its live updates, its keys, and its accessibility.
 
-use super::NO_ERRORS;
-use crate::support;
-use crate::support::browser::{Browser, Look, WIDE, key};
+use std::net::SocketAddr;
+
+use super::{NO_ERRORS, open};
+use crate::support::browser::{WIDE, key};
 use crate::support::in_process::{JSON, Lab, attribute, json_body, span, trace_path};
-use crate::support::skips::{axe, browser_is_missing};
+use crate::support::skips::axe;
+use crate::support::{FREE, client, until};
 use course::hops::HOPS;
 use lab::wire::Fault;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use serde_json::json;
-
-/// Opens `path` of the lab; `None` where there is no browser.
-async fn open(lab: &Lab, path: &str, look: Look) -> Option<Browser> {
-    match browser_is_missing() {
-        true => None,
-        false => Some(Browser::open(lab.address, path, look).await),
-    }
-}
+use tokio::net::TcpListener;
 
 /// A trace of a root with two children, the first of which has a child too.
 fn family() -> Vec<Span> {
@@ -36,7 +31,7 @@ const RESULTS: &str = "return $('#results').innerHTML;";
 #[tokio::test(flavor = "multi_thread")]
 async fn the_list_and_the_trace_are_live() {
     let lab = Lab::start().await;
-    let Some(browser) = open(&lab, "/traces", WIDE).await else { return };
+    let Some(browser) = open(lab.address, "/traces", WIDE).await else { return };
     browser.shows("text('#results').startsWith('No trace yet')", true).await;
     browser.run("window.same = true;").await;
     lab.export_spans(family()).await;
@@ -48,15 +43,13 @@ async fn the_list_and_the_trace_are_live() {
 
     // After a late span, collapsed rows stay collapsed, and the focus stays where it was.
     browser.run("window.same = true; $('[role=treegrid] tbody tr').focus();").await;
-    browser.press(key::DOWN).await;
-    browser.press(key::LEFT).await;
+    browser.press(&[key::DOWN, key::LEFT].concat()).await;
     browser.shows(ROWS, ["root", "left", "right"]).await;
     lab.export_spans(vec![span(1, 5, 1, "late")]).await;
     browser.wait_for(ROW_COUNT, 5).await;
     browser.shows(ROWS, ["root", "left", "right", "late"]).await;
-    browser
-        .shows("[document.activeElement.id, window.same]", json!(["s0000000000000002", true]))
-        .await;
+    let kept = "[document.activeElement.id, window.same]";
+    browser.shows(kept, json!(["s0000000000000002", true])).await;
     // Only the spans of this trace change the page.
     let before = browser.run(RESULTS).await;
     lab.export_spans(vec![span(2, 1, 0, "other")]).await;
@@ -71,9 +64,8 @@ async fn the_list_is_filtered_with_keys_alone_and_the_address_can_be_shared() {
     let lab = Lab::start().await;
     lab.export_of("shop", vec![span(1, 1, 0, "GET /cart")]).await;
     lab.export_of("mail", vec![span(2, 1, 0, "send"), span(3, 1, 0, "receive")]).await;
-    let Some(browser) = open(&lab, "/traces", WIDE).await else { return };
-    browser.press("/").await;
-    browser.press(&format!("SEND{}", key::ENTER)).await;
+    let Some(browser) = open(lab.address, "/traces", WIDE).await else { return };
+    browser.press(&["/SEND", key::ENTER].concat()).await;
     browser.arrives_at("text=SEND").await;
     browser.wait_for(TRACES, ["send"]).await;
     let query = browser.run("return location.search;").await;
@@ -101,15 +93,14 @@ async fn the_list_is_filtered_with_keys_alone_and_the_address_can_be_shared() {
 async fn a_live_page_waits_for_its_reader() {
     let lab = Lab::start().await;
     lab.export_spans(family()).await;
-    let Some(browser) = open(&lab, "/traces", WIDE).await else { return };
+    let Some(browser) = open(lab.address, "/traces", WIDE).await else { return };
     let (count, label) = ("$$('table.traces tbody tr').length", "text('button.live')");
     browser.shows(label, "Live: pause").await;
     browser.click("button.live").await;
     lab.export_spans(vec![span(2, 1, 0, "second")]).await;
     // The lab has the trace by now.
-    browser
-        .wait_for("fetch('/traces').then(it => it.text()).then(it => it.includes('second'))", true)
-        .await;
+    let arrived = "fetch('/traces').then(it => it.text()).then(it => it.includes('second'))";
+    browser.wait_for(arrived, true).await;
     browser.shows(&format!("[{count}, {label}]"), json!([1, "Paused: go on"])).await;
     browser.click("button.live").await;
     browser.wait_for(count, 2).await;
@@ -127,7 +118,7 @@ async fn a_live_page_waits_for_its_reader() {
 async fn the_grid_is_walked_with_keys_alone() {
     let lab = Lab::start().await;
     lab.export_spans(family()).await;
-    let Some(browser) = open(&lab, &trace_path(1), WIDE).await else { return };
+    let Some(browser) = open(lab.address, &trace_path(1), WIDE).await else { return };
     let focused =
         "document.activeElement.querySelector('a')?.textContent ?? document.activeElement.id";
     // The grid is one stop of the Tab key.
@@ -158,18 +149,13 @@ async fn the_grid_is_walked_with_keys_alone() {
     browser.shows(ROWS, ["root", "left", "leaf", "right"]).await;
 
     // Enter shows one span in detail, and Escape goes back to its row.
-    browser.press(key::DOWN).await;
-    browser.press(key::ENTER).await;
+    browser.press(&[key::DOWN, key::ENTER].concat()).await;
     browser.wait_for(DETAIL, "left").await;
     let place = "[document.activeElement.id, location.search]";
     browser.shows(place, ["span", "?span=0000000000000002"]).await;
     browser.press(key::ESCAPE).await;
-    browser
-        .shows(
-            &format!("[{focused}, location.search, $('#span').hidden]"),
-            json!(["left", "", true]),
-        )
-        .await;
+    let closed = format!("[{focused}, location.search, $('#span').hidden]");
+    browser.shows(&closed, json!(["left", "", true])).await;
     // Letters lead from span to span while the detail is open.
     browser.press(key::ENTER).await;
     browser.wait_for("document.activeElement.id", "span").await;
@@ -204,7 +190,7 @@ async fn whatever_a_span_says_is_text() {
     root.status = Some(Status { code: 2, message: evil.to_owned() });
     lab.export_of(evil, vec![root]).await;
     let detail = format!("{}?span=0000000000000001", trace_path(1));
-    let Some(browser) = open(&lab, &detail, WIDE).await else { return };
+    let Some(browser) = open(lab.address, &detail, WIDE).await else { return };
     for (key, value) in [
         ("markup", evil),
         ("control", "a\\u{0}b\\u{1b}[31mc"),
@@ -233,7 +219,7 @@ async fn whatever_a_span_says_is_text() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_dropped_is_shown() {
     let lab = Lab::start().await;
-    let Some(browser) = open(&lab, "/traces", WIDE).await else { return };
+    let Some(browser) = open(lab.address, "/traces", WIDE).await else { return };
     let drop = async |text: String| {
         let drop = "const files = new DataTransfer();
              files.items.add(new File([given], 'trace.json'));
@@ -244,13 +230,9 @@ async fn a_file_that_is_dropped_is_shown() {
     browser.wait_for("text('#problem').split(':')[0]", "trace.json was not taken. line 1").await;
     // The page still shows the problem when the list has changed.
     drop(format!("{}\n{{bad", json_body())).await;
-    browser
-        .wait_for(
-            "$$('table.traces tbody tr').length > 0
-                && /spans taken: 1; .*not whole: 1. The first: line 2: not JSON/.test(text('#problem'))",
-            true,
-        )
-        .await;
+    let partly = "$$('table.traces tbody tr').length > 0
+        && /spans taken: 1; .*not whole: 1. The first: line 2: not JSON/.test(text('#problem'))";
+    browser.wait_for(partly, true).await;
     drop(json_body().to_string()).await;
     browser.arrives_at(&trace_path(0x0a)).await;
     browser.wait_for("$('[role=treegrid]') !== null", true).await;
@@ -267,19 +249,23 @@ async fn a_file_that_is_dropped_is_shown() {
     lab.export(&[("content-type", JSON)], "{}").await;
 }
 
+/// Puts a proxy before the lab, as before a service. Returns its address.
+async fn serve_hop(lab: &Lab) -> SocketAddr {
+    let listener = TcpListener::bind(FREE).await.expect("a free port");
+    lab.wire.serve(HOPS[1], listener, lab.address).expect("an address")
+}
+
 /// The form on the wire's page must pass the policy of the page and the lab's check of the sender.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hop_is_broken_on_the_page_with_keys_alone() {
     let lab = Lab::start().await;
-    let listener = tokio::net::TcpListener::bind(support::FREE).await;
-    lab.wire.serve(HOPS[1], listener.expect("a free port"), lab.address).expect("an address");
-    let Some(browser) = open(&lab, "/wire", WIDE).await else { return };
+    serve_hop(&lab).await;
+    let Some(browser) = open(lab.address, "/wire", WIDE).await else { return };
     for (option, fault) in [("clear-sampled", Some(Fault::ClearSampled)), ("no fault", None)] {
         browser.run("$('.hop select').focus();").await;
-        browser.press(option).await;
-        browser.strike(&(key::TAB.to_owned() + key::ENTER)).await;
+        browser.press(&[option, key::TAB, key::ENTER].concat()).await;
         // A script that waits would go with its page.
-        support::until(async || match lab.wire.fault(HOPS[1]) {
+        until(async || match lab.wire.fault(HOPS[1]) {
             now if now == fault => Ok(()),
             now => Err(format!("{now:?}")),
         })
@@ -299,12 +285,10 @@ async fn everybody_can_use_it() {
     failed.attributes = vec![attribute("long", &"line\n".repeat(100)), attribute("short", "x")];
     lab.export_of("database", vec![failed, span(1, 9, 3, "INSERT")]).await;
     // With a hop, and a request on it.
-    let listener = tokio::net::TcpListener::bind(support::FREE).await;
-    let hop = lab.wire.serve(HOPS[1], listener.expect("a free port"), lab.address);
     lab.wire.set(HOPS[1], Some(Fault::DropTraceparent));
-    let url = format!("http://{}/traces", hop.expect("an address"));
+    let url = format!("http://{}/traces", serve_hop(&lab).await);
     let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let request = support::client().get(url).header("traceparent", header);
+    let request = client().get(url).header("traceparent", header);
     assert_eq!(request.send().await.expect("an answer").status(), 200);
     let lists = ["/traces", "/traces?min=soon", "/traces?text=nothing", "/traces/map", "/wire"];
     let detail = format!("{}?span=0000000000000002", trace_path(2));
@@ -312,7 +296,7 @@ async fn everybody_can_use_it() {
     let paths: Vec<String> = paths.chain(lists.map(str::to_owned)).collect();
     // Colours don't depend on the width, nor the layout on the colours.
     for look in [WIDE, (500, true)] {
-        let Some(browser) = open(&lab, "/traces", look).await else { return };
+        let Some(browser) = open(lab.address, "/traces", look).await else { return };
         browser.bring(&axe).await;
         for path in &paths {
             browser.go(path).await;

@@ -58,71 +58,61 @@ pub struct Step {
     pub action: Action,
 }
 
-enum Block {
-    Prose(String),
-    Code { language: String, code: String },
-    Html(String),
+struct Block {
+    line: usize,
+    kind: Kind,
+    text: String,
 }
 
-impl Block {
-    /// Adds a part of the block.
-    fn push(&mut self, event: Event) {
-        match (self, event) {
-            (
-                Block::Code { code: it, .. } | Block::Html(it),
-                Event::Text(text) | Event::Html(text),
-            )
-            | (Block::Prose(it), Event::Text(text)) => it.push_str(&text),
-            (Block::Prose(it), Event::Code(code)) => it.push_str(&format!("`{code}`")),
-            (Block::Prose(it), Event::SoftBreak) => it.push(' '),
-            (Block::Prose(it), Event::Start(Tag::Emphasis) | Event::End(TagEnd::Emphasis)) => {
-                it.push('*')
+enum Kind {
+    Prose,
+    Html,
+    /// Code in a language.
+    Code(String),
+}
+
+/// # Errors
+/// Fails if a block of code has no language, because the reader wouldn't know what to do with it.
+fn blocks(markdown: &str) -> Result<Vec<Block>> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut is_open = false;
+    for (event, range) in Parser::new_ext(markdown, Options::ENABLE_TABLES).into_offset_iter() {
+        let line = markdown[..range.start].matches('\n').count() + 1;
+        let kind = match &event {
+            Event::Start(Tag::Paragraph | Tag::Heading { .. } | Tag::Item) => Some(Kind::Prose),
+            Event::Start(Tag::HtmlBlock) => Some(Kind::Html),
+            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info))) => {
+                Some(Kind::Code(info.split(',').next().unwrap_or_default().to_owned()))
             }
-            (Block::Prose(it), Event::Start(Tag::Link { dest_url, .. })) => {
-                it.push_str(&format!("<{dest_url}> "));
+            Event::Start(Tag::CodeBlock(CodeBlockKind::Indented)) => {
+                bail!("line {line}: a block of code must say its language")
             }
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            // The text of a list's item ends where another block begins in it.
+            blocks.push(Block { line, kind, text: String::new() });
+            is_open = true;
+            continue;
+        }
+        // The text of tables stands in no block.
+        let Some(Block { text, .. }) = blocks.last_mut().filter(|_| is_open) else { continue };
+        match event {
+            Event::Text(part) | Event::Html(part) => text.push_str(&part),
+            Event::Code(code) => *text += &format!("`{code}`"),
+            Event::SoftBreak => text.push(' '),
+            Event::Start(Tag::Emphasis) | Event::End(TagEnd::Emphasis) => text.push('*'),
+            Event::Start(Tag::Link { dest_url, .. }) => *text += &format!("<{dest_url}> "),
+            Event::End(end) => is_open = is_inline(end),
             _ => {}
         }
     }
-}
-
-fn ends_block(end: TagEnd) -> bool {
-    use TagEnd::{CodeBlock, Heading, HtmlBlock, Item, Paragraph};
-    matches!(end, Paragraph | Item | Heading(_) | CodeBlock | HtmlBlock)
-}
-
-/// The blocks of a page, each with its line.
-///
-/// # Errors
-/// Fails if a block of code has no language, because the reader wouldn't know what to do with it.
-fn blocks(markdown: &str) -> Result<Vec<(usize, Block)>> {
-    let mut blocks = Vec::new();
-    let mut open: Option<(usize, Block)> = None;
-    for (event, range) in Parser::new_ext(markdown, Options::ENABLE_TABLES).into_offset_iter() {
-        let line = markdown[..range.start].matches('\n').count() + 1;
-        let begun = match (event, &mut open) {
-            (Event::Start(Tag::Paragraph | Tag::Heading { .. } | Tag::Item), _) => {
-                Some((line, Block::Prose(String::new())))
-            }
-            (Event::Start(Tag::HtmlBlock), _) => Some((line, Block::Html(String::new()))),
-            (Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info))), _) => {
-                let language = info.split(',').next().unwrap_or_default().to_owned();
-                Some((line, Block::Code { language, code: String::new() }))
-            }
-            (Event::Start(Tag::CodeBlock(CodeBlockKind::Indented)), _) => {
-                bail!("line {line}: a block of code must say its language")
-            }
-            (Event::End(end), _) if ends_block(end) => None,
-            (event, Some((_, block))) => {
-                block.push(event);
-                continue;
-            }
-            (_, None) => continue,
-        };
-        // The text of a list's item also ends where another block begins in it.
-        blocks.extend(std::mem::replace(&mut open, begun));
-    }
     Ok(blocks)
+}
+
+/// Whether this ends within a word or a sentence.
+fn is_inline(end: TagEnd) -> bool {
+    matches!(end, TagEnd::Emphasis | TagEnd::Strong | TagEnd::Link | TagEnd::Image)
 }
 
 /// The actions of the reader of a page.
@@ -133,23 +123,23 @@ pub fn steps(markdown: &str) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     // The last two pieces of prose: a caption stands between a sentence and its listing.
     let (mut before, mut prose) = (String::new(), String::new());
-    for (line, block) in blocks(markdown)? {
-        let actions = match block {
-            Block::Prose(text) if text.is_empty() => Ok(Vec::new()),
+    for Block { line, kind, text } in blocks(markdown)? {
+        let actions = match kind {
             // In the source of a page, an include stands for the figure.
-            Block::Prose(html) if is_figure(&html) => Ok(vec![Action::Figure { html }]),
-            Block::Prose(text) => {
+            Kind::Prose if is_figure(&text) => Ok(vec![Action::Figure { html: text }]),
+            Kind::Html if text.contains("class=\"waterfall\"") => {
+                Ok(vec![Action::Figure { html: text }])
+            }
+            Kind::Html => Ok(Vec::new()),
+            Kind::Prose if text.is_empty() => Ok(Vec::new()),
+            Kind::Prose => {
                 before = std::mem::replace(&mut prose, text);
                 spoken(&prose)
             }
-            Block::Html(html) if html.contains("class=\"waterfall\"") => {
-                Ok(vec![Action::Figure { html }])
-            }
-            Block::Html(_) => Ok(Vec::new()),
-            Block::Code { language, code } => match &*language {
-                "sh" => command(&prose, code),
-                "text" if !prose.starts_with('*') => Ok(output(&prose, code)),
-                _ => listing(&before, &prose, &language, code),
+            Kind::Code(language) => match &*language {
+                "sh" => command(&prose, text),
+                "text" if !prose.starts_with('*') => Ok(output(&prose, text)),
+                _ => listing(&before, &prose, &language, text),
             }
             .map(|action| vec![action]),
         };
@@ -159,7 +149,7 @@ pub fn steps(markdown: &str) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-fn pattern(pattern: &str) -> Regex {
+pub fn pattern(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a pattern")
 }
 
@@ -252,8 +242,7 @@ pub fn effort(markdown: &str) -> [usize; 3] {
             Event::Start(Tag::CodeBlock(_)) => in_block = true,
             Event::End(TagEnd::CodeBlock) => in_block = false,
             Event::Text(text) | Event::Code(text) if !in_block => prose.push_str(&text),
-            // They stand within a word or a sentence.
-            Event::End(TagEnd::Emphasis | TagEnd::Strong | TagEnd::Link) => {}
+            Event::End(end) if is_inline(end) => {}
             Event::SoftBreak | Event::End(_) => prose.push(' '),
             _ => {}
         }

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
 use course::book::Page;
-use regex::Regex;
 use reqwest::Response;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
 
-use super::page::{Action, Part, Step, Writing, steps};
+use super::page::{Action, Part, Step, Writing, pattern, steps};
 use super::reel::{self, Place, Tape, What, put};
 use super::terminal::Terminal;
 use crate::support::includes::includes;
@@ -61,10 +60,6 @@ struct Scene {
     from: usize,
     /// The traces that the lab shows, if the page looks at them.
     traces: String,
-}
-
-fn pattern(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a pattern")
 }
 
 impl Reader {
@@ -161,10 +156,7 @@ impl Reader {
                 }
                 let ids = terminals.iter().map(|number| self.last_trace_id(*number));
                 let ids: HashSet<_> = ids.collect();
-                ensure!(
-                    ids.len() == 1,
-                    "terminals {terminals:?} show different trace ids: {ids:?}"
-                );
+                ensure!(ids.len() == 1, "terminals {terminals:?} show different traces: {ids:?}");
                 Ok(())
             }
             Action::Interrupt { terminals } => self.interrupt(terminals).await,
@@ -187,10 +179,7 @@ impl Reader {
         self.warns = false;
         let file = self.project().join(path);
         let is_new = how == Writing::New;
-        ensure!(
-            is_new != file.exists(),
-            "the page writes {path} as {how:?}, and that does not fit"
-        );
+        ensure!(is_new != file.exists(), "{path} is written as {how:?}, and that does not fit");
         let before = match how {
             Writing::Append => fs::read_to_string(&file)?,
             _ => String::new(),
@@ -233,10 +222,10 @@ impl Reader {
         };
         self.known = self.traces().await;
         let environment = self.environment();
-        let typed = self
-            .addresses
-            .iter()
-            .fold(command.to_owned(), |text, (page, free)| text.replace(page, free));
+        let mut typed = command.to_owned();
+        for (page, free) in &self.addresses {
+            typed = typed.replace(page, free);
+        }
         // A terminal that has not been used is opened where the page says.
         let new = || Terminal::new(number, &folder, &self.tape);
         let terminal = self.terminals.entry(number).or_insert_with(new);
@@ -280,10 +269,11 @@ impl Reader {
     ) -> Result<()> {
         let normal = self.normal();
         let terminal = self.terminals.get_mut(&number).context("nothing ran in the terminal")?;
-        let shown: Vec<&str> = shown.trim_end().lines().collect();
+        let shown = normal(shown);
+        let shown: Vec<&str> = shown.lines().collect();
         let is = |text: &str| {
             let text = normal(text);
-            let lines: Vec<&str> = text.trim_end().lines().collect();
+            let lines: Vec<&str> = text.lines().collect();
             match part {
                 Part::All => lines == shown,
                 Part::End => lines.ends_with(&shown),
@@ -306,7 +296,7 @@ impl Reader {
             return Ok(());
         }
         let now = normal(&printed);
-        let lines: Vec<&str> = now.trim_end().lines().collect();
+        let lines: Vec<&str> = now.lines().collect();
         let keep = match part {
             Part::All => lines.len(),
             Part::End => shown.len().max(1),
@@ -343,26 +333,19 @@ impl Reader {
         }
     }
 
-    /// Replaces everything that differs from run to run.
+    /// Replaces everything that differs from run to run. The ids that the reader types stay the same.
     fn normal(&self) -> impl Fn(&str) -> String + use<> {
-        let words = [
-            (r"\r", ""),
-            (r"date: .*", "date: <date>"),
-            (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>"),
-            (r"in (\d+m )?[\d.]+s\b", "in <time>"),
-            (r"\b[0-9a-f]{32}\b", "<trace-id>"),
-            (r"\b[0-9a-f]{16}\b", "<span-id>"),
-        ];
+        let words =
+            [(r"\r", ""), (r"date: .*", "date: <date>"), (r"in (\d+m )?[\d.]+s\b", "in <time>")];
         let words = words.map(|(text, word)| (pattern(text), word));
         let (as_printed, typed) = (self.as_printed(), self.typed.clone());
         move |text| {
-            words.iter().fold(as_printed(text), |text, (pattern, word)| {
-                let put = |found: &regex::Captures| match typed.contains(&found[0]) {
-                    true => found[0].to_owned(),
-                    false => word.to_string(),
-                };
-                pattern.replace_all(&text, put).into_owned()
-            })
+            let text = words.iter().fold(as_printed(text), |text, (pattern, word)| {
+                pattern.replace_all(&text, *word).into_owned()
+            });
+            let marked =
+                typed.iter().fold(text, |text, id| text.replace(id, &format!("typed_{id}")));
+            redact(&marked).replace("typed_", "")
         }
     }
 
@@ -429,14 +412,14 @@ impl Reader {
 
     /// The waterfalls of the traces that the last command left must be those of the page.
     async fn figure(&mut self, shown: &str, file: Option<String>) -> Result<()> {
-        let deadline = Instant::now() + DEADLINE;
+        let (normal, deadline) = (self.normal(), Instant::now() + DEADLINE);
         let mut changes = self.changes().await?;
         loop {
             let mut figures = String::new();
             for id in self.traces().await.iter().filter(|id| !self.known.contains(id)) {
                 figures += &self.get(&format!("/traces/{id}.html")).await?;
             }
-            let as_shown = self.without_times(&figures) == self.without_times(shown);
+            let as_shown = normal(&figures) == normal(shown);
             // A recording must also wait until nothing more arrives.
             let end = if recording::overwrite() { Instant::now() + QUIET } else { deadline };
             if !as_shown && timeout_at(end.into(), changes.chunk()).await.is_ok() {
@@ -447,12 +430,11 @@ impl Reader {
                 return Ok(());
             }
             let file = file.context("a figure must be included from src/recordings")?;
-            let normal = |text: &str| self.without_times(text);
             return check_as(&file, &self.scene.traces, normal).map_err(Error::msg);
         }
     }
 
-    /// The reader comes to a section of a page. What happened in the section before is a scene.
+    /// Begins a section of a page. The commands and outputs of the section before it are a scene.
     async fn enter(&mut self, name: String) -> Result<()> {
         if name == self.scene.name {
             return Ok(());
@@ -479,7 +461,7 @@ impl Reader {
         let recorded = fs::read_to_string(recording::folder().join(&file)).unwrap_or_default();
         let (normal, as_printed) = (self.normal(), self.as_printed());
         let varies = pattern(r#" data-(at|for)="\d+"| \(\d+\)"#);
-        let normal = |text: &str| redact(&normal(&varies.replace_all(text, "")));
+        let normal = |text: &str| normal(&varies.replace_all(text, ""));
         self.scenes.push(name);
         let most = if recording::overwrite() { QUIET } else { DEADLINE };
         loop {
@@ -504,15 +486,6 @@ impl Reader {
         let busy: Vec<_> = busy.map(|(number, _)| number).collect();
         ensure!(busy.is_empty(), "the pages leave something running in terminals {busy:?}");
         Ok(&self.scenes)
-    }
-
-    /// A figure without the parts that differ from run to run. The ids that the reader types stay the same.
-    fn without_times(&self, figure: &str) -> String {
-        let figure = self
-            .typed
-            .iter()
-            .fold(figure.to_owned(), |figure, id| figure.replace(id, &format!("typed_{id}")));
-        redact(&figure)
     }
 
     /// The variables that set the addresses of this run.

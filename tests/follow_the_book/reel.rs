@@ -1,4 +1,4 @@
-//! What the reader's terminals show while the tutorial is followed, scene by scene, for people who would rather watch.
+//! Records the reader's terminals while the tutorial is followed, scene by scene, for people who would rather watch.
 //! `src/walkthrough.md` includes the scenes.
 
 use std::collections::BTreeMap;

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use course::services::is_setting;
+use tempfile::NamedTempFile;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::page::pattern;
 use super::reel::{Place, Tape, What, put};
 use crate::support::DEADLINE;
 
@@ -27,36 +29,30 @@ const SHELL: &str = r#"exec 3<&0 </dev/null 2>&1
     eval "$TYPED""#;
 
 /// The variables that change how cargo builds or what it prints.
-const CARGO_SETTINGS: [&str; 6] = [
-    "RUST_BACKTRACE",
-    "RUSTFLAGS",
-    "CARGO_ENCODED_RUSTFLAGS",
-    "CARGO_TERM_",
-    "CARGO_PROFILE_",
-    "CARGO_BUILD_",
-];
+const CARGO_SETTINGS: &str =
+    "^(RUST_BACKTRACE|RUSTFLAGS|CARGO_ENCODED_RUSTFLAGS|CARGO_(TERM|PROFILE|BUILD)_)";
 
 pub struct Terminal {
     pub folder: PathBuf,
-    running: Option<Running>,
-    /// The output of the last command, when it has ended.
-    printed: String,
+    /// The command and its input, which is open for as long as the command may run.
+    running: Option<(Child, ChildStdin)>,
+    /// The output of the current command, or of the last one.
+    output: watch::Receiver<String>,
+    folder_after: NamedTempFile,
     number: u8,
     tape: Tape,
 }
 
-struct Running {
-    child: Child,
-    /// Open for as long as the command may run.
-    _input: ChildStdin,
-    output: watch::Receiver<String>,
-    folder_after: tempfile::NamedTempFile,
-}
-
 impl Terminal {
     pub fn new(number: u8, folder: &Path, tape: &Tape) -> Terminal {
-        let (folder, tape) = (folder.to_owned(), tape.clone());
-        Terminal { folder, running: None, printed: String::new(), number, tape }
+        Terminal {
+            folder: folder.to_owned(),
+            running: None,
+            output: watch::Sender::default().subscribe(),
+            folder_after: NamedTempFile::new().expect("a file"),
+            number,
+            tape: tape.clone(),
+        }
     }
 
     /// Its place on the tape while the last command runs.
@@ -71,11 +67,11 @@ impl Terminal {
     /// Types a command.
     pub fn start(&mut self, typed: &str, environment: &[(&str, String)]) {
         put(&self.tape, self.place(), What::Typed, typed);
-        let folder_after = tempfile::NamedTempFile::new().expect("a file");
         let mut command = Command::new("sh");
         // The settings of the machine that runs the test are not the reader's.
+        let of_cargo = pattern(CARGO_SETTINGS);
         for (key, _) in std::env::vars() {
-            if is_setting(&key) || CARGO_SETTINGS.iter().any(|ours| key.starts_with(ours)) {
+            if is_setting(&key) || of_cargo.is_match(&key) {
                 command.env_remove(key);
             }
         }
@@ -84,7 +80,7 @@ impl Terminal {
             .current_dir(&self.folder)
             .envs(environment.iter().cloned())
             .env("TYPED", typed)
-            .env("FOLDER_AFTER", folder_after.path())
+            .env("FOLDER_AFTER", self.folder_after.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
@@ -102,36 +98,30 @@ impl Terminal {
                 sender.send_replace(String::from_utf8_lossy(&all).into_owned());
             }
         });
-        self.printed.clear();
+        self.output = output;
         let input = child.stdin.take().expect("an input");
-        self.running = Some(Running { child, _input: input, output, folder_after });
+        self.running = Some((child, input));
     }
 
-    /// The output of the current command, or of the last one.
     pub fn printed(&self) -> String {
-        match &self.running {
-            Some(running) => running.output.borrow().clone(),
-            None => self.printed.clone(),
-        }
+        self.output.borrow().clone()
     }
 
     /// Waits until the output is as it should be. Returns whether that was within `deadline` and before the command ended.
     pub async fn prints(&mut self, deadline: Duration, is: impl Fn(&str) -> bool) -> bool {
-        let Some(running) = &mut self.running else { return is(&self.printed) };
-        let seen = running.output.wait_for(|text| is(text));
+        let seen = self.output.wait_for(|text| is(text));
         matches!(timeout(deadline, seen).await, Ok(Ok(_)))
     }
 
     /// Waits until the command has ended.
     pub async fn finish(&mut self, deadline: Duration) -> Result<ExitStatus> {
-        let running = self.running.as_mut().context("no command runs in the terminal")?;
-        let Ok(status) = timeout(deadline, running.child.wait()).await else {
+        let (child, _) = self.running.as_mut().context("no command runs in the terminal")?;
+        let Ok(status) = timeout(deadline, child.wait()).await else {
             bail!("it did not end within {deadline:?}, and printed:\n{}", self.printed());
         };
         // The sender is dropped after the last line.
-        while running.output.changed().await.is_ok() {}
-        self.printed = running.output.borrow().clone();
-        let folder = std::fs::read_to_string(&running.folder_after).unwrap_or_default();
+        while self.output.changed().await.is_ok() {}
+        let folder = std::fs::read_to_string(&self.folder_after)?;
         if !folder.trim().is_empty() {
             self.folder = folder.trim().into();
         }
@@ -149,7 +139,7 @@ impl Terminal {
     }
 
     fn group(&self) -> Option<u32> {
-        self.running.as_ref()?.child.id()
+        self.running.as_ref()?.0.id()
     }
 }
 
@@ -163,11 +153,11 @@ fn kill(signal: &str, group: u32) -> bool {
 /// A test that fails must leave nothing running either. Processes that don't end in time are killed.
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let (Some(group), Some(running)) = (self.group(), &mut self.running) else { return };
+        let (Some(group), Some((child, _))) = (self.group(), &mut self.running) else { return };
         kill("-TERM", group);
         let deadline = Instant::now() + DEADLINE;
         while kill("-0", group) && Instant::now() < deadline {
-            let _ = running.child.try_wait();
+            let _ = child.try_wait();
         }
         kill("-KILL", group);
     }

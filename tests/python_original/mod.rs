@@ -2,21 +2,21 @@
 //! traces of one request to it and names the cause.
 
 use std::path::PathBuf;
-use std::process::Stdio;
 
+use crate::guides::component::Component;
 use crate::support::recording::{check, figures};
 use crate::support::{arrived, client, refused, root, serve, skipped, within_reason};
 use axum::routing::post;
 use axum::{Json, Router};
 use lab::diagnose::diagnose;
+use lab::receiver;
 use lab::span::SpanKind;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
-use lab::{process, receiver};
+
 use regex::Regex;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 /// The file, the name and the port of each service of the tutorial, in the order in which they must be started.
 const SERVICES: [(&str, &str, u16); 3] = [
@@ -24,6 +24,9 @@ const SERVICES: [(&str, &str, u16); 3] = [
     ("user_service.py", "user-service", 5001),
     ("api_gateway.py", "api-gateway", 5000),
 ];
+
+/// A service prints this when it listens. Its port follows.
+const LISTENING: &str = "Running on http://127.0.0.1:";
 
 /// The number of spans of one request: one span of the gateway, two of each other service.
 const SPANS: usize = 5;
@@ -46,7 +49,7 @@ struct Original {
     /// The port that the tutorial prints for each service, and the free port in its place.
     ports: Vec<(u16, u16)>,
     store: Store,
-    services: Vec<Child>,
+    services: Vec<Component>,
 }
 
 impl Original {
@@ -74,29 +77,12 @@ impl Original {
                 // In the tutorial, all three services have the same name.
                 .env("OTEL_SERVICE_NAME", name)
                 .env("OTEL_BSP_SCHEDULE_DELAY", "100")
-                .envs(settings.iter().copied())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .kill_on_drop(true);
-            let mut child = process::spawn(service).expect("Python runs");
-            let mut log = BufReader::new(child.stderr.take().expect("an output")).lines();
-            let free = loop {
-                let line = within_reason(log.next_line()).await.expect("text");
-                let line = line.unwrap_or_else(|| panic!("{name} ended"));
-                // libtest shows the log when the test fails.
-                println!("{name} | {line}");
-                if let Some((_, free)) = line.split_once("Running on http://127.0.0.1:") {
-                    break free.trim().parse().expect("a port");
-                }
-            };
-            original.ports.push((port, free));
-            original.services.push(child);
-            tokio::spawn(async move {
-                while let Ok(Some(line)) = log.next_line().await {
-                    println!("{name} | {line}");
-                }
-            });
+                .envs(settings.iter().copied());
+            let service = Component::start(service, LISTENING).await;
+            let lines = service.lines();
+            let free = lines.iter().find_map(|line| line.split_once(LISTENING)).expect("a line").1;
+            original.ports.push((port, free.trim().parse().expect("a port")));
+            original.services.push(service);
         }
         original
     }
@@ -203,7 +189,7 @@ async fn requests_that_fail_are_answered_200_or_with_a_traceback() {
         ("llm-service is down", query("user_1"), 3),
     ] {
         if what == "llm-service is down" {
-            original.services[0].kill().await.expect("it was running");
+            original.services.remove(0).kill().await;
         }
         let before = original.store.trees().len();
         let (status, body) = original.send(&query).await;

@@ -135,7 +135,7 @@ impl Browser {
     }
 
     async fn start(&mut self) {
-        let driver = self.driver.insert(Driver::start());
+        let address = self.driver.insert(Driver::start()).session.clone();
         let mut options = json!({ "args": [
             "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
             "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
@@ -143,7 +143,6 @@ impl Browser {
         if let Some(shell) = shell() {
             options["binary"] = json!(shell);
         }
-        let address = driver.session.clone();
         let wanted = json!({ "alwaysMatch": {
             "goog:chromeOptions": options,
             "goog:loggingPrefs": { "browser": "ALL" },
@@ -199,11 +198,9 @@ impl Browser {
 
     /// Makes the page look as it does on paper (`print`), or to a reader who prefers less motion.
     pub async fn look_as(&self, medium: &str, calm: bool) {
-        let motion = if calm { "reduce" } else { "no-preference" };
-        let scheme = if self.dark { "dark" } else { "light" };
         let features = json!([
-            { "name": "prefers-reduced-motion", "value": motion },
-            { "name": "prefers-color-scheme", "value": scheme },
+            { "name": "prefers-reduced-motion", "value": if calm { "reduce" } else { "no-preference" } },
+            { "name": "prefers-color-scheme", "value": if self.dark { "dark" } else { "light" } },
         ]);
         let media = json!({ "media": medium, "features": features });
         self.devtools("Emulation.setEmulatedMedia", media).await;
@@ -276,15 +273,8 @@ impl Browser {
         assert_eq!(last, expected, "{expression}");
     }
 
-    /// Types keys one after the other, wherever the focus is.
+    /// Presses keys one after the other, as a keyboard does, wherever the focus is.
     pub async fn press(&self, keys: &str) {
-        let focused = self.command(Method::GET, "/element/active", None).await;
-        let id = focused[ELEMENT].as_str().expect("one element always has the focus");
-        self.post(&format!("/element/{id}/value"), json!({ "text": keys })).await;
-    }
-
-    /// Presses keys one after the other as a keyboard does, also where no text can be typed.
-    pub async fn strike(&self, keys: &str) {
         let strokes = keys.chars().flat_map(|key| {
             ["keyDown", "keyUp"].map(|stroke| json!({ "type": stroke, "value": key.to_string() }))
         });
