@@ -1,75 +1,62 @@
-//! The viewer in a real browser: what is live, what keys do, and whether everybody can use it.
+//! The viewer in a real browser: its live updates, its keys, and its accessibility.
 
-use crate::support;
-use crate::support::browser;
-use crate::support::browser::{Browser, WIDE, key};
+use std::net::SocketAddr;
+
+use super::{NO_ERRORS, open};
+use crate::support::browser::{WIDE, key};
 use crate::support::in_process::{JSON, Lab, attribute, json_body, span, trace_path};
-use crate::support::skips::{axe, browser_is_missing};
+use crate::support::skips::axe;
+use crate::support::{FREE, client, until};
 use course::hops::HOPS;
 use lab::wire::Fault;
-use opentelemetry_proto::tonic::trace::v1::Span;
-use opentelemetry_proto::tonic::trace::v1::Status;
-use serde_json::{Value, json};
+use opentelemetry_proto::tonic::trace::v1::{Span, Status};
+use serde_json::json;
+use tokio::net::TcpListener;
 
-/// Opens `path` of the lab; `None` where there is no browser.
-async fn open(lab: &Lab, path: &str, look: browser::Look) -> Option<Browser> {
-    if browser_is_missing() {
-        return None;
-    }
-    Some(Browser::open(lab.address, path, look).await)
-}
-
-/// A trace of a root with two children, the first of which has one of its own.
+/// A trace of a root with two children, the first of which has a child too.
 fn family() -> Vec<Span> {
-    vec![
-        span(1, 1, 0, "root"),
-        span(1, 2, 1, "left"),
-        span(1, 3, 2, "leaf"),
-        span(1, 4, 1, "right"),
-    ]
+    [(1, 0, "root"), (2, 1, "left"), (3, 2, "leaf"), (4, 1, "right")]
+        .map(|(id, parent, name)| span(1, id, parent, name))
+        .to_vec()
 }
+
+/// The names of the visible rows of a trace.
+const ROWS: &str = "texts('[role=treegrid] tbody tr:not([hidden]) a')";
+const ROW_COUNT: &str = "$$('[role=treegrid] tbody tr').length";
+const TRACES: &str = "$$('table.traces th a').map(it => it.firstChild.textContent)";
+/// The heading of the span that is shown in detail.
+const DETAIL: &str = "text('#span h2')";
+const RESULTS: &str = "return $('#results').innerHTML;";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_list_and_the_trace_are_live() {
     let lab = Lab::start().await;
-    let Some(browser) = open(&lab, "/traces", WIDE).await else {
-        return;
-    };
-    let text = browser.run("return document.getElementById('results').textContent;").await;
-    assert!(text.as_str().is_some_and(|it| it.starts_with("No trace yet")), "{text}");
+    let Some(browser) = open(lab.address, "/traces", WIDE).await else { return };
+    browser.shows("text('#results').startsWith('No trace yet')", true).await;
     browser.run("window.same = true;").await;
     lab.export_spans(family()).await;
     browser.click("table.traces th a").await;
     browser.arrives_at(&trace_path(1)).await;
-    browser
-        .wait_for("return document.querySelector('[role=treegrid]') !== null;", json!(true))
-        .await;
-    assert_eq!(browser.run("return window.same ?? null;").await, Value::Null, "another page");
+    browser.wait_for("$('[role=treegrid]') !== null", true).await;
+    // A click on a trace leads to another page.
+    browser.shows("window.same ?? null", ()).await;
 
-    // A late span; what was collapsed stays so, and the focus where it was.
-    browser.run("window.same = true;").await;
-    browser.run("document.querySelector('[role=treegrid] tbody tr').focus();").await;
-    browser.press(key::DOWN).await;
-    browser.press(key::LEFT).await;
-    assert_eq!(browser.rows().await, ["root", "left", "right"]);
+    // After a late span, collapsed rows stay collapsed, and the focus stays where it was.
+    browser.run("window.same = true; $('[role=treegrid] tbody tr').focus();").await;
+    browser.press(&[key::DOWN, key::LEFT].concat()).await;
+    browser.shows(ROWS, ["root", "left", "right"]).await;
     lab.export_spans(vec![span(1, 5, 1, "late")]).await;
-    browser
-        .wait_for("return document.querySelectorAll('[role=treegrid] tbody tr').length;", json!(5))
-        .await;
-    assert_eq!(browser.rows().await, ["root", "left", "right", "late"]);
-    assert_eq!(
-        browser.run("return [document.activeElement.id, window.same];").await,
-        json!(["s0000000000000002", true])
-    );
-    // A trace of somebody else is none of its business.
-    let before = browser.run("return document.getElementById('results').innerHTML;").await;
+    browser.wait_for(ROW_COUNT, 5).await;
+    browser.shows(ROWS, ["root", "left", "right", "late"]).await;
+    let kept = "[document.activeElement.id, window.same]";
+    browser.shows(kept, json!(["s0000000000000002", true])).await;
+    // Only the spans of this trace change the page.
+    let before = browser.run(RESULTS).await;
     lab.export_spans(vec![span(2, 1, 0, "other")]).await;
     lab.export_spans(vec![span(1, 6, 1, "later")]).await;
-    browser
-        .wait_for("return document.querySelectorAll('[role=treegrid] tbody tr').length;", json!(6))
-        .await;
-    assert_ne!(browser.run("return document.getElementById('results').innerHTML;").await, before);
-    assert_eq!(browser.errors().await, Vec::<String>::new());
+    browser.wait_for(ROW_COUNT, 6).await;
+    assert_ne!(browser.run(RESULTS).await, before);
+    assert_eq!(browser.errors().await, NO_ERRORS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,88 +64,73 @@ async fn the_list_is_filtered_with_keys_alone_and_the_address_can_be_shared() {
     let lab = Lab::start().await;
     lab.export_of("shop", vec![span(1, 1, 0, "GET /cart")]).await;
     lab.export_of("mail", vec![span(2, 1, 0, "send"), span(3, 1, 0, "receive")]).await;
-    let Some(browser) = open(&lab, "/traces", WIDE).await else {
-        return;
-    };
-    browser.press("/").await;
-    browser.press(&format!("SEND{}", key::ENTER)).await;
+    let Some(browser) = open(lab.address, "/traces", WIDE).await else { return };
+    browser.press(&["/SEND", key::ENTER].concat()).await;
     browser.arrives_at("text=SEND").await;
-    let names = "return [...document.querySelectorAll('table.traces th a')].map(it => it.firstChild.textContent);";
-    browser.wait_for(names, json!(["send"])).await;
+    browser.wait_for(TRACES, ["send"]).await;
     let query = browser.run("return location.search;").await;
     let query = query.as_str().expect("text");
     assert!(query.contains("text=SEND"), "{query}");
 
-    // Shared, it shows the same; and what comes later is held against it too.
+    // The address shows the same elsewhere, and the filter also applies to later traces.
     browser.go("/traces").await;
     browser.go(&format!("/traces{query}")).await;
     lab.export_of("mail", vec![span(4, 1, 0, "send again"), span(5, 1, 0, "receive")]).await;
-    browser.wait_for(names, json!(["send again", "send"])).await;
+    browser.wait_for(TRACES, ["send again", "send"]).await;
 
-    // From trace to trace, and into one; by letters, until they are switched off.
+    // Letters lead from trace to trace, and Enter into one.
     browser.go("/traces?service=mail").await;
-    browser.press("jj").await;
-    browser.press("k").await;
-    let focused = "return document.activeElement.firstChild.textContent;";
-    assert_eq!(browser.run(focused).await, "receive");
-    browser.press("j").await;
-    assert_eq!(browser.run(focused).await, "send again");
+    for (keys, trace) in [("jjk", "receive"), ("j", "send again")] {
+        browser.press(keys).await;
+        browser.shows("document.activeElement.firstChild.textContent", trace).await;
+    }
     browser.press(key::ENTER).await;
     browser.arrives_at(&trace_path(4)).await;
 }
 
-/// What moves by itself can be paused, and what the reader does is not undone.
+/// Live updates can be paused, and don't undo what the reader does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_page_waits_for_its_reader() {
     let lab = Lab::start().await;
     lab.export_spans(family()).await;
-    let Some(browser) = open(&lab, "/traces", WIDE).await else {
-        return;
-    };
-    let rows = "return document.querySelectorAll('table.traces tbody tr').length;";
-    let label = "return document.querySelector('button.live').textContent;";
-    assert_eq!(browser.run(label).await, "Live: pause");
+    let Some(browser) = open(lab.address, "/traces", WIDE).await else { return };
+    let (count, label) = ("$$('table.traces tbody tr').length", "text('button.live')");
+    browser.shows(label, "Live: pause").await;
     browser.click("button.live").await;
     lab.export_spans(vec![span(2, 1, 0, "second")]).await;
-    // Another page is told of the same event.
-    browser
-        .wait_for("return (await (await fetch('/traces')).text()).includes('second');", json!(true))
-        .await;
-    assert_eq!(
-        (browser.run(rows).await, browser.run(label).await),
-        (json!(1), json!("Paused: go on"))
-    );
+    // The lab has the trace by now.
+    let arrived = "fetch('/traces').then(it => it.text()).then(it => it.includes('second'))";
+    browser.wait_for(arrived, true).await;
+    browser.shows(&format!("[{count}, {label}]"), json!([1, "Paused: go on"])).await;
     browser.click("button.live").await;
-    browser.wait_for(rows, json!(2)).await;
+    browser.wait_for(count, 2).await;
 
-    // A text that is marked stays so.
-    browser.run("getSelection().selectAllChildren(document.querySelector('code.id'));").await;
+    // Selected text stays selected.
+    browser.run("getSelection().selectAllChildren($('code.id'));").await;
     lab.export_spans(vec![span(3, 1, 0, "third")]).await;
-    browser.wait_for(label, json!("Something new: show")).await;
-    assert_eq!(browser.run("return getSelection().toString().length;").await, 32);
+    browser.wait_for(label, "Something new: show").await;
+    browser.shows("getSelection().toString().length", 32).await;
     browser.click("button.live").await;
-    browser.wait_for(rows, json!(3)).await;
+    browser.wait_for(count, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_grid_is_walked_with_keys_alone() {
     let lab = Lab::start().await;
     lab.export_spans(family()).await;
-    let Some(browser) = open(&lab, &trace_path(1), WIDE).await else {
-        return;
-    };
-    let focused = "return document.activeElement.querySelector('a')?.textContent ?? document.activeElement.id;";
+    let Some(browser) = open(lab.address, &trace_path(1), WIDE).await else { return };
+    let focused =
+        "document.activeElement.querySelector('a')?.textContent ?? document.activeElement.id";
     // The grid is one stop of the Tab key.
-    let before = "document.querySelector('.actions > :last-child').focus();";
+    let before = "$('.actions > :last-child').focus();";
     browser.run(before).await;
     browser.press(key::TAB).await;
-    assert_eq!(browser.run(focused).await, "root");
+    browser.shows(focused, "root").await;
     browser.press(key::TAB).await;
-    let within = "return document.activeElement.closest('[role=treegrid]') !== null;";
-    assert_eq!(browser.run(within).await, false);
+    browser.shows("document.activeElement.closest('[role=treegrid]') === null", true).await;
     browser.run(before).await;
-    browser.press(key::TAB).await;
     for (key, row) in [
+        (key::TAB, "root"),
         (key::DOWN, "left"),
         (key::RIGHT, "leaf"),
         (key::DOWN, "right"),
@@ -168,41 +140,34 @@ async fn the_grid_is_walked_with_keys_alone() {
         (key::HOME, "root"),
     ] {
         browser.press(key).await;
-        assert_eq!(browser.run(focused).await, row, "{key:?}");
+        browser.shows(focused, row).await;
     }
     browser.press(key::LEFT).await;
-    assert_eq!(browser.rows().await, ["root"]);
-    let expanded = "return document.activeElement.getAttribute('aria-expanded');";
-    assert_eq!(browser.run(expanded).await, "false");
+    browser.shows(ROWS, ["root"]).await;
+    browser.shows("document.activeElement.getAttribute('aria-expanded')", "false").await;
     browser.press(" ").await;
-    assert_eq!(browser.rows().await, ["root", "left", "leaf", "right"]);
+    browser.shows(ROWS, ["root", "left", "leaf", "right"]).await;
 
-    // One span in detail, and back to its row.
-    browser.press(key::DOWN).await;
-    browser.press(key::ENTER).await;
-    browser
-        .wait_for("return document.querySelector('#span h2')?.textContent ?? '';", json!("left"))
-        .await;
-    assert_eq!(browser.run("return document.activeElement.id;").await, "span");
-    assert_eq!(browser.run("return location.search;").await, "?span=0000000000000002");
+    // Enter shows one span in detail, and Escape goes back to its row.
+    browser.press(&[key::DOWN, key::ENTER].concat()).await;
+    browser.wait_for(DETAIL, "left").await;
+    let place = "[document.activeElement.id, location.search]";
+    browser.shows(place, ["span", "?span=0000000000000002"]).await;
     browser.press(key::ESCAPE).await;
-    assert_eq!(browser.run(focused).await, "left");
-    assert_eq!(
-        browser.run("return [location.search, document.getElementById('span').hidden];").await,
-        json!(["", true])
-    );
-    // From span to span with the detail open.
+    let closed = format!("[{focused}, location.search, $('#span').hidden]");
+    browser.shows(&closed, json!(["left", "", true])).await;
+    // Letters lead from span to span while the detail is open.
     browser.press(key::ENTER).await;
-    browser.wait_for("return document.activeElement.id;", json!("span")).await;
-    browser.press("j").await;
-    browser.wait_for("return document.querySelector('#span h2').textContent;", json!("leaf")).await;
-    browser.press("k").await;
-    browser.wait_for("return document.querySelector('#span h2').textContent;", json!("left")).await;
+    browser.wait_for("document.activeElement.id", "span").await;
+    for (key, span) in [("j", "leaf"), ("k", "left")] {
+        browser.press(key).await;
+        browser.wait_for(DETAIL, span).await;
+    }
     browser.press(key::ESCAPE).await;
     // The browser's own way back leads to the span again.
     browser.back().await;
-    browser.wait_for("return document.getElementById('span').hidden;", json!(false)).await;
-    assert_eq!(browser.errors().await, Vec::<String>::new());
+    browser.wait_for("$('#span').hidden", false).await;
+    assert_eq!(browser.errors().await, NO_ERRORS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,6 +175,7 @@ async fn whatever_a_span_says_is_text() {
     let lab = Lab::start().await;
     let long = "long ".repeat(1024 * 1024 / 5);
     let evil = "<img src=x onerror=alert(1)><script>alert(2)</script>";
+    let template = "{{7*7}} ${7*7} javascript:alert(3)";
     let mut root = span(1, 1, 0, evil);
     root.attributes = vec![
         attribute("markup", evil),
@@ -219,112 +185,99 @@ async fn whatever_a_span_says_is_text() {
         attribute("arabic", "\u{645}\u{631}\u{62d}\u{628}\u{627} 123"),
         attribute("turned", "\u{202e}gpj.exe"),
         attribute("\"><b>key", "x"),
-        attribute("template", "{{7*7}} ${7*7} javascript:alert(3)"),
+        attribute("template", template),
     ];
     root.status = Some(Status { code: 2, message: evil.to_owned() });
     lab.export_of(evil, vec![root]).await;
-    let Some(browser) = open(&lab, &format!("{}?span=0000000000000001", trace_path(1)), WIDE).await
-    else {
-        return;
-    };
-    let value = |key: &str| {
-        format!(
-            "return [...document.querySelectorAll('#span dt')].find(it => it.textContent === {key:?}).nextSibling.firstChild.textContent;"
-        )
-    };
-    assert_eq!(browser.run(&value("markup")).await, evil);
-    let whole = "return document.querySelector('#span dd details pre').textContent;";
-    assert_eq!(browser.run(whole).await, long.as_str());
-    assert_eq!(browser.run(&value("control")).await, "a\\u{0}b\\u{1b}[31mc");
-    assert_eq!(browser.run(&value("turned")).await, "\u{202e}gpj.exe");
-    assert_eq!(browser.run(&value("\"><b>key")).await, "x");
-    assert_eq!(browser.run(&value("template")).await, "{{7*7}} ${7*7} javascript:alert(3)");
-    for path in [
-        "/traces",
-        "/traces/map",
-        &trace_path(1),
-        &format!("{}?span=0000000000000001", trace_path(1)),
+    let detail = format!("{}?span=0000000000000001", trace_path(1));
+    let Some(browser) = open(lab.address, &detail, WIDE).await else { return };
+    for (key, value) in [
+        ("markup", evil),
+        ("control", "a\\u{0}b\\u{1b}[31mc"),
+        ("turned", "\u{202e}gpj.exe"),
+        ("\"><b>key", "x"),
+        ("template", template),
     ] {
-        browser.go(path).await;
-        // An alert would fail the next command; markup would have become an element.
-        assert_eq!(browser.run("return document.querySelectorAll('main img, main script, main b, #span b').length;").await, 0, "{path}");
-        // A turned text turns nothing outside of itself, and a long one makes neither page nor detail wider.
-        let fits = "return [document.documentElement, document.getElementById('span')].every(it => !it || it.scrollWidth <= it.clientWidth);";
-        assert_eq!(browser.run(fits).await, true, "{path}");
+        let shown = format!(
+            "$$('#span dt').find(it => it.textContent === {key:?}).nextSibling.firstChild.textContent"
+        );
+        browser.shows(&shown, value).await;
     }
-    let isolated = "return [...document.querySelectorAll('#span dd')].every(it => getComputedStyle(it.firstElementChild ?? it).unicodeBidi !== 'normal' || !/[\\u202e]/.test(it.textContent));";
-    assert_eq!(browser.run(isolated).await, true);
+    browser.shows("text('#span dd details pre')", long).await;
+    for path in ["/traces", "/traces/map", &trace_path(1), &detail] {
+        browser.go(path).await;
+        // An alert would fail this command, and markup would have become an element. Turned text turns nothing outside itself,
+        // and long text widens neither the page nor the detail.
+        let seen = "[$$('main img, main script, main b, #span b').length,
+            [document.documentElement, $('#span')].every(it => !it || it.scrollWidth <= it.clientWidth)]";
+        browser.shows(seen, json!([0, true])).await;
+    }
+    let isolated = "$$('#span dd').every(it => getComputedStyle(it.firstElementChild ?? it).unicodeBidi !== 'normal' || !/[\\u202e]/.test(it.textContent))";
+    browser.shows(isolated, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_dropped_is_shown() {
     let lab = Lab::start().await;
-    let Some(browser) = open(&lab, "/traces", WIDE).await else {
-        return;
+    let Some(browser) = open(lab.address, "/traces", WIDE).await else { return };
+    let drop = async |text: String| {
+        let drop = "const files = new DataTransfer();
+             files.items.add(new File([given], 'trace.json'));
+             document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: files, bubbles: true, cancelable: true }));";
+        browser.run_with(drop, text.into()).await
     };
-    let drop = |text: &str| {
-        format!(
-            "const files = new DataTransfer(); files.items.add(new File([{text:?}], 'trace.json'));
-             document.body.dispatchEvent(new DragEvent('drop', {{ dataTransfer: files, bubbles: true, cancelable: true }}));"
-        )
-    };
-    browser.run(&drop("not a trace")).await;
-    browser
-        .wait_for(
-            "return document.getElementById('problem').textContent.split(':')[0];",
-            json!("trace.json was not taken. line 1"),
-        )
-        .await;
-    // What could not be taken is still said when the list has changed.
-    browser.run(&drop(&format!("{}\n{{bad", json_body()))).await;
-    let text = "return document.querySelectorAll('table.traces tbody tr').length > 0 && document.getElementById('problem').textContent;";
-    browser.wait_for(&format!("return /spans taken: 1; .*not whole: 1. The first: line 2: not JSON/.test((() => {{ {text} }})());"), json!(true)).await;
-    browser.run(&drop(&json_body().to_string())).await;
+    drop("not a trace".to_owned()).await;
+    browser.wait_for("text('#problem').split(':')[0]", "trace.json was not taken. line 1").await;
+    // The page still shows the problem when the list has changed.
+    drop(format!("{}\n{{bad", json_body())).await;
+    let partly = "$$('table.traces tbody tr').length > 0
+        && /spans taken: 1; .*not whole: 1. The first: line 2: not JSON/.test(text('#problem'))";
+    browser.wait_for(partly, true).await;
+    drop(json_body().to_string()).await;
     browser.arrives_at(&trace_path(0x0a)).await;
-    browser
-        .wait_for("return document.querySelector('[role=treegrid]') !== null;", json!(true))
-        .await;
-    // And copied, it is what the download is.
+    browser.wait_for("$('[role=treegrid]') !== null", true).await;
+    // The button copies the same as the download.
     let download = lab.get_json(&format!("{}.json", trace_path(0x0a))).await;
     let copied = browser.run(
-        "let text; navigator.clipboard.writeText = async (it) => { text = it; }; document.querySelector('.actions button').click();
-         while (text === undefined) await new Promise(requestAnimationFrame); return JSON.parse(text);",
+        "let text;
+         navigator.clipboard.writeText = async it => { text = it; };
+         $('.actions button').click();
+         while (text === undefined) await frame();
+         return JSON.parse(text);",
     );
     assert_eq!(copied.await, download);
     lab.export(&[("content-type", JSON)], "{}").await;
 }
 
-/// The form of the wire's page passes the policy of the page, and the lab's check of who sends it.
+/// Puts a proxy before the lab, as before a service. Returns its address.
+async fn serve_hop(lab: &Lab) -> SocketAddr {
+    let listener = TcpListener::bind(FREE).await.expect("a free port");
+    lab.wire.serve(HOPS[1], listener, lab.address).expect("an address")
+}
+
+/// The form on the wire's page must pass the policy of the page and the lab's check of the sender.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hop_is_broken_on_the_page_with_keys_alone() {
     let lab = Lab::start().await;
-    let listener = tokio::net::TcpListener::bind(support::FREE).await;
-    lab.wire.serve(HOPS[1], listener.expect("a free port"), lab.address).expect("an address");
-    let Some(browser) = open(&lab, "/wire", WIDE).await else {
-        return;
-    };
+    serve_hop(&lab).await;
+    let Some(browser) = open(lab.address, "/wire", WIDE).await else { return };
     for (option, fault) in [("clear-sampled", Some(Fault::ClearSampled)), ("no fault", None)] {
-        browser.run("document.querySelector('.hop select').focus();").await;
-        browser.press(option).await;
-        browser.strike(key::TAB).await;
-        browser.strike(key::ENTER).await;
+        browser.run("$('.hop select').focus();").await;
+        browser.press(&[option, key::TAB, key::ENTER].concat()).await;
         // A script that waits would go with its page.
-        support::until(async || match lab.wire.fault(HOPS[1]) {
+        until(async || match lab.wire.fault(HOPS[1]) {
             now if now == fault => Ok(()),
             now => Err(format!("{now:?}")),
         })
         .await;
         browser.go("/wire").await;
-        let shown = "return document.querySelector('.hop select').value;";
-        assert_eq!(browser.run(shown).await, fault.map_or(String::new(), Fault::name));
+        browser.shows("$('.hop select').value", fault.map_or(String::new(), Fault::name)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_can_use_it() {
-    let Some(axe) = axe() else {
-        return;
-    };
+    let Some(axe) = axe() else { return };
     let lab = Lab::start().await;
     lab.export_of("shop", family()).await;
     let mut failed = span(2, 2, 99, "SELECT");
@@ -332,36 +285,23 @@ async fn everybody_can_use_it() {
     failed.attributes = vec![attribute("long", &"line\n".repeat(100)), attribute("short", "x")];
     lab.export_of("database", vec![failed, span(1, 9, 3, "INSERT")]).await;
     // With a hop, and a request on it.
-    let listener = tokio::net::TcpListener::bind(support::FREE).await;
-    let hop = lab.wire.serve(HOPS[1], listener.expect("a free port"), lab.address);
     lab.wire.set(HOPS[1], Some(Fault::DropTraceparent));
-    let url = format!("http://{}/traces", hop.expect("an address"));
+    let url = format!("http://{}/traces", serve_hop(&lab).await);
     let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let request = support::client().get(url).header("traceparent", header);
+    let request = client().get(url).header("traceparent", header);
     assert_eq!(request.send().await.expect("an answer").status(), 200);
-    // Colours do not depend on the width, nor the layout on the colours.
+    let lists = ["/traces", "/traces?min=soon", "/traces?text=nothing", "/traces/map", "/wire"];
+    let detail = format!("{}?span=0000000000000002", trace_path(2));
+    let paths = [trace_path(1), detail, trace_path(7)].into_iter();
+    let paths: Vec<String> = paths.chain(lists.map(str::to_owned)).collect();
+    // Colours don't depend on the width, nor the layout on the colours.
     for look in [WIDE, (500, true)] {
-        let Some(browser) = open(&lab, "/traces", look).await else {
-            return;
-        };
+        let Some(browser) = open(lab.address, "/traces", look).await else { return };
         browser.bring(&axe).await;
-        let span = format!("{}?span=0000000000000002", trace_path(2));
-        for path in [
-            "/traces",
-            "/traces?min=soon",
-            "/traces?text=nothing",
-            &trace_path(1),
-            &span,
-            "/traces/map",
-            "/wire",
-            &trace_path(7),
-        ] {
+        for path in &paths {
             browser.go(path).await;
-            let dark =
-                browser.run("return matchMedia('(prefers-color-scheme: dark)').matches;").await;
-            assert_eq!(dark, look.1);
-            let what = format!("{path} {look:?}");
-            browser.is_for_everybody(&what).await;
+            browser.shows("matchMedia('(prefers-color-scheme: dark)').matches", look.1).await;
+            browser.is_for_everybody(&format!("{path} {look:?}")).await;
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Follows the tutorial as a reader would: an empty folder, the listings and commands as the pages give them, and at
-//! every step the output and the trace that the pages show.
+//! Follows the tutorial as a reader would: in an empty folder, with the listings and commands on the pages. At every step, the
+//! output and the trace must be those on the pages.
 
 mod page;
 mod reader;
@@ -9,75 +9,69 @@ mod terminal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::support;
 use crate::support::includes::includes;
-use crate::support::recording::Compared;
+use crate::support::recording::{Compared, folder};
+use crate::support::{binaries, files_below, is_missing, root};
 use course::book::{self, Page};
-use page::Effort;
+use page::effort;
 use reader::Reader;
 
-/// The introduction and the tutorial, in the order of the book.
+/// The introduction and the tutorial as far as the reader follows it, in the order of the book. Troubleshooting is for later.
 fn pages() -> Vec<Page> {
-    let pages = book::pages(&support::root()).expect("the book can be read");
-    let tutorial = pages.into_iter().filter(|page| {
-        page.path.starts_with("src/tutorial") || page.path.ends_with("introduction.md")
+    let mut pages = book::pages(&root()).expect("the book can be read");
+    pages.retain(|page| {
+        let tutorial =
+            page.path.starts_with("src/tutorial") && !page.path.ends_with("troubleshooting.md");
+        tutorial || page.path.ends_with("introduction.md")
     });
-    tutorial.collect()
+    pages
 }
 
-/// Whether the reader comes here on the way: other pages are for later.
-fn on_the_way(page: &Page) -> bool {
-    !page.path.ends_with("troubleshooting.md")
-}
-
-/// Whether there is something to do: the figures of the introduction come from elsewhere.
-fn to_follow(page: &Page) -> bool {
-    on_the_way(page) && !page.path.ends_with("introduction.md")
+/// The pages with steps. The figures of the introduction come from elsewhere.
+fn to_follow() -> Vec<Page> {
+    let mut pages = pages();
+    pages.retain(|page| !page.path.ends_with("introduction.md"));
+    pages
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tutorial_works_as_it_is_printed() {
-    if support::is_missing("curl", "install the package `curl`") {
-        return;
+async fn the_tutorial_works_as_it_is_printed() -> anyhow::Result<()> {
+    if is_missing("curl", "install the package `curl`") {
+        return Ok(());
     }
-    let pages: Vec<Page> = pages().into_iter().filter(to_follow).collect();
-    let mut reader = Reader::new(pages.iter().map(|page| &*page.expanded));
+    let pages = to_follow();
+    let mut reader = Reader::new(&pages);
     for page in &pages {
-        reader.follow(page).await;
+        reader.follow(page).await?;
     }
-    reader.nothing_runs();
-    let scenes = reader.last_scene().await;
-    is_shown(&scenes);
+    let scenes = reader.end().await?.iter();
+    let scenes = scenes.map(|name| format!("src/recordings/walkthrough/{name}.html"));
+    assert_eq!(walkthrough(), Vec::from_iter(scenes), "src/walkthrough.md must show all scenes");
     let theirs = files(&reader.project(), &["Cargo.lock", ".git", ".gitignore", "target"]);
-    // What a reader does not need, and the tutorial does not write.
+    // The tutorial doesn't write what its reader doesn't need.
     let except = ["README.md", "test_distributed_trace.sh", "target"];
-    let ours = files(&support::root().join("examples/distributed_tracing"), &except);
+    let ours = files(&root().join("examples/distributed_tracing"), &except);
     let names: BTreeSet<_> = theirs.keys().chain(ours.keys()).collect();
-    let different: Vec<_> =
-        names.into_iter().filter(|name| theirs.get(*name) != ours.get(*name)).collect();
+    let different = names.into_iter().filter(|name| theirs.get(*name) != ours.get(*name));
+    let different = Vec::from_iter(different);
     assert!(different.is_empty(), "the reader's project is not the example: {different:?} differ");
-}
-
-/// The walkthrough shows all scenes in their order.
-fn is_shown(scenes: &[String]) {
-    let file = |name: &String| format!("src/recordings/walkthrough/{name}.html");
-    assert_eq!(walkthrough(), scenes.iter().map(file).collect::<Vec<_>>());
+    Ok(())
 }
 
 /// The files that the walkthrough includes.
 fn walkthrough() -> Vec<String> {
     let page = "src/walkthrough.md";
-    let text = fs::read_to_string(support::root().join(page)).expect("the page");
-    let included = includes(page, &text).into_iter().map(|include| include.file);
-    included.collect()
+    let text = fs::read_to_string(root().join(page)).expect("the page");
+    includes(page, &text).into_iter().map(|include| include.file).collect()
 }
 
 // The reader compares the recordings on the pages that are followed, and the scenes.
 inventory::submit! {
     Compared(|| {
-        let followed = pages().into_iter().filter(to_follow);
-        let included = followed.flat_map(|page| includes(&page.path.to_string_lossy(), &page.source));
+        let pages = to_follow().into_iter();
+        let included = pages.flat_map(|page| includes(&page.path.to_string_lossy(), &page.source));
         let files = included.map(|include| include.file).chain(walkthrough());
         files.filter_map(|file| Some(file.strip_prefix("src/recordings/")?.to_owned())).collect()
     })
@@ -85,56 +79,40 @@ inventory::submit! {
 
 /// Reads every file below `folder`, without the marks that cut a file into listings.
 fn files(folder: &Path, except: &[&str]) -> BTreeMap<PathBuf, String> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(next).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            let name = path.strip_prefix(folder).expect("below it").to_owned();
-            if except.iter().any(|except| name.as_path() == Path::new(except)) {
-                continue;
-            }
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let text = fs::read_to_string(&path).expect("text");
-            let lines = text.lines().filter(|line| !line.starts_with("// ANCHOR"));
-            files.insert(name, lines.map(|line| format!("{line}\n")).collect());
-        }
-    }
-    files
+    let mut names = files_below(folder);
+    names.retain(|name| !except.iter().any(|except| name.starts_with(except)));
+    let read = |name: PathBuf| {
+        let text = fs::read_to_string(folder.join(&name)).expect("text");
+        let lines = text.lines().filter(|line| !line.starts_with("// ANCHOR"));
+        (name, lines.map(|line| format!("{line}\n")).collect())
+    };
+    names.into_iter().map(read).collect()
 }
 
-/// The minutes that the book promises, compiling not counted.
+/// The minutes that the book promises, without compiling.
 const MINUTES: f64 = 20.0;
 
+/// For a reader of 200 words a minute who takes ten seconds for each command and each listing.
 /// `cargo test --test book follow_the_book::reading -- --nocapture` prints the table.
 #[test]
 fn reading_and_typing_take_no_longer_than_the_book_says() {
     let mut total = 0.0;
     println!("words  commands  listings  minutes  page");
     for page in pages() {
-        let effort = Effort::of(&page.expanded);
-        let Effort { words, commands, listings } = effort;
-        let minutes = effort.minutes();
+        let [words, commands, listings] = effort(&page.expanded);
+        let minutes = words as f64 / 200.0 + (commands + listings) as f64 / 6.0;
         println!("{words:5}  {commands:8}  {listings:8}  {minutes:7.1}  {}", page.path.display());
-        if on_the_way(&page) {
-            total += minutes;
-        }
+        total += minutes;
     }
     println!("{total:32.1}  from the introduction to the end of the tutorial");
-    assert!(
-        total <= MINUTES,
-        "{total:.1} minutes are more than the {MINUTES} that the book promises"
-    );
+    assert!(total <= MINUTES, "{total:.1} minutes are more than the {MINUTES} of the book");
 }
 
-/// The tests give everything other ports, so the defaults are compared here.
+/// All other tests use free ports, so this one compares the defaults.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_defaults_are_what_the_pages_print() {
-    let settings = support::recording::folder().join("reference/settings.md");
-    let settings = fs::read_to_string(settings).expect("a recording");
+    let recorded = |name| fs::read_to_string(folder().join(name)).expect("a recording");
+    let settings = recorded("reference/settings.md");
     for (name, default) in [
         ("API_GATEWAY_ADDR", "127.0.0.1:5000"),
         ("USER_SERVICE_ADDR", "127.0.0.1:5001"),
@@ -142,20 +120,17 @@ async fn the_defaults_are_what_the_pages_print() {
         ("LLM_SERVICE_ADDR", "127.0.0.1:5002"),
         ("LLM_SERVICE_URL", "http://127.0.0.1:5002"),
     ] {
-        let row = |line: &str| {
-            line.contains(&format!("`{name}`")) && line.contains(&format!("`{default}`"))
-        };
-        assert!(settings.lines().any(row), "{name} is not {default}");
+        let cells = [name, default].map(|it| format!("`{it}`"));
+        let mut lines = settings.lines();
+        let found = lines.any(|line| cells.iter().all(|cell| line.contains(cell)));
+        assert!(found, "{name} is not {default}");
     }
-    let help = |arguments: &'static [&'static str]| async move {
-        let course = support::binaries().await.join("course");
-        let output = tokio::process::Command::new(course).args(arguments).output().await;
-        String::from_utf8(output.expect("the lab runs").stdout).expect("text")
-    };
-    let lab = help(&["--help"]).await;
+    let help = recorded("help-course.txt");
     for port in ["3000", "4317", "4318", "5000", "5001", "5002"] {
-        assert!(lab.contains(&format!("[default: 127.0.0.1:{port}]")), "{port}: {lab}");
+        assert!(help.contains(&format!("[default: 127.0.0.1:{port}]")), "{port}: {help}");
     }
-    let check = help(&["check", "--help"]).await;
+    let mut check = Command::new(binaries().await.join("course"));
+    let check = check.args(["check", "--help"]).output().expect("it runs");
+    let check = String::from_utf8(check.stdout).expect("text");
     assert!(check.contains("[default: ../distributed_tracing]"), "{check}");
 }

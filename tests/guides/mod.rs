@@ -3,7 +3,7 @@
 
 mod brokers;
 mod collector;
-mod component;
+pub mod component;
 pub mod example;
 mod form;
 mod phoenix;

@@ -96,6 +96,21 @@ pub fn empty_folder(name: &str) -> PathBuf {
     folder
 }
 
+/// The paths of all files below `folder`, relative to it.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => files.push(path.strip_prefix(folder).expect("below it").to_owned()),
+            }
+        }
+    }
+    files
+}
+
 /// The folder of a component such as `nats`; `None` where install.sh has not been run since its version changed.
 pub fn component(name: &str) -> Option<PathBuf> {
     let root = root();
