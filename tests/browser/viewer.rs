@@ -291,7 +291,7 @@ async fn a_file_that_is_dropped_is_shown() {
          while (text === undefined) await new Promise(requestAnimationFrame); return JSON.parse(text);",
     );
     assert_eq!(copied.await, download);
-    lab.export(&[("content-type", JSON)], "{}").await;
+    lab.export(JSON, "", "{}").await;
 }
 
 /// The form of the wire's page passes the policy of the page, and the lab's check of who sends it.
