@@ -1,4 +1,4 @@
-//! `check STEP` passes what the tutorial leaves, and says what is missing where something else was left.
+//! `check STEP` passes the traces that the tutorial leaves. For any others it names what is missing.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -48,7 +48,7 @@ fn passes(verdict: &Verdict) {
     assert!(matches!(verdict, Verdict::Passed(_)), "{verdict}");
 }
 
-/// What is missing must be told in these words.
+/// Fails unless the verdict says with these parts what is missing.
 #[track_caller]
 fn misses<const N: usize>(verdict: &Verdict, parts: [&str; N]) {
     assert!(matches!(verdict, Verdict::NotYet { .. }), "{verdict}");
@@ -174,7 +174,7 @@ fn the_last_request_must_be_whole_after_the_three_that_were_not() {
     misses(&verdict, parts);
 }
 
-/// A project as the reader's, small enough to compile at once: it "sends" the headers that it returns.
+/// A project as the reader's, small enough to compile in a moment: it "sends" the headers that it returns.
 fn write_project(folder: &Path, inject: &str, assertion: &str) {
     let manifest = "[package]\nname = \"reader\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
     let outgoing = format!(

@@ -273,7 +273,7 @@ fn by_sdk(spans: &[Made]) -> Case {
 
 #[test]
 fn clocks_that_differ() {
-    // A call, and its other end by a clock that is so many milliseconds behind.
+    // A call, and its other end by a clock that is `behind` by that many milliseconds.
     let call = |behind: u64| {
         by_sdk(&[
             ("api-gateway", (1, 0), Client, (100, 110), "POST /process", &[]),

@@ -20,6 +20,8 @@ const ADDRESSES: [&str; 6] =
 
 /// A running lab, stopped when dropped.
 struct Lab {
+    /// The program, which also has the commands that ask a lab.
+    program: String,
     child: Child,
     output: BufReader<ChildStdout>,
     /// The lines up to the one that says that it is ready.
@@ -28,12 +30,12 @@ struct Lab {
 
 impl Lab {
     /// The program `lab`, without the book and its services.
-    async fn view(arguments: &[&str]) -> Lab {
-        Lab::ready(command("lab", &[&["view"], arguments].concat()).await).await
+    async fn view(arguments: &str) -> Lab {
+        Lab::ready(command("lab", &format!("view {arguments}")).await).await
     }
 
     /// The book, and with no argument the services too.
-    async fn course(arguments: &[&str]) -> Lab {
+    async fn course(arguments: &str) -> Lab {
         Lab::ready(command("course", arguments).await).await
     }
 
@@ -44,9 +46,10 @@ impl Lab {
     }
 
     fn spawn(command: Command) -> Lab {
+        let program = command.as_std().get_program().to_str().expect("text").to_owned();
         let mut child = process::spawn(command).expect("the lab starts");
         let output = BufReader::new(child.stdout.take().expect("an output"));
-        Lab { child, output, printed: String::new() }
+        Lab { program, child, output, printed: String::new() }
     }
 
     async fn read_to(&mut self, is_last: impl Fn(&str) -> bool) {
@@ -58,7 +61,7 @@ impl Lab {
         }
     }
 
-    /// What stands on the error output by the end of the lab.
+    /// The lab's whole error output, once it has ended.
     async fn errors(&mut self) -> String {
         let mut errors = String::new();
         let stderr = self.child.stderr.as_mut().expect("an error output");
@@ -87,16 +90,15 @@ impl Lab {
     }
 
     /// Runs a command that asks this lab, and must succeed.
-    async fn ask(&self, arguments: &[&str]) -> String {
-        let arguments = [arguments, &["--site", self.site()]].concat();
-        let output = run("course", &arguments).await;
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    async fn ask(&self, arguments: &str) -> String {
+        let output = run(&self.program, &format!("{arguments} --site {}", self.site())).await;
+        assert!(output.status.success(), "{arguments}: {output:?}");
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// Runs a command that asks this lab, and must fail with these parts in its reason.
-    async fn refuses(&self, arguments: &[&str], reason: &str) {
-        fails("course", &[arguments, &["--site", self.site()]].concat(), [reason]).await;
+    /// Runs a command that asks this lab, and must fail with this reason.
+    async fn refuses(&self, arguments: &str, reason: &str) {
+        fails(&self.program, &format!("{arguments} --site {}", self.site()), [reason]).await;
     }
 
     /// The three services that the lab has started, and not git, which it asks for the commit while it builds the book. They
@@ -147,20 +149,20 @@ fn kill(signal: &str, id: &str) -> bool {
 }
 
 /// A command that listens on free ports, unless the arguments say where.
-async fn command(program: &str, arguments: &[&str]) -> Command {
+async fn command(program: &str, arguments: &str) -> Command {
     let mut command = Command::new(binaries().await.join(program));
     // The course passes on what its user sets; a test is not that user.
     for (key, _) in std::env::vars().filter(|(key, _)| is_setting(key)) {
         command.env_remove(key);
     }
-    command.args(arguments);
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
     let flags = match arguments.first() {
         Some(&"view") => &ADDRESSES[..3],
-        None => &ADDRESSES[..],
-        Some(first) if first.starts_with("--") => &ADDRESSES[..],
         // The others ask a running lab.
-        Some(_) => &[],
+        Some(first) if !first.starts_with("--") => &[],
+        _ => &ADDRESSES[..],
     };
+    command.args(&arguments);
     for flag in flags.iter().filter(|flag| !arguments.contains(flag)) {
         command.args([flag, FREE]);
     }
@@ -168,16 +170,16 @@ async fn command(program: &str, arguments: &[&str]) -> Command {
     command
 }
 
-async fn run(program: &str, arguments: &[&str]) -> Output {
+async fn run(program: &str, arguments: &str) -> Output {
     command(program, arguments).await.output().await.expect("it runs")
 }
 
 /// Runs a command to its end, which must be a failure told in one line with these parts.
-async fn fails<const N: usize>(program: &str, arguments: &[&str], parts: [&str; N]) {
+async fn fails<const N: usize>(program: &str, arguments: &str, parts: [&str; N]) {
     let output = run(program, arguments).await;
     let stderr = String::from_utf8(output.stderr).expect("text");
     let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("Error: ")).collect();
-    assert_eq!((output.status.code(), errors.len()), (Some(1), 1), "{arguments:?}: {stderr}");
+    assert_eq!((output.status.code(), errors.len()), (Some(1), 1), "{arguments}: {stderr}");
     has(errors[0], parts);
 }
 
@@ -205,7 +207,7 @@ fn write(folder: &Path, name: &str, text: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cargo_run_traces_one_request_and_serves_the_book_and_the_traces() {
-    let mut lab = Lab::course(&[]).await;
+    let mut lab = Lab::course("").await;
     has(&text(lab.address("The book")).await, ["The 200 that lied"]);
     let trace = lab.address("This trace");
     let services = ["api-gateway", "user-service", "llm-service"];
@@ -228,7 +230,7 @@ async fn the_curl_that_the_lab_prints_works_as_it_stands() {
     if support::is_missing("curl", "install the package `curl`") {
         return;
     }
-    let lab = Lab::course(&[]).await;
+    let lab = Lab::course("").await;
     let line = lab.printed.lines().find(|line| line.starts_with("curl ")).expect("a curl");
     let mut shell = Command::new("sh");
     shell.args(["-c", line]).env("NO_PROXY", "*").env("no_proxy", "*");
@@ -245,7 +247,7 @@ fn all_ended(services: &[String], why: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_ends_the_lab_ends_the_services() {
     for signal in ["-INT", "-TERM", "-HUP"] {
-        let mut lab = Lab::course(&[]).await;
+        let mut lab = Lab::course("").await;
         let services = lab.services();
         assert_eq!(lab.signal(signal).await, Some(0), "{signal}");
         all_ended(&services, signal);
@@ -254,7 +256,7 @@ async fn whatever_ends_the_lab_ends_the_services() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_dies_ends_the_lab_with_its_name() {
-    let mut lab = Lab::course(&[]).await;
+    let mut lab = Lab::course("").await;
     let services = lab.services();
     assert!(kill("-KILL", &services[0]));
     let errors = lab.errors().await;
@@ -267,7 +269,7 @@ async fn a_service_that_dies_ends_the_lab_with_its_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_lab_leaves_no_service_behind() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut killed = command("course", &[]).await;
+    let mut killed = command("course", "").await;
     // It can't remove its book.
     killed.env("TMPDIR", folder.path());
     let mut lab = Lab::ready(killed).await;
@@ -320,7 +322,7 @@ async fn a_killed_cargo_leaves_neither_tests_nor_their_processes_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn view_serves_without_services_and_takes_the_spans_of_others() {
-    let mut lab = Lab::view(&[]).await;
+    let mut lab = Lab::view("").await;
     has(&lab.get("/traces").await, ["No trace yet"]);
     let spans = table("1 shop 1 CLIENT 0..9 call; 1 mail 2<1 SERVER 1..8 answer").to_string();
     let request = client().post(format!("http://{}/v1/traces", lab.otlp()));
@@ -335,7 +337,7 @@ async fn view_serves_without_services_and_takes_the_spans_of_others() {
 async fn a_killed_lab_disturbs_nobody_and_the_next_one_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = write(folder.path(), "session.jsonl", "");
-    let mut lab = Lab::view(&["--save", &file]).await;
+    let mut lab = Lab::view(&format!("--save {file}")).await;
     let otlp = lab.otlp().to_owned();
     let setup = Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 10);
     let system = setup.with_backend(otlp.parse().expect("an address")).start().await;
@@ -344,13 +346,13 @@ async fn a_killed_lab_disturbs_nobody_and_the_next_one_goes_on() {
     assert_eq!(lab.signal("-KILL").await, None);
 
     assert_eq!(system.ask("user_2").await.status(), 200);
-    let lab = Lab::view(&["--otlp", &otlp, "--open", &file, "--save", &file]).await;
+    let lab = Lab::view(&format!("--otlp {otlp} --open {file} --save {file}")).await;
     assert!(lab.printed.starts_with(&format!("Opened   {file}: 7 spans\n")), "{}", lab.printed);
     assert_eq!(system.ask("user_3").await.status(), 200);
     system.stop().await;
     let list = lab.get("/traces").await;
     assert!(list.matches(">7<").count() >= 2, "{list}");
-    fails("lab", &["view", "--open", "/nowhere"], ["cannot open /nowhere (--open)"]).await;
+    fails("lab", "view --open /nowhere", ["cannot open /nowhere (--open)"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -361,39 +363,38 @@ async fn the_traces_of_a_running_lab_are_shown_in_a_terminal() {
          162 a 11 SERVER 0..2000 second
          179 a 11 SERVER 0..3000 third",
     );
-    let lab =
-        Lab::view(&["--open", &write(folder.path(), "session.jsonl", &spans.to_string())]).await;
-    let list = lab.ask(&["traces"]).await;
+    let file = write(folder.path(), "session.jsonl", &spans.to_string());
+    let lab = Lab::view(&format!("--open {file}")).await;
+    let list = lab.ask("traces").await;
     let names: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
     assert_eq!(names, ["third", "second", "first"]);
     assert!(!list.contains('\u{1b}'), "colours are for terminals: {list}");
-    assert_eq!(lab.ask(&["traces", "--min", "2s", "--limit", "1"]).await.lines().count(), 1);
-    let found = lab.ask(&["traces", "--name", "FIRST", "--json"]).await;
+    assert_eq!(lab.ask("traces --min 2s --limit 1").await.lines().count(), 1);
+    let found = lab.ask("traces --name FIRST --json").await;
     let found: Value = serde_json::from_str(&found).expect("JSON");
     let fields = ["traceId", "durationNano"].map(|field| &found[0][field]);
     assert_eq!(fields, [&json!(trace_id(0xa1)), &json!(1_000_000_000)]);
 
-    let newest = lab.ask(&["trace"]).await;
+    let newest = lab.ask("trace").await;
     assert!(newest.starts_with(&format!("Trace {}", trace_id(0xb3))), "{newest}");
-    has(&lab.ask(&["trace", "A2"]).await, ["second"]);
-    let json: Value =
-        serde_json::from_str(&lab.ask(&["trace", "a1", "--json"]).await).expect("JSON");
+    has(&lab.ask("trace A2").await, ["second"]);
+    let json: Value = serde_json::from_str(&lab.ask("trace a1 --json").await).expect("JSON");
     assert_eq!(json["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"], "first");
-    lab.refuses(&["trace", "a"], "2 traces begin with \"a\": write more").await;
-    lab.refuses(&["trace", "c"], "no trace id begins with \"c\"").await;
-    let wrong = run("lab", &["traces", "--min", "soon"]).await;
+    lab.refuses("trace a", "2 traces begin with \"a\": write more").await;
+    lab.refuses("trace c", "no trace id begins with \"c\"").await;
+    let wrong = run("lab", "traces --min soon").await;
     has(&String::from_utf8_lossy(&wrong.stderr), ["\"soon\" is not a duration: write 5ms"]);
-    let nobody = ["traces", "--site", "127.0.0.1:1"];
-    fails("lab", &nobody, ["no lab answers at 127.0.0.1:1"]).await;
+    let nobody = "traces --site 127.0.0.1:1";
+    fails("lab", nobody, ["no lab answers at 127.0.0.1:1"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hop_is_broken_and_diagnosed_from_the_terminal() {
-    let lab = Lab::course(&[]).await;
+    let lab = Lab::course("").await;
     let site = format!("http://{}/", lab.site());
-    assert_eq!(lab.ask(&["diagnose"]).await, "The trace is in order.\n");
-    assert_eq!(lab.ask(&["break", "list"]).await.matches("no fault").count(), 3);
-    let set = lab.ask(&["break", "gateway-user", "drop-traceparent"]).await;
+    assert_eq!(lab.ask("diagnose").await, "The trace is in order.\n");
+    assert_eq!(lab.ask("break list").await.matches("no fault").count(), 3);
+    let set = lab.ask("break gateway-user drop-traceparent").await;
     let broken =
         |line: &str| line.starts_with("gateway-user") && line.ends_with("drop-traceparent");
     assert!(set.lines().any(broken), "{set}");
@@ -406,34 +407,35 @@ async fn a_hop_is_broken_and_diagnosed_from_the_terminal() {
     assert_eq!(answer.status(), 200);
     let expected =
         "A broken header: On gateway-user, the `traceparent` that was sent did not arrive";
-    let broken = until(async || containing(expected, lab.ask(&["diagnose"]).await)).await;
+    let broken = until(async || containing(expected, lab.ask("diagnose").await)).await;
     has(&broken, [&format!("{site}how-to/diagnose.html#broken-header")]);
     // The header stands beside the span that sent it.
     let beside = "gateway-user  200  sent by POST /process of api-gateway  fault: drop-traceparent\n  - traceparent: 00-";
-    until(async || containing(beside, lab.ask(&["trace"]).await)).await;
+    until(async || containing(beside, lab.ask("trace").await)).await;
 
     // The same from a file; more spans may arrive between the two.
     let folder = tempfile::tempdir().expect("a folder");
     until(async || {
-        let id = lab.ask(&["traces", "--limit", "1", "--json"]).await;
+        let id = lab.ask("traces --limit 1 --json").await;
         let id: Value = serde_json::from_str(&id).expect("JSON");
         let id = id[0]["traceId"].as_str().expect("an id");
-        let broken = lab.ask(&["diagnose", id]).await.replace(&site, "the book's page ");
+        let broken = lab.ask(&format!("diagnose {id}")).await.replace(&site, "the book's page ");
         let case = lab.get(&format!("/traces/{id}.case.json")).await;
-        let told = lab.ask(&["diagnose", &write(folder.path(), "case.json", &case)]).await;
+        let file = write(folder.path(), "case.json", &case);
+        let told = lab.ask(&format!("diagnose {file}")).await;
         (told == broken).then_some(()).ok_or(format!("{told}\nand\n{broken}"))
     })
     .await;
 
-    assert_eq!(lab.ask(&["break", "restore"]).await.matches("no fault").count(), 3);
-    lab.ask(&["break", "user-llm", "cut"]).await;
-    let restored = lab.ask(&["break", "user-llm", "restore"]).await;
+    assert_eq!(lab.ask("break restore").await.matches("no fault").count(), 3);
+    lab.ask("break user-llm cut").await;
+    let restored = lab.ask("break user-llm restore").await;
     assert_eq!(restored.matches("no fault").count(), 3);
     for (arguments, reason) in [
-        (&["break", "nowhere", "cut"][..], "unknown hop \"nowhere\": use one of client-gateway"),
-        (&["break", "user-llm", "burn"], "unknown fault \"burn\": use one of drop-traceparent"),
-        (&["break", "user-llm"], "which fault?"),
-        (&["diagnose", "typo.json"], "typo.json is neither a file nor"),
+        ("break nowhere cut", "unknown hop \"nowhere\": use one of client-gateway"),
+        ("break user-llm burn", "unknown fault \"burn\": use one of drop-traceparent"),
+        ("break user-llm", "which fault?"),
+        ("diagnose typo.json", "typo.json is neither a file nor"),
     ] {
         lab.refuses(arguments, reason).await;
     }
@@ -441,26 +443,26 @@ async fn a_hop_is_broken_and_diagnosed_from_the_terminal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_diagnosed_is_told_in_a_line() {
-    let lab = Lab::view(&[]).await;
+    let lab = Lab::view("").await;
     // Nothing has arrived: what to try, in order.
-    for arguments in [&["diagnose"][..], &["diagnose", "4bf92f3577b34da6a3ce929d0e0e4736"]] {
-        let told = run("lab", &[arguments, &["--site", lab.site()]].concat()).await.stdout;
+    for arguments in ["diagnose", "diagnose 4bf92f3577b34da6a3ce929d0e0e4736"] {
+        let told = run("lab", &format!("{arguments} --site {}", lab.site())).await.stdout;
         let told = String::from_utf8(told).expect("text");
         assert!(told.starts_with("Nothing arrived: "), "{told}");
         has(&told, ["  1. Wait", "  2. Stop"]);
     }
-    lab.refuses(&["break", "list"], "this lab runs no services").await;
+    lab.refuses("break list", "this lab runs no services").await;
     let folder = tempfile::tempdir().expect("a folder");
     let notes = write(folder.path(), "notes.txt", "no trace at all");
-    fails("lab", &["diagnose", &notes], ["notes.txt: there is no trace in it"]).await;
-    let path = folder.path().to_str().expect("text");
-    fails("lab", &["diagnose", path], ["cannot be read"]).await;
+    fails("lab", &format!("diagnose {notes}"), ["notes.txt: there is no trace in it"]).await;
+    let no_file = format!("diagnose {}", folder.path().display());
+    fails("lab", &no_file, ["cannot be read"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn completions_have_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let output = run("course", &["completions", shell]).await;
+        let output = run("course", &format!("completions {shell}")).await;
         let script = String::from_utf8(output.stdout).expect("text");
         has(&script, ["view", "traces", "trace", "diagnose", "break", "check", "max-connections"]);
     }
@@ -468,16 +470,16 @@ async fn completions_have_the_commands() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_asks_the_lab_and_its_exit_code_is_the_answer() {
-    let lab = Lab::course(&["view"]).await;
+    let lab = Lab::course("view").await;
     // The project is compiled where the tutorial is followed.
     let folder = tempfile::tempdir().expect("a folder");
-    let set_up = ["check", "set-up", "--project", folder.path().to_str().expect("text")];
+    let set_up = format!("check set-up --project {}", folder.path().display());
     lab.refuses(&set_up, "src/lib.rs cannot be read").await;
     write(folder.path(), "src/lib.rs", "pub mod settings;\n");
     lab.refuses(&set_up, "has no line `pub mod error;`").await;
 
-    lab.refuses(&["check", "1"], "not yet: no `POST /generate`").await;
-    let nobody = ["check", "1", "--site", FREE];
+    lab.refuses("check 1", "not yet: no `POST /generate`").await;
+    let nobody = format!("check 1 --site {FREE}");
     fails("course", &nobody, ["no lab answers at 127.0.0.1:0: start it"]).await;
 }
 
@@ -486,14 +488,14 @@ async fn a_taken_port_is_one_line_that_names_it() {
     let holder = tokio::net::TcpListener::bind(FREE).await.expect("a free port");
     let taken = holder.local_addr().expect("an address").to_string();
     for flag in ADDRESSES {
-        fails("course", &[flag, &taken], [&taken, "in use"]).await;
+        fails("course", &format!("{flag} {taken}"), [&taken, "in use"]).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_book_that_does_not_build_is_one_line() {
     let folder = tempfile::tempdir().expect("a folder");
-    let book = ["--book", folder.path().to_str().expect("text")];
+    let book = format!("--book {}", folder.path().display());
     fails("course", &book, ["does not build"]).await;
     write(folder.path(), "book.toml", "[book]\ntitle = \"x\"\n");
     write(folder.path(), "src/SUMMARY.md", "- [Missing](missing.md)\n");
@@ -501,7 +503,7 @@ async fn a_book_that_does_not_build_is_one_line() {
 }
 
 /// A program that is run by hand, with its own folder as the only hint where the book is.
-async fn in_folder(folder: &Path, arguments: &[&str]) -> Command {
+async fn in_folder(folder: &Path, arguments: &str) -> Command {
     let mut command = command("course", arguments).await;
     command.current_dir(folder).env_remove("CARGO_MANIFEST_DIR");
     command
@@ -519,13 +521,13 @@ async fn the_book_is_that_of_the_clone_it_runs_in_wherever_it_was_compiled() {
     ] {
         write(folder.path(), name, text);
     }
-    let lab = Lab::ready(in_folder(&folder.path().join("inside/it"), &["view"]).await).await;
+    let lab = Lab::ready(in_folder(&folder.path().join("inside/it"), "view").await).await;
     has(&text(lab.address("Book")).await, ["The clone was moved"]);
 
     let elsewhere = tempfile::tempdir().expect("a folder");
-    let lab = Lab::ready(in_folder(elsewhere.path(), &["view"]).await).await;
+    let lab = Lab::ready(in_folder(elsewhere.path(), "view").await).await;
     assert!(lab.printed.starts_with("Traces"), "{}", lab.printed);
-    let output = in_folder(elsewhere.path(), &[]).await.output().await.expect("it runs");
+    let output = in_folder(elsewhere.path(), "").await.output().await.expect("it runs");
     let error = String::from_utf8(output.stderr).expect("text");
     let expected = "Error: the book's repository is not here: run this in a clone of it";
     assert!(error.starts_with(expected), "{error}");
@@ -549,7 +551,7 @@ async fn stopping_loses_no_span_of_a_request_that_is_under_way() {
 
     let folder = tempfile::tempdir().expect("a folder");
     let file = write(folder.path(), "session.jsonl", "");
-    let mut course = command("course", &["--save", &file]).await;
+    let mut course = command("course", &format!("--save {file}")).await;
     course.env("LLM_BASE_URL", format!("http://{model}/v1")).env("LLM_MODEL", "m");
     let mut course = Lab::ready(course).await;
     requests.recv().await.expect("the first request");
@@ -581,7 +583,7 @@ async fn the_shell_test_passes_on_a_whole_trace_and_fails_on_a_broken_one() {
     if support::is_missing("curl", "install the package `curl`") {
         return;
     }
-    let lab = Lab::view(&[]).await;
+    let lab = Lab::view("").await;
     let backend = lab.otlp().parse().expect("an address");
     let script = support::root().join("examples/distributed_tracing/test_distributed_trace.sh");
     for (setup, patience, code, expected) in [

@@ -1,11 +1,11 @@
-//! What the lab takes in and what it refuses: over HTTP and gRPC, as exporters send it.
+//! The receivers for HTTP and gRPC: the requests that they take from exporters, and those that they refuse.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 
 use crate::support::in_process::{
-    JSON, Lab, PROTOBUF, attribute, json_body, protobuf, span, trace_path,
+    JSON, Lab, PROTOBUF, attribute, json_body, protobuf, span, spans, table, trace_path,
 };
 use crate::support::{self, DEADLINE, client, has, serve, until};
 use axum::Router;
@@ -52,31 +52,9 @@ fn request(spans: Vec<Span>) -> ExportTraceServiceRequest {
     ExportTraceServiceRequest::decode(&protobuf(spans)[..]).expect("a request")
 }
 
-/// A request in JSON of spans with these ids.
-fn json_of(ids: &[&str]) -> String {
-    let mut body = json_body();
-    let spans = &mut body["resourceSpans"][0]["scopeSpans"][0]["spans"];
-    let span = spans[0].take();
-    *spans = ids
-        .iter()
-        .map(|id| {
-            let mut span = span.clone();
-            span["spanId"] = json!(id);
-            span
-        })
-        .collect();
-    body.to_string()
-}
-
-/// A request in JSON whose resource has a value of `size` bytes.
-fn json_of_resource(span: u64, size: usize) -> String {
-    let mut body = json_body();
-    let resource_spans = &mut body["resourceSpans"][0];
-    resource_spans["scopeSpans"][0]["spans"][0]["spanId"] = json!(format!("{span:016x}"));
-    let attribute = json!({ "key": "fat", "value": { "stringValue": "x".repeat(size) } });
-    resource_spans["resource"]["attributes"] = json!([attribute]);
-    body.to_string()
-}
+/// A row of a table whose span id is too short.
+const SHORT: &str = r#"1 a 1 SERVER 0..1 short {"spanId": "0b0b"}"#;
+const SOUND: &str = "1 a 1 SERVER 0..1 sound";
 
 #[tokio::test]
 async fn protobuf_is_read_in_every_encoding_and_answered_in_kind() {
@@ -154,22 +132,22 @@ async fn what_cannot_be_read_is_refused_with_a_reason_and_the_store_is_untouched
 async fn a_span_that_cannot_be_kept_is_told_and_does_not_cost_its_neighbours() {
     let lab = Lab::start().await;
     let bad = |id| Span { trace_id: vec![1; 15], ..span(1, id, 0, "bad") };
-    let spans = vec![bad(1), span(1, 2, 0, "good"), bad(3)];
+    let mixed = vec![bad(1), span(1, 2, 0, "good"), bad(3)];
     let reason = "span \"bad\": the trace id must be 16 bytes and not all zero";
     let expected =
         Some(ExportTracePartialSuccess { rejected_spans: 2, error_message: reason.to_owned() });
-    let (status, answer) = lab.export(PROTOBUF, "", protobuf(spans.clone())).await;
+    let (status, answer) = lab.export(PROTOBUF, "", protobuf(mixed.clone())).await;
     let answer = ExportTraceServiceResponse::decode(answer.as_bytes()).expect("an answer");
     assert_eq!((status, answer.partial_success, lab.spans()), (200, expected.clone(), 1));
 
-    let (status, answer) = lab.export(JSON, "", json_of(&["0b0b0b0b0b0b0b0b", "0b0b"])).await;
+    let (status, answer) = lab.export(JSON, "", table(&[SOUND, SHORT].join(";")).to_string()).await;
     let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
     // A number of 64 bits is a text in OTLP JSON.
     assert_eq!(answer["partialSuccess"]["rejectedSpans"], "1", "{answer}");
     assert_eq!((status, lab.spans()), (200, 2));
 
     let mut client = TraceServiceClient::new(grpc(&lab.store).await);
-    let answer = client.export(request(spans)).await.expect("it is taken");
+    let answer = client.export(request(mixed)).await.expect("it is taken");
     assert_eq!(answer.into_inner().partial_success, expected);
 }
 
@@ -189,11 +167,11 @@ async fn a_value_at_the_limit_is_kept_whole() {
 #[tokio::test]
 async fn requests_of_one_service_share_its_resource() {
     let lab = Lab::start().await;
-    let mut sizes = Vec::new();
-    for id in 1..=3 {
-        assert_eq!(lab.export(JSON, "", json_of_resource(id, 10_000)).await.0, 200);
-        sizes.push(lab.store.usage().bytes);
-    }
+    let service = "x".repeat(10_000);
+    let sizes = [1, 2, 3].map(|id| {
+        lab.store.add(spans(&format!("1 {service} {id} SERVER 0..1 x")));
+        lab.store.usage().bytes
+    });
     assert!(sizes[0] > 20_000, "as it is, and as a key: {sizes:?}");
     assert!(sizes[2] < sizes[0] + 2_000, "{sizes:?}");
 }
@@ -227,7 +205,7 @@ async fn answers_to(guard: impl Fn(Router) -> Router, names: &[&str], not: &[&st
     }
 }
 
-/// Where others can reach the lab, a page whose site has pointed its name here must not read it either.
+/// A lab that others can reach: a page of a site whose name now points here must not read it either.
 #[tokio::test(flavor = "multi_thread")]
 async fn at_an_address_for_others_the_pages_answer_to_addresses_alone() {
     let names = ["192.168.1.7:3000", "[2001:db8::1]", "localhost:3000"];
@@ -382,7 +360,7 @@ async fn the_oldest_trace_makes_room_by_spans_and_by_bytes() {
         lab.page(trace_path(3)).await;
         has(&lab.page("/traces").await, ["1 older trace of 2 spans made room"]);
         // A trace that is larger than the store makes room too.
-        lab.export_spans((1..=4).map(|id| span(4, id, 0, "x")).collect()).await;
+        lab.export_spans((1..=10).map(|id| span(4, id, 0, "x")).collect()).await;
         assert_eq!(lab.counts(), [0, 0, 4]);
     }
 }
@@ -390,7 +368,7 @@ async fn the_oldest_trace_makes_room_by_spans_and_by_bytes() {
 #[tokio::test]
 async fn a_resource_counts_as_bytes_too() {
     let lab = Lab::with(Limits { bytes: 10_000, ..Limits::default() }).await;
-    assert_eq!(lab.export(JSON, "", json_of_resource(1, 20_000)).await.0, 200);
+    lab.store.add(spans(&format!("1 {} 1 SERVER 0..1 x", "x".repeat(20_000))));
     assert_eq!(lab.counts(), [0, 0, 1]);
 }
 
@@ -427,7 +405,7 @@ async fn only_pages_of_this_machine_may_send_spans() {
     }
 }
 
-/// Where a gRPC receiver is, which is behind the guard as in the lab.
+/// The address of a gRPC receiver behind the guard, as in the lab.
 async fn grpc_address(store: &Store) -> SocketAddr {
     serve(guard::only_here(lab::grpc::routes(store.clone()))).await
 }
@@ -495,11 +473,11 @@ async fn a_slow_disk_holds_up_no_page_while_grpc_saves() {
 
 #[test]
 fn a_span_that_is_not_kept_is_known_by_its_flaw() {
-    let flaw = Unfit { span: Some("from json".to_owned()), flaw: Flaw::SpanId };
-    let error = otlp::from_json(json_of(&["0b0b"]).as_bytes()).expect_err("nothing is left");
+    let flaw = Unfit { span: Some("short".to_owned()), flaw: Flaw::SpanId };
+    let error = otlp::from_json(table(SHORT).to_string().as_bytes()).expect_err("nothing is left");
     assert!(matches!(&error, otlp::Error::Unfit(unfit) if *unfit == flaw), "{error}");
 
-    let batch = otlp::from_json(json_of(&["0b0b", "0b0b0b0b0b0b0b0b"]).as_bytes());
+    let batch = otlp::from_json(table(&[SHORT, SOUND].join(";")).to_string().as_bytes());
     let batch = batch.expect("one is left");
     let rejected = Rejected { spans: 1, first: flaw };
     assert_eq!((batch.spans.len(), batch.rejected), (1, Some(rejected)));

@@ -1,4 +1,4 @@
-//! What the lab shows: the list, the page of a trace, Jaeger's JSON, and the files of a session.
+//! The lab's pages and files: the list, a trace, Jaeger's JSON, and sessions.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -280,7 +280,7 @@ async fn times_at_the_edge_of_their_range_break_no_page() {
     has(&lab.page("/traces").await, ["(no name)"]);
 }
 
-/// What the reference says of paths is so: each of its tables' paths answers.
+/// Each path in the tables of the reference answers.
 #[tokio::test]
 async fn every_path_of_the_reference_answers() {
     let lab = Lab::of(&fallen_apart()).await;
@@ -306,6 +306,8 @@ fn a_request_in_two_traces_is_told_from_two_requests() {
     };
     assert_eq!(broken(&fallen_apart()), [["a", "b"]]);
     let link = json!({ "links": [{ "traceId": trace_id(1), "spanId": "0000000000000002" }] });
+    let later = format!("; {}", ANSWER.replace("20..80", "21..79"));
+    let answered = "1 b 9<2 SERVER 20..80 POST /process".to_owned();
     // Each a little different, and not one request: what was changed, and the spans below the call instead.
     for (what, others) in [
         ("before the call", ANSWER.replace("20..80", "5..80")),
@@ -315,19 +317,9 @@ fn a_request_in_two_traces_is_told_from_two_requests() {
         ("of the same service", ANSWER.replace(" b ", " a ")),
         ("no server", ANSWER.replace("SERVER", "INTERNAL")),
         ("linked", format!("{ANSWER} {link}")),
-        // The other server was called by somebody else.
-        (
-            "answered within its own trace",
-            format!("1 b 9<2 SERVER 20..80 POST /process; {}", ANSWER.replace("20..80", "21..79")),
-        ),
-        (
-            "two calls that could have reached it",
-            format!("{}; {ANSWER}", CALL.replace("2<1", "6<1")),
-        ),
-        (
-            "two that it could have reached",
-            format!("{ANSWER}; {}", ANSWER.replace("2 b 3 SERVER 20..80", "3 b 7 SERVER 30..70")),
-        ),
+        ("called by others: the call was answered in its trace", answered + &later),
+        ("two calls that could have reached it", CALL.replace("2<1", "6<1") + ";" + ANSWER),
+        ("two that the call could have reached", ANSWER.replace("2 b 3", "3 b 7") + &later),
     ] {
         assert!(broken(&format!("{ROOT}; {CALL}; {others}")).is_empty(), "{what}");
     }
@@ -398,14 +390,8 @@ async fn jaegers_search_takes_all_its_parameters() {
     ] {
         assert_eq!(lab.get_json(format!("/api/traces?{query}")).await["total"], count, "{query}");
     }
-    for query in [
-        "minDuration=long",
-        "start=today",
-        "tags=user.id",
-        "tag=user.id",
-        "traceID=xyz",
-        "limit=-1",
-    ] {
+    let wrong = "minDuration=long start=today tags=user.id tag=user.id traceID=xyz limit=-1";
+    for query in wrong.split(' ') {
         let (status, answer) = lab.get(format!("/api/traces?{query}")).await;
         let answer: Value = serde_json::from_str(&answer).expect("JSON");
         assert_eq!((status, &answer["errors"][0]["code"]), (400, &json!(400)), "{query}: {answer}");

@@ -200,6 +200,13 @@ async fn before_listener(wire: &Wire) -> (SocketAddr, TcpListener) {
     (proxied(wire, listener.local_addr().expect("an address")).await, listener)
 }
 
+/// The bytes up to the end of a stream.
+async fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.expect("bytes");
+    rest
+}
+
 /// Sends a request in two parts, so that no part is whole, to a server that answers when it has read all of it. Both must
 /// arrive as they were sent.
 async fn passes(wire: &Wire, request: &[u8], answer: &'static [u8]) {
@@ -217,10 +224,8 @@ async fn passes(wire: &Wire, request: &[u8], answer: &'static [u8]) {
     let (first, second) = request.split_at(request.len() / 2);
     stream.write_all(first).await.expect("it is read");
     stream.write_all(second).await.expect("it is read");
-    let mut back = Vec::new();
-    stream.read_to_end(&mut back).await.expect("an answer");
+    assert_eq!(rest(&mut stream).await, answer);
     drop(stream);
-    assert_eq!(back, answer);
     assert!(server.await.expect("bytes") == request, "the request has changed");
 }
 
@@ -233,7 +238,7 @@ async fn every_byte_passes_as_it_came() {
         (1, format!("{head}\r\n")),
         (1, format!("{head}Content-Length: 5\r\n\r\nhello")),
         (2, format!("{head}{chunks}{head}\r\n")),
-        // Two at once.
+        // Two requests in one write.
         (2, format!("{head}content-length: 2\r\n\r\nhi{head}\r\n")),
     ] {
         let wire = Wire::default();
@@ -254,16 +259,12 @@ async fn a_client_that_closes_its_half_is_answered_and_nothing_stays_open() {
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("it is read");
     client.shutdown().await.expect("it is open");
     let (mut service, _) = listener.accept().await.expect("a connection");
-    let mut got = Vec::new();
     // The end comes through as well.
-    service.read_to_end(&mut got).await.expect("bytes");
-    assert_eq!(got, b"GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(rest(&mut service).await, b"GET / HTTP/1.1\r\n\r\n");
     let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
     service.write_all(answer).await.expect("it is read");
     drop(service);
-    let mut back = Vec::new();
-    client.read_to_end(&mut back).await.expect("bytes");
-    assert_eq!(back, answer);
+    assert_eq!(rest(&mut client).await, answer);
 
     // A client that goes away.
     let client = TcpStream::connect(address).await.expect("a connection");
@@ -288,9 +289,7 @@ async fn an_early_answer_reaches_the_client() {
     client.write_all(head.as_bytes()).await.expect("it is read");
     client.write_all(&[b'x'; 4_000_000]).await.expect("all of it is read");
     client.shutdown().await.expect("it is open");
-    let mut back = Vec::new();
-    client.read_to_end(&mut back).await.expect("bytes");
-    assert_eq!(back, b"HTTP/1.1 413 No\r\n\r\n");
+    assert_eq!(rest(&mut client).await, b"HTTP/1.1 413 No\r\n\r\n");
     service.await.expect("it ends");
 }
 
@@ -313,9 +312,7 @@ async fn what_is_no_http_any_more_passes_too() {
     client.read_exact(&mut [0; 20]).await.expect("bytes");
     client.write_all(b"\0\x01 not HTTP").await.expect("it is read");
     client.shutdown().await.expect("it is open");
-    got.clear();
-    service.read_to_end(&mut got).await.expect("bytes");
-    assert_eq!(got, b"\0\x01 not HTTP");
+    assert_eq!(rest(&mut service).await, b"\0\x01 not HTTP");
     let statuses: Vec<_> = wire.exchanges().iter().map(|it| it.status).collect();
     assert_eq!(statuses, [Some(204), Some(101)]);
 }
