@@ -246,7 +246,7 @@ async fn a_file_that_is_dropped_is_shown() {
          return JSON.parse(text);",
     );
     assert_eq!(copied.await, download);
-    lab.export(&[("content-type", JSON)], "{}").await;
+    lab.export(JSON, "", "{}").await;
 }
 
 /// Puts a proxy before the lab, as before a service. Returns its address.

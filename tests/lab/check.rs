@@ -1,159 +1,138 @@
-//! `check STEP` passes what the tutorial leaves, and says what is missing where something else was left.
+//! `check STEP` passes the traces that the tutorial leaves. For any others it names what is missing.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::support;
-use crate::support::{Setup, Stopped, System, client};
+use crate::support::in_process::spans;
+use crate::support::{self, Setup, System, client, has};
 use course::check::{Step, Verdict, look_at, project, verdict};
 use lab::diagnose::{Evidence, NamedSpan, WrongKind};
-use lab::receiver;
 use lab::span::{SpanId, SpanKind};
+use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use serde_json::json;
 
-const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-
-/// The verdict on all traces of `stopped`.
-fn check(step: Step, stopped: &Stopped) -> Verdict {
-    verdict(step, &stopped.trees(), "127.0.0.1:4318".parse().expect("an address"))
-}
-
-/// What is missing must be told in these words.
-fn missing(step: Step, stopped: &Stopped, expected: &str) {
-    let problem = check(step, stopped).to_string();
-    assert!(
-        !problem.starts_with("passed") && problem.contains(expected),
-        "{step:?}: {expected:?} is not in: {problem}"
+/// The spans of a request as rows of a table: two of api-gateway, three of user-service, two of llm-service. The services answer
+/// with `status`. `tens` are the tens of its ids and times, so the larger is the later.
+fn request(trace: u8, tens: u8, status: u16) -> Vec<String> {
+    let http =
+        format!("http.response.status_code={status}{}", if status == 502 { " error=" } else { "" });
+    let rows = format!(
+        "{trace} api-gateway  {tens}1         SERVER   {tens}1..{tens}9 POST /api/query {http}
+         {trace} api-gateway  {tens}2<{tens}1 CLIENT   {tens}2..{tens}8 POST /process {http}
+         {trace} user-service {tens}3<{tens}2 SERVER   {tens}3..{tens}7 POST /process {http}
+         {trace} user-service {tens}4<{tens}3 INTERNAL {tens}3..{tens}4 validate_user
+         {trace} user-service {tens}5<{tens}3 CLIENT   {tens}4..{tens}6 POST /generate {http}
+         {trace} llm-service  {tens}6<{tens}5 SERVER   {tens}5..{tens}6 POST /generate {http}
+         {trace} llm-service  {tens}7<{tens}6 INTERNAL {tens}5..{tens}6 chat offline"
     );
+    rows.lines().map(str::to_owned).collect()
 }
 
-fn passes(step: Step, stopped: &Stopped) {
-    let verdict = check(step, stopped);
-    assert!(matches!(verdict, Verdict::Passed(_)), "{step:?}: {verdict}");
+/// The verdict on these traces.
+fn check(step: Step, trees: &[Tree]) -> Verdict {
+    verdict(step, trees, "127.0.0.1:4318".parse().expect("an address"))
 }
 
-/// POSTs to a service as the caller that the tutorial's reader plays, or without a `traceparent`.
-async fn call(address: SocketAddr, path: &str, traceparent: Option<&str>) {
-    call_as("user_1", address, path, traceparent).await;
+/// The verdict on all traces of these rows.
+fn check_rows(step: Step, rows: &[String]) -> Verdict {
+    let store = Store::new(Limits::default());
+    store.add(spans(&rows.join("\n")));
+    check(step, &store.trees())
 }
 
-async fn call_as(user_id: &str, address: SocketAddr, path: &str, traceparent: Option<&str>) {
-    let mut request = client().post(format!("http://{address}{path}")).json(&json!({
-        "user_id": user_id, "query": "What is a trace?", "prompt": "What is a trace?",
-    }));
-    if let Some(traceparent) = traceparent {
-        request = request.header("traceparent", traceparent);
-    }
-    request.send().await.expect("an answer");
+#[track_caller]
+fn passes(verdict: &Verdict) {
+    assert!(matches!(verdict, Verdict::Passed(_)), "{verdict}");
 }
 
+/// Fails unless the verdict says with these parts what is missing.
+#[track_caller]
+fn misses<const N: usize>(verdict: &Verdict, parts: [&str; N]) {
+    assert!(matches!(verdict, Verdict::NotYet { .. }), "{verdict}");
+    has(&verdict.to_string(), parts);
+}
+
+/// The services themselves leave what the checks look for.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_steps_leave_passes() {
     let system = System::start().await;
-    call(system.llm.address, "/generate", Some(TRACEPARENT)).await;
-    call(system.user.address, "/process", Some(TRACEPARENT)).await;
-    call(system.gateway.address, "/api/query", None).await;
-    let stopped = system.stop().await;
+    let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let call = async |address: SocketAddr, path: &str, headers: &[(&str, &str)]| {
+        let body = json!({ "user_id": "user_1", "query": "What is a trace?", "prompt": "What is a trace?" });
+        let request = client().post(format!("http://{address}{path}")).json(&body);
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        request.send().await.expect("an answer");
+    };
+    call(system.llm.address, "/generate", &[("traceparent", traceparent)]).await;
+    call(system.user.address, "/process", &[("traceparent", traceparent)]).await;
+    call(system.gateway.address, "/api/query", &[]).await;
+    let trees = system.stop().await.trees();
     for step in [Step::SetUp, Step::LlmService, Step::UserService, Step::ApiGateway] {
-        passes(step, &stopped);
+        passes(&check(step, &trees));
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn where_nothing_arrived_the_service_to_look_at_is_named() {
-    let stopped = System::start().await.stop().await;
-    missing(Step::LlmService, &stopped, "no `POST /generate` (SERVER, llm-service) has arrived");
-    missing(Step::UserService, &stopped, "Does user-service run");
-    missing(Step::ApiGateway, &stopped, "Does api-gateway run");
+#[test]
+fn where_nothing_arrived_the_service_to_look_at_is_named() {
+    let none = "no `POST /generate` (SERVER, llm-service) has arrived";
+    misses(&check(Step::LlmService, &[]), [none]);
+    misses(&check(Step::UserService, &[]), ["Does user-service run"]);
+    misses(&check(Step::ApiGateway, &[]), ["Does api-gateway run"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_sent_again_after_a_failure_passes() {
-    let (nobody, _kept) = support::refused();
-    let unreachable =
-        Setup::default().with("user-service", "LLM_SERVICE_URL", format!("http://{nobody}"));
-    let system = unreachable.start().await;
-    call(system.user.address, "/process", Some(TRACEPARENT)).await;
-    let failed = system.stop().await;
-    missing(Step::UserService, &failed, "was answered 502. Does the service that it calls run?");
-
-    // The same trace id, and the same lab.
-    let backend = support::serve(receiver::routes(failed.store.clone())).await;
-    let system = Setup::default().with_backend(backend).start().await;
-    call_as("stranger", system.user.address, "/process", Some(TRACEPARENT)).await;
-    system.stop().await;
-    missing(Step::UserService, &failed, "was answered 403. Look at the body and the user id.");
-
-    let system = Setup::default().with_backend(backend).start().await;
-    call(system.user.address, "/process", Some(TRACEPARENT)).await;
-    system.stop().await;
-    passes(Step::UserService, &failed);
+/// The tutorial sends the same `traceparent` each time.
+#[test]
+fn a_request_that_is_sent_again_after_a_failure_passes() {
+    let check = |requests: &[&[String]]| check_rows(Step::UserService, &requests.concat());
+    let (failed, refused, whole) = (request(1, 1, 502), request(1, 2, 403), request(1, 3, 200));
+    let (failed, refused, whole) = (&failed[2..5], &refused[2..4], &whole[2..]);
+    misses(&check(&[failed]), ["was answered 502. Does the service that it calls run?"]);
+    misses(&check(&[failed, refused]), ["was answered 403. Look at the body and the user id."]);
+    passes(&check(&[failed, refused, whole]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_spans_of_an_earlier_request_are_not_taken_for_those_that_are_missing() {
-    let system = System::start().await;
-    call(system.user.address, "/process", Some(TRACEPARENT)).await;
-    let stopped = system.stop().await;
-
-    let backend = support::serve(receiver::routes(stopped.store.clone())).await;
-    let (nobody, _kept) = support::refused();
-    let elsewhere = Setup::default().with_backend(backend);
-    let elsewhere =
-        elsewhere.with("user-service", "OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{nobody}"));
-    let system = elsewhere.start().await;
-    system.ask("user_1").await;
-    system.stop().await;
-    missing(
-        Step::ApiGateway,
-        &stopped,
-        "none has arrived. Does user-service run, with its spans going here?",
-    );
+#[test]
+fn the_spans_of_an_earlier_request_are_not_taken_for_those_that_are_missing() {
+    let (earlier, request) = (request(2, 1, 200), request(1, 2, 200));
+    let rows = [&earlier[2..], &request[..2], &request[5..]].concat();
+    let expected = "none has arrived. Does user-service run, with its spans going here?";
+    misses(&check_rows(Step::ApiGateway, &rows), [expected]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_header_too_few_or_too_many_is_named() {
-    let system = System::start().await;
-    call(system.llm.address, "/generate", None).await;
-    call(system.gateway.address, "/api/query", Some(TRACEPARENT)).await;
-    let stopped = system.stop().await;
-    missing(Step::ApiGateway, &stopped, "without a `traceparent`");
-
-    let system = System::start().await;
-    call(system.llm.address, "/generate", None).await;
-    missing(Step::LlmService, &system.stop().await, "with its `traceparent`");
+#[test]
+fn a_header_too_few_or_too_many_is_named() {
+    let mut rows = request(1, 1, 200);
+    rows[0] = rows[0].replace("11 ", "11<99 ");
+    misses(&check_rows(Step::ApiGateway, &rows), ["without a `traceparent`"]);
+    rows[5] = rows[5].replace("<15", "");
+    misses(&check_rows(Step::LlmService, &rows), ["with its `traceparent`"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_in_pieces_names_the_trace_that_has_the_rest() {
     let system = Setup::default().without_traceparent().start().await;
     system.ask("user_1").await;
-    let stopped = system.stop().await;
-    let trees = stopped.trees();
+    let trees = system.stop().await.trees();
     let has_rest = |tree: &&Tree| tree.services() == ["user-service"];
     let rest = trees.iter().find(has_rest).expect("user-service has a trace of its own");
-    missing(Step::ApiGateway, &stopped, &format!("in another trace, {}", rest.trace_id));
-    missing(Step::ApiGateway, &stopped, "below `POST /process` (CLIENT, api-gateway)");
-    missing(
-        Step::ApiGateway,
-        &stopped,
+    let expected = [
+        &*format!("in another trace, {}", rest.trace_id),
+        "below `POST /process` (CLIENT, api-gateway)",
         "\nwhy: `POST /process` of api-gateway was answered by user-service in another trace: the context of the call did \
          not get there, or was not used. Look at `inject_context_into_carrier(&mut headers);` in src/outgoing.rs",
-    );
+    ];
+    misses(&check(Step::ApiGateway, &trees), expected);
 }
 
-/// The lines that a reader is sent to are there.
+/// The tutorial has the lines that a reader is sent to.
 #[test]
 fn the_lines_to_look_at_are_those_of_the_tutorial() {
-    let folder = support::root().join("examples/distributed_tracing/src");
-    let named = |kind| NamedSpan {
-        name: "POST /process".to_owned(),
-        kind,
-        service: "user-service".to_owned(),
-    };
+    let [name, service] = ["POST /process", "user-service"].map(str::to_owned);
+    let named = |kind| NamedSpan { name: name.clone(), kind, service: service.clone() };
     let (server, internal) = (named(SpanKind::Server), named(SpanKind::Internal));
     let evidence = [
         Evidence::HeaderDropped { hop: "user-llm".to_owned() },
@@ -167,54 +146,54 @@ fn the_lines_to_look_at_are_those_of_the_tutorial() {
     ];
     let found: BTreeSet<_> = evidence.iter().filter_map(look_at).collect();
     assert_eq!(found.len(), evidence.len());
+    let pages = course::book::pages(&support::root()).expect("the book");
+    let tutorial = pages.iter().filter(|page| page.path.starts_with("src/tutorial"));
+    // A listing is below the path of its file.
+    let listings: Vec<&str> = tutorial.flat_map(|page| page.expanded.split("\n*src/")).collect();
     for (line, file) in found {
-        let source = fs::read_to_string(folder.join(file)).expect("a file of the tutorial");
-        let found = source.lines().filter(|it| it.trim() == line).count();
-        assert_eq!(found, 1, "{line} in {file}");
+        let shows = |listing: &&&str| listing.lines().any(|it| it.trim() == line);
+        let of_file = listings.iter().filter(|it| it.starts_with(&format!("{file}*")));
+        assert!(of_file.filter(shows).count() > 0, "{line} in {file}");
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_last_request_must_be_whole_after_the_three_that_were_not() {
-    let System { gateway, user, llm, store, wire, log } = Setup::default().start().await;
-    let (address, ask) = (gateway.address, async |user_id: &str| {
-        let query = json!({ "user_id": user_id, "query": "What is a trace?" });
-        let request = client().post(format!("http://{}/api/query", gateway.address)).json(&query);
-        request.send().await.expect("an answer").status().as_u16()
-    });
-    assert_eq!(ask("user_1").await, 200, "{address}");
-    assert_eq!(ask("stranger").await, 403);
-    llm.stop().await;
-    assert_eq!(ask("user_1").await, 502);
-    gateway.stop().await;
-    user.stop().await;
-    let stopped = Stopped { store, wire, log };
-    missing(Step::BreakIt, &stopped, "the newest request is not whole");
-    missing(Step::BreakIt, &stopped, "was answered 502");
-    missing(Step::BreakIt, &stopped, "no request has fallen apart");
-    missing(Step::BreakIt, &stopped, "send another one");
-    let Verdict::NotYet { missing, why } = check(Step::BreakIt, &stopped) else {
-        panic!("two things are missing")
-    };
+#[test]
+fn the_last_request_must_be_whole_after_the_three_that_were_not() {
+    let whole = request(1, 1, 200);
+    let (refused, mut failed) = (request(2, 2, 403), request(3, 3, 502));
+    failed[4].push_str(" error.type=unreachable");
+    let verdict = check_rows(Step::BreakIt, &[&whole, &refused[..4], &failed[..5]].concat());
+    let Verdict::NotYet { missing, why } = &verdict else { panic!("two things are missing") };
     assert_eq!((missing.len(), why.len()), (2, 0), "{missing:?} {why:?}");
+    let parts = [
+        "the newest request is not whole",
+        "was answered 502",
+        "no request has fallen apart",
+        "send another one",
+    ];
+    misses(&verdict, parts);
 }
 
-/// A project as the reader's, small enough to compile at once: it "sends" the headers that it returns.
+/// A project as the reader's, small enough to compile in a moment: it "sends" the headers that it returns.
 fn write_project(folder: &Path, inject: &str, assertion: &str) {
-    fs::create_dir_all(folder.join("src")).expect("a folder");
-    fs::create_dir_all(folder.join("tests")).expect("a folder");
-    let write = |name: &str, text: &str| fs::write(folder.join(name), text).expect("written");
-    write("Cargo.toml", "[package]\nname = \"reader\"\nversion = \"0.1.0\"\nedition = \"2024\"\n");
-    write("src/lib.rs", "pub mod outgoing;\n");
+    let manifest = "[package]\nname = \"reader\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
     let outgoing = format!(
-        "pub fn send() -> usize {{\n    let mut headers = Vec::new();\n    {inject}\n    headers.len()\n}}\n\
+        "pub fn send() -> usize {{\n    let mut headers = Vec::<u8>::new();\n    {inject}\n    headers.len()\n}}\n\
          pub fn inject_context_into_carrier(headers: &mut Vec<u8>) {{\n    headers.push(0);\n}}\n"
     );
-    write("src/outgoing.rs", &outgoing.replace("Vec::new()", "Vec::<u8>::new()"));
     let test = format!(
         "#[test]\nfn one_trace() {{\n    let sent = reader::outgoing::send();\n    {assertion}\n}}\n"
     );
-    write("tests/one_trace.rs", &test);
+    for (name, text) in [
+        ("Cargo.toml", manifest),
+        ("src/lib.rs", "pub mod outgoing;\n"),
+        ("src/outgoing.rs", &outgoing),
+        ("tests/one_trace.rs", &test),
+    ] {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("written");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,9 +213,9 @@ async fn a_test_must_fail_without_the_line_that_injects() {
                 Ok(verdict) => verdict.to_string(),
                 Err(problem) => format!("{problem:#}"),
             };
-            assert!(said.contains(expected), "{inject:?} {assertion}: {said}");
+            has(&said, [expected]);
         }
     }
     let nowhere = project(&folder.path().join("nowhere")).await.expect_err("there is no project");
-    assert!(format!("{nowhere:#}").contains("--project names the folder"), "{nowhere:#}");
+    has(&format!("{nowhere:#}"), ["--project names the folder"]);
 }

@@ -1,7 +1,9 @@
 //! A lab without a process of its own: a store, behind the receiver and the pages on one free port.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 
+use lab::otlp;
 use lab::store::{Limits, Store};
 use lab::wire::Wire;
 use lab::{jaeger, receiver, viewer};
@@ -9,6 +11,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
 use reqwest::Method;
@@ -32,7 +35,11 @@ impl Lab {
     }
 
     pub async fn with(limits: Limits) -> Lab {
-        let (store, wire) = (Store::new(limits), Wire::default());
+        Lab::around(Store::new(limits), Wire::default()).await
+    }
+
+    /// A lab that shows what is in a store and on a wire.
+    pub async fn around(store: Store, wire: Wire) -> Lab {
         let routes = receiver::routes(store.clone());
         let routes = routes
             .merge(viewer::routes(store.clone(), wire.clone()))
@@ -40,19 +47,38 @@ impl Lab {
         Lab { address: serve(routes).await, store, wire }
     }
 
+    /// A lab that has received the spans of a [`table`].
+    pub async fn of(table: &str) -> Lab {
+        let lab = Lab::start().await;
+        lab.store.add(spans(table));
+        lab
+    }
+
+    /// POSTs to `path`, without the headers whose value is empty; returns the status and the body.
+    pub async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Vec<u8>>,
+    ) -> (u16, String) {
+        let request = client().post(format!("http://{}{path}", self.address)).body(body.into());
+        let given = headers.iter().filter(|(_, value)| !value.is_empty());
+        let request = given.fold(request, |request, (name, value)| request.header(*name, *value));
+        let response = request.send().await.expect("an answer");
+        let status = response.status().as_u16();
+        let body = response.bytes().await.expect("a body").to_vec();
+        (status, String::from_utf8(body).expect("UTF-8"))
+    }
+
     /// Sends an export request; returns the status and the body.
     pub async fn export(
         &self,
-        headers: &[(&str, &str)],
+        media_type: &str,
+        encoding: &str,
         body: impl Into<Vec<u8>>,
-    ) -> (u16, Vec<u8>) {
-        let mut request =
-            client().post(format!("http://{}/v1/traces", self.address)).body(body.into());
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let response = request.send().await.expect("an answer");
-        (response.status().as_u16(), response.bytes().await.expect("a body").to_vec())
+    ) -> (u16, String) {
+        let headers = [("content-type", media_type), ("content-encoding", encoding)];
+        self.post("/v1/traces", &headers, body).await
     }
 
     /// Sends an OTLP request to `path` from a page at `origin`; returns the status and the origin that may read it.
@@ -73,8 +99,7 @@ impl Lab {
     }
 
     pub async fn export_spans(&self, spans: Vec<Span>) {
-        let (status, _) = self.export(&[("content-type", PROTOBUF)], protobuf(spans)).await;
-        assert_eq!(status, 200);
+        assert_eq!(self.export(PROTOBUF, "", protobuf(spans)).await.0, 200);
     }
 
     /// The same for spans of a service.
@@ -90,16 +115,23 @@ impl Lab {
             ..ResourceSpans::default()
         }];
         let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
-        assert_eq!(self.export(&[("content-type", PROTOBUF)], body).await.0, 200);
+        assert_eq!(self.export(PROTOBUF, "", body).await.0, 200);
     }
 
-    pub async fn get(&self, path: &str) -> (u16, String) {
+    pub async fn get(&self, path: impl Display) -> (u16, String) {
         let response =
             client().get(format!("http://{}{path}", self.address)).send().await.expect("an answer");
         (response.status().as_u16(), response.text().await.expect("text"))
     }
 
-    pub async fn get_json(&self, path: &str) -> serde_json::Value {
+    /// A page that is there.
+    pub async fn page(&self, path: impl Display) -> String {
+        let (status, page) = self.get(&path).await;
+        assert_eq!(status, 200, "{path}: {page}");
+        page
+    }
+
+    pub async fn get_json(&self, path: impl Display) -> serde_json::Value {
         serde_json::from_str(&self.get(path).await.1).expect("JSON")
     }
 
@@ -112,6 +144,54 @@ impl Lab {
         let usage = self.store.usage();
         [usage.traces, usage.spans, usage.evicted]
     }
+}
+
+/// 2026-01-01 in milliseconds since 1970.
+pub const NEW_YEAR: u64 = 1_767_225_600_000;
+
+/// An export request in OTLP JSON with the spans of a table, separated by line ends or `;`. A row is
+/// `TRACE SERVICE ID<PARENT KIND START..END NAME KEY=VALUE {JSON}`. Times are milliseconds since [`NEW_YEAR`]. `error=MESSAGE`
+/// sets the status, any other `KEY=VALUE` is an attribute, and the JSON has further fields of the span.
+pub fn table(text: &str) -> serde_json::Value {
+    let rows = text.split(['\n', ';']).map(str::trim).filter(|row| !row.is_empty());
+    json!({ "resourceSpans": rows.map(resource_spans).collect::<Vec<_>>() })
+}
+
+fn resource_spans(row: &str) -> serde_json::Value {
+    let (columns, fields) = row.split_once(" {").unwrap_or((row, "}"));
+    let fields: serde_json::Value = serde_json::from_str(&format!("{{{fields}")).expect(row);
+    let mut words = columns.split_whitespace();
+    let [trace, service, ids, kind, times] = std::array::from_fn(|_| words.next().expect(row));
+    let (pairs, name): (Vec<_>, Vec<_>) = words.partition(|word| word.contains('='));
+    let number = |digits: &str| digits.parse::<u64>().expect(row);
+    let hexadecimal = |digits| format!("{:016x}", number(digits));
+    let (id, parent) = ids.split_once('<').map_or((ids, None), |(id, parent)| (id, Some(parent)));
+    let (start, end) = times.split_once("..").expect(row);
+    let nanoseconds = |digits| ((NEW_YEAR + number(digits)) * 1_000_000).to_string();
+    let attribute =
+        |key: &str, value: &str| json!({ "key": key, "value": { "stringValue": value } });
+    let mut span = json!({
+        "traceId": format!("{:02x}", number(trace)).repeat(16), "spanId": hexadecimal(id),
+        "parentSpanId": parent.map(hexadecimal).unwrap_or_default(), "name": name.join(" "),
+        "kind": SpanKind::from_str_name(&format!("SPAN_KIND_{kind}")).expect(row) as i32,
+        "startTimeUnixNano": nanoseconds(start), "endTimeUnixNano": nanoseconds(end), "attributes": [],
+    });
+    for (key, value) in pairs.iter().filter_map(|pair| pair.split_once('=')) {
+        match key {
+            "error" => span["status"] = json!({ "code": 2, "message": value }),
+            _ => span["attributes"].as_array_mut().expect("a list").push(attribute(key, value)),
+        }
+    }
+    span.as_object_mut().expect("a span").extend(fields.as_object().expect(row).clone());
+    json!({
+        "resource": { "attributes": [attribute("service.name", service)] },
+        "scopeSpans": [{ "scope": { "name": "test" }, "spans": [span] }],
+    })
+}
+
+/// The spans of a [`table`], as the lab has read them.
+pub fn spans(text: &str) -> Vec<lab::span::Span> {
+    otlp::from_json(table(text).to_string().as_bytes()).expect("spans").spans
 }
 
 /// A span of trace number `trace`; `parent` 0 makes it a root.
@@ -144,8 +224,12 @@ pub fn protobuf(spans: Vec<Span>) -> Vec<u8> {
     ExportTraceServiceRequest { resource_spans }.encode_to_vec()
 }
 
+pub fn trace_id(trace: u8) -> String {
+    format!("{trace:02x}").repeat(16)
+}
+
 pub fn trace_path(trace: u8) -> String {
-    format!("/traces/{}", format!("{trace:02x}").repeat(16))
+    format!("/traces/{}", trace_id(trace))
 }
 
 /// A request as some Python exporters send it: enums by name, `null` for no parent, numbers as numbers.

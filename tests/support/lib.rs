@@ -291,6 +291,22 @@ fn until_after<T, S: Display>(
     }
 }
 
+/// Fails unless a text has each of these parts.
+#[track_caller]
+pub fn has<const N: usize>(text: &str, parts: [&str; N]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+
+/// Fails if a text has one of these parts.
+#[track_caller]
+pub fn lacks<const N: usize>(text: &str, parts: [&str; N]) {
+    for part in parts {
+        assert!(!text.contains(part), "{part:?} is in: {text}");
+    }
+}
+
 /// Waits until a store has `spans` spans.
 pub async fn arrived(store: &Store, spans: usize) {
     let mut changes = store.changes();
