@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::guides::example::neighbor;
 use crate::support::{
-    FREE, Setup, Stopped, System, WHOLE, binaries, client, has, hung, json_of, query, refused,
-    serve, shape, span, until, within_reason,
+    FREE, Setup, Stopped, System, WHOLE, binaries, client, has_attributes, hung, json_of, query,
+    refused, serve, shape, span, until, within_reason,
 };
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -419,7 +419,7 @@ async fn an_openai_compatible_server_answers_and_nothing_secret_is_recorded() {
     let tree = stopped.only_tree();
     let expected = "gen_ai.provider.name=openai gen_ai.response.model=gpt-test-0125 \
                     gen_ai.usage.input_tokens=9 gen_ai.usage.output_tokens=3 server.address=127.0.0.1";
-    has(span(&tree, "chat gpt-test", SpanKind::Client), expected);
+    has_attributes(span(&tree, "chat gpt-test", SpanKind::Client), expected);
     let (recorded, logged) = (format!("{tree:?}"), stopped.log.lines().join("\n"));
     for secret in [KEY, "What is a trace?", "A path."] {
         assert!(!recorded.contains(secret), "{secret} is on a span");
@@ -441,7 +441,7 @@ async fn what_only_the_span_needs_of_a_models_answer_may_be_missing_or_odd() {
         let (answered, stopped) = Setup::default().with_model(model, "m").ask("user_1").await;
         assert_eq!(answered, answer("yes"), "{context}");
         let tree = stopped.only_tree();
-        has(span(&tree, "chat m", SpanKind::Client), "gen_ai.usage.input_tokens=(none)");
+        has_attributes(span(&tree, "chat m", SpanKind::Client), "gen_ai.usage.input_tokens=(none)");
     }
 }
 

@@ -16,7 +16,7 @@ use super::brokers::Broker;
 use super::example::{binaries, page, sent};
 use crate::support::recording::recorded;
 use crate::support::{
-    Setup, Stopped, System, has, hung, in_order, json_of, plan, refused, serve, span,
+    Setup, Stopped, System, has_attributes, hung, in_order, json_of, plan, refused, serve, span,
 };
 
 /// The rules that hold for all three brokers. Each broker is started once, so its rules run one after the other.
@@ -158,7 +158,7 @@ async fn a_message_joins_the_trace_of_its_request(broker: &Broker) {
              messaging.operation.name={operation} messaging.operation.type={operation} \
              messaging.message.id={id} server.address=127.0.0.1 server.port={port}"
         );
-        has(span(&trees[0], name, kind), &expected);
+        has_attributes(span(&trees[0], name, kind), &expected);
     }
     assert_eq!(deliveries(&trees[0]), ["1"]);
     let text = sent(&trees[0]);
@@ -211,7 +211,7 @@ async fn what_is_refused_is_not_tried_again(broker: &Broker) {
     let (id, user) = (queueing.ask("nobody").await, queueing.system.user.address);
     let tree = queueing.settle(&id, "Dead", user, &[]).await.only_tree();
     assert_eq!(deliveries(&tree), ["1"]);
-    has(span(&tree, "process queries", SpanKind::Consumer), "error.type=403");
+    has_attributes(span(&tree, "process queries", SpanKind::Consumer), "error.type=403");
     is_kept(broker, &tree).await;
 }
 
@@ -237,7 +237,7 @@ async fn a_batch_has_a_trace_of_its_own_with_a_link_to_each_sender(broker: &Brok
         (producer.trace_id, producer.id)
     });
     assert_eq!(*batch.links, senders);
-    has(batch, "messaging.batch.message_count=2");
+    has_attributes(batch, "messaging.batch.message_count=2");
 }
 
 async fn the_next_worker_goes_on_where_one_has_died(broker: &Broker) {
@@ -295,7 +295,7 @@ async fn a_context_that_is_no_context_begins_a_trace(broker: &Broker) {
         assert!(!tree.rows[0].orphan, "it has believed a header");
         assert!(!sent(tree).contains("secret-48151"));
     }
-    has(&trees[3].rows[0].span, "error.type=invalid_message");
+    has_attributes(&trees[3].rows[0].span, "error.type=invalid_message");
     assert_eq!(broker.dead_letter().await, "", "as it was sent");
     assert!(!stopped.log.lines().join("\n").contains("secret-48151"));
 }

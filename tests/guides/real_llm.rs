@@ -29,8 +29,8 @@ use super::component::{Component, installed};
 use super::example::{binaries, local, page, sent};
 use crate::support::recording::{check, figures};
 use crate::support::{
-    Log, Setup, WHOLE, client, free_port, has, hung, is_missing, plan, receiver, refused, serve,
-    shape, span, within_reason,
+    Log, Setup, WHOLE, client, free_port, has_attributes, hung, is_missing, plan, receiver,
+    refused, serve, shape, span, within_reason,
 };
 
 const MODEL: &str = "smollm2-135m";
@@ -234,7 +234,7 @@ async fn three_variables_put_a_real_model_into_the_trace() {
     let expected = WHOLE.replace("chat offline INTERNAL", &format!("{CHAT} CLIENT"));
     assert_eq!(shape(&tree), expected);
     assert!(number(chat(&tree), "gen_ai.usage.input_tokens") > 0.0);
-    has(chat(&tree), "gen_ai.usage.output_tokens=16");
+    has_attributes(chat(&tree), "gen_ai.usage.output_tokens=16");
     check!("real-llm/whole.html", &figures(&[tree]));
 }
 
@@ -299,7 +299,7 @@ async fn of_a_model_that_is_killed_in_mid_answer_the_client_keeps_what_came_and_
     let (tree, _) = streaming.stop().await;
     assert_eq!(shape(&tree), request("200", " error cut_off"));
     let expected = "gen_ai.response.finish_reasons=[\"error\"] gen_ai.usage.output_tokens=(none)";
-    has(chat(&tree), expected);
+    has_attributes(chat(&tree), expected);
     let answer = &messages(chat(&tree), "gen_ai.output.messages")[0];
     assert_eq!(answer["parts"][0]["content"], received);
     check!("real-llm/killed.html", &figures(&[tree]));
@@ -330,7 +330,7 @@ async fn an_answer_is_read_however_it_is_cut_and_written() {
             let expected = "gen_ai.response.finish_reasons=[\"stop\"] gen_ai.response.model=m-2026 \
                             gen_ai.response.id=chatcmpl-1 gen_ai.usage.input_tokens=7 \
                             gen_ai.usage.output_tokens=2";
-            has(chat, expected);
+            has_attributes(chat, expected);
             assert_eq!((chat.is_error(), chat.proto().events.len()), (false, 1));
         }
     }
@@ -342,7 +342,7 @@ async fn a_field_that_only_the_span_needs_may_have_any_shape() {
     let pieces = [format!("data: {odd}\n\n"), piece("yes"), FINISH.to_owned(), DONE.to_owned()];
     let answer = ask(model(events([pieces.concat()])).await, &[], "?").await;
     assert_eq!(answer.text(), "yes");
-    has(chat(&answer.tree), "gen_ai.usage.input_tokens=(none)");
+    has_attributes(chat(&answer.tree), "gen_ai.usage.input_tokens=(none)");
 }
 
 /// The first chunk of most servers has no text: a reader has seen nothing yet.
@@ -493,7 +493,10 @@ async fn a_client_that_goes_ends_the_call_and_its_span_with_what_was_known() {
     within_reason(gone).await.expect_err("the connection has gone");
     let (tree, _) = streaming.stop().await;
     let chat = chat(&tree);
-    has(chat, "gen_ai.response.id=chatcmpl-1 gen_ai.response.finish_reasons=[\"error\"]");
+    has_attributes(
+        chat,
+        "gen_ai.response.id=chatcmpl-1 gen_ai.response.finish_reasons=[\"error\"]",
+    );
     // The model did nothing wrong.
     assert_eq!((chat.is_error(), chat.proto().events.len()), (false, 1));
 }

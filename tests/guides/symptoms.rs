@@ -11,7 +11,7 @@ use lab::tree::Tree;
 use regex::Regex;
 
 use super::example::{Example, Ran, page};
-use crate::support::has;
+use crate::support::has_attributes;
 use crate::support::recording::{check, check_named, figures, overwrite, recorded};
 
 /// Submits both figures of a symptom, and evaluates to its name.
@@ -179,7 +179,7 @@ async fn an_unsigned_number_becomes_a_text() {
 async fn baggage_is_on_no_span_that_nobody_copies_it_to() {
     for (way, tenant) in [("broken", "tenant=(none)"), ("repaired", "tenant=acme")] {
         let tree = run("baggage-not-copied", way).await.well().trees().pop().expect("a trace");
-        has(crate::support::span(&tree, "pay", SpanKind::Internal), tenant);
+        has_attributes(crate::support::span(&tree, "pay", SpanKind::Internal), tenant);
     }
 }
 

@@ -15,7 +15,9 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::example::{binaries, sent};
 use crate::support::recording::recorded;
-use crate::support::{Setup, Stopped, client, has, hung, refused, serve, span, within_reason};
+use crate::support::{
+    Setup, Stopped, client, has_attributes, hung, refused, serve, span, within_reason,
+};
 
 const HEADER: &str = "x-envoy-expected-rq-timeout-ms";
 
@@ -144,7 +146,7 @@ async fn no_message_names_an_address() {
     let body = answer.text().await.expect("a body");
     let stopped = system.stop().await;
     let tree = stopped.only_tree();
-    has(span(&tree, "POST /generate", SpanKind::Client), "error.type=unreachable");
+    has_attributes(span(&tree, "POST /generate", SpanKind::Client), "error.type=unreachable");
     for text in [body, sent(&tree), stopped.log.lines().join("\n")] {
         assert!(!text.contains("key-48151"), "{text}");
     }

@@ -17,7 +17,7 @@ use trust_boundaries::outgoing::Hosts;
 
 use super::example::binaries;
 use crate::support::recording::{check, figures};
-use crate::support::{Setup, System, WHOLE, has, plan, query, serve, shape};
+use crate::support::{Setup, System, WHOLE, has_attributes, plan, query, serve, shape};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_at_the_edge() {
@@ -49,7 +49,7 @@ async fn every_span_says_which_tenant_the_edge_has_named() {
     assert_eq!(shape(&tree), WHOLE);
     let mut lines = String::new();
     for row in &tree.rows {
-        has(&row.span, "tenant=acme more=(none)");
+        has_attributes(&row.span, "tenant=acme more=(none)");
         let (service, name) = (row.span.service(), row.span.name());
         lines.push_str(&format!("{service:13} {name:15} tenant=acme\n"));
     }

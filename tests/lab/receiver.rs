@@ -30,7 +30,6 @@ use opentelemetry_proto::tonic::trace::v1::span::Link;
 use opentelemetry_proto::tonic::trace::v1::{self as proto, Span};
 use prost::Message as _;
 use reqwest::{Client, Method};
-use serde_json::json;
 use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;

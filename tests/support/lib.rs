@@ -528,7 +528,7 @@ pub fn shapes(trees: &[Tree]) -> String {
 
 /// Fails unless a span has these attributes, written as `KEY=VALUE` with blanks between. `KEY=(none)` must be absent.
 #[track_caller]
-pub fn has(span: &Span, expected: &str) {
+pub fn has_attributes(span: &Span, expected: &str) {
     let expected: Vec<&str> = expected.split_whitespace().collect();
     let found = expected.iter().map(|pair| {
         let key = pair.split_once('=').expect("KEY=VALUE").0;
