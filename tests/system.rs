@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::guides::example::neighbor;
+use crate::guides::example::sent;
 use crate::support::{
     FREE, Setup, Stopped, System, WHOLE, binaries, client, has_attributes, hung, json_of, query,
     refused, serve, shape, span, until, within_reason,
@@ -420,7 +421,8 @@ async fn an_openai_compatible_server_answers_and_nothing_secret_is_recorded() {
     let expected = "gen_ai.provider.name=openai gen_ai.response.model=gpt-test-0125 \
                     gen_ai.usage.input_tokens=9 gen_ai.usage.output_tokens=3 server.address=127.0.0.1";
     has_attributes(span(&tree, "chat gpt-test", SpanKind::Client), expected);
-    let (recorded, logged) = (format!("{tree:?}"), stopped.log.lines().join("\n"));
+    let (recorded, logged) = (sent(&tree), stopped.log.lines().join("\n"));
+    assert!(recorded.contains("gpt-test-0125"), "attributes are looked at: {recorded}");
     for secret in [KEY, "What is a trace?", "A path."] {
         assert!(!recorded.contains(secret), "{secret} is on a span");
         assert!(!logged.contains(secret), "{secret} is in a log");
@@ -449,7 +451,7 @@ async fn what_only_the_span_needs_of_a_models_answer_may_be_missing_or_odd() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_telemetry_setting_that_is_not_known_records_nothing_and_stops_nothing() {
     let stopped = ask_openai(Setup::default().with("llm-service", CAPTURE, "span_only")).await;
-    let recorded = format!("{:?}", stopped.only_tree());
+    let recorded = sent(&stopped.only_tree());
     assert!(!recorded.contains("What is a trace?"), "{recorded}");
     let warnings = stopped.log.find("llm-service", CAPTURE);
     assert_eq!(warnings.len(), 1, "{warnings:?}");

@@ -446,10 +446,11 @@ async fn a_slow_disk_holds_up_no_page_while_grpc_saves() {
     let store = lab.store.clone().recorded_by(Recorder::append(&pipe).expect("it can be written"));
 
     let (answered, go_on) = std::sync::mpsc::channel();
-    let disk = std::thread::spawn(move || {
+    let (read, line) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
         // Without an answer the disk goes on too, so that the test can fail.
         let _ = go_on.recv_timeout(DEADLINE / 2);
-        disk.read_until(b'\n', &mut Vec::new()).expect("a line");
+        let _ = read.send(disk.read_until(b'\n', &mut Vec::new()));
     });
     let order = std::cell::RefCell::new(Vec::new());
     let mut client = TraceServiceClient::new(grpc(&store).await);
@@ -466,7 +467,8 @@ async fn a_slow_disk_holds_up_no_page_while_grpc_saves() {
         answered.send(()).expect("the disk waits");
     };
     tokio::join!(export, page);
-    disk.join().expect("no panic");
+    let line = line.recv_timeout(DEADLINE).expect("a line is saved");
+    line.expect("the pipe can be read");
     assert_eq!(*order.borrow(), ["page", "saved"]);
 }
 
