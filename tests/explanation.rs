@@ -8,9 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::support;
-use crate::support::recording::{check, check_named, figures, recorded};
-use crate::support::{Log, Setup, client, plan, refused, serve, shape, span, until, within_reason};
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
@@ -32,6 +29,8 @@ use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_sc
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanData;
 use serde_json::json;
+use support::recording::{check, check_named, figures, recorded};
+use support::{Log, Setup, client, plan, refused, serve, shape, span, until, within_reason};
 use tokio::process::Command;
 use tokio::spawn;
 use tokio::sync::Notify;
@@ -307,7 +306,8 @@ fn received(spans: Vec<SpanData>) -> Tree {
     let request = ExportTraceServiceRequest { resource_spans };
     let store = Store::new(Limits::default());
     store.add(otlp::from_request(request).expect("spans").spans);
-    store.trees().remove(0)
+    let [tree] = <[Tree; 1]>::try_from(store.trees()).expect("one trace");
+    tree
 }
 
 /// Two of the three leave the processor alone, and only one of these lets others use the thread.

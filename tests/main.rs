@@ -3,8 +3,6 @@
 //!
 //! `SNAPSHOTS=overwrite cargo test --test book NAME` rewrites the recordings that the tests of that name compare.
 
-extern crate support;
-
 mod browser;
 mod exercises;
 mod explanation;

@@ -6,13 +6,13 @@ use std::io::Write as _;
 use std::process::Stdio;
 
 use crate::guides::example::sent;
-use crate::support::recording::{self, check, figures, redact};
-use crate::support::{FREE, Setup, Stopped, binaries, hung, in_order, refused};
 use course::services::is_setting;
 use lab::diagnose::diagnose;
 use lab::process;
 use lab::tree::Tree;
 use lab::waterfall;
+use support::recording::{self, check, figures, redact};
+use support::{FREE, Setup, Stopped, binaries, hung, in_order, refused};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
@@ -116,7 +116,7 @@ async fn the_lab_prints_the_recorded_list_and_trace() {
 
 /// Compares or rewrites the block of the README behind `<!-- recorded: whole.txt -->`.
 fn show_in_readme() {
-    let path = crate::support::root().join("README.md");
+    let path = support::root().join("README.md");
     let readme = fs::read_to_string(&path).expect("a README");
     let mark = "<!-- recorded: whole.txt -->\n```text\n";
     let (before, rest) = readme.split_once(mark).expect("the mark");

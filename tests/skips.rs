@@ -5,7 +5,7 @@ use std::env;
 use std::io::Write as _;
 use std::process::{Command, Output};
 
-use crate::support::root;
+use support::root;
 
 /// Runs three tests of this program where nothing is installed.
 fn where_nothing_is_installed(ci: bool) -> Output {

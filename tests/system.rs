@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use crate::guides::example::neighbor;
 use crate::guides::example::sent;
-use crate::support::{
-    FREE, Setup, Stopped, System, WHOLE, binaries, client, has_attributes, hung, json_of, query,
-    refused, serve, shape, span, until, within_reason,
-};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Json, Router};
 use lab::span::SpanKind;
 use reqwest::Response;
 use serde_json::{Value, json};
+use support::{
+    FREE, Setup, Stopped, System, WHOLE, binaries, client, has_attributes, hung, json_of, query,
+    refused, serve, shape, span, until, within_reason,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -34,6 +34,31 @@ async fn a_valid_request_gives_one_trace_through_three_services() {
     let tree = stopped.only_tree();
     assert_eq!(shape(&tree), WHOLE);
     assert!(tree.is_whole());
+    for (name, kind, attributes) in [
+        (
+            "POST /api/query",
+            SpanKind::Server,
+            "http.request.method=POST http.route=/api/query url.path=/api/query url.scheme=http",
+        ),
+        ("POST /process", SpanKind::Client, "server.address=127.0.0.1"),
+        (
+            "validate_user",
+            SpanKind::Internal,
+            "honeyhive_event_type=tool honeyhive_metadata.user.valid=true",
+        ),
+        (
+            "chat offline",
+            SpanKind::Internal,
+            "honeyhive_event_type=model gen_ai.operation.name=chat gen_ai.request.model=offline \
+             gen_ai.usage.input_tokens=4 gen_ai.usage.output_tokens=11 \
+             gen_ai.response.finish_reasons=[\"stop\"]",
+        ),
+    ] {
+        has_attributes(span(&tree, name, kind), attributes);
+    }
+    let call = span(&tree, "POST /process", SpanKind::Client);
+    let port = call.attribute("server.port").expect("server.port");
+    assert_eq!(call.attribute("url.full"), Some(format!("http://127.0.0.1:{port}/process")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,8 +148,8 @@ POST /api/query SERVER api-gateway http {status} error {status}
             ),
         };
         let (answered, stopped) = setup.ask("user_1").await;
-        assert_eq!(answered, (status, json!({ "error": text })));
-        assert_eq!(stopped.shapes(), expected);
+        assert_eq!(answered, (status, json!({ "error": text })), "{call} {chat:?}");
+        assert_eq!(stopped.shapes(), expected, "{call} {chat:?}");
     }
 }
 
@@ -168,8 +193,8 @@ HTTP /api/query SERVER api-gateway http 405
     assert_eq!(system.stop().await.shapes(), expected);
 }
 
-/// Asks, waits until an export has reached the backend, and asks again. Each answer must be that of a healthy backend, and
-/// the loss must be counted: of each request 2, 3 and 2 spans.
+/// Asks, waits for an export to reach the backend and asks again. The answers must be those of a healthy backend. The
+/// services must count the loss: 2, 3 and 2 spans of each request.
 async fn a_bad_backend_changes_nothing(backend: SocketAddr, reached: impl AsyncFn(&System)) {
     let setup = Setup::default()
         .with_backend(backend)
@@ -236,7 +261,10 @@ async fn a_service_that_listens_can_be_stopped() {
 }
 
 /// Starts the services with a model that answers when `answer` is notified. Sends a request and waits until it reaches the model.
-async fn with_held_request(setup: Setup, answer: Arc<Notify>) -> (System, JoinHandle<Response>) {
+async fn with_held_request(
+    setup: Setup,
+    answer: Arc<Notify>,
+) -> (System, JoinHandle<reqwest::Result<Response>>) {
     let asked = Arc::new(Notify::new());
     let reached = Arc::clone(&asked);
     let complete = async move || {
@@ -247,7 +275,7 @@ async fn with_held_request(setup: Setup, answer: Arc<Notify>) -> (System, JoinHa
     let model = serve(Router::new().fallback(complete)).await;
     let system = setup.with_model(model, "held").start().await;
     let gateway = system.gateway.address;
-    let request = tokio::spawn(async move { query(gateway, "user_1", &[]).await });
+    let request = tokio::spawn(query(gateway, "user_1", &[]).send());
     within_reason(asked.notified()).await;
     (system, request)
 }
@@ -268,7 +296,8 @@ async fn sigterm_lets_requests_in_flight_finish_and_flushes_every_span() {
     assert_eq!(system.store.usage().spans, 0);
     release.notify_one();
 
-    assert_eq!(json_of(request.await.expect("no panic")).await, answer("at last"));
+    let answered = within_reason(request).await.expect("no panic").expect("an answer");
+    assert_eq!(json_of(answered).await, answer("at last"));
     let expected = WHOLE.replace("chat offline INTERNAL", "chat held CLIENT");
     assert_eq!(system.stop().await.shapes(), expected);
 }
@@ -280,7 +309,8 @@ async fn a_request_that_never_ends_does_not_hold_up_the_stop() {
     let log = system.stop().await.log;
     let gave_up = "api-gateway stopped with requests unanswered after 100ms";
     assert_eq!(log.find("api-gateway", gave_up).len(), 1, "{}", log.lines().join("\n"));
-    assert!(request.await.is_err(), "nobody was left to answer");
+    let answered = within_reason(request).await.expect("no panic");
+    assert!(answered.is_err(), "nobody was left to answer");
 }
 
 /// Sends a request over a bare socket, with its headers exactly as they are written here.
@@ -308,8 +338,8 @@ async fn a_body_that_stops_coming_is_answered_at_the_deadline() {
 async fn two_hundred_requests_at_once_give_two_hundred_traces_and_none_is_mixed() {
     let system = System::start().await;
     let requests = (0..200).map(|number| {
-        let gateway = system.gateway.address;
-        async move { query(gateway, &format!("user_{number}"), &[]).await.status().as_u16() }
+        let answer = query(system.gateway.address, &format!("user_{number}"), &[]).send();
+        async { within_reason(answer).await.expect("an answer").status().as_u16() }
     });
     let requests: tokio::task::JoinSet<u16> = requests.collect();
     assert_eq!(requests.join_all().await, [200; 200]);
@@ -338,7 +368,7 @@ async fn the_trace_and_baggage_of_a_foreign_caller_are_continued() {
     let server = span(&tree, "POST /api/query", SpanKind::Server);
     assert_eq!(server.parent.map(|id| id.to_string()).as_deref(), Some(PARENT_ID));
     let call = span(&tree, "POST /generate", SpanKind::Client);
-    let sent = requests.recv().await.expect("a call");
+    let sent = requests.try_recv().expect("a call");
     assert_eq!(sent["traceparent"], format!("00-{TRACE_ID}-{}-01", call.id));
     let mut baggage: Vec<&str> = sent["baggage"].to_str().expect("text").split(',').collect();
     baggage.sort();
@@ -352,7 +382,7 @@ async fn passed_on(setup: Setup, traceparent: &str) -> String {
     let system = setup.with_llm_service_at(end).start().await;
     system.ask_with(&[("traceparent", traceparent)]).await;
     assert_eq!(system.stop().await.trees().len(), 0);
-    let sent = requests.recv().await.expect("a call");
+    let sent = requests.try_recv().expect("a call");
     sent["traceparent"].to_str().expect("text").to_owned()
 }
 
@@ -405,8 +435,8 @@ async fn ask_openai(setup: Setup) -> Stopped {
     let routes = Router::new().route("/v1/chat/completions", axum::routing::post(complete));
     let model = serve(routes).await;
     let setup = setup
-        .with_model(model, "gpt-test")
         .with("llm-service", "LLM_BASE_URL", format!("http://{model}/v1/")) // ends with a slash
+        .with("llm-service", "LLM_MODEL", "gpt-test")
         .with("llm-service", "LLM_API_KEY", KEY)
         .with("all", "RUST_LOG", "debug");
     let (answered, stopped) = setup.ask("user_1").await;
@@ -445,6 +475,18 @@ async fn what_only_the_span_needs_of_a_models_answer_may_be_missing_or_odd() {
         let tree = stopped.only_tree();
         has_attributes(span(&tree, "chat m", SpanKind::Client), "gen_ai.usage.input_tokens=(none)");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prompts_and_answers_are_recorded_where_that_was_asked_for() {
+    let stopped = ask_openai(Setup::default().with("llm-service", CAPTURE, "true")).await;
+    let tree = stopped.only_tree();
+    let chat = span(&tree, "chat gpt-test", SpanKind::Client);
+    let message = |role: &str, text: &str| {
+        json!([{ "role": role, "parts": [{ "type": "text", "content": text }] }]).to_string()
+    };
+    assert_eq!(chat.attribute("gen_ai.input.messages"), Some(message("user", "What is a trace?")));
+    assert_eq!(chat.attribute("gen_ai.output.messages"), Some(message("assistant", "A path.")));
 }
 
 /// Other SDKs accept words such as `span_only` here.

@@ -10,10 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use super::{NO_ERRORS, between, only};
-use crate::support::browser::{Browser, Look, WIDE, key};
-use crate::support::includes::includes;
-use crate::support::skips::axe;
-use crate::support::{FREE, Setup, empty_folder, recording, root, serve};
 use clap::ValueEnum as _;
 use course::hops::HOPS;
 use course::{book, site};
@@ -23,6 +19,10 @@ use lab::report::{self, Links};
 use lab::store::{Limits, Store};
 use lab::wire::{Fault, Wire};
 use serde_json::json;
+use support::browser::{Browser, Look, WIDE, key};
+use support::includes::includes;
+use support::skips::axe;
+use support::{FREE, Setup, empty_folder, recording, root, serve};
 use tokio::sync::watch;
 
 const FAULT_LAB: &str = "/after/fault-lab.html";

@@ -7,8 +7,8 @@ mod viewer;
 
 use std::net::SocketAddr;
 
-use crate::support::browser::{Browser, Look};
-use crate::support::skips::browser_is_missing;
+use support::browser::{Browser, Look};
+use support::skips::browser_is_missing;
 
 /// The errors of a page that has none.
 const NO_ERRORS: [String; 0] = [];

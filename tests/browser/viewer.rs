@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 
 use super::{NO_ERRORS, open};
-use crate::support::browser::{WIDE, key};
-use crate::support::in_process::{JSON, Lab, attribute, json_body, span, trace_path};
-use crate::support::skips::axe;
-use crate::support::{FREE, client, until};
 use course::hops::HOPS;
 use lab::wire::Fault;
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use serde_json::json;
+use support::browser::{WIDE, key};
+use support::in_process::{Lab, attribute, json_body, span, trace_path};
+use support::skips::axe;
+use support::{FREE, client, until};
 use tokio::net::TcpListener;
 
 /// A trace of a root with two children, the first of which has a child too.
@@ -246,7 +246,6 @@ async fn a_file_that_is_dropped_is_shown() {
          return JSON.parse(text);",
     );
     assert_eq!(copied.await, download);
-    lab.export(JSON, "", "{}").await;
 }
 
 /// Puts a proxy before the lab, as before a service. Returns its address.

@@ -10,11 +10,6 @@ use std::sync::Arc;
 
 use crate::guides::example::{binaries, in_order, shapes};
 use crate::reference::{anchored, code, table};
-use crate::support::recording::{check, check_named, figures, folder, recorded};
-use crate::support::root;
-use crate::support::{
-    Setup, Stopped, System, WHOLE, arrived, client, hung, json_of, serve, shape, span,
-};
 use axum::routing::post;
 use axum::{Json, Router};
 use course::hops::HOPS;
@@ -29,17 +24,20 @@ use lab::tree::Tree;
 use lab::wire::Fault;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
+use support::recording::{check, check_named, figures, folder, recorded};
+use support::root;
+use support::{
+    Setup, Stopped, System, WHOLE, arrived, client, hung, json_of, serve, shape, span,
+    within_reason,
+};
 use tokio::sync::Barrier;
 
-/// Exports nothing before the flush at the end.
-fn setup() -> Setup {
-    Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
-}
-
-/// The same, with services of the exercises instead of those of the tutorial.
+/// Services of the exercises instead of those of the tutorial.
 async fn with<const N: usize>(services: [(&'static str, &str); N]) -> Setup {
     binaries().await;
-    services.into_iter().fold(setup(), |setup, (service, command)| setup.run_by(service, command))
+    services
+        .into_iter()
+        .fold(Setup::default(), |setup, (service, command)| setup.run_by(service, command))
 }
 
 /// A request to the gateway; each service takes what it needs of the body.
@@ -124,22 +122,39 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
 
 // 1. The LLM service.
 
-const JOINED: &str = "the caller's trace";
-const OWN: &str = "a new trace";
-const UNRECORDED: &str = "no span";
+/// The trace that llm-service records a request in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Trace {
+    Joined,
+    Own,
+    Unrecorded,
+}
+
+impl Trace {
+    fn words(self) -> &'static str {
+        match self {
+            Trace::Joined => "the caller's trace",
+            Trace::Own => "a new trace",
+            Trace::Unrecorded => "no span",
+        }
+    }
+}
+
+use Trace::{Joined, Own, Unrecorded};
 
 /// Values of `traceparent`, the trace that llm-service joins, the one that it would join by the standard, and why. `T` stands
 /// for a trace id, another in each line, and `P` for a parent id.
-const HEADERS: &str = "\
-00-T-P-ff | the caller's trace | the same | the lowest bit says *sampled*; the others are not for us
-00-T-P-02 | no span | the same | valid, and its lowest bit is 0: the trace goes on, and is not recorded
-01-T-P-01-more | the caller's trace | the same | a later version may have more fields; we read those that we know
-00-T-P-01-more | a new trace | the same | version `00` may not
-ff-T-P-01 | a new trace | the same | `ff` is no version
-00-T-0000000000000000-01 | a new trace | the same | zeros are no id; half a header is none
-00-T-0f067aa0ba902b7-01 | the caller's trace | a new trace | 15 digits: the SDK reads a number, the standard counts
-00-T-P-01 00-4bf92f3577b34da6a3ce929d0e0e4709-b7ad6b7169203331-01 | the caller's trace | a new trace | the SDK takes the \
-first; by the standard, two are none";
+#[rustfmt::skip] // one row for each header
+const HEADERS: [(&str, Trace, Trace, &str); 8] = [
+    ("00-T-P-ff", Joined, Joined, "the lowest bit says *sampled*; the others are not for us"),
+    ("00-T-P-02", Unrecorded, Unrecorded, "valid, and its lowest bit is 0: the trace goes on, and is not recorded"),
+    ("01-T-P-01-more", Joined, Joined, "a later version may have more fields; we read those that we know"),
+    ("00-T-P-01-more", Own, Own, "version `00` may not"),
+    ("ff-T-P-01", Own, Own, "`ff` is no version"),
+    ("00-T-0000000000000000-01", Own, Own, "an id can't be all zeros, and a header isn't read in part"),
+    ("00-T-0f067aa0ba902b7-01", Joined, Own, "15 digits: the SDK reads a number, the standard counts"),
+    ("00-T-P-01 00-4bf92f3577b34da6a3ce929d0e0e4709-b7ad6b7169203331-01", Joined, Own, "the SDK takes the first; by the standard, two are none"),
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_joins_the_trace_of_these_headers_and_not_of_those() {
@@ -148,13 +163,9 @@ async fn a_service_joins_the_trace_of_these_headers_and_not_of_those() {
         let value = value.replace('T', &id(number)).replace('P', "00f067aa0ba902b7");
         value.split(' ').map(str::to_owned).collect()
     };
-    let cases = Vec::from_iter((1..).zip(HEADERS.lines().map(|line| {
-        let cells = Vec::from_iter(line.split(" | "));
-        <[&str; 4]>::try_from(cells).expect("four cells")
-    })));
-    let system = setup().start().await;
-    for (number, [values, ..]) in &cases {
-        let values = written(*number, values).into_iter();
+    let system = Setup::default().start().await;
+    for (number, (values, ..)) in (1..).zip(HEADERS) {
+        let values = written(number, values).into_iter();
         let request =
             values.fold(prompt(&system, "?"), |it, value| it.header("traceparent", value));
         assert_eq!(status(request).await, 200, "header {number}");
@@ -162,19 +173,20 @@ async fn a_service_joins_the_trace_of_these_headers_and_not_of_those() {
     let traces = trees(&system.stop().await);
     let mut traces = traces.iter().map(|tree| tree.trace_id.to_string());
     let (mut question, mut answer) = (Vec::new(), Vec::new());
-    for (number, [values, joins, standard, why]) in cases {
+    for (number, (values, joins, standard, why)) in (1..).zip(HEADERS) {
         let seen = match joins {
-            UNRECORDED => UNRECORDED,
-            _ if traces.next() == Some(id(number)) => JOINED,
-            _ => OWN,
+            Unrecorded => Unrecorded,
+            _ if traces.next() == Some(id(number)) => Joined,
+            _ => Own,
         };
         let values = written(number, values);
-        let strict = strict(&values);
-        let strict = if strict == seen { "the same" } else { strict };
-        assert_eq!((seen, strict), (joins, standard), "{values:?}");
+        assert_eq!(seen, joins, "{values:?}");
+        assert_eq!(strict(&values), standard, "{values:?}");
+        let standard = if standard == joins { "the same" } else { standard.words() };
         let values = Vec::from_iter(values.iter().map(|value| code(value))).join("<br>");
         question.push(vec![number.to_string(), values]);
-        answer.push([&number.to_string(), joins, standard, why].map(str::to_owned).to_vec());
+        answer
+            .push([&number.to_string(), joins.words(), standard, why].map(str::to_owned).to_vec());
     }
     assert_eq!(traces.next(), None);
     let question = table(&["No.", "Value"], question);
@@ -184,14 +196,14 @@ async fn a_service_joins_the_trace_of_these_headers_and_not_of_those() {
 }
 
 /// Reads the values as the standard does.
-fn strict(values: &[String]) -> &'static str {
+fn strict(values: &[String]) -> Trace {
     match values {
         [value] => match Traceparent::parse(value) {
-            Ok(caller) if caller.sampled => JOINED,
-            Ok(_) => UNRECORDED,
-            Err(_) => OWN,
+            Ok(caller) if caller.sampled => Joined,
+            Ok(_) => Unrecorded,
+            Err(_) => Own,
         },
-        _ => OWN,
+        _ => Own,
     }
 }
 
@@ -202,9 +214,9 @@ async fn a_prompt_that_is_too_long_is_refused_and_is_no_error_of_the_service() {
     assert_eq!(status(prompt(&system, &"é".repeat(2_000))).await, 200);
     let refused = prompt(&system, &"é".repeat(2_001)).send().await.expect("an answer");
     let (refused, body) = json_of(refused).await;
+    assert_eq!(refused, 422);
     let reason = body["error"].as_str().expect("a reason");
-    let named = reason.contains("2001 characters are more than 2000");
-    assert_eq!((refused, named), (422, true), "{reason}");
+    assert!(reason.contains("2001 characters are more than 2000"), "{reason}");
     assert_eq!(status(question(&system, "user_1", &"x".repeat(2_001))).await, 502);
     let trees = trees(&system.stop().await);
     assert_eq!(
@@ -253,8 +265,7 @@ async fn the_second_call_does_not_wait_for_the_first() {
     };
     let model = serve(Router::new().route("/generate", post(answer))).await;
     let titling = with([("user-service", "titling_user_service")]).await;
-    let titling = titling.with("user-service", "LLM_SERVICE_URL", format!("http://{model}"));
-    let system = titling.start().await;
+    let system = titling.with_llm_service_at(model).start().await;
     let answer = question(&system, "user_1", "?").send().await;
     let answer = json_of(answer.expect("an answer")).await;
     system.stop().await;
@@ -315,11 +326,11 @@ async fn the_plan_gets_to_the_last_service_and_a_client_cannot_forge_it() {
 /// The trace of a request whose client hung up before there was an answer.
 async fn hung_up(setup: Setup) -> Stopped {
     let (silent, called) = hung().await;
-    let setup = setup.with("user-service", "LLM_SERVICE_URL", format!("http://{silent}"));
-    let system = setup.with("all", "OTEL_BSP_SCHEDULE_DELAY", 20).start().await;
+    let setup = setup.with_llm_service_at(silent).with("all", "OTEL_BSP_SCHEDULE_DELAY", 20);
+    let system = setup.start().await;
     tokio::select! {
         answer = system.ask("user_1") => panic!("{answer:?}"),
-        () = called.notified() => {}
+        () = within_reason(called.notified()) => {}
     }
     // A service that is stopped at this moment may end before the spans of that request do.
     arrived(&system.store, 5).await;
@@ -348,7 +359,7 @@ POST /api/query SERVER api-gateway
       validate_user INTERNAL user-service
       POST /generate CLIENT user-service
 ";
-    let tree = hung_up(setup()).await.only_tree();
+    let tree = hung_up(Setup::default()).await.only_tree();
     assert_eq!(shape(&tree), nobody_answered);
     assert_eq!(abandoned(&tree), [""; 0]);
     check!("exercises/hung-up.html", &figures(std::slice::from_ref(&tree)));
@@ -371,7 +382,7 @@ async fn who_is_answered_has_not_hung_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_faults_leave_two_traces_that_are_in_order_and_the_wire_knows_both() {
-    let system = setup().wired().start().await;
+    let system = Setup::default().wired().start().await;
     for (hop, fault) in [(HOPS[1], Fault::ClearSampled), (HOPS[2], Fault::DropTraceparent)] {
         let command = format!("cargo run -- break {} {}\n", hop.name, fault.name());
         assert!(page().contains(&command), "the page does not say: {command}");
@@ -444,8 +455,9 @@ fn every_exercise_says_when_it_is_solved_and_folds_hint_and_solution() {
         let (open, folded) = exercise.split_once("<details>").expect("something folded");
         let last = folded.split("<details>").last().expect("one");
         let solution = ["<summary>Solution</summary>", "<summary>Answer</summary>"];
-        let says = open.contains("**Solved when** ");
-        let folds = solution.iter().any(|it| last.contains(it)) && !open.contains(".diff}}");
-        assert_eq!((says, folds), (true, true), "{open}");
+        let title = exercise.lines().next().unwrap_or_default();
+        assert!(open.contains("**Solved when** "), "{title}");
+        assert!(solution.iter().any(|it| last.contains(it)), "{title}: no solution is folded");
+        assert!(!open.contains(".diff}}"), "{title}: a solution is open");
     }
 }

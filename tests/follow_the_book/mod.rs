@@ -11,12 +11,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::includes::includes;
-use crate::support::recording::{Compared, folder};
-use crate::support::{binaries, files_below, is_missing, root};
 use course::book::{self, Page};
 use page::effort;
 use reader::Reader;
+use support::includes::includes;
+use support::recording::{Compared, folder};
+use support::{binaries, is_missing, root};
+use walkdir::{DirEntry, WalkDir};
 
 /// The introduction and the tutorial as far as the reader follows it, in the order of the book. Troubleshooting is for later.
 fn pages() -> Vec<Page> {
@@ -79,14 +80,16 @@ inventory::submit! {
 
 /// Reads every file below `folder`, without the marks that cut a file into listings.
 fn files(folder: &Path, except: &[&str]) -> BTreeMap<PathBuf, String> {
-    let mut names = files_below(folder);
-    names.retain(|name| !except.iter().any(|except| name.starts_with(except)));
-    let read = |name: PathBuf| {
-        let text = fs::read_to_string(folder.join(&name)).expect("text");
+    let entries = WalkDir::new(folder).into_iter();
+    let entries = entries.filter_entry(|it| !except.iter().any(|name| it.path().ends_with(name)));
+    let files = entries.map(|entry| entry.expect("an entry")).filter(|it| it.file_type().is_file());
+    let read = |file: DirEntry| {
+        let text = fs::read_to_string(file.path()).expect("text");
         let lines = text.lines().filter(|line| !line.starts_with("// ANCHOR"));
+        let name = file.path().strip_prefix(folder).expect("below it").to_owned();
         (name, lines.map(|line| format!("{line}\n")).collect())
     };
-    names.into_iter().map(read).collect()
+    files.map(read).collect()
 }
 
 /// The minutes that the book promises, without compiling.

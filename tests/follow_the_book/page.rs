@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 use regex::Regex;
 
-use crate::support::includes::includes;
+use support::includes::includes;
 
 #[derive(Debug, PartialEq)]
 pub enum Action {

@@ -17,9 +17,9 @@ use tokio::time::{timeout, timeout_at};
 use super::page::{Action, Part, Step, Writing, pattern, steps};
 use super::reel::{self, Place, Tape, What, put};
 use super::terminal::Terminal;
-use crate::support::includes::includes;
-use crate::support::recording::{self, check_as, redact};
-use crate::support::{DEADLINE, client, free_port, root, target, temporary};
+use support::includes::includes;
+use support::recording::{self, check_as, redact};
+use support::{DEADLINE, client, free_port, root, target, temporary};
 
 /// Compiling from scratch takes the longest, on a slow machine.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(1800);
@@ -269,8 +269,7 @@ impl Reader {
     ) -> Result<()> {
         let normal = self.normal();
         let terminal = self.terminals.get_mut(&number).context("nothing ran in the terminal")?;
-        let shown = normal(shown);
-        let shown: Vec<&str> = shown.lines().collect();
+        let shown: Vec<&str> = shown.trim_end().lines().collect();
         let is = |text: &str| {
             let text = normal(text);
             let lines: Vec<&str> = text.lines().collect();
@@ -393,7 +392,9 @@ impl Reader {
                 return Ok(());
             }
             let next = timeout_at(deadline.into(), changes.chunk()).await;
-            next.with_context(|| format!("{url} is answered {status}: {}", self.shown))??;
+            let next =
+                next.with_context(|| format!("{url} is answered {status}: {}", self.shown))??;
+            next.context("the lab has ended")?;
         }
     }
 
@@ -422,7 +423,8 @@ impl Reader {
             let as_shown = normal(&figures) == normal(shown);
             // A recording must also wait until nothing more arrives.
             let end = if recording::overwrite() { Instant::now() + QUIET } else { deadline };
-            if !as_shown && timeout_at(end.into(), changes.chunk()).await.is_ok() {
+            if !as_shown && let Ok(change) = timeout_at(end.into(), changes.chunk()).await {
+                change?.context("the lab has ended")?;
                 continue;
             }
             self.scene.traces = figures;

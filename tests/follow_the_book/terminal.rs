@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::page::pattern;
 use super::reel::{Place, Tape, What, put};
-use crate::support::DEADLINE;
+use support::DEADLINE;
 
 /// Runs the typed lines one after the other until one fails, as a shell does. Writes the folder that it ends in to a file.
 /// Ctrl-C ends a service but not this shell. When the test program ends, the input ends too, and the shell then kills its group
@@ -120,7 +120,8 @@ impl Terminal {
             bail!("it did not end within {deadline:?}, and printed:\n{}", self.printed());
         };
         // The sender is dropped after the last line.
-        while self.output.changed().await.is_ok() {}
+        let rest = async { while self.output.changed().await.is_ok() {} };
+        timeout(deadline, rest).await.context("something still holds its output")?;
         let folder = std::fs::read_to_string(&self.folder_after)?;
         if !folder.trim().is_empty() {
             self.folder = folder.trim().into();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::support::{self, is_missing};
+use support::is_missing;
 
 const PROGRAMS: [&str; 5] = ["lab", "course", "api_gateway", "user_service", "llm_service"];
 

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::TREE;
 use super::tree::Tree;
-use crate::support::skips;
+use support::skips;
 
 /// This file. Commits from before it was added have subjects of another style.
 const SINCE: &str = "tests/gates/commits.rs";

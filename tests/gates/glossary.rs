@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use regex::{Regex, RegexSet};
 
-use super::tree::Tree;
+use super::tree::{Tree, place};
 
 const GLOSSARY: &str = "src/appendix/glossary.md";
 
@@ -30,8 +30,8 @@ impl Words {
     }
 }
 
-/// Finds the words that a page uses before it links them, as `LINE: WORD`.
-fn unlinked(source: &str, words: &Words) -> Vec<String> {
+/// Finds the words that a page uses before it links them, as `PAGE:LINE: WORD`.
+fn unlinked(page: &str, source: &str, words: &Words) -> Vec<String> {
     let mut linked: BTreeSet<String> = BTreeSet::new();
     let mut found = Vec::new();
     // Text in a heading, in code or in another link cannot be a link to the glossary.
@@ -50,8 +50,7 @@ fn unlinked(source: &str, words: &Words) -> Vec<String> {
             Event::Text(text) if closed == 0 && !text.starts_with("{{#") => {
                 for word in words.patterns.matches(&text).iter().map(|it| &words.anchors[it]) {
                     if linked.insert(word.clone()) {
-                        let line = source[..range.start].matches('\n').count() + 1;
-                        found.push(format!("{line}: {word}"));
+                        found.push(format!("{}: {word}", place(page, source, range.start)));
                     }
                 }
             }
@@ -66,8 +65,8 @@ pub fn words(tree: &Tree) -> Vec<String> {
     assert!(words.anchors.len() > 10, "the glossary is empty");
     let mut problems = Vec::new();
     for page in tree.pages().filter(|page| *page != GLOSSARY) {
-        let unlinked = unlinked(&tree.read(page), &words).into_iter();
-        problems.extend(unlinked.map(|it| format!("{page}:{it} is used before it is linked")));
+        let unlinked = unlinked(page, &tree.read(page), &words).into_iter();
+        problems.extend(unlinked.map(|it| format!("{it} is used before it is linked")));
     }
     problems
 }
@@ -75,12 +74,12 @@ pub fn words(tree: &Tree) -> Vec<String> {
 #[test]
 fn only_what_a_reader_reads_as_a_word_is_looked_at() {
     let words = Words::of("## Span {#span}\n");
-    assert_eq!(unlinked("Two spans.", &words), ["1: span"]);
+    assert_eq!(unlinked("page.md", "Two spans.", &words), ["page.md:1: span"]);
     for page in [
         "A [span](../appendix/glossary.md#span), and another span.",
         "# A span\n\n`span` and [a span](elsewhere.md)\n\n```text\nspan\n```\n\n<p>span</p>",
         "Spandrels.",
     ] {
-        assert_eq!(unlinked(page, &words), [""; 0], "{page}");
+        assert_eq!(unlinked("page.md", page, &words), [""; 0], "{page}");
     }
 }

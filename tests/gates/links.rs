@@ -69,7 +69,10 @@ impl Site {
         let mut site = Site::default();
         for file in built.files("", "") {
             let is_page = file.ends_with(".html") && !file.starts_with("recordings/");
-            let html = if is_page { built.read(file) } else { String::new() };
+            let html = match is_page {
+                true => std::fs::read_to_string(built.root().join(file)).expect("text"),
+                false => String::new(),
+            };
             let left = include.find_iter(&html);
             site.left.extend(left.map(|it| (file.to_owned(), it.as_str().to_owned())));
             site.files.insert(file.to_owned(), attributes(&html));

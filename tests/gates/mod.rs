@@ -18,7 +18,7 @@ use std::sync::LazyLock;
 
 use tree::Tree;
 
-use crate::support::installed;
+use support::installed;
 
 /// One rule about the repository.
 struct Gate {
@@ -32,7 +32,7 @@ struct Gate {
 }
 
 /// The repository.
-pub static TREE: LazyLock<Tree> = LazyLock::new(|| Tree::at(&crate::support::root()));
+pub static TREE: LazyLock<Tree> = LazyLock::new(|| Tree::at(&support::root()));
 
 macro_rules! gates {
     ($($name:ident: $problems:path, $program:expr, $reads:expr;)*) => {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use regex::Regex;
 
 use super::tree::Tree;
-use crate::support::recording::compared;
+use support::recording::compared;
 
 /// The recordings that only a benchmark writes: its figures differ from machine to machine, so no test compares them.
 const MEASURED: [&str; 4] = [

@@ -9,7 +9,7 @@ use regex::Regex;
 
 use super::TREE;
 use super::tree::Tree;
-use crate::support::recording::overwrite;
+use support::recording::overwrite;
 
 const LEFT: &str = "tests/gates/phrases_left.txt";
 

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use super::tree::{MADE, Tree};
-use crate::support::component;
+use support::component;
 
 /// The folder of the programs, if they are installed.
 pub static BINARIES: LazyLock<Option<PathBuf>> =
@@ -54,7 +54,10 @@ pub fn scripts(tree: &Tree) -> Vec<String> {
 pub fn licences(tree: &Tree) -> Vec<String> {
     let arguments = ["--offline", "--locked", "--log-level=error", "check"];
     let output = output(tree, "cargo-deny", &arguments, ["bans", "licenses", "sources"]);
-    output.map_or(Vec::new(), |output| or_failure(Vec::new(), "cargo-deny", &output))
+    let Some(output) = output else { return Vec::new() };
+    let printed = String::from_utf8_lossy(&output.stderr);
+    let problems = printed.split("error[").skip(1).map(|it| format!("error[{it}"));
+    or_failure(problems.collect(), "cargo-deny", &output)
 }
 
 /// The lines that a program prints about these files: each is a problem.

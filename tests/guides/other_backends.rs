@@ -1,7 +1,6 @@
 //! The services export to other backends with the very files that the guide shows. The tests compare what arrives and what each
 //! backend drops, and what happens when a backend refuses, can't be trusted, or dies.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -13,7 +12,7 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::IntoResponse as _;
 use axum::routing::post;
-use course::services::{CHAIN, Plan, Service};
+use course::services::{CHAIN, Service};
 use lab::span::{Span, any_text};
 use lab::store::{Limits, Store};
 use lab::{grpc, otlp, receiver};
@@ -28,13 +27,13 @@ use tempfile::TempDir;
 use super::collector::{collector, entries};
 use super::component::{Component, output_of, rotel};
 use super::example::{
-    all_run_by, arrived, ask, backend, binaries, flush_at_stop, header, in_order, local, neighbor,
-    nobody, one_request, page, shapes,
+    all_run_by, arrived, ask, binaries, free_address, header, in_order, local, neighbor, page,
+    shapes,
 };
 use super::phoenix;
 use super::tls::serve_tls;
-use crate::support::recording::{check, figures};
-use crate::support::{FREE, Log, Setup, System, WHOLE, client, free_port, json_of, root, serve};
+use support::recording::{check, figures};
+use support::{Log, Setup, System, WHOLE, client, free_port, json_of, plan, root, serve};
 
 /// Nobody's key.
 const KEY: &str = "hh_never_in_a_log";
@@ -51,7 +50,7 @@ fn sending(file: &str, to: SocketAddr) -> Setup {
     let set = output_of(shell.env("PATH", std::env::var_os("PATH").unwrap_or_default()));
     let set = set.lines().filter_map(|line| line.split_once('='));
     let ours = |key: &str| key.starts_with("OTEL_") || ["HH_PROJECT", "HH_SOURCE"].contains(&key);
-    set.filter(|(key, _)| ours(key)).fold(flush_at_stop(), |setup, (key, value)| match key {
+    set.filter(|(key, _)| ours(key)).fold(Setup::default(), |setup, (key, value)| match key {
         "OTEL_EXPORTER_OTLP_ENDPOINT" => setup.with("all", key, moved(value, to)),
         _ => setup.with("all", key, value),
     })
@@ -75,13 +74,13 @@ fn portable(setup: Setup) -> Setup {
 async fn each_file_leads_to_a_receiver_of_otlp() {
     binaries().await;
     for file in ["jaeger.env", "tempo.env", "collector.env"] {
-        let (store, address) = backend().await;
-        one_request(sending(file, address)).await;
+        let (store, address) = support::receiver().await;
+        sending(file, address).answers("user_1", 200).await;
         assert_eq!(shapes(&store.trees()), WHOLE, "{file}");
     }
     let store = Store::new(Limits::default());
     let address = serve(grpc::routes(store.clone())).await;
-    one_request(portable(sending("collector-grpc.env", address))).await;
+    portable(sending("collector-grpc.env", address)).answers("user_1", 200).await;
     assert_eq!(shapes(&store.trees()), WHOLE);
 }
 
@@ -93,13 +92,14 @@ fn honeyhive(taken: Requests) -> Router {
     let take = async move |uri: Uri, headers: HeaderMap, body: Bytes| {
         let spans = otlp::from_protobuf(body).map(|batch| batch.spans).unwrap_or_default();
         let session = |span: &Span| span.attribute("honeyhive.session_id").is_some();
-        let status = match ["authorization", "content-type"].map(|name| header(&headers, name)) {
-            [key, _] if key != format!("Bearer {KEY}") => StatusCode::UNAUTHORIZED,
-            [_, "application/x-protobuf"] if spans.is_empty() || !spans.iter().all(session) => {
-                StatusCode::BAD_REQUEST
-            }
-            [_, "application/x-protobuf"] => StatusCode::OK,
-            _ => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        let status = if header(&headers, "authorization") != format!("Bearer {KEY}") {
+            StatusCode::UNAUTHORIZED
+        } else if header(&headers, "content-type") != "application/x-protobuf" {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+        } else if spans.is_empty() || !spans.iter().all(session) {
+            StatusCode::BAD_REQUEST
+        } else {
+            StatusCode::OK
         };
         if status == StatusCode::OK {
             taken.lock().expect("unpoisoned").push((uri, headers, spans));
@@ -175,10 +175,7 @@ async fn honeyhive_gets_path_key_and_a_session_on_every_span() {
 /// Starts llm-service alone, asks it once and stops it. It sends the two spans of the request as soon as they have ended.
 async fn ask_llm_service(backend: SocketAddr, variables: &[(&str, String)]) -> Log {
     let log = Log::default();
-    let free = FREE.parse().expect("an address");
-    let plan = Plan::new(&binaries().await, "llm-service", free, backend)
-        .with("OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
-        .with(BATCH_SIZE, 2);
+    let plan = plan(&binaries().await, "llm-service", backend).with(BATCH_SIZE, 2);
     let plan = variables.iter().fold(plan, |plan, (key, value)| plan.with(key, value));
     let llm = Service::start(plan, log.sink()).await.expect("it starts");
     assert_eq!(ask(llm.address, "/generate", &[]).await, 200);
@@ -225,30 +222,25 @@ async fn refused(status: u16, after: &'static str, then: u16) -> (Vec<Instant>, 
     (times, !log.find("llm-service", "spans were lost").is_empty())
 }
 
-/// The recorded table has the outcomes: once and lost, or again and delivered.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_is_asked_again_only_where_that_may_help() {
     let mut table =
         "| The backend answers | is asked | the spans are |\n|---|---|---|\n".to_owned();
-    for (answers, statuses, after, then) in [
-        ("400, 401, 403, 404, 500", &[400, 401, 403, 404, 500][..], "", 200),
-        ("429, 502, 503, 504, then 200", &[429, 502, 503, 504], "", 200),
-        ("503, and no end", &[503], "", 503),
-        ("429, 503 with `Retry-After: 1`, then 200", &[429, 503], "1", 200),
-        ("429, 503 with `Retry-After: 60`", &[429, 503], "60", 200),
+    for (answers, statuses, after, then, asked, spans) in [
+        ("400, 401, 403, 404, 500", &[400, 401, 403, 404, 500][..], "", 200, 1, "lost"),
+        ("429, 502, 503, 504, then 200", &[429, 502, 503, 504], "", 200, 2, "delivered"),
+        ("503, and no end", &[503], "", 503, 4, "lost"),
+        ("429, 503 with `Retry-After: 1`, then 200", &[429, 503], "1", 200, 2, "delivered"),
+        ("429, 503 with `Retry-After: 60`", &[429, 503], "60", 200, 1, "lost"),
     ] {
-        let mut outcomes = BTreeSet::new();
         for status in statuses {
             let (times, lost) = refused(*status, after, then).await;
             if let ("1", [first, second]) = (after, &times[..]) {
                 assert!(*second - *first >= Duration::from_secs(1), "{status}");
             }
-            outcomes.insert((times.len(), lost));
+            assert_eq!((times.len(), lost), (asked, spans == "lost"), "{status} {after}");
         }
-        let outcomes = Vec::from_iter(outcomes);
-        let [(asked, lost)] = outcomes[..] else { panic!("{answers}: {outcomes:?}") };
         let asked = ["once", "twice", "three times", "four times"][asked - 1];
-        let spans = if lost { "lost" } else { "delivered" };
         table += &format!("| {answers} | {asked} | {spans} |\n");
     }
     check!("other-backends/refusals.md", &table);
@@ -289,14 +281,14 @@ async fn a_collector_passes_the_tree_on_over_http_and_over_grpc() {
     binaries().await;
     for file in ["collector.env", "collector-grpc.env"] {
         let folder = TempDir::new().expect("a folder");
-        let (store, lab) = backend().await;
+        let (store, lab) = support::receiver().await;
         let [http, grpc] = [free_port(), free_port()];
         let Some(_rotel) = collecting([http, grpc], lab, &folder).await else { return };
-        one_request(match file {
+        let setup = match file {
             "collector.env" => sending(file, local(http)),
             _ => portable(sending(file, local(grpc))),
-        })
-        .await;
+        };
+        setup.answers("user_1", 200).await;
         assert_eq!(shapes(&arrived(&store, 7).await), WHOLE, "{file}");
     }
 }
@@ -314,9 +306,8 @@ async fn kill_in_mid_request(setup: Setup, backend: Component) -> System {
             "choices": [{ "message": { "content": "A trace." }, "finish_reason": "stop" }],
         }))
     };
-    let model = serve(Router::new().route("/chat/completions", post(answer))).await;
-    let setup = setup.with("llm-service", "LLM_BASE_URL", format!("http://{model}"));
-    let system = setup.with("llm-service", "LLM_MODEL", "held").start().await;
+    let model = serve(Router::new().route("/v1/chat/completions", post(answer))).await;
+    let system = setup.with_model(model, "held").start().await;
     let answer = json!({ "response": "A trace." });
     assert_eq!(json_of(system.ask("user_1").await).await, (200, answer));
     system
@@ -326,7 +317,7 @@ async fn kill_in_mid_request(setup: Setup, backend: Component) -> System {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_killed_in_mid_request_costs_spans_and_no_request() {
     let folder = TempDir::new().expect("a folder");
-    let (store, lab) = backend().await;
+    let (store, lab) = support::receiver().await;
     let ports = [free_port(), free_port()];
     let Some(first) = collecting(ports, lab, &folder).await else { return };
     let setup = sending("collector.env", local(ports[0]));
@@ -428,7 +419,7 @@ async fn of_lab(store: &Store) -> ExportTraceServiceRequest {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_phoenix_keeps_and_what_its_death_costs() {
     let folder = TempDir::new().expect("a folder");
-    let address = nobody();
+    let address = free_address();
     let Some(running) = phoenix::start(address, folder.path()).await else { return };
 
     // Its file names a project of its own.
@@ -447,8 +438,8 @@ async fn what_phoenix_keeps_and_what_its_death_costs() {
     check!("other-backends/phoenix.html", &figures(&trees[..1]));
 
     // The same span to the lab, through a collector, and to Phoenix.
-    let (direct, lab_direct) = backend().await;
-    let (collected, lab_collected) = backend().await;
+    let (direct, lab_direct) = support::receiver().await;
+    let (collected, lab_collected) = support::receiver().await;
     let ports = [free_port(), free_port()];
     let Some(_rotel) = collecting(ports, lab_collected, &folder).await else { return };
     let sent = full_span();
@@ -491,7 +482,8 @@ POST /api/query SERVER api-gateway http 403
 /// A service that is built as the tutorial builds it speaks only HTTP.
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_needs_an_exporter_that_may_choose_it() {
-    let log = ask_llm_service(nobody(), &[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".into())]).await;
+    let log =
+        ask_llm_service(free_address(), &[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".into())]).await;
     let said = log.find("llm-service", "`.with_tonic()` instead");
     assert_eq!(said.len(), 1, "{:?}", log.lines());
 }

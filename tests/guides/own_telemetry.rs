@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use super::example::{binaries, neighbor};
-use crate::support::{FREE, Setup, WHOLE, client, refused, shape, within_reason};
+use support::{FREE, Setup, WHOLE, client, refused, shape, within_reason};
 
 /// user-service with the telemetry of each example that has its own, and first that of the tutorial.
 const USER_SERVICES: [&str; 6] = [

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::component::{Component, installed};
-use crate::support::{client, free_port, until};
+use support::{client, free_port, until};
 
 /// Starts it as its own program does, but without garbage collection, which takes a third of the start.
 const SERVE: &str =

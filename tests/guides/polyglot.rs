@@ -6,19 +6,17 @@ use std::net::SocketAddr;
 use axum::http::HeaderMap;
 use axum::routing::post;
 use axum::{Json, Router};
-use course::services::{Plan, Service};
+use course::services::Service;
 use lab::diagnose::{Rule, diagnose};
 use lab::receiver;
 use lab::store::{Limits, Store};
 use tokio::process::Command;
 
 use super::component::{Component, installed, output_of};
-use super::example::{
-    ask, backend, binaries, compare, flags, flush_at_stop, header, local, neighbor, nobody,
-};
+use super::example::{ask, binaries, compare, flags, free_address, header, local, neighbor};
 use crate::python_original;
-use crate::support::recording::{check, recorded};
-use crate::support::{FREE, Setup, free_port, hop, hung, root, serve, within_reason};
+use support::recording::{check, recorded};
+use support::{Setup, free_port, hop, hung, plan, root, serve, within_reason};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -63,8 +61,8 @@ impl Flask {
 
 /// Flask between a receiver and the address of an llm-service, and the plan of the Rust services around it.
 async fn with_flask() -> Option<(Flask, Store, Setup)> {
-    let (store, backend) = backend().await;
-    let llm = nobody();
+    let (store, backend) = support::receiver().await;
+    let llm = free_address();
     let flask = Flask::start(backend, llm, &SETTINGS).await?;
     let setup = Setup::default()
         .with_backend(backend)
@@ -76,13 +74,12 @@ async fn with_flask() -> Option<(Flask, Store, Setup)> {
 
 /// Starts user-service in Python, in Rust, and in Rust with the strict propagators. Asks each and returns the headers that it sends on.
 async fn sent_on(settings: Settings<'_>, headers: Settings<'_>) -> Option<Vec<HeaderMap>> {
-    let (_store, backend) = backend().await;
+    let (_store, backend) = support::receiver().await;
     let (llm_service, mut requests) = neighbor().await;
     let python = Flask::start(backend, llm_service, settings).await?;
     let mut rust = Vec::new();
     for command in ["user_service", "tenant_services user-service"] {
-        let free = FREE.parse().expect("an address");
-        let plan = Plan::new(&binaries().await, "user-service", free, backend)
+        let plan = plan(&binaries().await, "user-service", backend)
             .run_by(command)
             .calling("llm-service", llm_service);
         let plan = settings.iter().fold(plan, |plan, (key, value)| plan.with(key, value));
@@ -135,8 +132,7 @@ POST /api/query SERVER api-gateway http 200
 async fn a_service_in_python_that_dies_in_mid_request_leaves_a_hole() {
     let Some((flask, store, setup)) = with_flask().await else { return };
     let (model, asked) = hung().await;
-    let setup = setup.with("llm-service", "LLM_BASE_URL", format!("http://{model}"));
-    let system = setup.with("llm-service", "LLM_MODEL", "slow").start().await;
+    let system = setup.with_model(model, "slow").start().await;
     let (answer, ()) = tokio::join!(system.ask("user_1"), async {
         within_reason(asked.notified()).await;
         flask.process.kill().await;
@@ -223,7 +219,7 @@ async fn our_services_join_the_trace_of_the_original_and_keep_its_flags_and_bagg
         .nest("/opentelemetry", received.clone())
         .merge(received);
     let backend = serve(backend).await;
-    let setup = flush_at_stop()
+    let setup = Setup::default()
         .with_backend(backend)
         .run_by("user-service", "tenant_services user-service")
         .run_by("llm-service", "tenant_services llm-service");

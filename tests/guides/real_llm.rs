@@ -27,8 +27,8 @@ use tokio::sync::oneshot;
 
 use super::component::{Component, installed};
 use super::example::{binaries, local, page, sent};
-use crate::support::recording::{check, figures};
-use crate::support::{
+use support::recording::{check, figures};
+use support::{
     Log, Setup, WHOLE, client, free_port, has_attributes, hung, is_missing, plan, receiver,
     refused, serve, shape, span, within_reason,
 };
@@ -56,7 +56,7 @@ async fn llama(tokens: u32) -> Option<(Component, SocketAddr)> {
         .arg("tests/components/llm.py")
         .args([port.to_string(), tokens.to_string()])
         .env("LLM_API_KEY", KEY)
-        .current_dir(crate::support::root());
+        .current_dir(support::root());
     Some((Component::start(command, "listening at http").await, local(port)))
 }
 
@@ -523,7 +523,7 @@ async fn a_models_server_is_told_of_the_trace_only_when_it_is_ours() {
         let address = serve(Router::new().route("/v1/chat/completions", post(answer))).await;
         let answer = ask(address, &[("LLM_IS_OURS", &ours.to_string())], "?").await;
         assert_eq!(answer.text(), "one");
-        let headers = calls.recv().await.expect("a call");
+        let headers = calls.try_recv().expect("a call");
         let traceparent = headers.get("traceparent").map(|it| it.to_str().expect("text"));
         let chat = chat(&answer.tree);
         let expected = format!("00-{}-{}-01", chat.trace_id, chat.id);

@@ -3,8 +3,8 @@
 use lab::report;
 
 use super::collector::{collector, texts};
-use crate::support::recording::{check_named, recorded};
-use crate::support::{Setup, WHOLE, shape};
+use support::recording::{check_named, recorded};
+use support::{Setup, WHOLE, shape};
 
 const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
 const RATIO: &str = "OTEL_TRACES_SAMPLER_ARG";

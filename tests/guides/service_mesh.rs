@@ -17,11 +17,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::collector::{parse, source, yaml};
 use super::component::{Component, installed};
 use super::example::{
-    all_run_by, arrived, ask, backend, binaries, compare, flags, flush_at_stop, header, local,
-    neighbor, nobody, sent,
+    all_run_by, arrived, ask, binaries, compare, flags, free_address, header, local, neighbor, sent,
 };
-use crate::support::recording::recorded;
-use crate::support::{Setup, System, client, free_port, hung, root, serve, span, within_reason};
+use support::recording::recorded;
+use support::{Setup, System, client, free_port, hung, root, serve, span, within_reason};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -52,7 +51,7 @@ impl Ground {
     /// Replaces lines of the configuration by others. Returns `None` where Envoy is not installed.
     async fn new(changes: &[(&str, &str)]) -> Option<Ground> {
         let envoy = installed("envoy")?.join("bin/envoy");
-        let (store, backend) = backend().await;
+        let (store, backend) = support::receiver().await;
         let mut template = source("examples/service_mesh/envoy.yaml");
         for (line, other) in changes {
             assert!(template.contains(line), "{line}");
@@ -93,7 +92,7 @@ impl Ground {
     async fn mesh(self, setup: Setup) -> Mesh {
         binaries().await;
         let [llm_port, user_port, gateway_port] = CHAIN.map(|_| free_port());
-        let llm = self.sidecar("llm-service", llm_port, nobody()).await;
+        let llm = self.sidecar("llm-service", llm_port, free_address()).await;
         let user = self.sidecar("user-service", user_port, llm.inbound).await;
         let gateway = self.sidecar("api-gateway", gateway_port, user.inbound).await;
         let url = |sidecar: &Sidecar| format!("http://{}", sidecar.outbound);
@@ -115,14 +114,14 @@ struct Mesh {
     store: Store,
 }
 
-/// Sends a request without a context through the mesh of these services. Compares the traces with a figure and returns them. Returns
-/// none where Envoy is not installed.
-async fn request(setup: Setup, figure: &str, expected: &str) -> Vec<Tree> {
-    let Some(ground) = Ground::new(&[]).await else { return Vec::new() };
+/// Sends a request without a context through the mesh of these services. Compares the traces with a figure and returns them, or
+/// `None` if Envoy isn't installed.
+async fn request(setup: Setup, figure: &str, expected: &str) -> Option<Vec<Tree>> {
+    let ground = Ground::new(&[]).await?;
     let mesh = ground.mesh(setup).await;
     assert_eq!(ask(mesh.sidecars[0].inbound, PATH, &[]).await, 200);
     mesh.system.stop().await;
-    compare(&mesh.store, figure, expected).await
+    Some(compare(&mesh.store, figure, expected).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,8 +140,9 @@ POST SERVER api-gateway-proxy
                   POST /generate SERVER llm-service http 200
                     chat offline INTERNAL llm-service
 ";
-    let trees = request(flush_at_stop(), recorded!("service-mesh/whole.html"), expected).await;
-    let [tree] = &trees[..] else { return };
+    let trees = request(Setup::default(), recorded!("service-mesh/whole.html"), expected).await;
+    let Some(trees) = trees else { return };
+    let [tree] = &trees[..] else { panic!("one trace, not {}", trees.len()) };
     assert_eq!(diagnose(&trees, &[]), []);
     let ids = tree.rows.iter().filter_map(|row| row.span.attribute("guid:x-request-id"));
     let ids: Vec<_> = ids.collect();
@@ -154,7 +154,7 @@ POST SERVER api-gateway-proxy
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mesh_alone_gives_as_many_traces_as_there_are_hops() {
-    let setup = all_run_by("untraced_services", flush_at_stop());
+    let setup = all_run_by("untraced_services", Setup::default());
     let expected = "\
 POST SERVER api-gateway-proxy
 
@@ -170,7 +170,7 @@ POST CLIENT user-service-proxy
 /// With `OTEL_SDK_DISABLED` the services make no span, and pass on what they were sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn services_that_only_forward_the_headers_get_one_trace_of_proxies() {
-    let setup = flush_at_stop().with("all", "OTEL_SDK_DISABLED", true);
+    let setup = Setup::default().with("all", "OTEL_SDK_DISABLED", true);
     let expected = "\
 POST SERVER api-gateway-proxy
   POST CLIENT api-gateway-proxy
@@ -183,7 +183,7 @@ POST SERVER api-gateway-proxy
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_of_the_mesh_is_a_second_child_of_the_same_span() {
-    let setup = flush_at_stop().run_by("llm-service", "flaky_llm_service");
+    let setup = Setup::default().run_by("llm-service", "flaky_llm_service");
     let setup = setup.with("llm-service", "LLM_FAILURES", 1);
     let expected = "\
 POST SERVER api-gateway-proxy
@@ -213,7 +213,7 @@ fn reason(span: &Span) -> String {
 async fn a_sidecar_that_is_down_is_a_503_and_its_callers_proxy_says_why() {
     let Some(ground) = Ground::new(&[]).await else { return };
     let Mesh { system, sidecars: [gateway, _user, llm], store } =
-        ground.mesh(flush_at_stop()).await;
+        ground.mesh(Setup::default()).await;
     llm.envoy.kill().await;
     assert_eq!(ask(gateway.inbound, PATH, &[]).await, 502);
     system.stop().await;
@@ -228,7 +228,7 @@ async fn a_sidecar_that_is_down_is_a_503_and_its_callers_proxy_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_down_is_a_503_and_its_own_proxy_says_why() {
     let Some(ground) = Ground::new(&[]).await else { return };
-    let sidecar = ground.sidecar("llm-service", free_port(), nobody()).await;
+    let sidecar = ground.sidecar("llm-service", free_port(), free_address()).await;
     assert_eq!(ask(sidecar.inbound, PATH, &[]).await, 503);
     let trees = arrived(&ground.store, 1).await;
     assert_eq!(reason(&trees[0].rows[0].span), "UF");
@@ -255,8 +255,7 @@ async fn a_refusal_is_an_error_of_the_calling_side_alone() {
 async fn a_sidecar_that_dies_in_mid_request_leaves_a_hole() {
     let Some(ground) = Ground::new(&[]).await else { return };
     let (model, asked) = hung().await;
-    let setup = flush_at_stop().with("llm-service", "LLM_BASE_URL", format!("http://{model}"));
-    let setup = setup.with("llm-service", "LLM_MODEL", "slow");
+    let setup = Setup::default().with_model(model, "slow");
     let Mesh { system, sidecars: [gateway, _user, llm], store } = ground.mesh(setup).await;
     let (status, ()) = tokio::join!(ask(gateway.inbound, PATH, &[]), async {
         within_reason(asked.notified()).await;
@@ -293,7 +292,7 @@ impl Hop {
     async fn new(changes: &[(&str, &str)]) -> Option<Hop> {
         let ground = Ground::new(changes).await?;
         let (service, requests) = neighbor().await;
-        let theirs = ground.sidecar("llm-service", service.port(), nobody()).await;
+        let theirs = ground.sidecar("llm-service", service.port(), free_address()).await;
         let ours = ground.sidecar("user-service", free_port(), theirs.inbound).await;
         Some(Hop { sidecars: [ours, theirs], requests })
     }
@@ -329,8 +328,8 @@ async fn by_default_each_sidecar_decides_anew() {
     for (share, id, expected) in [("100", "of-my-own", "00"), ("0", "", "00"), ("100", "", "01")] {
         let share = format!("random_sampling: {{ value: {share} }}\n            operation:");
         let by_id =
-            ["use_request_id_for_trace_sampling: false", "use_request_id_for_trace_sampling: true"];
-        let changes = [by_id.into(), ("operation:", &*share)];
+            ("use_request_id_for_trace_sampling: false", "use_request_id_for_trace_sampling: true");
+        let changes = [by_id, ("operation:", &*share)];
         let Some(mut hop) = Hop::new(&changes).await else { return };
         let arrived = hop.carry(&[("traceparent", &traceparent), ("x-request-id", id)]).await;
         assert_eq!(flags(header(&arrived, "traceparent")), expected, "{share} {id}");
@@ -357,7 +356,7 @@ async fn the_time_that_a_caller_waits_gets_through() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_health_check_leaves_no_trace() {
     let Some(ground) = Ground::new(&[]).await else { return };
-    let mesh = ground.mesh(flush_at_stop()).await;
+    let mesh = ground.mesh(Setup::default()).await;
     let url = format!("http://{}/health", mesh.sidecars[0].inbound);
     assert_eq!(client().get(url).send().await.expect("an answer").status(), 200);
     assert_eq!(ask(mesh.sidecars[0].inbound, PATH, &[]).await, 200);

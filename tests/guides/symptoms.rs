@@ -11,8 +11,8 @@ use lab::tree::Tree;
 use regex::Regex;
 
 use super::example::{Example, Ran, page};
-use crate::support::has_attributes;
-use crate::support::recording::{check, check_named, figures, overwrite, recorded};
+use support::has_attributes;
+use support::recording::{check, check_named, figures, overwrite, recorded};
 
 /// Submits both figures of a symptom, and evaluates to its name.
 macro_rules! symptom {
@@ -179,7 +179,7 @@ async fn an_unsigned_number_becomes_a_text() {
 async fn baggage_is_on_no_span_that_nobody_copies_it_to() {
     for (way, tenant) in [("broken", "tenant=(none)"), ("repaired", "tenant=acme")] {
         let tree = run("baggage-not-copied", way).await.well().trees().pop().expect("a trace");
-        has_attributes(crate::support::span(&tree, "pay", SpanKind::Internal), tenant);
+        has_attributes(support::span(&tree, "pay", SpanKind::Internal), tenant);
     }
 }
 
@@ -208,10 +208,22 @@ async fn a_process_that_ends_takes_its_last_spans_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exporter_that_cannot_send_says_why() {
+async fn the_path_of_an_endpoint_in_the_code_is_taken_as_it_is() {
     says_why(recorded!("symptoms/wrong-path.txt"), "404").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn https_needs_a_feature() {
     says_why(recorded!("symptoms/missing-tls.txt"), "enable one of the `tls-ring`").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_async_client_finds_no_runtime_on_the_thread_of_batches() {
     says_why(recorded!("symptoms/async-client.txt"), "there is no reactor running").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_on_the_only_thread_waits_for_itself() {
     says_why(recorded!("symptoms/grpc-shutdown.txt"), "timing out").await;
 }
 

@@ -1,7 +1,7 @@
 //! Work that leaves its task or thread takes the context along, or begins a trace of its own.
 
 use super::example::Example;
-use crate::support::recording::recorded;
+use support::recording::recorded;
 
 /// Runs the command with this argument, which is on the page. Compares the shapes and the figure.
 async fn leaves(argument: &str, shapes: &str, figure: &str) {

@@ -9,7 +9,7 @@ use serde_yaml_ng::Value;
 use test_propagation::faults::Fault;
 
 use super::example::Example;
-use crate::support::recording::{check, figures};
+use support::recording::{check, figures};
 
 const COMMAND: &str = "cargo run --bin test_propagation -- ";
 
@@ -53,7 +53,7 @@ async fn every_fault_breaks_the_contract_in_its_own_way() {
 /// The script of a step of the workflow that the page shows.
 fn script(step: &str) -> String {
     let path = "examples/test_propagation/.github/workflows/propagation.yml";
-    let text = fs::read_to_string(crate::support::root().join(path)).expect("a workflow");
+    let text = fs::read_to_string(support::root().join(path)).expect("a workflow");
     let file: Value = serde_yaml_ng::from_str(&text).expect("YAML");
     let steps = file["jobs"]["contract"]["steps"].as_sequence().expect("steps");
     let step = steps.iter().find(|it| it["name"] == step).expect("a step");
@@ -70,7 +70,7 @@ fn passes(script: &str, folder: &Path) -> bool {
 #[test]
 fn the_workflow_refuses_two_versions_of_opentelemetry() {
     let script = script("One version of OpenTelemetry");
-    assert!(passes(&script, &crate::support::root()));
+    assert!(passes(&script, &support::root()));
 
     let folder = tempfile::tempdir().expect("a folder");
     let write = |path: &str, text: &str| {

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::server::TlsStream;
 
-use crate::support::FREE;
+use support::FREE;
 
 /// Serves `routes` on a free port until the test ends. Returns the file with the authority's certificate too.
 pub async fn serve_tls(routes: Router) -> (SocketAddr, NamedTempFile) {

@@ -15,9 +15,9 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use trust_boundaries::edge::{edge_sampler, set_propagator};
 use trust_boundaries::outgoing::Hosts;
 
-use super::example::binaries;
-use crate::support::recording::{check, figures};
-use crate::support::{Setup, System, WHOLE, has_attributes, plan, query, serve, shape};
+use super::example::{all_run_by, binaries};
+use support::recording::{check, figures};
+use support::{Setup, System, WHOLE, has_attributes, plan, query, serve, shape, within_reason};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_at_the_edge() {
@@ -27,7 +27,8 @@ async fn a_stranger_at_the_edge() {
         .calling("user-service", system.user.address);
     let edge = Service::start(plan, system.log.sink()).await.expect("it starts");
     let context = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-    assert_eq!(query(edge.address, "user_1", &[context]).await.status(), 200);
+    let answer = query(edge.address, "user_1", &[context]).send();
+    assert_eq!(within_reason(answer).await.expect("an answer").status(), 200);
     edge.stop().await;
     let trees = [system.stop().await.only_tree()];
     assert_eq!(diagnose(&trees, &[]), [], "a rule takes the link for a fault");
@@ -38,11 +39,7 @@ async fn a_stranger_at_the_edge() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_span_says_which_tenant_the_edge_has_named() {
     binaries().await;
-    let services = ["api-gateway", "user-service", "llm-service"];
-    let setup = services.into_iter().fold(Setup::default().wired(), |setup, service| {
-        setup.run_by(service, &format!("tenant_services {service}"))
-    });
-    let system = setup.start().await;
+    let system = all_run_by("tenant_services", Setup::default().wired()).start().await;
     system.ask_with(&[("x-tenant", "acme"), ("baggage", "tenant=forged,more=1")]).await;
     let stopped = system.stop().await;
     let tree = stopped.only_tree();

@@ -4,8 +4,8 @@ use lab::span::SpanKind;
 use reqwest::header::AUTHORIZATION;
 
 use super::example::{binaries, sent};
-use crate::support::recording::{check, figures};
-use crate::support::{Setup, WHOLE, hung, refused, shape, span};
+use support::recording::{check, figures};
+use support::{Setup, WHOLE, hung, refused, shape, span, within_reason};
 
 const SERVICES: [&str; 3] = ["api-gateway", "user-service", "llm-service"];
 const WAYS: [&str; 2] = ["instrumented_services", "ready_made_services"];
@@ -101,7 +101,7 @@ async fn a_service_that_is_slow_to_answer_does_not_hold_up_the_stop() {
         let setup = setup([None, Some(way), None]).await.with_llm_service_at(silent);
         let system = setup.with("api-gateway", "USER_SERVICE_TIMEOUT_MS", 200).start().await;
         assert_eq!(system.ask("user_1").await.status(), 504);
-        connected.notified().await;
+        within_reason(connected.notified()).await;
         // The caller went away, so the work of the request was dropped; its spans ended.
         span(&system.stop().await.only_tree(), "POST /process", SpanKind::Server);
     }

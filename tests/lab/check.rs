@@ -2,33 +2,49 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::support::in_process::spans;
-use crate::support::{self, Setup, System, client, has};
+use crate::guides::example::ask;
 use course::check::{Step, Verdict, look_at, project, verdict};
 use lab::diagnose::{Evidence, NamedSpan, WrongKind};
 use lab::span::{SpanId, SpanKind};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
-use serde_json::json;
+use support::in_process::spans;
+use support::{Setup, System, has, refused, shapes};
 
-/// The spans of a request as rows of a table: two of api-gateway, three of user-service, two of llm-service. The services answer
-/// with `status`. `tens` are the tens of its ids and times, so the larger is the later.
+/// The spans of a request as rows of a table, by services that answer with `status`. `tens` are the tens of its ids and times,
+/// so the larger is the later.
 fn request(trace: u8, tens: u8, status: u16) -> Vec<String> {
-    let http =
-        format!("http.response.status_code={status}{}", if status == 502 { " error=" } else { "" });
-    let rows = format!(
-        "{trace} api-gateway  {tens}1         SERVER   {tens}1..{tens}9 POST /api/query {http}
-         {trace} api-gateway  {tens}2<{tens}1 CLIENT   {tens}2..{tens}8 POST /process {http}
-         {trace} user-service {tens}3<{tens}2 SERVER   {tens}3..{tens}7 POST /process {http}
+    let answered = &*format!("http.response.status_code={status}");
+    let failed = &*format!("{answered} error= error.type={status}");
+    // The attributes of the spans that there are.
+    let attributes: &[&str] = match status {
+        403 => &[answered, failed, answered, "error= error.type=user_service::InvalidUser"],
+        502 => &[failed, failed, failed, "", "error= error.type=unreachable"],
+        _ => &[answered, answered, answered, "", answered, answered, ""],
+    };
+    let spans = format!(
+        "{trace} api-gateway  {tens}1         SERVER   {tens}1..{tens}9 POST /api/query
+         {trace} api-gateway  {tens}2<{tens}1 CLIENT   {tens}2..{tens}8 POST /process
+         {trace} user-service {tens}3<{tens}2 SERVER   {tens}3..{tens}7 POST /process
          {trace} user-service {tens}4<{tens}3 INTERNAL {tens}3..{tens}4 validate_user
-         {trace} user-service {tens}5<{tens}3 CLIENT   {tens}4..{tens}6 POST /generate {http}
-         {trace} llm-service  {tens}6<{tens}5 SERVER   {tens}5..{tens}6 POST /generate {http}
+         {trace} user-service {tens}5<{tens}3 CLIENT   {tens}4..{tens}6 POST /generate
+         {trace} llm-service  {tens}6<{tens}5 SERVER   {tens}5..{tens}6 POST /generate
          {trace} llm-service  {tens}7<{tens}6 INTERNAL {tens}5..{tens}6 chat offline"
     );
-    rows.lines().map(str::to_owned).collect()
+    spans.lines().zip(attributes).map(|(span, attributes)| format!("{span} {attributes}")).collect()
+}
+
+/// The rows of one service.
+fn of(service: &str, rows: &[String]) -> Vec<String> {
+    rows.iter().filter(|row| row.contains(service)).cloned().collect()
+}
+
+fn trees(rows: &[String]) -> Vec<Tree> {
+    let store = Store::new(Limits::default());
+    store.add(spans(&rows.join("\n")));
+    store.trees()
 }
 
 /// The verdict on these traces.
@@ -38,9 +54,7 @@ fn check(step: Step, trees: &[Tree]) -> Verdict {
 
 /// The verdict on all traces of these rows.
 fn check_rows(step: Step, rows: &[String]) -> Verdict {
-    let store = Store::new(Limits::default());
-    store.add(spans(&rows.join("\n")));
-    check(step, &store.trees())
+    check(step, &trees(rows))
 }
 
 #[track_caller]
@@ -60,19 +74,31 @@ fn misses<const N: usize>(verdict: &Verdict, parts: [&str; N]) {
 async fn what_the_steps_leave_passes() {
     let system = System::start().await;
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let call = async |address: SocketAddr, path: &str, headers: &[(&str, &str)]| {
-        let body = json!({ "user_id": "user_1", "query": "What is a trace?", "prompt": "What is a trace?" });
-        let request = client().post(format!("http://{address}{path}")).json(&body);
-        let request =
-            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        request.send().await.expect("an answer");
-    };
-    call(system.llm.address, "/generate", &[("traceparent", traceparent)]).await;
-    call(system.user.address, "/process", &[("traceparent", traceparent)]).await;
-    call(system.gateway.address, "/api/query", &[]).await;
+    for (address, path, headers) in [
+        (system.llm.address, "/generate", &[("traceparent", traceparent)][..]),
+        (system.user.address, "/process", &[("traceparent", traceparent)]),
+        (system.gateway.address, "/api/query", &[]),
+    ] {
+        assert_eq!(ask(address, path, headers).await, 200, "{path}");
+    }
     let trees = system.stop().await.trees();
     for step in [Step::SetUp, Step::LlmService, Step::UserService, Step::ApiGateway] {
         passes(&check(step, &trees));
+    }
+}
+
+/// The other tests check requests that are written as tables.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_a_table_has_the_shape_that_the_services_leave() {
+    let (nobody, _kept) = refused();
+    let unreachable = Setup::default().with_llm_service_at(nobody);
+    for (setup, user, status) in [
+        (Setup::default(), "user_1", 200),
+        (Setup::default(), "stranger", 403),
+        (unreachable, "user_1", 502),
+    ] {
+        let left = setup.answers(user, status).await.shapes();
+        assert_eq!(shapes(&trees(&request(1, 1, status))), left, "{status}");
     }
 }
 
@@ -87,29 +113,42 @@ fn where_nothing_arrived_the_service_to_look_at_is_named() {
 /// The tutorial sends the same `traceparent` each time.
 #[test]
 fn a_request_that_is_sent_again_after_a_failure_passes() {
-    let check = |requests: &[&[String]]| check_rows(Step::UserService, &requests.concat());
-    let (failed, refused, whole) = (request(1, 1, 502), request(1, 2, 403), request(1, 3, 200));
-    let (failed, refused, whole) = (&failed[2..5], &refused[2..4], &whole[2..]);
-    misses(&check(&[failed]), ["was answered 502. Does the service that it calls run?"]);
-    misses(&check(&[failed, refused]), ["was answered 403. Look at the body and the user id."]);
-    passes(&check(&[failed, refused, whole]));
+    // Of a request to user-service alone.
+    let sent = |tens, status| {
+        let rows = request(1, tens, status);
+        [of("user-service", &rows), of("llm-service", &rows)].concat()
+    };
+    let mut rows = sent(1, 502);
+    let failed = "was answered 502. Does the service that it calls run?";
+    misses(&check_rows(Step::UserService, &rows), [failed]);
+    rows.extend(sent(2, 403));
+    let refused = "was answered 403. Look at the body and the user id.";
+    misses(&check_rows(Step::UserService, &rows), [refused]);
+    rows.extend(sent(3, 200));
+    passes(&check_rows(Step::UserService, &rows));
 }
 
 #[test]
 fn the_spans_of_an_earlier_request_are_not_taken_for_those_that_are_missing() {
     let (earlier, request) = (request(2, 1, 200), request(1, 2, 200));
-    let rows = [&earlier[2..], &request[..2], &request[5..]].concat();
+    let rows = [
+        of("user-service", &earlier),
+        of("llm-service", &earlier),
+        of("api-gateway", &request),
+        of("llm-service", &request),
+    ]
+    .concat();
     let expected = "none has arrived. Does user-service run, with its spans going here?";
     misses(&check_rows(Step::ApiGateway, &rows), [expected]);
 }
 
 #[test]
 fn a_header_too_few_or_too_many_is_named() {
-    let mut rows = request(1, 1, 200);
-    rows[0] = rows[0].replace("11 ", "11<99 ");
-    misses(&check_rows(Step::ApiGateway, &rows), ["without a `traceparent`"]);
-    rows[5] = rows[5].replace("<15", "");
-    misses(&check_rows(Step::LlmService, &rows), ["with its `traceparent`"]);
+    let rows = request(1, 1, 200);
+    let below_a_caller = of("api-gateway", &rows).join("\n").replace("11  ", "11<99");
+    misses(&check_rows(Step::ApiGateway, &[below_a_caller]), ["without a `traceparent`"]);
+    let without_a_caller = of("llm-service", &rows).join("\n").replace("<15", "");
+    misses(&check_rows(Step::LlmService, &[without_a_caller]), ["with its `traceparent`"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,18 +190,17 @@ fn the_lines_to_look_at_are_those_of_the_tutorial() {
     // A listing is below the path of its file.
     let listings: Vec<&str> = tutorial.flat_map(|page| page.expanded.split("\n*src/")).collect();
     for (line, file) in found {
-        let shows = |listing: &&&str| listing.lines().any(|it| it.trim() == line);
-        let of_file = listings.iter().filter(|it| it.starts_with(&format!("{file}*")));
-        assert!(of_file.filter(shows).count() > 0, "{line} in {file}");
+        let of_file = listings.iter().filter_map(|it| it.strip_prefix(file)?.strip_prefix('*'));
+        let lines = of_file.flat_map(|it| it.split("```").nth(1).unwrap_or_default().lines());
+        assert_eq!(lines.filter(|it| it.trim() == line).count(), 1, "{line} in {file}");
     }
 }
 
 #[test]
 fn the_last_request_must_be_whole_after_the_three_that_were_not() {
     let whole = request(1, 1, 200);
-    let (refused, mut failed) = (request(2, 2, 403), request(3, 3, 502));
-    failed[4].push_str(" error.type=unreachable");
-    let verdict = check_rows(Step::BreakIt, &[&whole, &refused[..4], &failed[..5]].concat());
+    let (refused, failed) = (request(2, 2, 403), request(3, 3, 502));
+    let verdict = check_rows(Step::BreakIt, &[whole, refused, failed].concat());
     let Verdict::NotYet { missing, why } = &verdict else { panic!("two things are missing") };
     assert_eq!((missing.len(), why.len()), (2, 0), "{missing:?} {why:?}");
     let parts = [

@@ -2,14 +2,10 @@
 //! to it. `SNAPSHOTS=overwrite cargo test --test book lab::diagnose` rewrites the recordings of both for the page.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::wire::experiment;
-use crate::support::in_process::{Lab, table};
-use crate::support::includes::includes;
-use crate::support::recording::{Compared, check_as, redact};
-use crate::support::{self, Setup, Stopped, client, lacks, refused};
+use crate::guides::example::ask;
 use course::hops::HOPS;
 use lab::case::{self, Case};
 use lab::diagnose::{Finding, Rule, of_header};
@@ -30,7 +26,10 @@ use opentelemetry_sdk::trace::{
     IdGenerator, InMemorySpanExporter, RandomIdGenerator, SdkTracerProvider,
 };
 use regex::Regex;
-use serde_json::json;
+use support::in_process::{Lab, table};
+use support::includes::includes;
+use support::recording::{Compared, check_as, redact};
+use support::{Setup, Stopped, lacks, refused};
 
 inventory::submit! {
     Compared(|| {
@@ -97,45 +96,29 @@ fn record(name: &str, now: &str) {
 
 // The real services.
 
-fn setup() -> Setup {
-    Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
-}
-
 /// The traces that are left, without the wire.
 fn traces(stopped: &Stopped) -> Case {
     Case::new(stopped.trees(), Vec::new())
 }
 
-async fn asked(setup: Setup, user: &str) -> Stopped {
-    let system = setup.start().await;
-    system.ask(user).await;
-    system.stop().await
-}
-
-async fn post(address: SocketAddr, path: &str, traceparent: &str) {
-    let body = json!({ "user_id": "user_1", "query": "?", "prompt": "?" });
-    let request = client().post(format!("http://{address}{path}")).json(&body);
-    let request = match traceparent {
-        "" => request,
-        value => request.header("traceparent", value),
-    };
-    assert_eq!(request.send().await.expect("an answer").status(), 200);
-}
-
 /// Acts as a caller whose spans go elsewhere, with these flags in its header.
 async fn called(flags: &str) -> Stopped {
-    let system = setup().wired().start().await;
+    let system = Setup::default().wired().start().await;
     let address = system.wire.address(HOPS[2]).expect("a proxy");
     let traceparent = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}");
-    post(address, "/generate", &traceparent).await;
+    assert_eq!(ask(address, "/generate", &[("traceparent", &traceparent)]).await, 200);
     system.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_arrived() {
-    let stopped = asked(setup().with("all", "OTEL_SDK_DISABLED", "true").wired(), "user_1").await;
+    let stopped = Setup::default()
+        .with("all", "OTEL_SDK_DISABLED", "true")
+        .wired()
+        .answers("user_1", 200)
+        .await;
     let silent = Case::new(stopped.trees(), stopped.wire.exchanges());
-    let whole = traces(&asked(setup(), "user_1").await);
+    let whole = traces(&Setup::default().answers("user_1", 200).await);
     compare(Rule::NothingArrived, silent, whole, &[]);
 }
 
@@ -157,11 +140,11 @@ async fn a_request_that_is_not_sampled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_in_several_traces() {
-    let apart = traces(&asked(setup().without_traceparent(), "user_1").await);
+    let apart = traces(&Setup::default().without_traceparent().answers("user_1", 200).await);
     // Two requests that know nothing of each other.
-    let system = setup().start().await;
-    post(system.user.address, "/process", "").await;
-    post(system.llm.address, "/generate", "").await;
+    let system = Setup::default().start().await;
+    assert_eq!(ask(system.user.address, "/process", &[]).await, 200);
+    assert_eq!(ask(system.llm.address, "/generate", &[]).await, 200);
     let two = traces(&system.stop().await);
     assert_eq!(two.trees.len(), 2);
     compare(Rule::FallenApart, apart, two, &[]);
@@ -171,8 +154,8 @@ async fn a_request_in_several_traces() {
 async fn spans_that_are_missing() {
     let (nobody, _kept) = refused();
     let key = "OTEL_EXPORTER_OTLP_ENDPOINT";
-    let lost = setup().with("user-service", key, format!("http://{nobody}"));
-    let lost = traces(&asked(lost, "user_1").await);
+    let lost = Setup::default().with("user-service", key, format!("http://{nobody}"));
+    let lost = traces(&lost.answers("user_1", 200).await);
     compare(Rule::MissingSpans, lost, traces(&called("01").await), &[Rule::Orphan]);
 }
 
@@ -188,7 +171,7 @@ async fn a_failure_without_an_error_status() {
     let failed = [("http.response.status_code", "502")];
     let failed = by_sdk(&[("api-gateway", (1, 0), Server, (0, 1), "POST /api/query", &failed)]);
     // A refusal isn't a failure of the server, and the client's span records it.
-    let refused = traces(&asked(setup(), "stranger").await);
+    let refused = traces(&Setup::default().answers("stranger", 403).await);
     compare(Rule::StatusNotSet, failed, refused, &[]);
 }
 

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::in_process::{JSON, table, trace_id};
-use crate::support::{self, DEADLINE, FREE, Setup, binaries, client, has, until, within_reason};
 use axum::Router;
 use axum::routing::post;
 use course::services::is_setting;
 use lab::process;
 use serde_json::{Value, json};
+use support::in_process::{JSON, table, trace_id};
+use support::{DEADLINE, FREE, Setup, binaries, client, has, until, within_reason};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -54,7 +54,8 @@ impl Lab {
 
     async fn read_to(&mut self, is_last: impl Fn(&str) -> bool) {
         while !self.printed.lines().last().is_some_and(&is_last) {
-            if self.output.read_line(&mut self.printed).await.expect("text") == 0 {
+            let line = within_reason(self.output.read_line(&mut self.printed)).await;
+            if line.expect("text") == 0 {
                 let errors = self.errors().await;
                 panic!("the lab ended too early:\n{}{errors}", self.printed);
             }
@@ -65,7 +66,7 @@ impl Lab {
     async fn errors(&mut self) -> String {
         let mut errors = String::new();
         let stderr = self.child.stderr.as_mut().expect("an error output");
-        stderr.read_to_string(&mut errors).await.expect("text");
+        within_reason(stderr.read_to_string(&mut errors)).await.expect("text");
         errors
     }
 
@@ -120,7 +121,7 @@ impl Lab {
     /// Sends a signal and returns the exit code.
     async fn signal(&mut self, signal: &str) -> Option<i32> {
         kill(signal, &self.id());
-        self.child.wait().await.expect("it ends").code()
+        within_reason(self.child.wait()).await.expect("it ends").code()
     }
 }
 
@@ -336,7 +337,7 @@ async fn view_serves_without_services_and_takes_the_spans_of_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_lab_disturbs_nobody_and_the_next_one_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = write(folder.path(), "session.jsonl", "");
+    let file = folder.path().join("session.jsonl").display().to_string();
     let mut lab = Lab::view(&format!("--save {file}")).await;
     let otlp = lab.otlp().to_owned();
     let setup = Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 10);
@@ -463,6 +464,7 @@ async fn what_cannot_be_diagnosed_is_told_in_a_line() {
 async fn completions_have_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = run("course", &format!("completions {shell}")).await;
+        assert!(output.status.success(), "{shell}: {output:?}");
         let script = String::from_utf8(output.stdout).expect("text");
         has(&script, ["view", "traces", "trace", "diagnose", "break", "check", "max-connections"]);
     }
@@ -550,7 +552,7 @@ async fn stopping_loses_no_span_of_a_request_that_is_under_way() {
     let model = support::serve(Router::new().route("/v1/chat/completions", model)).await;
 
     let folder = tempfile::tempdir().expect("a folder");
-    let file = write(folder.path(), "session.jsonl", "");
+    let file = folder.path().join("session.jsonl").display().to_string();
     let mut course = command("course", &format!("--save {file}")).await;
     course.env("LLM_BASE_URL", format!("http://{model}/v1")).env("LLM_MODEL", "m");
     let mut course = Lab::ready(course).await;

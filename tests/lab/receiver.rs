@@ -4,10 +4,6 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 
-use crate::support::in_process::{
-    JSON, Lab, PROTOBUF, attribute, json_body, protobuf, span, spans, table, trace_path,
-};
-use crate::support::{self, DEADLINE, client, has, serve, until};
 use axum::Router;
 use flate2::Compression;
 use flate2::read::{GzEncoder, ZlibEncoder};
@@ -30,6 +26,10 @@ use opentelemetry_proto::tonic::trace::v1::span::Link;
 use opentelemetry_proto::tonic::trace::v1::{self as proto, Span};
 use prost::Message as _;
 use reqwest::{Client, Method};
+use support::in_process::{
+    JSON, Lab, PROTOBUF, attribute, json_body, protobuf, span, spans, table, trace_path,
+};
+use support::{DEADLINE, client, has, serve, until};
 use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
@@ -119,7 +119,7 @@ async fn what_cannot_be_read_is_refused_with_a_reason_and_the_store_is_untouched
     refused(PROTOBUF, "", &many, 400, "more than 200000 spans in one request").await;
 
     let large = vec![0; BODY_LIMIT + 1];
-    refused(PROTOBUF, "", &large, 413, "").await;
+    refused(PROTOBUF, "", &large, 413, "a body has at most").await;
     for (encoding, reason) in [("gzip", "not gzip"), ("zstd", "not zstd")] {
         refused(PROTOBUF, encoding, &valid, 400, reason).await;
         refused(PROTOBUF, encoding, &packed(encoding, &large), 413, "unpacks to more than").await;

@@ -3,11 +3,7 @@
 
 use std::net::SocketAddr;
 
-use crate::support::in_process::{JSON, Lab};
-use crate::support::recording::{Compared, check_named};
-use crate::support::{FREE, Setup, WHOLE, client, has, lacks, serve, shape, within_reason};
 use axum::Router;
-use axum::routing::any;
 use clap::ValueEnum as _;
 use course::experiment::Experiment;
 use course::hops::HOPS;
@@ -17,13 +13,15 @@ use lab::report::Links;
 use lab::request;
 use lab::span::{Span, SpanKind};
 use lab::wire::{EXCHANGES, Fault, Hop, LATENCY, Wire};
+use support::in_process::{JSON, Lab};
+use support::recording::{Compared, check_named};
+use support::{FREE, Setup, WHOLE, client, has, lacks, serve, shape, within_reason};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 /// One request of the fault lab, to services that are then stopped: so all their spans are there.
 pub async fn experiment(hop: Hop, fault: Option<Fault>) -> Case {
-    let setup = Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000);
-    let system = setup.wired().start().await;
+    let system = Setup::default().wired().start().await;
     let gateway = system.wire.address(HOPS[0]).expect("a proxy");
     let sent = Experiment { hop, fault }.send(gateway, &system.wire, &system.store);
     let id = sent.await.expect("it is sent");
@@ -323,7 +321,7 @@ async fn what_is_no_http_ends_its_connection_alone() {
     let chunk = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\n";
     let many = "GET / HTTP/1.1\r\n".to_owned() + &"a: b\r\n".repeat(1000);
     let minus = "POST / HTTP/1.1\r\ncontent-length: minus\r\n\r\n";
-    let target = serve(Router::new().fallback(any(async || "fine"))).await;
+    let target = serve(Router::new().fallback(async || "fine")).await;
     let address = proxied(&Wire::default(), target).await;
     for bytes in ["\0\0\0\0\r\n\r\n", minus, chunk, &long, &many] {
         let mut stream = TcpStream::connect(address).await.expect("a connection");
@@ -391,8 +389,7 @@ async fn the_page_and_the_terminal_set_faults_and_no_other_site_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_went_over_the_wire_stands_beside_the_span_that_sent_it() {
-    let system = Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 3_600_000);
-    let system = system.wired().start().await;
+    let system = Setup::default().wired().start().await;
     let gateway = system.wire.address(HOPS[0]).expect("a proxy");
     let send = async |hop, fault| {
         let sent = Experiment { hop, fault }.send(gateway, &system.wire, &system.store);
@@ -425,7 +422,7 @@ async fn what_went_over_the_wire_stands_beside_the_span_that_sent_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_without_a_span_is_diagnosed_by_its_header() {
     let lab = Lab::start().await;
-    let service = serve(Router::new().fallback(any(async || "fine"))).await;
+    let service = serve(Router::new().fallback(async || "fine")).await;
     let address = proxied(&lab.wire, service).await;
     let id = "4bf92f3577b34da6a3ce929d0e0e4736";
     let request = client().get(format!("http://{address}/"));

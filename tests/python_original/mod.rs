@@ -4,8 +4,6 @@
 use std::path::PathBuf;
 
 use crate::guides::component::Component;
-use crate::support::recording::{check, figures};
-use crate::support::{arrived, client, refused, root, serve, skipped, within_reason};
 use axum::routing::post;
 use axum::{Json, Router};
 use lab::diagnose::diagnose;
@@ -13,6 +11,8 @@ use lab::receiver;
 use lab::span::SpanKind;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
+use support::recording::{check, figures};
+use support::{arrived, client, refused, root, serve, skipped, within_reason};
 
 use regex::Regex;
 use serde_json::{Value, json};

@@ -9,8 +9,8 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider}
 
 use super::anchored;
 use crate::gates::TREE;
-use crate::support::includes::{Include, includes};
-use crate::support::recording::check;
+use support::includes::{Include, includes};
+use support::recording::check;
 
 /// In the order of the page.
 const MODULES: [&str; 4] = ["incoming", "outgoing", "spans", "telemetry"];
@@ -23,7 +23,9 @@ fn the_reference_has_every_public_item_with_the_words_of_the_code() {
     let mut recorded = String::new();
     for module in MODULES {
         let source = TREE.read(&format!("examples/distributed_tracing/src/{module}.rs"));
-        for Item { name, text } in items(&source) {
+        let items = items(&source);
+        assert!(!items.is_empty(), "{module} has no public item");
+        for Item { name, text } in items {
             let include = Include { file: RECORDING.to_owned(), part: name.clone() };
             assert!(shown.contains(&include), "{module}::{name} is not on the page");
             recorded += &anchored(&name, &text);

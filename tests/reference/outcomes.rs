@@ -11,8 +11,8 @@ use regex::Regex;
 use serde_json::json;
 
 use super::{anchored, code, table};
-use crate::support::recording::check;
-use crate::support::{Setup, client, hung, refused, serve};
+use support::recording::check;
+use support::{Setup, client, hung, refused, serve};
 
 /// A request to the gateway: method, path, content type, and body.
 type Request = (Method, &'static str, &'static str, String);
@@ -57,26 +57,19 @@ async fn with_model(key: &str) -> Setup {
         _ => Err(StatusCode::UNAUTHORIZED),
     };
     let model = serve(Router::new().route("/v1/chat/completions", post(complete))).await;
-    at_model(model).with("llm-service", "LLM_API_KEY", key)
-}
-
-fn at_model(address: impl std::fmt::Display) -> Setup {
-    let url = format!("http://{address}/v1");
-    let setup = Setup::default().with("llm-service", "LLM_BASE_URL", url);
-    setup.with("llm-service", "LLM_MODEL", "MODEL")
+    Setup::default().with_model(model, "MODEL").with("llm-service", "LLM_API_KEY", key)
 }
 
 async fn outcomes() -> Vec<Outcome> {
     let (nobody, _taken) = refused();
     let (silent, _) = hung().await;
     let own = Setup::default;
-    let calling = |address| {
-        Setup::default().with("user-service", "LLM_SERVICE_URL", format!("http://{address}"))
-    };
+    let calling = |address| Setup::default().with_llm_service_at(address);
     let capture = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
     let recorded = with_model("right").await.with("llm-service", capture, true);
     let slow_llm = calling(silent).with("user-service", "LLM_SERVICE_TIMEOUT_MS", 100);
-    let slow_model = at_model(silent).with("llm-service", "LLM_TIMEOUT_MS", 100);
+    let slow_model =
+        Setup::default().with_model(silent, "MODEL").with("llm-service", "LLM_TIMEOUT_MS", 100);
     let send = |content_type, body: &str| -> Request {
         (Method::POST, "/api/query", content_type, body.to_owned())
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{anchored, code, table};
-use crate::support::recording::check;
+use support::recording::check;
 
 #[test]
 fn the_versions_are_those_of_the_lock_file() {

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use crate::guides::component::Component;
-use crate::support::in_process::{Lab, span};
-use crate::support::{arrived, client, free_port, is_missing, root, serve, skipped, within_reason};
 use lab::diagnose::{Rule, diagnose};
 use lab::process;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use regex::Regex;
 use serde_json::{Value, json};
+use support::in_process::{Lab, span};
+use support::{arrived, client, free_port, is_missing, root, serve, skipped, within_reason};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
@@ -252,25 +252,20 @@ async fn a_foreign_client_of_jaeger_reads_the_lab() {
             "min_duration": min_duration, "max_duration": "10s", "limit": 5,
         })
     };
-    let calls = [
-        ("jaeger_list_services", json!({})),
-        ("jaeger_list_operations", json!({ "service": "front" })),
-        ("jaeger_search_traces", search("1ms")),
-        ("jaeger_search_traces", search("1s")),
-        ("jaeger_get_trace", json!({ "trace_id": cart })),
-        ("jaeger_get_dependencies", json!({ "lookback_hours": 1 })),
+    // A call, the texts that its answer must contain, and a text that it must not.
+    let get = json!({ "trace_id": cart });
+    let cases: [(&str, _, &[&str], &str); 6] = [
+        ("jaeger_list_services", json!({}), &["front", "back"], "GET"),
+        ("jaeger_list_operations", json!({ "service": "front" }), &["GET /cart"], "SELECT"),
+        ("jaeger_search_traces", search("1ms"), &[&cart], &help),
+        ("jaeger_search_traces", search("1s"), &[], &cart),
+        ("jaeger_get_trace", get, &["`front` — 1 span(s)", "`back` — 1 span(s)"], &help),
+        ("jaeger_get_dependencies", json!({ "lookback_hours": 1 }), &["front", "back"], "GET"),
     ];
+    let calls = cases.each_ref().map(|(tool, arguments, ..)| (*tool, arguments.clone()));
     let answers = call(folder.join("bin/jaeger-mcp"), &lab, calls).await;
-    // The texts that each answer must contain, and a text that it must not.
-    let expected: [(&[&str], &str); 6] = [
-        (&["front", "back"], "GET"),
-        (&["GET /cart"], "SELECT"),
-        (&[&cart], &help),
-        (&[], &cart),
-        (&["`front` — 1 span(s)", "`back` — 1 span(s)"], &help),
-        (&["front", "back"], "GET"),
-    ];
-    for (answer, (texts, other)) in answers.iter().zip(expected) {
+    assert_eq!(answers.len(), cases.len());
+    for (answer, (.., texts, other)) in answers.iter().zip(cases) {
         let right = texts.iter().all(|text| answer.contains(text)) && !answer.contains(other);
         assert!(right, "{texts:?} without {other:?}: {answer}");
     }

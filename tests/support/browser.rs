@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
+
+use super::DEADLINE;
 
 /// A browser with one new window. Starting one takes longer than most tests do with it, so a browser that a test has finished
 /// with is kept for the next test.
@@ -85,9 +87,6 @@ impl Driver {
         Driver { session: format!("http://127.0.0.1:{port}/session"), _process: process }
     }
 }
-
-/// How long a test waits for something that a page surely does.
-const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Keys without a letter (WebDriver, "Keyboard actions").
 pub mod key {
@@ -244,9 +243,12 @@ impl Browser {
     pub async fn run_with(&self, script: &str, given: Value) -> Value {
         let script = format!(
             "const [given, done] = arguments; {FUNCTIONS}
-             (async () => {{ {script} }})().then(done, error => done(`failed: ${{error}}`));"
+             (async () => {{ {script} }})().then(value => done({{ value }}), it => done({{ error: `${{it}}` }}));"
         );
-        self.post("/execute/async", json!({ "script": script, "args": [given] })).await
+        let body = json!({ "script": script, "args": [given] });
+        let mut answer = self.post("/execute/async", body).await;
+        assert!(answer["error"].is_null(), "{}: {script}", answer["error"]);
+        answer["value"].take()
     }
 
     /// Fails unless the value of a JavaScript expression is as expected now.

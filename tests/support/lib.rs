@@ -22,7 +22,7 @@ use lab::span::{Span, SpanKind, TraceId};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use lab::wire::{Fault, Hop, Wire};
-use reqwest::{Client, Response};
+use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, OnceCell, watch};
@@ -94,21 +94,6 @@ pub fn empty_folder(name: &str) -> PathBuf {
         std::fs::remove_dir_all(&folder).expect("it can be emptied");
     }
     folder
-}
-
-/// The paths of all files below `folder`, relative to it.
-pub fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(next) = folders.pop() {
-        for entry in std::fs::read_dir(next).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false => files.push(path.strip_prefix(folder).expect("below it").to_owned()),
-            }
-        }
-    }
-    files
 }
 
 /// The folder of a component such as `nats`; `None` where install.sh has not been run since its version changed.
@@ -315,13 +300,11 @@ pub async fn arrived(store: &Store, spans: usize) {
     assert!(came, "not {spans} spans, but:\n{}", shapes(&store.trees()));
 }
 
-/// Asks a gateway.
-pub async fn query(gateway: SocketAddr, user_id: &str, headers: &[(&str, &str)]) -> Response {
+/// A query for a gateway, ready to be sent.
+pub fn query(gateway: SocketAddr, user_id: &str, headers: &[(&str, &str)]) -> RequestBuilder {
     let query = json!({ "user_id": user_id, "query": "What is a trace?" });
     let request = client().post(format!("http://{gateway}/api/query")).json(&query);
-    let request =
-        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-    within_reason(request.send()).await.expect("the gateway answers")
+    headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
 }
 
 /// The spans, exchanges and log lines of services that have stopped.
@@ -433,12 +416,14 @@ impl System {
 
     /// Asks the gateway as `user_id`.
     pub async fn ask(&self, user_id: &str) -> Response {
-        query(self.gateway.address, user_id, &[]).await
+        let answer = query(self.gateway.address, user_id, &[]).send();
+        within_reason(answer).await.expect("the gateway answers")
     }
 
-    /// Asks the gateway with these headers, and expects a 200.
+    /// Asks the gateway with these headers and expects a 200.
     pub async fn ask_with(&self, headers: &[(&str, &str)]) {
-        assert_eq!(query(self.gateway.address, "user_1", headers).await.status(), 200);
+        let answer = query(self.gateway.address, "user_1", headers).send();
+        assert_eq!(within_reason(answer).await.expect("the gateway answers").status(), 200);
     }
 
     /// Stops the services in order; each has then flushed its spans, so there is nothing to wait for.
@@ -507,7 +492,9 @@ pub fn shape(tree: &Tree) -> String {
             shape.push_str(&format!(" http {status}"));
         }
         if span.is_error() {
-            shape.push_str(&format!(" error {}", span.attribute("error.type").unwrap_or_default()));
+            shape.push_str(" error");
+            let kind = span.attribute("error.type");
+            shape.extend(kind.map(|kind| format!(" {kind}")));
         }
         shape.push('\n');
     }

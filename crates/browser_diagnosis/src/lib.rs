@@ -8,18 +8,18 @@ use traces::report::{self, Links};
 #[unsafe(no_mangle)]
 pub static SOURCES: [u8; 32] = *include_bytes!(concat!(env!("OUT_DIR"), "/sources"));
 
-/// Room for a text of so many bytes; [`diagnose`] takes it back.
+/// Allocates `length` bytes for a text; [`diagnose`] frees them.
 #[unsafe(no_mangle)]
 pub extern "C" fn room(length: usize) -> *mut u8 {
     let room: Box<[u8]> = vec![0; length].into_boxed_slice();
     Box::into_raw(room).cast()
 }
 
-/// Reads the text in a room of so many bytes, and returns where a piece of HTML begins: four bytes with its length, the
-/// lowest first, and its bytes. It stays until the program ends.
+/// Reads the text in `room` and returns the address of a piece of HTML: its length in four bytes, little-endian, then its
+/// bytes. They are never freed.
 ///
 /// # Safety
-/// The room must be one that [`room`] has given for this length, and that was not used before.
+/// `room` must come from [`room`] with the same `length`, and each room may be used only once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn diagnose(room: *mut u8, length: usize) -> *const u8 {
     // SAFETY: as the caller promises.

@@ -274,9 +274,9 @@ pub enum Note {
     Orphan(SpanId),
     /// The parent is the span itself or below it.
     Ring,
-    /// The span starts so many nanoseconds after the end of its parent.
+    /// The span starts after the end of its parent, by this many nanoseconds.
     Late(u64),
-    /// The span starts so many nanoseconds before its parent, of another service.
+    /// The span starts before its parent, which is of another service, by this many nanoseconds.
     Skew(u64),
     /// The span came without a time.
     WithoutTime,

@@ -154,8 +154,8 @@ pub fn look(service: &str) -> usize {
     hash as usize % LOOKS
 }
 
-/// Where the span lies within the trace, and below it the times for which the request waited for it. Too short a span
-/// is drawn as a hairline by the style sheet.
+/// The bar of a span within the trace. Below it are the times for which the request waited for the span. The style sheet
+/// draws a hairline if a span is too short.
 fn track(tree: &Tree, span: &Span, critical: &[&Segment]) -> Markup {
     let percent = |nanoseconds: u64| 100.0 * nanoseconds as f64 / tree.duration.max(1) as f64;
     let place = |start: u64, end: u64| {

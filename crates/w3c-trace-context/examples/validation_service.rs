@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use w3c_trace_context::{HeaderExtractor, HeaderInjector, TraceContextPropagator};
 
-/// What to call, and with what body.
+/// A call to make: the address and the body.
 #[derive(Deserialize)]
 struct Action {
     url: String,
@@ -26,7 +26,7 @@ struct Action {
     arguments: Value,
 }
 
-/// Whose propagator and carriers are tested.
+/// The implementation under test: its propagator and its carriers.
 #[derive(Clone, Copy)]
 pub enum Propagation {
     Strict,

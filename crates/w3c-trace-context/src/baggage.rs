@@ -13,12 +13,12 @@ use crate::OWS;
 const BAGGAGE: &str = "baggage";
 static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| [BAGGAGE.into()]);
 
-/// What is passed on at least, and here also at most (B Limits).
+/// The standard's minimum, which is also the maximum here (B Limits).
 const MAX_ENTRIES: usize = 64;
 /// In bytes, of all entries as they stand in the header, with the commas between them.
 const MAX_BYTES: usize = 8192;
 
-/// Reads and writes `baggage`, in the place of `opentelemetry_sdk`'s propagator of that name.
+/// Reads and writes `baggage`. It replaces the propagator of the same name in `opentelemetry_sdk`.
 ///
 /// An entry that is not valid is left out, and so is one that no longer fits into 64 entries and 8192 bytes. Of two
 /// entries with one key, the last counts. The properties of an entry are kept as they came.
@@ -35,7 +35,7 @@ impl BaggagePropagator {
 }
 
 impl TextMapPropagator for BaggagePropagator {
-    /// Writes nothing where there is no baggage.
+    /// Writes no header if the baggage is empty.
     fn inject_context(&self, cx: &Context, injector: &mut dyn Injector) {
         let mut header = String::new();
         for (key, (value, properties)) in cx.baggage() {
@@ -86,8 +86,8 @@ impl TextMapPropagator for BaggagePropagator {
     }
 }
 
-/// The key, the decoded value and the properties of an entry; nothing where one of them is not valid (B Definition).
-/// Whether the key is a token is for `Baggage` to see, which takes no other.
+/// The key, the decoded value and the properties of an entry; `None` if one of them isn't valid (B Definition). The key is
+/// checked later: `Baggage` takes only tokens.
 fn parse(entry: &str) -> Option<(&str, Cow<'_, str>, &str)> {
     let (entry, properties) = entry.split_once(';').unwrap_or((entry, ""));
     let (key, value) = entry.split_once('=')?;
@@ -103,7 +103,7 @@ fn is_octet(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"\",;\\".contains(&byte)
 }
 
-/// What stands for itself in a value. A percent sign does not: it begins a sequence (B value).
+/// Whether a byte stands for itself in a value. A percent sign doesn't, because it begins a sequence (B value).
 fn is_plain(byte: u8) -> bool {
     is_octet(byte) && byte != b'%'
 }

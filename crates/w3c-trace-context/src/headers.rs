@@ -7,7 +7,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
-/// What stands for a value that is not text: no header of the standards may contain it, so it is seen, and not valid.
+/// Replaces a value that isn't text. No header of the standards may contain it, so the header is present but not valid.
 const NOT_TEXT: &str = "\0";
 
 /// Reads the headers of a received request, every value of a repeated header included.

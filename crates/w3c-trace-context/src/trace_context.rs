@@ -19,7 +19,7 @@ const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 static FIELDS: LazyLock<[String; 2]> = LazyLock::new(|| [TRACEPARENT.into(), TRACESTATE.into()]);
 
-/// Reads and writes `traceparent` and `tracestate`, in the place of `opentelemetry_sdk`'s propagator of that name.
+/// Reads and writes `traceparent` and `tracestate`. It replaces the propagator of the same name in `opentelemetry_sdk`.
 ///
 /// The flags *sampled* and *random* are passed on as they came; the random flag is never set by this crate, which
 /// cannot know how an id was made. A `tracestate` of 32 members is passed on whole, however long.
@@ -35,8 +35,8 @@ impl TraceContextPropagator {
     }
 }
 
-/// What the caller sent of a trace that a `SpanContext` cannot hold, or does not hand on to its children. It is passed on
-/// with that trace alone.
+/// The part of the caller's headers that a `SpanContext` can't hold or doesn't pass to its children. It is passed on only
+/// within the caller's trace.
 struct Received {
     trace_id: TraceId,
     /// The SDK clears all flags of a span that is not sampled.

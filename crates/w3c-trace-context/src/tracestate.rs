@@ -5,7 +5,7 @@ use std::slice;
 
 use crate::OWS;
 
-/// A list has no more members than this (TC list).
+/// The most members that a list may have (TC list).
 const MAX_MEMBERS: usize = 32;
 
 /// The members of a valid list, in order.
@@ -20,7 +20,7 @@ impl<'a> Members<'a> {
     /// the later in time, and stays (TC Combined Header Value).
     pub fn parse(headers: &[&'a str]) -> Option<Members<'a>> {
         let mut list = Members { members: [("", ""); MAX_MEMBERS], count: 0 };
-        // Most keys are told apart by a number, without looking at them again.
+        // A number per key rules out most duplicates without comparing the keys again.
         let mut seen = [0; MAX_MEMBERS];
         for member in headers.iter().flat_map(|header| header.split(',')) {
             let member = trim(member);
@@ -99,7 +99,7 @@ fn trim(text: &str) -> &str {
 const IN_KEY: u8 = 1;
 const IN_VALUE: u8 = 2;
 
-/// Where each byte may stand.
+/// For each byte, the places it is allowed in.
 static PLACES: [u8; 256] = {
     let mut places = [0; 256];
     let mut byte = b' ';

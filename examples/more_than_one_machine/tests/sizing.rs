@@ -76,13 +76,16 @@ fn what_is_no_load_is_refused_with_its_name() {
 /// Any value for each option of the command line.
 fn any_load() -> impl Strategy<Value = Load> {
     let command = Load::command();
-    let options = command.get_opts().filter_map(|it| it.get_long());
+    let options = command
+        .get_opts()
+        .map(|it| it.get_long().expect("a long name"));
     let options: Vec<String> = options.map(str::to_owned).collect();
     let value = prop_oneof![any::<f64>(), 1e-3..1e9f64];
     proptest::collection::vec(value, options.len()).prop_map(move |values| {
         let options = options.iter().zip(values);
         let options = options.map(|(name, value)| format!("--{name}={value}"));
-        Load::parse_from(["sizing".to_owned()].into_iter().chain(options))
+        Load::try_parse_from(["sizing".to_owned()].into_iter().chain(options))
+            .expect("a load")
     })
 }
 

@@ -71,7 +71,9 @@ mod tests {
             let child = tracer.span_builder("child").with_attributes([route]);
             child.start_with_context(&tracer, &root).end();
         }
-        let spans = exporter.get_finished_spans().expect("spans");
+        let spans = exporter
+            .get_finished_spans()
+            .expect("no panic holds its lock");
         let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
         assert_eq!(
             names,

@@ -106,12 +106,9 @@ async fn a_task_with_the_context_lets_the_request_end() -> anyhow::Result<()> {
     assert_eq!(recorded.spans.len(), 3);
     let checkout = recorded.span("checkout");
     let task = recorded.span("send_receipt");
-    let parent = (checkout.span_context.trace_id(), task.parent_span_id);
-    let of_task = (
-        task.span_context.trace_id(),
-        checkout.span_context.span_id(),
-    );
-    assert_eq!(parent, of_task);
+    let (parent, child) = (&checkout.span_context, &task.span_context);
+    assert_eq!(child.trace_id(), parent.trace_id());
+    assert_eq!(task.parent_span_id, parent.span_id());
     let times = [checkout.end_time, recorded.between, task.end_time];
     assert!(times.is_sorted(), "only the task goes on: {times:?}");
     Ok(())
