@@ -6,10 +6,10 @@
 mod browser;
 mod exercises;
 mod explanation;
+mod fault_lab;
 mod follow_the_book;
 mod gates;
 mod guides;
-mod lab;
 mod python_original;
 mod recordings;
 mod reference;

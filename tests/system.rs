@@ -12,12 +12,14 @@ use axum::{Json, Router};
 use lab::span::SpanKind;
 use reqwest::Response;
 use serde_json::{Value, json};
+use support::process::Lab;
 use support::{
-    FREE, Setup, Stopped, System, WHOLE, binaries, client, has_attributes, hung, json_of, query,
-    refused, serve, shape, span, until, within_reason,
+    FREE, Setup, Stopped, System, WHOLE, binaries, client, has, has_attributes, hung, json_of,
+    query, refused, serve, shape, span, until, within_reason,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -533,5 +535,37 @@ async fn a_setting_that_cannot_be_used_is_one_line_that_names_it() {
         assert!(!stderr.contains("u:p"), "a password is shown: {stderr}");
         assert!(stderr.starts_with("Error: ") && stderr.contains(expected), "{case}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{case}: {stderr}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shell_test_passes_on_a_whole_trace_and_fails_on_a_broken_one() {
+    if support::is_missing("curl", "install the package `curl`") {
+        return;
+    }
+    let lab = Lab::view("").await;
+    let backend = lab.otlp().parse().expect("an address");
+    let script = support::root().join("examples/distributed_tracing/test_distributed_trace.sh");
+    for (setup, patience, code, expected) in [
+        (Setup::default(), "120", 0, "all checks passed"),
+        (Setup::default().without_traceparent(), "1", 1, "FAILED  the request is one trace"),
+    ] {
+        let setup = setup.with_backend(backend).with("all", "OTEL_BSP_SCHEDULE_DELAY", 50);
+        let system = setup.start().await;
+        let output = Command::new("bash")
+            .arg(&script)
+            .env("PATIENCE", patience)
+            .env("LAB_URL", format!("http://{}", lab.site()))
+            .env("API_GATEWAY_URL", format!("http://{}", system.gateway.address))
+            .env("USER_SERVICE_URL", format!("http://{}", system.user.address))
+            .env("LLM_SERVICE_URL", format!("http://{}", system.llm.address))
+            .output()
+            .await
+            .expect("bash runs");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{printed}");
+        has(&printed, [expected]);
+        assert_eq!(printed.matches("ok      http").count(), 3, "{printed}");
+        system.stop().await;
     }
 }

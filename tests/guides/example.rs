@@ -19,7 +19,7 @@ use super::collector::source;
 use super::component::output_of;
 use support::recording::{check_named, figures};
 use support::{Setup, free_port, serve, within_reason};
-pub use support::{in_order, shapes};
+pub use support::{ask, in_order, shapes};
 
 /// The folder of the binaries of all examples, compiled once.
 pub async fn binaries() -> PathBuf {
@@ -128,15 +128,6 @@ pub fn free_address() -> SocketAddr {
 pub fn all_run_by(program: &str, setup: Setup) -> Setup {
     let run_by = |setup: Setup, name| setup.run_by(name, &format!("{program} {name}"));
     CHAIN.into_iter().fold(setup, run_by)
-}
-
-/// Posts a body that every service accepts and returns the status of the answer.
-pub async fn ask(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> u16 {
-    let body = json!({ "user_id": "user_1", "query": "What is a trace?", "prompt": "?" });
-    let request = support::client().post(format!("http://{address}{path}")).json(&body);
-    let request =
-        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-    within_reason(request.send()).await.expect("an answer").status().as_u16()
 }
 
 /// The value of a header; empty where there is none.

@@ -10,6 +10,7 @@ mod phoenix;
 mod tls;
 
 mod compose_and_kubernetes;
+mod diagnose;
 mod logs_and_metrics;
 mod message_queues;
 mod more_than_one_machine;

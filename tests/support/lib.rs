@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod in_process;
 pub mod includes;
+pub mod process;
 pub mod recording;
 pub mod skips;
 
@@ -473,6 +474,15 @@ pub fn client() -> &'static Client {
     static CLIENT: LazyLock<Client> =
         LazyLock::new(|| Client::builder().no_proxy().build().expect("a client"));
     &CLIENT
+}
+
+/// Posts a body that every service accepts and returns the status of the answer.
+pub async fn ask(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> u16 {
+    let body = json!({ "user_id": "user_1", "query": "What is a trace?", "prompt": "?" });
+    let request = client().post(format!("http://{address}{path}")).json(&body);
+    let request =
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    within_reason(request.send()).await.expect("an answer").status().as_u16()
 }
 
 /// A status and a body that must be JSON.

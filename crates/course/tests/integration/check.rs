@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::guides::example::ask;
 use course::check::{Step, Verdict, look_at, project, verdict};
 use lab::diagnose::{Evidence, NamedSpan, WrongKind};
 use lab::span::{SpanId, SpanKind};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use support::in_process::spans;
-use support::{Setup, System, has, refused, shapes};
+use support::{Setup, System, ask, has, refused, shapes};
 
 /// The spans of a request as rows of a table, by services that answer with `status`. `tens` are the tens of its ids and times,
 /// so the larger is the later.

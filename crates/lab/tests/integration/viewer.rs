@@ -11,7 +11,6 @@ use lab::store::{Limits, Store};
 use lab::summary::{breaks, grouped};
 use lab::terminal;
 use lab::tree::Tree;
-use lab::wire::Wire;
 use regex::Regex;
 use serde_json::{Value, json};
 use support::in_process::{
@@ -280,24 +279,6 @@ async fn times_at_the_edge_of_their_range_break_no_page() {
     has(&lab.page("/traces").await, ["(no name)"]);
 }
 
-/// Each path in the tables of the reference answers.
-#[tokio::test]
-async fn every_path_of_the_reference_answers() {
-    let lab = Lab::of(&fallen_apart()).await;
-    let page = support::root().join("src/reference/lab.md");
-    let page = std::fs::read_to_string(page).expect("the page");
-    let paths = page.lines().filter_map(|line| line.strip_prefix("| `/")?.split_once('`'));
-    let mut count = 0;
-    for (path, _) in paths {
-        let path = path.replace("{id}", &trace_id(1)).replace("{span}", "0000000000000001");
-        let path = path.replace("{service}", "a");
-        let query = if path == "api/operations" { "?service=a" } else { "" };
-        lab.page(format!("/{path}{query}")).await;
-        count += 1;
-    }
-    assert!(count > 10, "{count}");
-}
-
 #[test]
 fn a_request_in_two_traces_is_told_from_two_requests() {
     let broken = |spans: &str| -> Vec<[String; 2]> {
@@ -532,21 +513,6 @@ fn what_cannot_be_read_of_a_file_does_not_cost_the_rest() {
     has(&of_opening(&folder.path().join("none")), ["cannot open", "--open"]);
     let error = Recorder::append(folder.path()).err().expect("an error").to_string();
     has(&error, ["cannot write", "--save"]);
-}
-
-/// A lab that was installed by itself has no book.
-#[tokio::test]
-async fn a_lab_without_a_book_says_so() {
-    let store = Store::new(Limits::default());
-    let otlp = "127.0.0.1:4318".parse().expect("an address");
-    let address = support::serve(course::site::pages(store, Wire::default(), None, otlp)).await;
-    for (path, expected) in [("", 200), ("x.html", 404)] {
-        let answer = client().get(format!("http://{address}/{path}")).send().await;
-        let answer = answer.expect("an answer");
-        assert_eq!(answer.status(), expected);
-        let page = answer.text().await.expect("text");
-        has(&page, ["The book is not here", "href=\"/traces\""]);
-    }
 }
 
 /// The first trace of a table, as the terminal shows it.

@@ -1,0 +1,130 @@
+//! The lab as a process: what it does and prints, and how it ends when something is wrong.
+
+use std::process::Stdio;
+
+use lab::process;
+use serde_json::{Value, json};
+use support::in_process::{JSON, table, trace_id};
+use support::process::{Lab, containing, fails, run, write};
+use support::{Setup, client, has, until, within_reason};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Command;
+
+/// The same test in a process of its own, below a program that is called `cargo` and is killed.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_cargo_leaves_neither_tests_nor_their_processes_behind() {
+    const INNER: &str = "ONE_TRACE_BELOW_CARGO";
+    if std::env::var_os(INNER).is_some() {
+        let mut child = Command::new("sh");
+        child.args(["-c", "echo; echo started; exec sleep 300"]);
+        let mut child = process::spawn(child).expect("a shell");
+        child.wait().await.expect("it is killed with us");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let cargo = folder.path().join("cargo");
+    std::fs::copy("/bin/sh", &cargo).expect("a shell of another name");
+    let mut cargo = Command::new(cargo);
+    cargo
+        // A second command, so that the shell does not become the first.
+        .args(["-c", r#""$0" --exact "$1" --nocapture; exit"#])
+        .arg(std::env::current_exe().expect("the program of the tests"))
+        .arg("process::a_killed_cargo_leaves_neither_tests_nor_their_processes_behind")
+        .env(INNER, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut cargo = Lab::spawn(cargo);
+    cargo.read_to(|line| line.starts_with("started")).await;
+    assert_eq!(cargo.signal("-KILL").await, None);
+    // The tests and the process that they have started hold the other end for as long as they live.
+    let mut rest = String::new();
+    within_reason(cargo.output.read_to_string(&mut rest)).await.expect("text");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn view_serves_without_services_and_takes_the_spans_of_others() {
+    let mut lab = Lab::view("").await;
+    has(&lab.get("/traces").await, ["No trace yet"]);
+    let spans = table("1 shop 1 CLIENT 0..9 call; 1 mail 2<1 SERVER 1..8 answer").to_string();
+    let request = client().post(format!("http://{}/v1/traces", lab.otlp()));
+    let answer = request.header("content-type", JSON).body(spans).send().await;
+    assert_eq!(answer.expect("an answer").status(), 200);
+    has(&lab.get("/traces").await, ["shop", "mail"]);
+    assert_eq!(lab.signal("-TERM").await, Some(0));
+}
+
+/// The services do not notice a lab that dies; the next one, at the same address, shows what was saved and what comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_lab_disturbs_nobody_and_the_next_one_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("session.jsonl").display().to_string();
+    let mut lab = Lab::view(&format!("--save {file}")).await;
+    let otlp = lab.otlp().to_owned();
+    let setup = Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 10);
+    let system = setup.with_backend(otlp.parse().expect("an address")).start().await;
+    assert_eq!(system.ask("user_1").await.status(), 200);
+    until(async || containing(">7<", lab.get("/traces").await)).await;
+    assert_eq!(lab.signal("-KILL").await, None);
+
+    assert_eq!(system.ask("user_2").await.status(), 200);
+    let lab = Lab::view(&format!("--otlp {otlp} --open {file} --save {file}")).await;
+    assert!(lab.printed.starts_with(&format!("Opened   {file}: 7 spans\n")), "{}", lab.printed);
+    assert_eq!(system.ask("user_3").await.status(), 200);
+    system.stop().await;
+    let list = lab.get("/traces").await;
+    assert!(list.matches(">7<").count() >= 2, "{list}");
+    fails("lab", "view --open /nowhere", ["cannot open /nowhere (--open)"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_traces_of_a_running_lab_are_shown_in_a_terminal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spans = table(
+        "161 a 11 SERVER 0..1000 first
+         162 a 11 SERVER 0..2000 second
+         179 a 11 SERVER 0..3000 third",
+    );
+    let file = write(folder.path(), "session.jsonl", &spans.to_string());
+    let lab = Lab::view(&format!("--open {file}")).await;
+    let list = lab.ask("traces").await;
+    let names: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+    assert_eq!(names, ["third", "second", "first"]);
+    assert!(!list.contains('\u{1b}'), "colours are for terminals: {list}");
+    assert_eq!(lab.ask("traces --min 2s --limit 1").await.lines().count(), 1);
+    let found = lab.ask("traces --name FIRST --json").await;
+    let found: Value = serde_json::from_str(&found).expect("JSON");
+    let fields = ["traceId", "durationNano"].map(|field| &found[0][field]);
+    assert_eq!(fields, [&json!(trace_id(0xa1)), &json!(1_000_000_000)]);
+
+    let newest = lab.ask("trace").await;
+    assert!(newest.starts_with(&format!("Trace {}", trace_id(0xb3))), "{newest}");
+    has(&lab.ask("trace A2").await, ["second"]);
+    let json: Value = serde_json::from_str(&lab.ask("trace a1 --json").await).expect("JSON");
+    assert_eq!(json["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"], "first");
+    lab.refuses("trace a", "2 traces begin with \"a\": write more").await;
+    lab.refuses("trace c", "no trace id begins with \"c\"").await;
+    let wrong = run("lab", "traces --min soon").await;
+    has(&String::from_utf8_lossy(&wrong.stderr), ["\"soon\" is not a duration: write 5ms"]);
+    let nobody = "traces --site 127.0.0.1:1";
+    fails("lab", nobody, ["no lab answers at 127.0.0.1:1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_diagnosed_is_told_in_a_line() {
+    let lab = Lab::view("").await;
+    // Nothing has arrived: what to try, in order.
+    for arguments in ["diagnose", "diagnose 4bf92f3577b34da6a3ce929d0e0e4736"] {
+        let told = run("lab", &format!("{arguments} --site {}", lab.site())).await.stdout;
+        let told = String::from_utf8(told).expect("text");
+        assert!(told.starts_with("Nothing arrived: "), "{told}");
+        has(&told, ["  1. Wait", "  2. Stop"]);
+    }
+    lab.refuses("break list", "this lab runs no services").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let notes = write(folder.path(), "notes.txt", "no trace at all");
+    fails("lab", &format!("diagnose {notes}"), ["notes.txt: there is no trace in it"]).await;
+    let no_file = format!("diagnose {}", folder.path().display());
+    fails("lab", &no_file, ["cannot be read"]).await;
+}

@@ -1,0 +1,94 @@
+//! How headers and files are read, and how findings are counted. `tests/guides/diagnose.rs` has a trace for each rule.
+
+use support::in_process::table;
+use traces::case::{self, Case};
+use traces::diagnose::{Finding, Rule, of_header};
+use traces::otlp::{self, Problem};
+use traces::report;
+use traces::traceparent::Traceparent;
+
+#[test]
+fn a_header_is_read_byte_by_byte() {
+    let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    assert!(of_header(valid).is_none());
+    assert!(Traceparent::parse(&valid.replace("00-4b", "01-4b")).is_ok());
+    assert!(Traceparent::parse(&(valid.replace("00-4b", "cc-4b") + "-more")).is_ok());
+    let cases = [
+        (String::new(), 0, "ends here"),
+        (valid[..30].to_owned(), 30, "within the trace id"),
+        (valid[..35].to_owned(), 35, "after the trace id"),
+        (valid[..54].to_owned(), 54, "within the flags"),
+        (valid.to_uppercase(), 4, "upper case"),
+        (valid.replace("00-", "ff-"), 0, "version ff"),
+        (valid.replace("4bf9", "4bg9"), 5, "not a hexadecimal digit"),
+        (valid.replace("00f067aa0ba902b7", "0000000000000000"), 36, "all zero"),
+        (valid.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)), 3, "all zero"),
+        (valid.replace("-00f0", "_00f0"), 35, "stands where"),
+        (format!("{valid}-00"), 55, "there is more"),
+        (format!("{valid}0"), 55, "there is more"),
+        ("é".repeat(55), 0, "not a hexadecimal digit"),
+    ];
+    for (value, byte, reason) in cases {
+        let broken = Traceparent::parse(&value).expect_err(&value);
+        assert_eq!(broken.byte, byte, "{value}: {broken}");
+        assert!(broken.reason.to_string().contains(reason), "{value}: {broken}");
+        assert_eq!(of_header(&value).expect("a finding").rule, Rule::BrokenHeader);
+    }
+    let unsampled = valid.replace("-01", "-00");
+    assert_eq!(of_header(&unsampled).expect("a finding").rule, Rule::Unsampled);
+}
+
+#[test]
+fn what_is_pasted_is_read_as_what_it_is() {
+    let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let header = format!("traceparent: {valid}");
+    for (text, expected) in [
+        (valid, &[][..]),
+        (&format!("\n{valid}\n"), &[]),
+        (&format!("POST / HTTP/1.1\nhost: x\nTraceparent: {valid}\n\n"), &[]),
+        ("traceparent: 00-1-2-3", &[Rule::BrokenHeader]),
+        (&format!("{header}\n{header}"), &[Rule::BrokenHeader]),
+        (r#"{"resourceSpans": []}"#, &[Rule::NothingArrived]),
+    ] {
+        let findings = Case::read(text.as_bytes()).expect("a case").findings();
+        let rules: Vec<Rule> = findings.iter().map(|finding| finding.rule).collect();
+        assert_eq!(rules, expected, "{text}");
+    }
+    for wrong in ["", "hello", "host: x"] {
+        let error = Case::read(wrong.as_bytes()).expect_err(wrong);
+        assert!(matches!(error, case::Error::NoTrace), "{wrong}: {error}");
+    }
+    for wrong in ["\n[1", "\n{\"a\""] {
+        let error = Case::read(wrong.as_bytes()).expect_err(wrong);
+        let case::Error::Unreadable(Problem { line: 2, error }) = error else {
+            panic!("{wrong}: {error}")
+        };
+        assert!(matches!(error, otlp::Error::NotJson(_)), "{wrong}: {error}");
+    }
+}
+
+/// A span that was exported twice, and children of one parent that is missing, are one finding.
+#[test]
+fn what_is_the_same_is_told_once() {
+    let child = "10 unknown_service 1<12 CLIENT 0..1 SELECT";
+    let spans = [child, child, &child.replace("1<12", "2<12")].join("\n");
+    let case = Case::read(table(&spans).to_string().as_bytes()).expect("a case");
+    let findings = case.findings();
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    let Finding { rule, spans, same, .. } = &findings[0];
+    assert_eq!((rule, spans.len(), same), (&Rule::MissingSpans, 2, &1));
+    assert_eq!(
+        report::cause(&findings[0]),
+        "The parent 000000000000000c of `SELECT` (CLIENT, unknown_service) has not arrived. It is of the same process: it has \
+         not ended, or was not sent. The same of 1 more."
+    );
+}
+
+/// The lists of rules and their names agree with each other.
+#[test]
+fn every_rule_is_listed_once() {
+    let mut sorted = Rule::ALL.to_vec();
+    sorted.sort();
+    sorted.dedup();
+    assert_eq!(sorted, Rule::ALL);
+}
