@@ -5,7 +5,7 @@ include!("sources.rs");
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let crates = std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("..");
     let crates = crates.canonicalize()?;
-    for folder in ["browser_diagnosis", "traces", "w3c-trace-context/src"] {
+    for folder in ["browser_diagnosis", "traces/src", "w3c-trace-context/src"] {
         println!("cargo:rerun-if-changed={}", crates.join(folder).display());
     }
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);

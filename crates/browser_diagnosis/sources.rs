@@ -1,7 +1,7 @@
 // The state of the sources that `diagnose.wasm` is made of, as 32 bytes of text: included by the build script, which
 // writes it into the program, and by the test, which looks for it there.
 
-/// FNV-1a over the names and the texts of all files below `crates/traces`, `crates/browser_diagnosis` and
+/// FNV-1a over the names and the texts of all files below `crates/browser_diagnosis`, `crates/traces/src` and
 /// `crates/w3c-trace-context/src`.
 ///
 /// # Errors
@@ -10,7 +10,7 @@ pub fn state_of_sources(crates: &std::path::Path) -> std::io::Result<String> {
     let mut files = Vec::new();
     let mut folders = vec![
         crates.join("browser_diagnosis"),
-        crates.join("traces"),
+        crates.join("traces/src"),
         crates.join("w3c-trace-context/src"),
     ];
     while let Some(folder) = folders.pop() {
