@@ -236,12 +236,8 @@ async fn a_slow_way_and_a_process_that_stands_still_give_the_same_trace() {
     let slow = system.stop().await;
 
     let system = Setup::default().wired().start().await;
-    let id = system.llm.id().expect("it runs").to_string();
-    let signal = async |name: &str| {
-        let sent = Command::new("kill").args([name, &id]).status().await;
-        assert!(sent.expect("kill runs").success());
-    };
-    signal("-STOP").await;
+    let id = system.llm.id().expect("it runs");
+    support::freeze(id).await;
     let stand_still = async {
         until(async || {
             let exchanges = system.wire.exchanges();
@@ -251,7 +247,8 @@ async fn a_slow_way_and_a_process_that_stands_still_give_the_same_trace() {
         .await;
         // Not to wait for something: this is how long the process stands still.
         tokio::time::sleep(LATENCY).await;
-        signal("-CONT").await;
+        let sent = Command::new("kill").args(["-CONT", &id.to_string()]).status().await;
+        assert!(sent.expect("kill runs").success());
     };
     let (answer, ()) = tokio::join!(system.ask("user_1"), stand_still);
     assert_eq!(answer.status(), 200);

@@ -117,10 +117,8 @@ impl Broker {
     }
 
     /// Lets it receive bytes from now on without an answer.
-    pub fn freeze(&self) {
-        let id = self.process.as_ref().and_then(Component::id).expect("it runs").to_string();
-        let status = std::process::Command::new("kill").args(["-STOP", &id]).status();
-        assert!(status.expect("kill runs").success());
+    pub async fn freeze(&self) {
+        support::freeze(self.process.as_ref().and_then(Component::id).expect("it runs")).await;
     }
 
     pub async fn kill(&mut self) {

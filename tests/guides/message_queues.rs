@@ -16,8 +16,8 @@ use super::brokers::Broker;
 use super::example::{binaries, page, sent};
 use support::recording::recorded;
 use support::{
-    Setup, Stopped, System, has_attributes, hung, in_order, json_of, plan, refused, serve, span,
-    within_reason,
+    DEADLINE, Setup, Stopped, System, has_attributes, hung, in_order, json_of, plan, refused,
+    serve, span, within_reason,
 };
 
 /// The rules that hold for all three brokers. Each broker is started once, so its rules run one after the other.
@@ -78,6 +78,8 @@ POST /api/query SERVER api-gateway http 202
 
 fn setup(broker: &Broker) -> Setup {
     let setup = Setup::default().run_by("api-gateway", "queueing_gateway");
+    // On a busy machine a broker can take longer than a client would wait.
+    let setup = setup.with("api-gateway", "QUEUE_TIMEOUT_MS", DEADLINE.as_millis());
     setup.with("api-gateway", "QUEUE_URL", &broker.url)
 }
 
@@ -302,9 +304,8 @@ async fn a_context_that_is_no_context_begins_a_trace(broker: &Broker) {
 }
 
 async fn what_was_confirmed_survives_the_broker(broker: &mut Broker) {
-    let setup = setup(broker).with("api-gateway", "QUEUE_TIMEOUT_MS", 25_000);
     binaries().await;
-    let system = setup.start().await;
+    let system = setup(broker).start().await;
     assert_eq!(system.ask("user_1").await.status(), 202);
     broker.restart().await;
     let queueing = Queueing { broker, system };
@@ -319,7 +320,7 @@ async fn a_broker_that_dies_is_an_answer_and_a_span_in_error(mut broker: Broker)
     let setup = setup(&broker).with("api-gateway", "QUEUE_TIMEOUT_MS", 1_000);
     let system = setup.start().await;
     // It takes the message, and can't confirm it any more.
-    broker.freeze();
+    broker.freeze().await;
     let (answer, ()) = tokio::join!(system.ask("user_1"), broker.kill());
     let expected = r#"{"error":"The query may not be queued: try again"}"#;
     assert_eq!(answer.status(), 503);

@@ -8,6 +8,8 @@ pub mod recording;
 pub mod skips;
 
 use std::fmt::Display;
+use std::fs::DirEntry;
+use std::io;
 use std::net::SocketAddr;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
@@ -155,6 +157,27 @@ pub async fn hung() -> (SocketAddr, Arc<Notify>) {
         }
     });
     (address, notify)
+}
+
+/// Freezes a process until it gets SIGCONT. The signal reaches its threads one after the other, so on Linux this waits until
+/// all of them stand still.
+pub async fn freeze(id: u32) {
+    let sent = std::process::Command::new("kill").args(["-STOP", &id.to_string()]).status();
+    assert!(sent.expect("kill runs").success());
+    if cfg!(target_os = "linux") {
+        let running = || {
+            let threads = std::fs::read_dir(format!("/proc/{id}/task")).expect("it runs");
+            let stat = |thread: io::Result<DirEntry>| {
+                std::fs::read_to_string(thread.ok()?.path().join("stat")).ok()
+            };
+            threads.filter_map(stat).filter(|stat| !stat.contains(") T ")).count()
+        };
+        until(async || match running() {
+            0 => Ok(()),
+            threads => Err(format!("{threads} threads run")),
+        })
+        .await;
+    }
 }
 
 /// An address that refuses connections for as long as the socket is kept: it is taken, and nobody listens on it.
