@@ -354,7 +354,8 @@ const PARENT_ID: &str = "00f067aa0ba902b7";
 #[tokio::test(flavor = "multi_thread")]
 async fn the_trace_and_baggage_of_a_foreign_caller_are_continued() {
     let (end, mut requests) = neighbor().await;
-    let system = Setup::default().with_llm_service_at(end).start().await;
+    let setup = Setup::default().with_llm_service_at(format!("{end}?key=secret"));
+    let system = setup.start().await;
     // As a Python service with honeyhive's SDK sends them: any case, unknown flags, baggage of its own.
     let body = r#"{"user_id": "user_1", "query": "?"}"#;
     let headers = format!(
@@ -370,6 +371,8 @@ async fn the_trace_and_baggage_of_a_foreign_caller_are_continued() {
     let server = span(&tree, "POST /api/query", SpanKind::Server);
     assert_eq!(server.parent.map(|id| id.to_string()).as_deref(), Some(PARENT_ID));
     let call = span(&tree, "POST /generate", SpanKind::Client);
+    // Without the query of the base URL.
+    has_attributes(call, &format!("url.full=http://{end}/generate"));
     let sent = requests.try_recv().expect("a call");
     assert_eq!(sent["traceparent"], format!("00-{TRACE_ID}-{}-01", call.id));
     let mut baggage: Vec<&str> = sent["baggage"].to_str().expect("text").split(',').collect();

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -15,7 +16,7 @@ use course::{book, site};
 use serde_json::{Value, json};
 use support::browser::{Browser, WIDE, key, shell};
 use support::skips::axe;
-use support::{binaries, empty_folder, in_ci, is_missing, recording, root, serve};
+use support::{binaries, client, empty_folder, in_ci, is_missing, recording, root, serve};
 use tokio::sync::watch;
 
 const FIRST: &str = "introduction.html";
@@ -128,11 +129,16 @@ fn each_published_page_has_an_address_a_description_and_a_link_to_edit_it() {
     assert_eq!(only(&read("index.html"), "rel=\"canonical\" href=\"", "\""), canonical);
 }
 
-#[test]
-fn the_page_that_is_not_found_knows_where_the_book_is() {
+#[tokio::test]
+async fn the_page_that_is_not_found_knows_where_the_book_is() {
     let page = read("404.html");
     assert_eq!(only(&page, "<base href=\"", "\""), "/one-trace/");
     assert!(!page.contains("canonical"), "{page}");
+    let address = serve_published().await;
+    let answer = client().get(format!("http://{address}/one-trace/nothing.html")).send().await;
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.status(), 404);
+    assert_eq!(answer.text().await.expect("a page"), page);
 }
 
 #[test]
@@ -148,11 +154,15 @@ fn a_page_waits_for_one_stylesheet_and_for_no_script() {
     }
 }
 
-/// Opens a page of the published copy as a web server serves it, below its address and without a lab.
-async fn open(name: &str) -> Option<Browser> {
+/// Serves the published copy as a web server does, below its address and without a lab.
+async fn serve_published() -> SocketAddr {
     let (_built, pages) = watch::channel(Some(published().to_owned()));
-    let address = serve(Router::new().nest_service("/one-trace", site::book(pages))).await;
-    super::open(address, &at(name), WIDE).await
+    serve(Router::new().nest_service("/one-trace", site::book(pages))).await
+}
+
+/// Opens a page of the published copy.
+async fn open(name: &str) -> Option<Browser> {
+    super::open(serve_published().await, &at(name), WIDE).await
 }
 
 fn at(name: &str) -> String {

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
+use axum::Router;
+use axum::http::StatusCode;
 use course::services::{CHAIN, Plan, Service};
 use distributed_tracing::server::SHUTDOWN_DEADLINE;
 use distributed_tracing::telemetry::FLUSH_TIMEOUT;
@@ -461,14 +463,16 @@ async fn the_script_finds_the_one_trace_and_fails_on_a_torn_one() {
     }
 }
 
-/// The health check of compose.yaml meets a healthy service, none, and one that doesn't answer.
+/// The health check of compose.yaml meets a healthy service, one that says that it isn't, none, and one that doesn't answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_probe_of_the_image_says_whether_a_service_is_healthy() {
     let running = Running::compose().await;
     let (gone, _taken) = refused();
     let (silent, _) = hung().await;
+    let unhealthy = serve(Router::new().fallback(async || StatusCode::SERVICE_UNAVAILABLE)).await;
     let probe = binaries().await.join("health_probe");
-    for (address, healthy) in [(running.gateway(), true), (gone, false), (silent, false)] {
+    let bad = [unhealthy, gone, silent].map(|address| (address, false));
+    for (address, healthy) in [(running.gateway(), true)].into_iter().chain(bad) {
         let mut probe = tokio::process::Command::new(&probe);
         let output = within_reason(probe.arg(address.to_string()).output()).await;
         let output = output.expect("it runs");
