@@ -2,6 +2,7 @@
 //! repository offers the same commands.
 
 mod ask;
+mod file;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
