@@ -91,8 +91,8 @@ impl Options {
             };
             let path = path.display();
             if let Some(problem) = problems.first() {
-                let count = count(unread, "thing");
-                eprintln!("Warning: {path}: {count} in it can't be read; the first: {problem}");
+                let count = count(unread, "part");
+                eprintln!("Warning: {path}: {count} of it can't be read; the first: {problem}");
             }
             let count = count(spans.len(), "span");
             store.add(spans);

@@ -17,7 +17,7 @@ pub struct Trace {
     further: HashSet<Identity>,
 }
 
-/// What tells a span from others with its id.
+/// The facts in which two spans with one id differ.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Identity {
     id: SpanId,
@@ -56,7 +56,7 @@ impl Trace {
         self.spans.len()
     }
 
-    /// Whether there are no spans.
+    /// Whether the trace is empty.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }

@@ -5,9 +5,13 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
+use opentelemetry_proto::tonic::common::v1::AnyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use prost::Message as _;
 use traces::case::Case;
+use traces::otlp;
 use traces::read::{self, Contents, Foreign, Form, UNPACKED_LIMIT, Unreadable};
-use traces::span::{SpanKind, Status};
+use traces::span::{self, SpanKind, Status};
 
 fn bytes(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(name)).expect(name)
@@ -265,7 +269,7 @@ fn both_spans_that_share_an_id_are_kept_in_the_right_places() {
     assert_eq!(called.shared_id(), Some(tree.rows[1].span.id));
     let ids: BTreeSet<_> = tree.rows.iter().map(|row| row.span.id).collect();
     assert_eq!(ids.len(), 4);
-    // As they came, in what is saved; and so once more the same tree.
+    // The file has the ids as they came, so opening it gives the same tree.
     let again = Case::read(&case.to_json().expect("JSON")).expect("a case");
     assert_eq!(again.trees[0].to_text(), tree.to_text());
     assert_eq!(again.trees[0].rows[2].span.id, called.id);
@@ -370,4 +374,33 @@ fn what_is_not_read_is_refused_by_its_name_with_a_way_out() {
         ),
         "{error}"
     );
+}
+
+#[test]
+fn the_schemas_of_resource_and_scope_are_saved() {
+    let text = String::from_utf8(bytes("refused-base64-ids.json")).expect("text");
+    let text = text
+        .replacen("\"resource\":", "\"schemaUrl\": \"https://a.example\", \"resource\":", 1)
+        .replacen("\"scope\":", "\"schemaUrl\": \"https://b.example\", \"scope\":", 1);
+    let contents = read_text(&text);
+    let request = otlp::to_request(&contents.spans);
+    for spans in [
+        otlp::from_protobuf(request.encode_to_vec().into()).expect("spans").spans,
+        otlp::from_request(request).expect("spans").spans,
+        contents.spans,
+    ] {
+        let again = &otlp::to_request(&spans).resource_spans[0];
+        assert_eq!(again.schema_url, "https://a.example");
+        assert_eq!(again.scope_spans[0].schema_url, "https://b.example");
+    }
+}
+
+#[test]
+fn integers_that_readers_of_json_would_round_are_text() {
+    let json = |number| span::json(Some(&Value::IntValue(number)));
+    assert_eq!(json((1 << 53) - 1), (1_i64 << 53) - 1);
+    assert_eq!(json(1 << 53), "9007199254740992");
+    assert_eq!(json(i64::MIN), "-9223372036854775808");
+    let value = Some(AnyValue { value: Some(Value::IntValue(1 << 53)) });
+    assert_eq!(span::any_text(&value), "9007199254740992");
 }

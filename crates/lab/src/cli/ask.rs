@@ -30,7 +30,7 @@ pub enum Ask {
         /// The most traces to list.
         #[arg(long, default_value_t = 20)]
         limit: usize,
-        /// Prints JSON, one array, with durations in nanoseconds.
+        /// Prints JSON, one array, with times in nanoseconds; those since 1970 are text.
         #[arg(long)]
         json: bool,
     },

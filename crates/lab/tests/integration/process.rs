@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use lab::process;
 use serde_json::{Value, json};
-use support::in_process::{JSON, table, trace_id};
+use support::in_process::{JSON, NEW_YEAR, table, trace_id};
 use support::process::{Lab, containing, fails, run, write};
 use support::{Setup, client, has, until, within_reason};
 use tokio::io::AsyncReadExt as _;
@@ -95,8 +95,9 @@ async fn the_traces_of_a_running_lab_are_shown_in_a_terminal() {
     assert_eq!(lab.ask("traces --min 2s --limit 1").await.lines().count(), 1);
     let found = lab.ask("traces --name FIRST --json").await;
     let found: Value = serde_json::from_str(&found).expect("JSON");
-    let fields = ["traceId", "durationNano"].map(|field| &found[0][field]);
-    assert_eq!(fields, [&json!(trace_id(0xa1)), &json!(1_000_000_000)]);
+    let fields = ["traceId", "durationNano", "startTimeUnixNano"].map(|field| &found[0][field]);
+    let start = json!((NEW_YEAR * 1_000_000).to_string());
+    assert_eq!(fields, [&json!(trace_id(0xa1)), &json!(1_000_000_000), &start]);
 
     let newest = lab.ask("trace").await;
     assert!(newest.starts_with(&format!("Trace {}", trace_id(0xb3))), "{newest}");

@@ -33,7 +33,7 @@ pub enum Foreign {
 }
 
 impl Foreign {
-    /// What the person can do instead, in a sentence.
+    /// Says in a sentence what the person can do instead.
     pub fn advice(self) -> &'static str {
         const COLLECTOR: &str = "To see these requests here, add an exporter for OTLP: either in the services' OpenTelemetry SDK, or in an \
                                  OpenTelemetry Collector that receives this form";

@@ -28,7 +28,7 @@ pub enum Json<'a> {
     Object(Vec<(Cow<'a, str>, Json<'a>)>),
 }
 
-/// What [`Json::get`] returns for a field that isn't there.
+/// The value of an absent field.
 const NULL: &Json<'static> = &Json::Null;
 
 impl<'a> Json<'a> {

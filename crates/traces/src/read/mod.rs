@@ -74,7 +74,7 @@ impl fmt::Display for Form {
     }
 }
 
-/// What is in a file.
+/// The contents of a file.
 #[derive(Debug)]
 pub struct Contents {
     /// The form of the first spans.

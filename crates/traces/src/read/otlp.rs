@@ -128,7 +128,7 @@ fn attributes(json: &Json, losses: &mut Losses) -> Vec<KeyValue> {
         .collect()
 }
 
-/// What stands in a value: the only field of `{"intValue": 1}`.
+/// Returns the only field of a value such as `{"intValue": 1}`.
 fn inner<'j, 'a>(json: &'j Json<'a>) -> &'j Json<'a> {
     match json.fields() {
         [(_, value)] => value,

@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Status};
 use super::json::Json;
 use crate::span::shortened;
 
-/// Where a value stands that can't be read: it is left out, and everything around it is kept.
+/// A value that can't be read. It is left out, and everything around it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}the {what} {name:?} is left out: {value} is {flaw}", span.as_ref().map_or(String::new(), |span| format!("span {span:?}: ")))]
 pub struct LeftOut {
@@ -156,7 +156,7 @@ pub fn rename_ids(resource_spans: &mut [ResourceSpans]) -> usize {
     renamed.count()
 }
 
-/// A span id that is absent or all zero means that there is no parent.
+/// Reads the id of a parent. Returns no bytes for a root, whose parent id is absent or all zero.
 pub fn parent_id(value: &Json) -> Vec<u8> {
     let id = id::<8>(value);
     match id.iter().all(|byte| *byte == 0) {

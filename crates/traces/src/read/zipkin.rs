@@ -1,5 +1,5 @@
 //! Reads [Zipkin's JSON, version 2](https://zipkin.io/zipkin-api/#/default/get_trace__traceId_). Times are in microseconds. In its
-//! model the two sides of a call may share a span id; [`crate::shared`] tells them apart.
+//! model the two sides of a call may share a span id; [`crate::shared`] gives each an id of its own.
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
