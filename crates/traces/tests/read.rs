@@ -367,6 +367,9 @@ fn what_is_not_read_is_refused_by_its_name_with_a_way_out() {
             "{error}"
         );
     }
+    let record = r#"{"traceId": "3f2a", "id": "order-7", "msg": "no span"}"#;
+    let error = read::read(record.as_bytes()).expect_err("a record");
+    assert!(matches!(error, Unreadable::UnknownJson(_)), "{error}");
     let error = read::read(br#"{"a": 1, "b": 2}"#).expect_err("unknown").to_string();
     assert!(
         error.starts_with(

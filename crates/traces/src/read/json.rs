@@ -55,8 +55,8 @@ impl<'a> Json<'a> {
 
     /// Returns the first of several fields that is there and not `null`.
     pub fn any(&self, names: &[&str]) -> &Json<'a> {
-        let values = names.iter().map(|name| self.get(name));
-        values.filter(|value| !value.is_null()).next().unwrap_or(NULL)
+        let mut values = names.iter().map(|name| self.get(name));
+        values.find(|value| !value.is_null()).unwrap_or(NULL)
     }
 
     /// Whether there is a field `name`, also where it is `null`.

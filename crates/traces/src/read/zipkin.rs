@@ -76,3 +76,13 @@ fn endpoint(span: &mut Span, json: &Json, prefix: &str) {
         span.attributes.push(attribute(&format!("{prefix}.port"), Some(Value::IntValue(*port))));
     }
 }
+
+/// Whether a value is a span of this form. Its ids alone say so, because all other fields may be absent; records of other programs
+/// have a `traceId` and an `id` too, but not both in hexadecimal digits.
+pub fn is_span(json: &Json) -> bool {
+    let is_id = |name: &str, digits: usize| {
+        let id = json.get(name).text();
+        (1..=digits).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    is_id("traceid", 32) && is_id("id", 16)
+}
