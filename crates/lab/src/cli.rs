@@ -83,7 +83,9 @@ impl Options {
         for path in &self.open {
             let Contents { form, spans, unread, problems, others, .. } = match session::open(path) {
                 // A session in which nothing arrived, such as the file that --save is about to continue.
-                Err(session::Error::Unreadable { reason: Unreadable::Empty, .. }) => {
+                Err(session::Error::Unreadable { reason, .. })
+                    if matches!(*reason, Unreadable::Empty) =>
+                {
                     output::print(&format!("Opened   {}: it is empty\n", path.display()));
                     continue;
                 }

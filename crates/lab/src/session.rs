@@ -21,7 +21,7 @@ pub enum Error {
     Unreadable {
         path: PathBuf,
         #[source]
-        reason: Unreadable,
+        reason: Box<Unreadable>,
     },
 }
 
@@ -78,5 +78,6 @@ impl Recorder {
 pub fn open(path: &Path) -> Result<Contents, Error> {
     let bytes =
         std::fs::read(path).map_err(|source| Error::Open { path: path.to_owned(), source })?;
-    read::read(&bytes).map_err(|reason| Error::Unreadable { path: path.to_owned(), reason })
+    read::read(&bytes)
+        .map_err(|reason| Error::Unreadable { path: path.to_owned(), reason: Box::new(reason) })
 }

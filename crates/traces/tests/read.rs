@@ -249,6 +249,35 @@ fn zipkins_error_tag_and_endpoints_are_kept() {
     }
 }
 
+/// In version 1 both sides of a call may be in one span.
+#[test]
+fn zipkins_version_1_is_read_by_its_annotations() {
+    let text = r#"[{"traceId": "1", "id": "2", "name": "get", "timestamp": 10, "duration": 30,
+        "annotations": [
+            {"timestamp": 10, "value": "cs", "endpoint": {"serviceName": "front"}},
+            {"timestamp": 15, "value": "sr", "endpoint": {"serviceName": "back"}},
+            {"timestamp": 16, "value": "cache miss", "endpoint": {"serviceName": "back"}},
+            {"timestamp": 35, "value": "ss", "endpoint": {"serviceName": "back"}},
+            {"timestamp": 40, "value": "cr", "endpoint": {"serviceName": "front"}}],
+        "binaryAnnotations": [{"key": "k", "value": "v", "endpoint": {"serviceName": "back"}}]},
+        {"traceId": "1", "id": "3", "parentId": "2", "name": "local", "timestamp": 20, "duration": 5,
+         "binaryAnnotations": [{"key": "lc", "value": "work", "endpoint": {"serviceName": "back"}}]}]"#;
+    let case = Case::read(text.as_bytes()).expect("a case");
+    let rows = case.trees[0].rows.iter().map(|row| {
+        let span = &row.span;
+        (row.depth, span.kind(), span.service(), span.start(), span.duration())
+    });
+    let expected = [
+        (0, SpanKind::Client, "front", 10_000, 30_000),
+        (1, SpanKind::Server, "back", 15_000, 20_000),
+        (2, SpanKind::Unspecified, "back", 20_000, 5_000),
+    ];
+    assert_eq!(rows.collect::<Vec<_>>(), expected);
+    let called = &case.trees[0].rows[1].span;
+    assert_eq!(called.attribute("k").as_deref(), Some("v"));
+    assert_eq!(called.proto().events[0].name, "cache miss");
+}
+
 /// The two sides of a call share an id in Zipkin's model.
 #[test]
 fn both_spans_that_share_an_id_are_kept_in_the_right_places() {
@@ -340,10 +369,6 @@ fn what_is_not_read_is_refused_by_its_name_with_a_way_out() {
         ("{\"metadata\": {}}\n{\"transaction\": {\"id\": \"1\"}}", Foreign::ElasticApm),
         (r#"{"projectId": "p", "traceId": "1", "spans": [{"spanId": "1"}]}"#, Foreign::CloudTrace),
         (r#"{"event_id": "1", "contexts": {"trace": {}}, "spans": []}"#, Foreign::Sentry),
-        (
-            r#"[{"traceId": "1", "id": "2", "name": "a", "annotations": [{"value": "sr", "endpoint": {}}]}]"#,
-            Foreign::ZipkinV1,
-        ),
         (r#"{"traces": [{"traceID": "1", "rootTraceName": "a"}]}"#, Foreign::TempoSearch),
         (
             r#"{"data": null, "errors": [{"code": 404, "msg": "trace not found"}]}"#,

@@ -66,7 +66,7 @@ pub fn trace(name: &str, id: Option<&str>) -> anyhow::Result<(TraceId, Case)> {
     let case = Case::from(contents(name)?);
     let ids = case.trees.iter().map(|tree| tree.trace_id);
     let Some(start) = id.map(|id| id.trim().to_lowercase()) else {
-        let last = ids.last().with_context(|| format!("{name} has no spans"))?;
+        let last = case.trees.last().with_context(|| format!("{name} has no spans"))?.trace_id;
         return Ok((last, case));
     };
     let begins = |id: &TraceId| {

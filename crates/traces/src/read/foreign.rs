@@ -13,7 +13,6 @@ pub enum Foreign {
     ElasticApm,
     CloudTrace,
     Sentry,
-    ZipkinV1,
     GrafanaFrame,
     TempoSearch,
     JavaScriptConsole,
@@ -46,9 +45,6 @@ impl Foreign {
             | Foreign::CloudTrace => COLLECTOR,
             Foreign::ChromeTrace => {
                 "It shows what a program did on its threads, not requests between services: open it at ui.perfetto.dev"
-            }
-            Foreign::ZipkinV1 => {
-                "Get the trace from `/api/v2/trace/ID` of Zipkin, not from `/api/v1`"
             }
             Foreign::GrafanaFrame => {
                 "In Grafana's view of the trace, use \"Export\", or get the trace from `/api/traces/ID` of Tempo"
@@ -88,7 +84,6 @@ impl fmt::Display for Foreign {
             Foreign::ElasticApm => "documents of Elastic APM",
             Foreign::CloudTrace => "a trace of Google Cloud Trace",
             Foreign::Sentry => "an event of Sentry",
-            Foreign::ZipkinV1 => "Zipkin JSON of version 1",
             Foreign::GrafanaFrame => "a data frame of Grafana",
             Foreign::TempoSearch => "the result of a search in Tempo",
             Foreign::JavaScriptConsole => {
@@ -127,8 +122,6 @@ pub fn of_json(json: &Json) -> Option<Foreign> {
         Some(Foreign::XRay)
     } else if has(&["traceevents"]) || has(&["ph", "ts"]) {
         Some(Foreign::ChromeTrace)
-    } else if is_zipkin_1(json) {
-        Some(Foreign::ZipkinV1)
     } else if has(&["traces"])
         && json
             .get("traces")
@@ -167,15 +160,6 @@ pub fn of_json(json: &Json) -> Option<Foreign> {
     } else {
         None
     }
-}
-
-/// Whether a value is a span of Zipkin's first version, whose service stands in its annotations.
-pub fn is_zipkin_1(json: &Json) -> bool {
-    let endpoint = |json: &Json| json.has("endpoint");
-    let lists = [json.get("annotations"), json.get("binaryannotations")];
-    !json.has("kind")
-        && !json.has("localendpoint")
-        && (json.has("binaryannotations") || lists.iter().any(|it| it.items().iter().any(endpoint)))
 }
 
 /// Looks at a text without JSON.
