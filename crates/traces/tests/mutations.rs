@@ -58,7 +58,7 @@ impl Random {
 
     /// A file changed in a few places: bytes and values replaced, cut out, doubled, nested, cut off, or taken from another file.
     fn mutate(&mut self, files: &[Vec<u8>]) -> Vec<u8> {
-        /// What a field can be set to.
+        /// Replacements for the value of a field.
         const VALUES: [&[u8]; 16] = [
             b"null",
             b"{}",
