@@ -252,17 +252,7 @@ fn zipkins_error_tag_and_endpoints_are_kept() {
 /// In version 1 both sides of a call may be in one span.
 #[test]
 fn zipkins_version_1_is_read_by_its_annotations() {
-    let text = r#"[{"traceId": "1", "id": "2", "name": "get", "timestamp": 10, "duration": 30,
-        "annotations": [
-            {"timestamp": 10, "value": "cs", "endpoint": {"serviceName": "front"}},
-            {"timestamp": 15, "value": "sr", "endpoint": {"serviceName": "back"}},
-            {"timestamp": 16, "value": "cache miss", "endpoint": {"serviceName": "back"}},
-            {"timestamp": 35, "value": "ss", "endpoint": {"serviceName": "back"}},
-            {"timestamp": 40, "value": "cr", "endpoint": {"serviceName": "front"}}],
-        "binaryAnnotations": [{"key": "k", "value": "v", "endpoint": {"serviceName": "back"}}]},
-        {"traceId": "1", "id": "3", "parentId": "2", "name": "local", "timestamp": 20, "duration": 5,
-         "binaryAnnotations": [{"key": "lc", "value": "work", "endpoint": {"serviceName": "back"}}]}]"#;
-    let case = Case::read(text.as_bytes()).expect("a case");
+    let case = Case::read(&bytes("zipkin-version-1.json")).expect("a case");
     let rows = case.trees[0].rows.iter().map(|row| {
         let span = &row.span;
         (row.depth, span.kind(), span.service(), span.start(), span.duration())
