@@ -27,21 +27,30 @@
     const answer = await load(place.dataset.program);
     return (await WebAssembly.instantiate(await answer.arrayBuffer())).instance.exports;
   };
-  const diagnose = async text => {
+  const diagnose = async bytes => {
     program ??= start();
     const { memory, room, diagnose } = await program;
-    const bytes = new TextEncoder().encode(text);
     const at = room(bytes.length);
     new Uint8Array(memory.buffer).set(bytes, at);
     const answer = diagnose(at, bytes.length);
     const length = new DataView(memory.buffer).getUint32(answer, true);
     return new TextDecoder().decode(new Uint8Array(memory.buffer, answer + 4, length));
   };
-  const show = async (text) => {
+  // A packed or binary file has no text to show.
+  const textOf = bytes => {
+    try {
+      return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    } catch {
+      return "";
+    }
+  };
+  const show = async (content) => {
     status.textContent = "";
     try {
-      form.text.value = await text;
-      outcome.innerHTML = await diagnose(form.text.value);
+      const given = await content;
+      const bytes = typeof given === "string" ? new TextEncoder().encode(given) : new Uint8Array(given);
+      form.text.value = textOf(bytes);
+      outcome.innerHTML = await diagnose(bytes);
       const found = outcome.querySelectorAll("ul.findings > li").length;
       status.textContent = found === 0 ? outcome.querySelector(".findings").textContent : `${found} ${found === 1 ? "finding" : "findings"}.`;
     } catch (error) {
@@ -53,7 +62,7 @@
   };
   form.addEventListener("submit", event => { event.preventDefault(); show(form.text.value); });
   form.file.addEventListener("change", () => {
-    if (form.file.files[0]) show(form.file.files[0].text());
+    if (form.file.files[0]) show(form.file.files[0].arrayBuffer());
   });
   form.example.addEventListener("change", () => {
     if (form.example.value) show(load(`${place.dataset.examples}${form.example.value}.json`).then(it => it.text()));

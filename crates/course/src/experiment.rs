@@ -108,7 +108,8 @@ impl Experiment {
             Resource { attributes: vec![text("service.name", SERVICE)], ..Resource::default() };
         let scope =
             InstrumentationScope { name: "lab".to_owned(), ..InstrumentationScope::default() };
-        let span = Span::new(span, Arc::new(Source { resource, scope }));
+        let source = Source { resource, scope, ..Source::default() };
+        let span = Span::new(span, Arc::new(source));
         let span = span.context("the client's span is refused")?;
         store.add(vec![span]);
         Ok(traceparent.trace_id)

@@ -2,6 +2,7 @@
 //! repository offers the same commands.
 
 mod ask;
+mod file;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,8 +10,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::read::{Contents, Form, Unreadable};
 use crate::server::{Addresses, Server};
-use crate::session::{self, Opened, Recorder};
+use crate::session::{self, Recorder};
 use crate::store::{Limits, Store};
 use crate::waterfall::count;
 use crate::{grpc, otlp, output, receiver, span, viewer};
@@ -50,8 +52,8 @@ pub struct Options {
         help_heading = "Addresses"
     )]
     grpc: SocketAddr,
-    /// Shows the spans of a file from the start: OTLP JSON, one request per line, as --save and the OpenTelemetry
-    /// Collector write it. Can be given several times.
+    /// Shows the spans of a file from the start: of OTLP, Jaeger, Zipkin, Tempo, or the console exporters of Go and
+    /// Python, also packed with gzip or zstd. Can be given several times.
     #[arg(long, value_name = "FILE", help_heading = "Session")]
     open: Vec<PathBuf>,
     /// Appends what is received to a file, as OTLP JSON, one request per line.
@@ -79,16 +81,32 @@ impl Options {
         // Listen first: a lab that can't start must not touch a file.
         let mut server = Server::bind(addresses, store.clone(), self.max_connections).await?;
         for path in &self.open {
-            let Opened { spans, unread, problems } = session::open(path)?;
+            let Contents { form, spans, unread, problems, others, .. } = match session::open(path) {
+                // A session in which nothing arrived, such as the file that --save is about to continue.
+                Err(session::Error::Unreadable { reason, .. })
+                    if matches!(*reason, Unreadable::Empty) =>
+                {
+                    output::print(&format!("Opened   {}: it is empty\n", path.display()));
+                    continue;
+                }
+                opened => opened?,
+            };
             let path = path.display();
             if let Some(problem) = problems.first() {
-                eprintln!(
-                    "Warning: {path}: {unread} of its documents cannot be read whole, the first: {problem}"
-                );
+                let count = count(unread, "part");
+                eprintln!("Warning: {path}: {count} of it can't be read; the first: {problem}");
             }
             let count = count(spans.len(), "span");
             store.add(spans);
-            output::print(&format!("Opened   {path}: {count}\n"));
+            let form = match form {
+                Form::OtlpJson => String::new(),
+                form => format!(", from {form}"),
+            };
+            let others = match others.is_empty() {
+                true => String::new(),
+                false => format!(", and not shown: {others}"),
+            };
+            output::print(&format!("Opened   {path}: {count}{form}{others}\n"));
         }
         if let Some(path) = &self.save {
             server.store = store.recorded_by(Recorder::append(path)?);

@@ -28,5 +28,6 @@ pub mod wire;
 
 pub use output::{print, print_json};
 pub use traces::{
-    analysis, case, diagnose, otlp, report, span, summary, traceparent, tree, waterfall,
+    analysis, case, diagnose, otlp, read, report, shared, span, summary, traceparent, tree,
+    waterfall,
 };

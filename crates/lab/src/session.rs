@@ -1,5 +1,5 @@
-//! Saves and opens sessions: files of OTLP JSON with one request per line. The OpenTelemetry Collector's file exporter writes
-//! the same format.
+//! Saves sessions as files of OTLP JSON with one request per line, as the OpenTelemetry Collector's file exporter does. Opens these
+//! and all other files with traces.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::otlp;
+use crate::read::{self, Contents, Unreadable};
 use crate::span::Span;
 
 /// The reasons why a session can't be opened or saved.
@@ -16,8 +17,12 @@ pub enum Error {
     Save { path: PathBuf, source: std::io::Error },
     #[error("cannot open {} (--open)", path.display())]
     Open { path: PathBuf, source: std::io::Error },
-    #[error("nothing in {} can be read (--open): {problem}", path.display())]
-    NothingReadable { path: PathBuf, problem: otlp::Problem },
+    #[error("nothing in {} can be read (--open)", path.display())]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        reason: Box<Unreadable>,
+    },
 }
 
 /// Writes received spans to a file.
@@ -65,29 +70,14 @@ impl Recorder {
     }
 }
 
-/// The contents of a session.
-#[derive(Debug)]
-pub struct Opened {
-    pub spans: Vec<Span>,
-    /// The number of documents that couldn't be read completely.
-    pub unread: usize,
-    /// The problems of the first hundred of these documents.
-    pub problems: Vec<otlp::Problem>,
-}
-
-/// Reads the spans of the file at `path`. Skips lines that can't be read, such as an unfinished line of a killed lab.
+/// Reads the file at `path`, in any form that [`read::read`] knows. Skips what can't be read, such as an unfinished line of a
+/// killed lab.
 ///
 /// # Errors
-/// [`Error::Open`], or [`Error::NothingReadable`] with the number of the line.
-pub fn open(path: &Path) -> Result<Opened, Error> {
-    let text =
+/// [`Error::Open`] or [`Error::Unreadable`].
+pub fn open(path: &Path) -> Result<Contents, Error> {
+    let bytes =
         std::fs::read(path).map_err(|source| Error::Open { path: path.to_owned(), source })?;
-    let mut lines = otlp::from_json_lines(&text);
-    if lines.spans.is_empty() && !lines.problems.is_empty() {
-        return Err(Error::NothingReadable {
-            path: path.to_owned(),
-            problem: lines.problems.swap_remove(0),
-        });
-    }
-    Ok(Opened { spans: lines.spans, unread: lines.unread, problems: lines.problems })
+    read::read(&bytes)
+        .map_err(|reason| Error::Unreadable { path: path.to_owned(), reason: Box::new(reason) })
 }

@@ -1,12 +1,13 @@
 //! Keeps the newest traces in memory, within a limit on spans and one on bytes. Drops the oldest trace first.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
 use crate::session::Recorder;
+use crate::shared;
 use crate::span::{Source, Span, SpanId, TraceId};
 use crate::tree::Tree;
 
@@ -48,8 +49,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Trace {
-    spans: Vec<Arc<Span>>,
-    seen: HashSet<SpanId>,
+    spans: shared::Trace,
     /// The sources by the address of their allocation. [`Sources`] keeps equal sources in one allocation.
     sources: HashMap<usize, Arc<Source>>,
     bytes: usize,
@@ -126,9 +126,10 @@ impl Store {
         }
     }
 
-    /// Returns the spans of one trace in the order of their arrival, or `None` when the store doesn't have the trace.
+    /// Returns the spans of one trace in the order of their arrival, or `None` when the store doesn't have the trace. Each has an
+    /// id of its own, as [`shared::separate`] makes it.
     pub fn trace(&self, id: TraceId) -> Option<Vec<Arc<Span>>> {
-        self.lock().traces.get(&id).map(|trace| trace.spans.clone())
+        self.lock().traces.get(&id).map(|trace| trace.spans.spans())
     }
 
     /// Returns the spans of every trace, the newest trace first.
@@ -137,7 +138,7 @@ impl Store {
         let newest_first = inner.order.iter().rev();
         newest_first
             .filter_map(|id| inner.traces.get(id))
-            .map(|trace| trace.spans.clone())
+            .map(|trace| trace.spans.spans())
             .collect()
     }
 
@@ -157,7 +158,7 @@ impl Store {
     /// Returns the spans with a link to a trace, or to one span of it, in the order of their start.
     pub fn linked_to(&self, trace: TraceId, span: Option<SpanId>) -> Vec<Arc<Span>> {
         let inner = self.lock();
-        let spans = inner.traces.values().flat_map(|trace| &trace.spans);
+        let spans = inner.traces.values().flat_map(|trace| trace.spans.received());
         let linked =
             |(to, id): &(TraceId, SpanId)| *to == trace && span.is_none_or(|span| span == *id);
         let found = spans.filter(|span| span.links.iter().any(linked));
@@ -224,13 +225,14 @@ impl Sources {
 }
 
 impl Inner {
-    /// Adds a span unless its trace already has one with its id. Returns the added span.
+    /// Adds a span unless its trace already has it. Returns the added span.
     fn add(&mut self, span: Span) -> Option<Arc<Span>> {
         let trace = self.traces.entry(span.trace_id).or_insert_with(|| {
             self.order.push_back(span.trace_id);
             Trace::default()
         });
-        if !trace.seen.insert(span.id) {
+        let span = Arc::new(span);
+        if !trace.spans.add(Arc::clone(&span)) {
             return None;
         }
         let mut bytes = span.size();
@@ -243,8 +245,6 @@ impl Inner {
         trace.bytes += bytes;
         self.bytes += bytes;
         self.spans += 1;
-        let span = Arc::new(span);
-        trace.spans.push(Arc::clone(&span));
         Some(span)
     }
 

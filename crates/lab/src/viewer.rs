@@ -24,12 +24,12 @@ use tokio::sync::watch;
 
 use crate::diagnose::Place;
 use crate::list::List;
-use crate::otlp::Problem;
+use crate::read::{self, Problem, Unreadable};
+use crate::report;
 use crate::span::TraceId;
 use crate::store::Store;
 use crate::waterfall;
 use crate::wire::Wire;
-use crate::{otlp, report};
 
 /// The style of the viewer's own pages.
 const CSS: &str = include_str!("viewer/viewer.css");
@@ -205,7 +205,7 @@ impl Subscription {
     }
 }
 
-/// Imports a file that was dropped on a page: OTLP JSON with one request per line. Returns the counts and problems as JSON.
+/// Imports a file that was dropped on a page, in any form that [`read::read`] knows. Returns the counts and problems as JSON.
 /// Requires the media type `application/json`, because for it browsers send other sites' pages through a CORS preflight, which
 /// fails here.
 async fn import(
@@ -234,27 +234,22 @@ async fn import(
     let store = list.store.clone();
     // A file may be large, so don't block other requests.
     let imported = tokio::task::spawn_blocking(move || {
-        let mut lines = otlp::from_json_lines(&body);
-        let spans = std::mem::take(&mut lines.spans);
+        let mut contents = read::read(&body)?;
+        let spans = std::mem::take(&mut contents.spans);
         let count = spans.len();
         let traces: BTreeSet<TraceId> = spans.iter().map(|span| span.trace_id).collect();
         store.add(spans);
-        (lines, count, traces)
+        Ok::<_, Unreadable>((contents, count, traces))
     });
-    let (lines, count, traces) = match imported.await {
-        Ok(imported) => imported,
+    let (contents, count, traces) = match imported.await {
+        Ok(Ok(imported)) => imported,
+        Ok(Err(unreadable)) => return refused(StatusCode::BAD_REQUEST, unreadable.to_string()),
         Err(error) => return refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     };
-    if count == 0 {
-        let problem = lines.problems.into_iter().next();
-        let nothing = "it contains no spans: it must be OTLP JSON".to_owned();
-        let reason = problem.map_or(nothing, |problem| problem.to_string());
-        return refused(StatusCode::BAD_REQUEST, reason);
-    }
     let only = traces.first().filter(|_| traces.len() == 1);
-    let problems: Vec<String> = lines.problems.iter().map(Problem::to_string).collect();
+    let problems: Vec<String> = contents.problems.iter().map(Problem::to_string).collect();
     let answer = json!({
-        "spans": count, "traces": traces.len(), "traceId": only, "unread": lines.unread, "problems": problems,
+        "spans": count, "traces": traces.len(), "traceId": only, "unread": contents.unread, "problems": problems,
     });
     Json(answer).into_response()
 }

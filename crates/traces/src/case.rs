@@ -1,15 +1,14 @@
 //! One case for a diagnosis: the traces of a request, and what went over the wire. As a file it is OTLP JSON, with the wire
 //! in a field that other readers ignore.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use serde_json::Value;
 
 use crate::diagnose::{self, Finding};
 use crate::exchange::{Exchange, values};
 use crate::otlp;
-use crate::span::Span;
+use crate::read::{self, Contents, Problem, Unreadable};
+use crate::shared::Trace;
 use crate::tree::Tree;
 
 /// The name of the field with the wire.
@@ -23,7 +22,7 @@ pub struct Case {
     /// In the order of time.
     pub wire: Vec<Exchange>,
     /// The parts of a file that could not be read.
-    pub problems: Vec<otlp::Problem>,
+    pub problems: Vec<Problem>,
     /// The findings about headers that stand alone; `None` where there are traces to look at.
     headers: Option<Vec<Finding>>,
 }
@@ -31,11 +30,23 @@ pub struct Case {
 /// Why there is nothing to look at in a text.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("there is no trace in it: it must be OTLP JSON, or a `traceparent`")]
+    #[error("there is no `traceparent` in it")]
     NoTrace,
-    /// Nothing of it could be read: the first problem.
+    /// There is neither a trace nor a header in it.
     #[error(transparent)]
-    Unreadable(otlp::Problem),
+    Unreadable(Unreadable),
+}
+
+impl From<Contents> for Case {
+    fn from(contents: Contents) -> Self {
+        let Contents { spans, wire, problems, .. } = contents;
+        let mut traces: BTreeMap<_, Trace> = BTreeMap::new();
+        for span in spans {
+            traces.entry(span.trace_id).or_default().add(Arc::new(span));
+        }
+        let trees = traces.into_values().filter_map(|trace| Tree::new(&trace.spans()));
+        Case { problems, ..Case::new(trees.collect(), wire) }
+    }
 }
 
 impl Case {
@@ -45,32 +56,22 @@ impl Case {
         Case { trees, wire, ..Case::default() }
     }
 
-    /// Reads OTLP JSON, one document or one a line; or else the text of headers, a line each, or a `traceparent` alone.
+    /// Reads the traces of a file, in any form that [`read::read`] knows; or else the text of headers, a line each, or a
+    /// `traceparent` alone.
     ///
     /// # Errors
-    /// The text is neither, or nothing of its JSON can be read.
-    pub fn read(text: &[u8]) -> Result<Self, Error> {
-        if !text.trim_ascii_start().starts_with(b"{") && !text.trim_ascii_start().starts_with(b"[")
-        {
-            return Case::of_headers(&String::from_utf8_lossy(text));
+    /// The bytes are neither, or nothing of them can be read.
+    pub fn read(bytes: &[u8]) -> Result<Self, Error> {
+        let unreadable = match read::read(bytes) {
+            Ok(contents) => return Ok(Case::from(contents)),
+            Err(unreadable) => unreadable,
+        };
+        let headers = read::unpack(bytes).ok();
+        let headers = headers.as_deref().and_then(read::text);
+        match headers.map(|text| Case::of_headers(&text)) {
+            Some(Ok(case)) => Ok(case),
+            _ => Err(Error::Unreadable(unreadable)),
         }
-        let otlp::Lines { spans, problems, .. } = otlp::from_json_lines(text);
-        let mut traces: BTreeMap<_, Vec<Arc<Span>>> = BTreeMap::new();
-        // One that was exported twice is one.
-        let mut seen = HashSet::new();
-        for span in spans {
-            if seen.insert((span.trace_id, span.id)) {
-                let spans = traces.entry(span.trace_id).or_default();
-                spans.push(Arc::new(span));
-            }
-        }
-        let wire = wire(text);
-        let mut problems = problems;
-        if traces.is_empty() && wire.is_empty() && !problems.is_empty() {
-            return Err(Error::Unreadable(problems.swap_remove(0)));
-        }
-        let trees = traces.values().filter_map(|spans| Tree::new(spans));
-        Ok(Case { problems, ..Case::new(trees.collect(), wire) })
     }
 
     fn of_headers(text: &str) -> Result<Self, Error> {
@@ -115,20 +116,4 @@ impl Case {
         }
         serde_json::to_vec(&json)
     }
-}
-
-/// The exchanges of all documents; what is not one is left out, as an unknown field is.
-fn wire(text: &[u8]) -> Vec<Exchange> {
-    let documents = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
-    let mut wire = Vec::new();
-    for mut document in documents.map_while(Result::ok) {
-        let exchanges = document.get_mut(WIRE).map(Value::take);
-        wire.extend(
-            exchanges
-                .and_then(|it| serde_json::from_value::<Vec<Exchange>>(it).ok())
-                .into_iter()
-                .flatten(),
-        );
-    }
-    wire
 }

@@ -1,7 +1,7 @@
 //! Reads traces and says what is in them: spans as they arrive, their tree, where the time went, what looks broken, and a
 //! picture of it all. Uses no clock, no file and no socket, so that the lab and a browser run the same code.
 //!
-//! [`otlp`] reads spans; [`tree`] orders them; [`analysis`], [`summary`] and [`diagnose`] find facts, as data; [`report`] and
+//! [`read`] reads files of many forms, and [`otlp`] what is received; [`tree`] orders them; [`analysis`], [`summary`] and [`diagnose`] find facts, as data; [`report`] and
 //! [`waterfall`] turn these into text and HTML. [`case`] puts a request and its headers on the wire into one file.
 
 pub mod analysis;
@@ -9,7 +9,9 @@ pub mod case;
 pub mod diagnose;
 pub mod exchange;
 pub mod otlp;
+pub mod read;
 pub mod report;
+pub mod shared;
 pub mod span;
 pub mod summary;
 pub mod tree;

@@ -1,21 +1,17 @@
 //! Reads OTLP export requests, in protobuf or in JSON, into spans; and writes spans as OTLP JSON.
 
-use std::fmt;
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans};
 use prost::bytes::{Buf as _, Bytes};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use prost::{DecodeError, Message};
-use serde::de::IgnoredAny;
-use serde_json::Value;
 
+use crate::read::{self, LeftOut};
 use crate::span::{Flaw, Refused, Source, Span, Unfit};
 
 /// The most spans of one request: as many as the store keeps by default.
@@ -31,14 +27,30 @@ pub enum Error {
     Protobuf(#[from] DecodeError),
     #[error("not an OTLP trace request in JSON: {0}")]
     Json(serde_json::Error),
+    #[error("not an OTLP trace request in JSON: it isn't UTF-8")]
+    NotUtf8,
     /// A line of a file isn't JSON at all.
     #[error("not JSON: {0}")]
     NotJson(serde_json::Error),
+    /// A message of a file can't be unpacked, for this reason.
+    #[error("{0}")]
+    Frame(String),
+    /// The number of spans of a document whose ids can't be read.
+    #[error(
+        "the ids of {0} of its spans are neither hexadecimal nor base64: they have other ids here"
+    )]
+    RenamedIds(usize),
+    /// One value can't be read.
+    #[error(transparent)]
+    LeftOut(LeftOut),
+    /// Some spans of a document can't be kept.
+    #[error("{}", rejected(.0))]
+    Rejected(Rejected),
     #[error("more than {SPANS_LIMIT} spans in one request")]
     TooManySpans,
     #[error("the resources of the request, counted with each of their scopes, are too large")]
     SourcesTooLarge,
-    /// Spans can't be kept: every span of a request, or some of a line, which gives the reason for the first.
+    /// No span of a request can be kept: the reason for the first.
     #[error(transparent)]
     Unfit(Unfit),
 }
@@ -61,6 +73,13 @@ pub struct Rejected {
     pub first: Unfit,
 }
 
+fn rejected(Rejected { spans, first }: &Rejected) -> String {
+    match spans {
+        1 => first.to_string(),
+        _ => format!("{first} ({} further spans of it can't be kept either)", spans - 1),
+    }
+}
+
 impl Batch {
     fn push(&mut self, span: Result<Span, Unfit>) -> Result<(), Error> {
         match span {
@@ -78,12 +97,7 @@ impl Batch {
     }
 
     /// Makes the source that the spans of one scope share. With a flaw it can't be kept, and neither can its spans.
-    fn source(
-        &mut self,
-        resource: &Resource,
-        scope: InstrumentationScope,
-    ) -> Result<Result<Arc<Source>, Flaw>, Error> {
-        let source = Source { resource: resource.clone(), scope };
+    fn source(&mut self, source: Source) -> Result<Result<Arc<Source>, Flaw>, Error> {
         self.sources += source.size();
         if self.sources > SOURCES_LIMIT {
             return Err(Error::SourcesTooLarge);
@@ -116,9 +130,15 @@ pub fn from_protobuf(body: Bytes) -> Result<Batch, Error> {
     for resource_spans in request.of(1) {
         let resource_spans = fields(resource_spans)?;
         let resource = resource_spans.message::<Resource>(1)?;
+        let resource_schema = resource_spans.text(3);
         for scope_spans in resource_spans.of(2) {
             let scope_spans = fields(scope_spans)?;
-            let source = batch.source(&resource, scope_spans.message(1)?)?;
+            let source = batch.source(Source {
+                resource: resource.clone(),
+                resource_schema: resource_schema.clone(),
+                scope: scope_spans.message(1)?,
+                scope_schema: scope_spans.text(3),
+            })?;
             for span in scope_spans.of(2) {
                 batch.push(match &source {
                     Ok(source) => match Span::decode(&span, Arc::clone(source)) {
@@ -134,7 +154,7 @@ pub fn from_protobuf(body: Bytes) -> Result<Batch, Error> {
     batch.finished()
 }
 
-/// The fields of a message that are messages themselves, which on the wire are fields of bytes. Where each is, not what
+/// The fields of a message that are messages themselves or texts, which on the wire are fields of bytes. Where each is, not what
 /// is in it: eight bytes for a field of two.
 struct Fields {
     message: Bytes,
@@ -147,7 +167,7 @@ fn fields(message: Bytes) -> Result<Fields, DecodeError> {
     let mut read = || -> Result<(), DecodeError> {
         while rest.has_remaining() {
             let (tag, wire_type) = decode_key(&mut rest)?;
-            if wire_type == WireType::LengthDelimited && tag <= 2 {
+            if wire_type == WireType::LengthDelimited && tag <= 3 {
                 let offset = message.len() - rest.len();
                 places.push((tag, u32::try_from(offset).unwrap_or(u32::MAX)));
             }
@@ -179,98 +199,32 @@ impl Fields {
         }
         Ok(message)
     }
+
+    /// The text with this tag, the last where there are several; empty without one.
+    fn text(&self, tag: u32) -> Box<str> {
+        let last = self.of(tag).last().unwrap_or_default();
+        String::from_utf8_lossy(&last).into()
+    }
 }
 
-/// Reads the JSON form, and two habits of exporters in the field that its specification does not allow:
-/// enums by name instead of by number, and `null` for a field that has no value.
+/// Reads the JSON form, also where it is spelled in a way that the specification doesn't allow, as
+/// [`read`](crate::read::read) does.
 ///
 /// # Errors
-/// The text can't be read, there is too much in it, or none of its spans can be kept.
+/// The text can't be read, there is too much in it, a value in it can't be read, or none of its spans can be kept.
 pub fn from_json(body: &[u8]) -> Result<Batch, Error> {
-    let request = match serde_json::from_slice(body) {
-        Ok(request) => request,
-        Err(_) => {
-            let mut json: Value = serde_json::from_slice(body).map_err(Error::Json)?;
-            normalise(&mut json);
-            serde_json::from_value(json).map_err(Error::Json)?
-        }
+    let strict = match serde_json::from_slice(body) {
+        Ok(request) => return from_request(request),
+        Err(error) => error,
     };
-    from_request(request)
-}
-
-/// The content of a file, from [`from_json_lines`].
-#[derive(Debug, Default)]
-pub struct Lines {
-    pub spans: Vec<Span>,
-    /// The number of documents and lines of which something could not be read.
-    pub unread: usize,
-    /// The first hundred of them.
-    pub problems: Vec<Problem>,
-}
-
-/// A part of a file that could not be read.
-#[derive(Debug)]
-pub struct Problem {
-    /// The line in which the document begins, counted from 1.
-    pub line: usize,
-    pub error: Error,
-}
-
-impl std::error::Error for Problem {}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.error)
+    let text = std::str::from_utf8(body).map_err(|_| Error::NotUtf8)?;
+    match read::request(text).map_err(Error::Json)? {
+        Some((request, left_out)) => match left_out.into_iter().next() {
+            Some(first) => Err(Error::LeftOut(first)),
+            None => from_request(request),
+        },
+        None => Err(Error::Json(strict)),
     }
-}
-
-/// Reads several requests in JSON one after the other, as a saved session has them: a line each, or laid out for
-/// people. What cannot be read does not cost the rest.
-pub fn from_json_lines(text: &[u8]) -> Lines {
-    /// A text that breaks off in the middle of a document so often is none of documents.
-    const UNFINISHED: usize = 1000;
-    let mut lines = Lines::default();
-    let (mut start, mut line, mut unfinished) = (0, 1, 0);
-    while let Some(blank) = text[start..].iter().position(|byte| !byte.is_ascii_whitespace()) {
-        line += newlines(&text[start..start + blank]);
-        start += blank;
-        let rest = &text[start..];
-        let mut documents = serde_json::Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
-        let (length, problem) = match documents.next() {
-            Some(Err(error)) => {
-                unfinished += usize::from(error.is_eof());
-                let end = rest.iter().position(|byte| *byte == b'\n');
-                (end.unwrap_or(rest.len()), Some(Error::NotJson(error)))
-            }
-            _ => {
-                let length = documents.byte_offset();
-                let problem = match from_json(&rest[..length]) {
-                    Ok(batch) => {
-                        lines.spans.extend(batch.spans);
-                        batch.rejected.map(|rejected| Error::Unfit(rejected.first))
-                    }
-                    Err(error) => Some(error),
-                };
-                (length, problem)
-            }
-        };
-        if let Some(error) = problem {
-            lines.unread += 1;
-            if lines.problems.len() < 100 {
-                lines.problems.push(Problem { line, error });
-            }
-        }
-        if unfinished > UNFINISHED {
-            break;
-        }
-        line += newlines(&rest[..length]);
-        start += length;
-    }
-    lines
-}
-
-fn newlines(text: &[u8]) -> usize {
-    text.iter().filter(|byte| **byte == b'\n').count()
 }
 
 /// Takes a request that was read elsewhere.
@@ -279,10 +233,16 @@ fn newlines(text: &[u8]) -> usize {
 /// There is too much in the request, or none of its spans can be kept.
 pub fn from_request(request: ExportTraceServiceRequest) -> Result<Batch, Error> {
     let mut batch = Batch::default();
-    for ResourceSpans { resource, scope_spans, .. } in request.resource_spans {
+    for ResourceSpans { resource, scope_spans, schema_url } in request.resource_spans {
         let resource = resource.unwrap_or_default();
-        for ScopeSpans { scope, spans, .. } in scope_spans {
-            let source = batch.source(&resource, scope.unwrap_or_default())?;
+        let resource_schema = schema_url.into_boxed_str();
+        for ScopeSpans { scope, spans, schema_url } in scope_spans {
+            let source = batch.source(Source {
+                resource: resource.clone(),
+                resource_schema: resource_schema.clone(),
+                scope: scope.unwrap_or_default(),
+                scope_schema: schema_url.into_boxed_str(),
+            })?;
             for span in spans {
                 batch.push(match &source {
                     Ok(source) => Span::new(span, Arc::clone(source)),
@@ -301,14 +261,15 @@ pub fn to_request<'a>(spans: impl IntoIterator<Item = &'a Span>) -> ExportTraceS
     let mut last: Option<&Arc<Source>> = None;
     for span in spans {
         if !last.is_some_and(|last| Arc::ptr_eq(last, &span.source)) {
-            let Source { resource, scope } = span.source.as_ref();
+            let source = span.source.as_ref();
             resource_spans.push(ResourceSpans {
-                resource: Some(resource.clone()),
+                resource: Some(source.resource.clone()),
                 scope_spans: vec![ScopeSpans {
-                    scope: Some(scope.clone()),
-                    ..ScopeSpans::default()
+                    scope: Some(source.scope.clone()),
+                    spans: Vec::new(),
+                    schema_url: source.scope_schema.to_string(),
                 }],
-                ..ResourceSpans::default()
+                schema_url: source.resource_schema.to_string(),
             });
             last = Some(&span.source);
         }
@@ -336,42 +297,5 @@ fn as_json_can(value: &mut AnyValue) {
             values.for_each(as_json_can);
         }
         _ => {}
-    }
-}
-
-fn normalise(json: &mut Value) {
-    match json {
-        Value::Object(fields) => {
-            fields.retain(|_, value| !value.is_null());
-            // The form that JSON of protobuf has for these.
-            if let Some(text) = fields.get("doubleValue").and_then(Value::as_str).map(str::to_owned)
-            {
-                match text.parse::<f64>().ok().and_then(serde_json::Number::from_f64) {
-                    Some(number) => fields.insert("doubleValue".to_owned(), number.into()),
-                    None => fields.insert("stringValue".to_owned(), text.into()),
-                };
-            }
-            if fields.contains_key("stringValue") {
-                fields.remove("doubleValue");
-            }
-            for (key, value) in fields {
-                if let Some(number) = enum_number(key, value) {
-                    *value = number.into();
-                }
-                normalise(value);
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(normalise),
-        _ => {}
-    }
-}
-
-/// The number of an enum that came by its name: only spans have a `kind`, only statuses a `code`.
-fn enum_number(key: &str, value: &Value) -> Option<i32> {
-    let name = value.as_str()?;
-    match key {
-        "kind" => SpanKind::from_str_name(name).map(i32::from),
-        "code" => StatusCode::from_str_name(name).map(i32::from),
-        _ => None,
     }
 }

@@ -108,14 +108,21 @@ impl fmt::Display for Status {
 #[derive(Debug, Default, PartialEq)]
 pub struct Source {
     pub resource: Resource,
+    /// The URL of the schema that the resource follows; empty where none was sent.
+    pub resource_schema: Box<str>,
     pub scope: InstrumentationScope,
+    /// The same for the scope and its spans.
+    pub scope_schema: Box<str>,
 }
 
 impl Source {
     /// Equal sources have equal bytes.
     pub fn encoded(&self) -> Vec<u8> {
         let mut bytes = self.resource.encode_length_delimited_to_vec();
-        bytes.extend(self.scope.encode_to_vec());
+        bytes.extend(self.scope.encode_length_delimited_to_vec());
+        bytes.extend_from_slice(self.resource_schema.as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(self.scope_schema.as_bytes());
         bytes
     }
 
@@ -140,6 +147,9 @@ impl Source {
     /// # Errors
     /// An attribute that is too long or nested too deep.
     pub fn check(&self) -> Result<(), Flaw> {
+        if self.resource_schema.len().max(self.scope_schema.len()) > TEXT_LIMIT {
+            return Err(Flaw::TextTooLong);
+        }
         let attributes = self.resource.attributes.iter().chain(&self.scope.attributes);
         check_attributes(attributes)
     }
@@ -259,6 +269,11 @@ impl Span {
     /// The attribute `key`, as text.
     pub fn attribute(&self, key: &str) -> Option<String> {
         attribute(&self.proto(), key)
+    }
+
+    /// The id that the span came with, where other spans of its trace have it too: see [`crate::shared`].
+    pub fn shared_id(&self) -> Option<SpanId> {
+        shared_id(self.id, &self.proto())
     }
 
     /// Nanoseconds since 1970; zero where the span came without a time.
@@ -387,6 +402,11 @@ fn fits(value: &AnyValue, levels: usize) -> bool {
     }
 }
 
+/// The id that a span came with, where it isn't the one that it has now.
+pub fn shared_id(id: SpanId, proto: &Proto) -> Option<SpanId> {
+    bytes(&proto.span_id).map(SpanId).filter(|came_with| *came_with != id)
+}
+
 /// The attribute `key` of a span, as text.
 pub fn attribute(proto: &Proto, key: &str) -> Option<String> {
     find(&proto.attributes, key).map(text)
@@ -424,19 +444,25 @@ pub fn any_text(value: &Option<AnyValue>) -> String {
 fn text(value: &Value) -> String {
     match value {
         Value::StringValue(text) => text.clone(),
+        Value::IntValue(number) => number.to_string(),
         Value::DoubleValue(number) => number.to_string(),
         Value::BytesValue(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
         other => json(Some(other)).to_string(),
     }
 }
 
-/// The value as JSON. A number that JSON doesn't have, such as infinity, becomes a text.
+/// The largest integer up to which a double has every integer. JavaScript and many other readers of JSON take numbers as doubles.
+/// [RFC 8259, 6](https://www.rfc-editor.org/rfc/rfc8259#section-6)
+pub const EXACT_INTEGER: u64 = (1 << 53) - 1;
+
+/// The value as JSON. A number that JSON doesn't have, such as infinity, becomes a text, and so does an integer past
+/// [`EXACT_INTEGER`], as in Jaeger's own answers.
 pub fn json(value: Option<&Value>) -> Json {
     let of = |any: Option<&AnyValue>| json(any.and_then(|any| any.value.as_ref()));
     match value {
         None => Json::Null,
         Some(Value::BoolValue(flag)) => (*flag).into(),
-        Some(Value::IntValue(number)) => (*number).into(),
+        Some(Value::IntValue(number)) if number.unsigned_abs() <= EXACT_INTEGER => (*number).into(),
         Some(Value::DoubleValue(number)) if number.is_finite() => (*number).into(),
         Some(Value::ArrayValue(array)) => array.values.iter().map(|item| of(Some(item))).collect(),
         Some(Value::KvlistValue(list)) => {
@@ -444,8 +470,6 @@ pub fn json(value: Option<&Value>) -> Json {
             Json::Object(pairs.map(|pair| (pair.key.clone(), of(pair.value.as_ref()))).collect())
         }
         Some(Value::StringValueStrindex(index)) => format!("string #{index}").into(),
-        Some(text @ (Value::StringValue(_) | Value::BytesValue(_) | Value::DoubleValue(_))) => {
-            self::text(text).into()
-        }
+        Some(text) => self::text(text).into(),
     }
 }

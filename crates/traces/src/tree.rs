@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::report;
-use crate::span::{Span, SpanId, TraceId, attribute, shortened, target};
+use crate::span::{Span, SpanId, TraceId, attribute, shared_id, shortened, target};
 
 /// Deeper spans are drawn at this level: nobody can read further, and a chain of a million must not fill the memory.
 const MAX_DEPTH: usize = 100;
@@ -242,6 +242,7 @@ impl Row {
         notes.extend(self.ring.then_some(Note::Ring));
         notes.extend(self.late.map(Note::Late));
         notes.extend(self.skew.map(Note::Skew));
+        notes.extend(shared_id(span.id, &proto).map(Note::SharedId));
         if span.start() == 0 {
             notes.push(Note::WithoutTime);
         } else if span.ends_before_it_starts() {
@@ -278,6 +279,8 @@ pub enum Note {
     Late(u64),
     /// The span starts before its parent, which is of another service, by this many nanoseconds.
     Skew(u64),
+    /// The span came with this id, which another span of the trace has too.
+    SharedId(SpanId),
     /// The span came without a time.
     WithoutTime,
     /// The span ends before it starts.

@@ -5,18 +5,24 @@ use std::path::Path;
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum as _};
 
+use super::file;
 use crate::case::Case;
 use crate::client::{self, Lab};
 use crate::list::Fields;
 use crate::output::{print, print_json};
+use crate::span::TraceId;
+use crate::summary::Summary;
 use crate::wire::Fault;
 use crate::{report, terminal};
 
-/// The commands for a lab that runs in another terminal.
+/// The commands for a lab that runs in another terminal, or for a file.
 #[derive(Subcommand)]
 pub enum Ask {
-    /// Lists the traces of a running lab, the newest first.
+    /// Lists the traces of a running lab or a file, the newest first.
     Traces {
+        /// A file with traces, in any form that `view --open` takes; `-` reads standard input. The traces of a running lab when
+        /// it is left out.
+        file: Option<String>,
         #[command(flatten)]
         lab: LabAddress,
         #[command(flatten)]
@@ -24,13 +30,15 @@ pub enum Ask {
         /// The most traces to list.
         #[arg(long, default_value_t = 20)]
         limit: usize,
-        /// Prints JSON, one array, with durations in nanoseconds.
+        /// Prints JSON, one array, with times in nanoseconds; those since 1970 are text.
         #[arg(long)]
         json: bool,
     },
-    /// Shows one trace of a running lab as a tree with bars.
+    /// Shows one trace of a running lab or a file as a tree with bars.
     Trace {
-        /// The trace id or its first digits; the newest trace when it is left out.
+        /// The trace id or its first digits, or a file; the newest trace when it is left out.
+        trace: Option<String>,
+        /// The trace id in the file, or its first digits; the trace that starts last when it is left out.
         id: Option<String>,
         #[command(flatten)]
         lab: LabAddress,
@@ -40,7 +48,7 @@ pub enum Ask {
     },
     /// Says what is wrong with a trace, why, and what to do about it.
     ///
-    /// Reads the trace from a running lab or from a file of OTLP JSON; `-` reads standard input.
+    /// Reads the trace from a running lab or from a file, in any form that `view --open` takes; `-` reads standard input.
     Diagnose {
         /// The trace id or its first digits, or a file; the newest trace when it is left out.
         trace: Option<String>,
@@ -96,18 +104,29 @@ impl Ask {
     /// Fails when no lab answers, it doesn't have the trace or hop, or a file can't be read.
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
-            Ask::Traces { lab, filter, limit, json } => {
-                traces(&lab.site, &filter, limit, json).await
+            Ask::Traces { file, lab, filter, limit, json } => {
+                let traces = match file {
+                    Some(file) => file::traces(&file, &filter)?,
+                    None => Lab::at(&lab.site).traces(&filter).await?,
+                };
+                list(traces, filter.is_empty(), limit, json)
             }
-            Ask::Trace { id, lab, json } => trace(&lab.site, id.as_deref(), json).await,
+            Ask::Trace { trace: Some(name), id, json, .. } if file::is_file(&name) => {
+                let (id, case) = file::trace(&name, id.as_deref())?;
+                match json {
+                    true => file::print_otlp(case, id),
+                    false => show(&case, id),
+                }
+            }
+            Ask::Trace { trace: Some(name), id: Some(_), .. } => bail!("{name} is not a file"),
+            Ask::Trace { trace: id, lab, json, .. } => trace(&lab.site, id.as_deref(), json).await,
             Ask::Diagnose { trace, lab } => diagnose(&lab.site, trace.as_deref()).await,
             Ask::Break { hop, fault, lab } => break_hop(&lab.site, &hop, fault.as_deref()).await,
         }
     }
 }
 
-async fn traces(site: &str, filter: &Fields, limit: usize, json: bool) -> anyhow::Result<()> {
-    let mut traces = Lab::at(site).traces(filter).await?;
+fn list(mut traces: Vec<Summary>, all: bool, limit: usize, json: bool) -> anyhow::Result<()> {
     let found = traces.len();
     traces.truncate(limit);
     if json {
@@ -115,7 +134,7 @@ async fn traces(site: &str, filter: &Fields, limit: usize, json: bool) -> anyhow
     }
     print(&terminal::list(&traces));
     match found {
-        0 if filter.is_empty() => eprintln!("No trace has arrived yet."),
+        0 if all => eprintln!("No trace has arrived yet."),
         0 => eprintln!("No trace passes this filter."),
         _ if found > limit => eprintln!("{} more: --limit shows them.", found - limit),
         _ => {}
@@ -133,12 +152,16 @@ async fn trace(site: &str, id: Option<&str>, json: bool) -> anyhow::Result<()> {
         Some(id) => client::Error::NoSuchTrace(id.to_owned()),
         None => client::Error::NoTrace,
     })?;
+    show(&case, id)
+}
+
+fn show(case: &Case, id: TraceId) -> anyhow::Result<()> {
     // Take the shell's setting, else the terminal's width, else the width of a listing in the book.
     let shell = std::env::var("COLUMNS").ok();
     let columns = shell.and_then(|columns| columns.parse().ok());
     let columns =
         columns.or_else(|| terminal_size::terminal_size().map(|(width, _)| width.0.into()));
-    let text = terminal::trace(&case, id, columns.unwrap_or(100));
+    let text = terminal::trace(case, id, columns.unwrap_or(100));
     print(&text.with_context(|| {
         format!("no span of trace {id} has arrived: `lab diagnose {id}` says more")
     })?);

@@ -314,7 +314,7 @@ function addControls() {
   form.append(keys);
 }
 
-/* Imports a file of OTLP JSON that was chosen or dropped on the page. */
+/* Imports a file that was chosen or dropped on the page. */
 async function importFile(file) {
   const answer = await fetch("/traces/import", { method: "POST", headers: { "content-type": "application/json" }, body: file });
   const result = await answer.json();
@@ -329,7 +329,7 @@ async function importFiles(files) {
     for (const file of files) results.push(await importFile(file));
     const partly = results.find(({ unread }) => unread);
     if (partly) {
-      showProblem(`${partly.name}: spans taken: ${partly.spans}; documents that were not, or not whole: ${partly.unread}. The first: ${partly.problems[0]}`);
+      showProblem(`${partly.name}: ${partly.spans} spans were taken, and ${partly.unread} parts of the file can't be read. The first: ${partly.problems[0]}`);
     } else {
       const only = results.length === 1 && results[0].traceId;
       location.assign(only ? `/traces/${only}` : "/traces");

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use lab::process;
 use serde_json::{Value, json};
-use support::in_process::{JSON, table, trace_id};
+use support::in_process::{JSON, NEW_YEAR, table, trace_id};
 use support::process::{Lab, containing, fails, run, write};
 use support::{Setup, client, has, until, within_reason};
 use tokio::io::AsyncReadExt as _;
@@ -95,8 +95,9 @@ async fn the_traces_of_a_running_lab_are_shown_in_a_terminal() {
     assert_eq!(lab.ask("traces --min 2s --limit 1").await.lines().count(), 1);
     let found = lab.ask("traces --name FIRST --json").await;
     let found: Value = serde_json::from_str(&found).expect("JSON");
-    let fields = ["traceId", "durationNano"].map(|field| &found[0][field]);
-    assert_eq!(fields, [&json!(trace_id(0xa1)), &json!(1_000_000_000)]);
+    let fields = ["traceId", "durationNano", "startTimeUnixNano"].map(|field| &found[0][field]);
+    let start = json!((NEW_YEAR * 1_000_000).to_string());
+    assert_eq!(fields, [&json!(trace_id(0xa1)), &json!(1_000_000_000), &start]);
 
     let newest = lab.ask("trace").await;
     assert!(newest.starts_with(&format!("Trace {}", trace_id(0xb3))), "{newest}");
@@ -127,4 +128,33 @@ async fn what_cannot_be_diagnosed_is_told_in_a_line() {
     fails("lab", &format!("diagnose {notes}"), ["notes.txt: there is no trace in it"]).await;
     let no_file = format!("diagnose {}", folder.path().display());
     fails("lab", &no_file, ["cannot be read"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_traces_of_a_file_are_shown_without_a_lab() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let zipkin = json!([
+        { "traceId": "a1", "id": "1", "kind": "SERVER", "name": "first", "timestamp": 1_000_000, "duration": 1000,
+          "localEndpoint": { "serviceName": "shop" } },
+        { "traceId": "b1", "id": "2", "name": "second", "timestamp": 2_000_000, "duration": 3_000_000 },
+    ]);
+    let file = write(folder.path(), "zipkin.txt", &zipkin.to_string());
+    let printed = async |arguments: &str| {
+        let output = run("lab", &format!("{arguments} --site 127.0.0.1:1")).await;
+        assert!(output.status.success(), "{arguments}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let list = printed(&format!("traces {file}")).await;
+    let names: Vec<&str> = list.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+    assert_eq!(names, ["second", "first"]);
+    has(&printed(&format!("traces {file} --service shop")).await, ["first", "1 span"]);
+    has(&printed(&format!("trace {file}")).await, ["second", "3.00 s"]);
+    has(&printed(&format!("trace {file} A1")).await, ["first", "1.00 ms"]);
+    let json: Value =
+        serde_json::from_str(&printed(&format!("trace {file} a1 --json")).await).expect("JSON");
+    assert_eq!(json["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"], "first");
+    fails("lab", &format!("trace {file} c"), ["no trace id in", "begins with \"c\""]).await;
+    fails("lab", "trace /nowhere c", ["/nowhere is not a file"]).await;
+    let page = write(folder.path(), "page.json", "<html>Sign in</html>");
+    fails("lab", &format!("traces {page}"), ["it looks like an HTML page. The lab reads"]).await;
 }

@@ -92,8 +92,8 @@ async fn what_cannot_be_read_is_refused_with_a_reason_and_the_store_is_untouched
     refused(PROTOBUF, "", b"hello", 400, "not an OTLP trace request").await;
     refused(JSON, "", b"{", 400, "not an OTLP trace request in JSON").await;
     refused(JSON, "", b"{\"resourceSpans\": 1}", 400, "in JSON").await;
-    let id_is_not_hexadecimal = json_body().to_string().replacen("0a", "xy", 1);
-    refused(JSON, "", id_is_not_hexadecimal.as_bytes(), 400, "in JSON").await;
+    let not_an_id = json_body().to_string().replacen("0a", "xy", 1);
+    refused(JSON, "", not_an_id.as_bytes(), 400, "the trace id must be 16 bytes").await;
 
     let long = attribute("long", &"x".repeat(TEXT_LIMIT + 1));
     let nested =

@@ -141,7 +141,44 @@ impl NamedSpan {
     }
 }
 
+/// How sure a finding is, the surest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Certainty {
+    /// The data proves it: nothing but a fault looks like this.
+    Certain,
+    /// Almost always a fault; a sound system can look like this in rare cases.
+    Likely,
+    /// A fault or a choice: somebody who knows the system must decide.
+    WorthALook,
+}
+
 impl Evidence {
+    /// How sure the evidence is.
+    pub fn certainty(&self) -> Certainty {
+        match self {
+            Evidence::HeaderDropped { .. }
+            | Evidence::HeaderInvalid { .. }
+            | Evidence::HeaderReplaced { .. }
+            | Evidence::HeaderRepeated { .. }
+            | Evidence::ParentNotHere { .. }
+            | Evidence::ServiceBetweenNotHere { .. }
+            | Evidence::OwnAncestor { .. }
+            | Evidence::StatusNotSet { .. }
+            | Evidence::ClockSkew { .. }
+            | Evidence::MixedVersions { .. } => Certainty::Certain,
+            Evidence::NothingArrived { .. }
+            | Evidence::FallenApart { .. }
+            | Evidence::SeveralRoots { .. }
+            | Evidence::CallerNotHere { .. }
+            | Evidence::BesideItsCall { .. }
+            | Evidence::WrongKind { .. }
+            | Evidence::Secret { .. } => Certainty::Likely,
+            Evidence::HeaderUnsampled
+            | Evidence::FlagNotSet { .. }
+            | Evidence::ValueInName { .. } => Certainty::WorthALook,
+        }
+    }
+
     /// The rule that looks for this.
     pub fn rule(&self) -> Rule {
         match self {

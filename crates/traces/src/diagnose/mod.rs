@@ -19,7 +19,7 @@ use crate::exchange::Exchange;
 use crate::span::{Span, SpanId, TraceId};
 use crate::tree::Tree;
 
-pub use evidence::{Evidence, Library, NamedSpan, Seen, WrongKind};
+pub use evidence::{Certainty, Evidence, Library, NamedSpan, Seen, WrongKind};
 pub use header::{answered_by, of_header, of_headers};
 pub use secrets::Secret;
 

@@ -218,7 +218,7 @@ pub fn case(case: &Case, links: &Links) -> Markup {
             (findings(&found, links))
         }
         @if !case.problems.is_empty() {
-            p { (count(case.problems.len(), "document")) " cannot be read whole; the first: " (case.problems[0]) }
+            p { (count(case.problems.len(), "part")) " of it can't be read; the first: " (case.problems[0]) }
         }
         @for tree in &case.trees { (picture(tree)) }
         (wire(&case.wire, false))

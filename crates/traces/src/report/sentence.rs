@@ -227,6 +227,9 @@ impl Display for Note {
             Note::Ring => f.write_str("its parent is below it"),
             Note::Late(late) => write!(f, "starts {} after its parent ended", took(*late)),
             Note::Skew(skew) => write!(f, "clock skew: starts {} before its parent", took(*skew)),
+            Note::SharedId(id) => {
+                write!(f, "came with the id {id}, which the other side of the call has too")
+            }
             Note::WithoutTime => f.write_str("without a time"),
             Note::EndsBeforeItStarts => f.write_str("ends before it starts"),
         }

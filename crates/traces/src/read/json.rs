@@ -1,0 +1,202 @@
+//! JSON as a tree that borrows from its text. The number of its nodes is limited, because a tree takes many times the memory of
+//! its text.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
+
+use serde::Deserialize as _;
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// The most values in one document: enough for 200,000 spans with 40 values each.
+pub const NODES_LIMIT: usize = 8_000_000;
+
+/// How deep values may be nested. Deeper ones are left out: no field of a span is this deep, and an attribute isn't either.
+const DEPTH_LIMIT: usize = 120;
+
+/// One value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Json<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    /// An integer that doesn't fit into 64 bits with a sign.
+    Big(u64),
+    Float(f64),
+    Text(Cow<'a, str>),
+    Array(Vec<Json<'a>>),
+    Object(Vec<(Cow<'a, str>, Json<'a>)>),
+}
+
+/// The value of an absent field.
+const NULL: &Json<'static> = &Json::Null;
+
+impl<'a> Json<'a> {
+    /// Parses one document.
+    ///
+    /// # Errors
+    /// The text isn't one JSON document, or it has more than [`NODES_LIMIT`] values.
+    pub fn parse(text: &'a str) -> serde_json::Result<Json<'a>> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        deserializer.disable_recursion_limit();
+        let left = Cell::new(NODES_LIMIT);
+        let json = Seed { left: &left, levels: DEPTH_LIMIT }.deserialize(&mut deserializer)?;
+        deserializer.end()?;
+        Ok(json)
+    }
+
+    /// Returns the field `name`, or `Null`. `name` is in lower case without underscores: protobuf's JSON allows `traceId` and
+    /// `trace_id`, and Go's own encoder writes `TraceId`.
+    pub fn get(&self, name: &str) -> &Json<'a> {
+        let Json::Object(fields) = self else { return NULL };
+        let found = fields.iter().find(|(key, _)| same(key, name));
+        found.map_or(NULL, |(_, value)| value)
+    }
+
+    /// Returns the first of several fields that is there and not `null`.
+    pub fn any(&self, names: &[&str]) -> &Json<'a> {
+        let mut values = names.iter().map(|name| self.get(name));
+        values.find(|value| !value.is_null()).unwrap_or(NULL)
+    }
+
+    /// Whether there is a field `name`, also where it is `null`.
+    pub fn has(&self, name: &str) -> bool {
+        matches!(self, Json::Object(fields) if fields.iter().any(|(key, _)| same(key, name)))
+    }
+
+    pub fn is_null(&self) -> bool {
+        matches!(self, Json::Null)
+    }
+
+    /// The text, or an empty one.
+    pub fn text(&self) -> &str {
+        match self {
+            Json::Text(text) => text,
+            _ => "",
+        }
+    }
+
+    /// The items of an array, or none.
+    pub fn items(&self) -> &[Json<'a>] {
+        match self {
+            Json::Array(items) => items,
+            _ => &[],
+        }
+    }
+
+    /// The fields of an object, or none.
+    pub fn fields(&self) -> &[(Cow<'a, str>, Json<'a>)] {
+        match self {
+            Json::Object(fields) => fields,
+            _ => &[],
+        }
+    }
+}
+
+/// Whether a key is `name`, which is in lower case, without regard to case and underscores.
+fn same(key: &str, name: &str) -> bool {
+    let key = key.bytes().filter(|byte| *byte != b'_');
+    key.map(|byte| byte.to_ascii_lowercase()).eq(name.bytes())
+}
+
+/// Writes the value as JSON, for messages.
+impl fmt::Display for Json<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Json::Null => f.write_str("null"),
+            Json::Bool(value) => value.fmt(f),
+            Json::Int(value) => value.fmt(f),
+            Json::Big(value) => value.fmt(f),
+            Json::Float(value) => value.fmt(f),
+            Json::Text(value) => write!(f, "{value:?}"),
+            Json::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    write!(f, "{}{item}", if index == 0 { "[" } else { "," })?;
+                }
+                f.write_str(if items.is_empty() { "[]" } else { "]" })
+            }
+            Json::Object(fields) => {
+                for (index, (key, value)) in fields.iter().enumerate() {
+                    write!(f, "{}{key:?}:{value}", if index == 0 { "{" } else { "," })?;
+                }
+                f.write_str(if fields.is_empty() { "{}" } else { "}" })
+            }
+        }
+    }
+}
+
+/// Reads one value and counts it.
+#[derive(Clone, Copy)]
+struct Seed<'c> {
+    left: &'c Cell<usize>,
+    /// How many more levels may follow.
+    levels: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Json<'de>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<Json<'de>, D::Error> {
+        match self.left.get().checked_sub(1) {
+            Some(left) => self.left.set(left),
+            None => return Err(D::Error::custom("more than 8000000 values in one document")),
+        }
+        match self.levels.checked_sub(1) {
+            Some(levels) => from.deserialize_any(Seed { levels, ..self }),
+            // This doesn't use the stack, however deep the value is.
+            None => IgnoredAny::deserialize(from).map(|_| Json::Null),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Json<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Json<'de>, E> {
+        Ok(Json::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Json<'de>, E> {
+        Ok(Json::Int(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Json<'de>, E> {
+        Ok(i64::try_from(value).map_or(Json::Big(value), Json::Int))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Json<'de>, E> {
+        Ok(Json::Float(value))
+    }
+
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Borrowed(value)))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Owned(value.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Json<'de>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = from.next_element_seed(self)? {
+            items.push(item);
+        }
+        Ok(Json::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Json<'de>, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(Json::Text(key)) = from.next_key_seed(self)? {
+            fields.push((key, from.next_value_seed(self)?));
+        }
+        Ok(Json::Object(fields))
+    }
+}

@@ -1,0 +1,583 @@
+//! Reads traces from the bytes of a file, in any of the forms that tools write. Recognises the form by the content: names of
+//! files and media types are often wrong.
+//!
+//! [`read`] unpacks and decodes the bytes ([`unpack`]), finds the JSON documents in the text, and hands each to the reader of its
+//! form. One that can't be read costs nothing but itself.
+
+mod console;
+mod foreign;
+mod jaeger;
+mod json;
+mod otlp;
+mod unpack;
+mod value;
+mod zipkin;
+
+use std::collections::HashMap;
+use std::fmt;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as Proto};
+use prost::Message as _;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use self::json::Json;
+use self::value::Losses;
+use crate::exchange::Exchange;
+use crate::otlp::{Batch, Error, from_protobuf, from_request};
+use crate::span::Span;
+
+pub use foreign::Foreign;
+pub use json::NODES_LIMIT;
+pub use unpack::{Error as UnpackError, UNPACKED_LIMIT, text, unpack};
+pub use value::{Flaw, LeftOut};
+
+/// The forms of traces that are read, as a sentence lists them.
+pub const FORMS: &str = "OTLP in JSON or protobuf (also as Tempo and Grafana have it), Jaeger JSON, Zipkin JSON, and \
+                         what the console exporters of Go and Python print; packed with gzip or zstd or not at all";
+
+/// The most problems that are described. Further ones are counted.
+const PROBLEMS_LIMIT: usize = 100;
+
+/// A form in which traces are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// [OTLP](https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding), also in the wrappers of Tempo and of version 3
+    /// of Jaeger's API.
+    OtlpJson,
+    /// [OTLP](https://opentelemetry.io/docs/specs/otlp/#binary-protobuf-encoding), alone or in the frames of the Collector's
+    /// file exporter.
+    OtlpProtobuf,
+    /// A download from Jaeger's page, or an answer of `/api/traces`.
+    Jaeger,
+    /// Version 2, or the older version 1.
+    Zipkin,
+    /// The output of `stdouttrace`.
+    GoConsole,
+    /// The output of `ConsoleSpanExporter`.
+    PythonConsole,
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Form::OtlpJson => "OTLP JSON",
+            Form::OtlpProtobuf => "OTLP protobuf",
+            Form::Jaeger => "Jaeger JSON",
+            Form::Zipkin => "Zipkin JSON",
+            Form::GoConsole => "output of Go's console exporter",
+            Form::PythonConsole => "output of Python's console exporter",
+        })
+    }
+}
+
+/// The contents of a file.
+#[derive(Debug)]
+pub struct Contents {
+    /// The form of the first spans.
+    pub form: Form,
+    pub spans: Vec<Span>,
+    /// The exchanges on the wire, which the lab's own files have.
+    pub wire: Vec<Exchange>,
+    /// The number of problems, each of which cost itself alone.
+    pub unread: usize,
+    /// The first hundred problems.
+    pub problems: Vec<Problem>,
+    pub others: Others,
+}
+
+/// The parts of a file that aren't spans.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Log records, as far as they can be told apart.
+    pub logs: usize,
+    pub metrics: usize,
+    /// JSON documents of forms that the lab doesn't know.
+    pub documents: usize,
+    /// Lines of text between the documents.
+    pub lines: usize,
+}
+
+impl Others {
+    /// Whether everything in the file was about spans.
+    pub fn is_empty(&self) -> bool {
+        *self == Others::default()
+    }
+}
+
+/// Lists the counts that aren't 0.
+impl fmt::Display for Others {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            (self.logs, "log record"),
+            (self.metrics, "metric"),
+            (self.documents, "other JSON document"),
+            (self.lines, "line of text"),
+        ];
+        let mut first = true;
+        for (count, noun) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            let noun = match (count, noun) {
+                (1, noun) => noun.to_owned(),
+                (_, "line of text") => "lines of text".to_owned(),
+                (_, noun) => format!("{noun}s"),
+            };
+            write!(f, "{}{count} {noun}", if first { "" } else { ", " })?;
+            first = false;
+        }
+        Ok(())
+    }
+}
+
+/// Something in a file that can't be read.
+#[derive(Debug)]
+pub struct Problem {
+    /// The line in which the document begins, counted from 1; `None` in protobuf.
+    pub line: Option<usize>,
+    pub error: Error,
+}
+
+impl std::error::Error for Problem {}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        self.error.fmt(f)
+    }
+}
+
+/// Why a file has nothing to show.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    #[error("it is empty")]
+    Empty,
+    #[error(transparent)]
+    Packed(#[from] UnpackError),
+    /// It looks like something that the lab doesn't read.
+    #[error("it looks like {foreign}. The lab reads {FORMS}. {}", foreign.advice())]
+    Foreign { foreign: Foreign },
+    /// It is JSON, but of no form that is known; with the names of its first fields.
+    #[error("it is JSON without spans in a form that the lab knows{}. The lab reads {FORMS}", fields(.0))]
+    UnknownJson(Vec<String>),
+    #[error("there is no trace in it. The lab reads {FORMS}")]
+    NoTrace,
+    /// The form is known, and there are no spans in it.
+    #[error("it is {form}, and there are no spans in it{}", only(.others))]
+    NoSpans { form: Form, others: Others },
+    /// There are logs or metrics in it, and no spans.
+    #[error("there are no spans in it, only {0}")]
+    OtherSignals(Others),
+    /// None of its spans can be read: the first problem.
+    #[error(transparent)]
+    Problem(Problem),
+}
+
+fn fields(names: &[String]) -> String {
+    match names.is_empty() {
+        true => String::new(),
+        false => format!(" (its fields: {})", names.join(", ")),
+    }
+}
+
+fn only(others: &Others) -> String {
+    match others.is_empty() {
+        true => String::new(),
+        false => format!(", only {others}"),
+    }
+}
+
+/// Reads the spans of a file.
+///
+/// # Errors
+/// There is no span in the bytes, and no exchange; the error says what is there instead.
+pub fn read(bytes: &[u8]) -> Result<Contents, Unreadable> {
+    let bytes = unpack(bytes)?;
+    let mut reader = Reader::default();
+    let binary = reader.protobuf(&bytes);
+    if !binary {
+        let text = text(&bytes)
+            .ok_or_else(|| Unreadable::Foreign { foreign: foreign::of_bytes(&bytes) })?;
+        if text.trim().is_empty() {
+            return Err(Unreadable::Empty);
+        }
+        let text = unpack::without_log_prefix(text);
+        reader.documents(&text);
+        if reader.form.is_none() && reader.foreign.is_none() {
+            reader.foreign = foreign::of_text(&text);
+        }
+    }
+    reader.finish()
+}
+
+/// Reads one OTLP request in JSON, however it is spelled. Returns `None` if it isn't one.
+///
+/// # Errors
+/// The text isn't JSON.
+pub(crate) fn request(
+    text: &str,
+) -> serde_json::Result<Option<(ExportTraceServiceRequest, Vec<LeftOut>)>> {
+    let mut document = Document::default();
+    let json = Json::parse(text)?;
+    if !matches!(json.get("resourcespans"), Json::Array(_)) {
+        return Ok(None);
+    }
+    document.resource_spans(json.get("resourcespans"));
+    let Document { resource_spans, losses, .. } = document;
+    Ok(Some((ExportTraceServiceRequest { resource_spans }, losses.first)))
+}
+
+/// The spans of one JSON document, on their way to [`from_request`].
+#[derive(Default)]
+pub(crate) struct Document {
+    resource_spans: Vec<ResourceSpans>,
+    /// The index in `resource_spans` of each source that [`Document::add`] has met, encoded.
+    known: HashMap<Vec<u8>, usize>,
+    losses: Losses,
+    form: Option<Form>,
+}
+
+impl Document {
+    /// Adds a span of a form that repeats its source with each span.
+    fn add(&mut self, resource: Vec<KeyValue>, scope: InstrumentationScope, span: Proto) {
+        let resource = Resource { attributes: resource, ..Resource::default() };
+        let mut key = resource.encode_length_delimited_to_vec();
+        key.extend(scope.encode_to_vec());
+        let index = *self.known.entry(key).or_insert_with(|| {
+            let scope_spans = vec![ScopeSpans { scope: Some(scope), ..ScopeSpans::default() }];
+            let resource = Some(resource);
+            self.resource_spans.push(ResourceSpans {
+                resource,
+                scope_spans,
+                ..ResourceSpans::default()
+            });
+            self.resource_spans.len() - 1
+        });
+        self.resource_spans[index].scope_spans[0].spans.push(span);
+    }
+
+    fn resource_spans(&mut self, json: &Json) {
+        let items = json.items().iter();
+        self.resource_spans.extend(items.map(|json| otlp::resource_spans(json, &mut self.losses)));
+    }
+}
+
+/// The state while a file is read.
+#[derive(Default)]
+struct Reader {
+    form: Option<Form>,
+    spans: Vec<Span>,
+    wire: Vec<Exchange>,
+    unread: usize,
+    problems: Vec<Problem>,
+    others: Others,
+    foreign: Option<Foreign>,
+    /// The names of the fields of the first document of an unknown form.
+    unknown: Option<Vec<String>>,
+}
+
+/// The part of a case file that other readers ignore.
+#[derive(Deserialize)]
+struct Wire {
+    wire: Vec<Exchange>,
+}
+
+/// A document of OTLP JSON as the specification has it, which is parsed without a tree in between.
+#[derive(Deserialize)]
+struct Strict {
+    #[serde(rename = "resourceSpans")]
+    resource_spans: Vec<ResourceSpans>,
+    #[serde(default)]
+    wire: Vec<Exchange>,
+}
+
+impl Strict {
+    /// Whether nothing was missed: a field in another spelling is skipped by the parser.
+    fn is_whole(&self) -> bool {
+        self.resource_spans.iter().all(|it| {
+            let mut scopes = it.scope_spans.iter();
+            !it.scope_spans.is_empty()
+                && scopes.all(|it| !it.spans.is_empty() && it.spans.iter().all(has_ids))
+        })
+    }
+}
+
+fn has_ids(span: &Proto) -> bool {
+    let parent = matches!(span.parent_span_id.len(), 0 | 8);
+    span.trace_id.len() == 16 && span.span_id.len() == 8 && parent
+}
+
+impl Reader {
+    /// Reads protobuf, with a length of four bytes in front of each message or without. Returns whether it is that.
+    fn protobuf(&mut self, bytes: &[u8]) -> bool {
+        /// The first byte of a request: the field 1, which is a message.
+        const FIRST: u8 = 0x0a;
+        if bytes.first() == Some(&FIRST) {
+            // A text may begin with the same byte, which is a line feed.
+            let batch = from_protobuf(bytes.to_vec().into());
+            let is_text = || text(bytes).is_some();
+            match batch {
+                Ok(batch) if batch.spans.is_empty() && is_text() => return false,
+                Err(Error::Protobuf(_)) if is_text() => return false,
+                batch => self.batch(Form::OtlpProtobuf, None, batch),
+            }
+            return true;
+        }
+        // As the Collector's file exporter writes them:
+        // https://github.com/open-telemetry/opentelemetry-collector-contrib/tree/main/exporter/fileexporter
+        let mut rest = bytes;
+        let mut frames = Vec::new();
+        while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+            let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+            let Some((frame, behind)) = behind.split_at_checked(length) else { break };
+            let packed = unpack::is_zstd(frame);
+            if !packed && !matches!(frame.first(), Some(&FIRST | &b'{')) {
+                return false;
+            }
+            frames.push(frame);
+            rest = behind;
+        }
+        for (index, frame) in frames.iter().enumerate() {
+            match unpack(frame) {
+                Ok(frame) if frame.first() == Some(&b'{') => {
+                    self.documents(&String::from_utf8_lossy(&frame));
+                }
+                Ok(frame) => {
+                    let batch = from_protobuf(frame.into_owned().into());
+                    self.batch(Form::OtlpProtobuf, None, batch);
+                }
+                Err(error) => self.problem(Some(index + 1), Error::Frame(error.to_string())),
+            }
+        }
+        !frames.is_empty()
+    }
+
+    /// Reads JSON documents one after the other, a line each or laid out for people, and skips the text between them.
+    fn documents(&mut self, text: &str) {
+        /// A text whose documents so often break off, or are broken far behind their beginning, has none. Each costs a look
+        /// at much of the text.
+        const UNFINISHED: usize = 1000;
+        let (mut start, mut line, mut unfinished) = (0, 1, 0);
+        let newlines = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count();
+        while let Some(blank) = text[start..].find(|it: char| !it.is_ascii_whitespace()) {
+            line += newlines(&text[start..start + blank]);
+            start += blank;
+            let rest = &text[start..];
+            let line_end = rest.find('\n').unwrap_or(rest.len());
+            let mut length = line_end;
+            if rest.starts_with(['{', '[']) {
+                match length_of_document(rest) {
+                    Ok(whole) => {
+                        length = whole;
+                        self.document(&rest[..whole], line);
+                    }
+                    // A line of a log may begin with a bracket too.
+                    Err(_) if rest.starts_with('[') && !is_json_array(rest) => {
+                        self.others.lines += 1
+                    }
+                    Err(error) => {
+                        unfinished += usize::from(error.is_eof() || error.line() > 50);
+                        self.problem(Some(line), Error::NotJson(error));
+                    }
+                }
+            } else {
+                let document = rest[..line_end].find('{').map(|at| &rest[at..line_end]);
+                match document.and_then(|it| Some(&it[..length_of_document(it).ok()?])) {
+                    Some(document) => self.document(document, line),
+                    // Between the documents of a list that isn't quite JSON.
+                    None if matches!(rest[..line_end].trim_end(), "," | "]" | "],") => {}
+                    None => self.others.lines += 1,
+                }
+            }
+            if unfinished > UNFINISHED {
+                break;
+            }
+            line += newlines(&rest[..length]);
+            start += length;
+        }
+    }
+
+    /// Reads one JSON document.
+    fn document(&mut self, text: &str, line: usize) {
+        /// The program for browsers does without this parser, which reads nothing more and would add 20 KB to it.
+        const FAST: bool = !cfg!(target_arch = "wasm32");
+        let first = text[1..].trim_ascii_start();
+        if FAST
+            && first.starts_with("\"resourceSpans\"")
+            && let Ok(strict) = serde_json::from_str::<Strict>(text)
+            && strict.is_whole()
+        {
+            let request = ExportTraceServiceRequest { resource_spans: strict.resource_spans };
+            self.batch(Form::OtlpJson, Some(line), from_request(request));
+            self.wire.extend(strict.wire);
+            return;
+        }
+        let json = match Json::parse(text) {
+            Ok(json) => json,
+            Err(error) => return self.problem(Some(line), Error::NotJson(error)),
+        };
+        let mut document = Document::default();
+        if !self.take(&json, &mut document) {
+            self.others.documents += 1;
+            self.foreign = self.foreign.or_else(|| foreign::of_json(&json));
+            self.unknown.get_or_insert_with(|| {
+                let names = json.fields().iter().map(|(key, _)| crate::span::shortened(key, 30));
+                names.take(8).collect()
+            });
+            return;
+        }
+        if json.has("wire") {
+            self.wire.extend(
+                serde_json::from_str::<Wire>(text).map_or_else(|_| Vec::new(), |it| it.wire),
+            );
+        }
+        let Document { mut resource_spans, losses, form, .. } = document;
+        if let Some(form) = form {
+            let renamed = value::rename_ids(&mut resource_spans);
+            if renamed > 0 {
+                self.problem(Some(line), Error::RenamedIds(renamed));
+            }
+            let request = ExportTraceServiceRequest { resource_spans };
+            self.batch(form, Some(line), from_request(request));
+        }
+        self.unread += losses.count - losses.first.len();
+        for loss in losses.first {
+            self.problem(Some(line), Error::LeftOut(loss));
+        }
+    }
+
+    /// Hands a value to the reader of its form, or looks for one in it. Returns whether anything of it was known.
+    fn take(&mut self, json: &Json, document: &mut Document) -> bool {
+        /// The fields in which answers of several programs have their traces.
+        const WRAPPERS: [&str; 5] = ["trace", "result", "data", "hits", "source"];
+        if let Json::Array(items) = json {
+            let mut known = false;
+            for item in items {
+                known |= self.take(item, document);
+            }
+            return known;
+        }
+        if json.fields().is_empty() {
+            return false;
+        }
+        let others = self.other_signals(json);
+        let form = if json.has("resourcespans") || json.has("batches") {
+            document.resource_spans(json.any(&["resourcespans", "batches"]));
+            Form::OtlpJson
+        } else if json.has("scopespans") || json.has("instrumentationlibraryspans") {
+            // One alone, as Java's logging exporter prints them.
+            document.resource_spans.push(otlp::resource_spans(json, &mut document.losses));
+            Form::OtlpJson
+        } else if json.has("spans")
+            && (json.has("processes")
+                || json.get("spans").items().first().is_some_and(jaeger::is_span))
+        {
+            jaeger::trace(json, document);
+            Form::Jaeger
+        } else if jaeger::is_span(json) {
+            jaeger::span(json, json.get("process"), document);
+            Form::Jaeger
+        } else if json.has("spancontext") && json.has("name") {
+            console::go(json, document);
+            Form::GoConsole
+        } else if json.get("context").has("traceid") && json.has("name") {
+            console::python(json, document);
+            Form::PythonConsole
+        } else if zipkin::is_version_1(json) {
+            zipkin::version_1(json, document);
+            Form::Zipkin
+        } else if zipkin::is_span(json) && foreign::of_json(json).is_none() {
+            zipkin::span(json, document);
+            Form::Zipkin
+        } else if json.has("traceid") && json.has("spanid") && json.has("starttimeunixnano") {
+            let span = otlp::span(json, &mut document.losses);
+            document.add(Vec::new(), InstrumentationScope::default(), span);
+            Form::OtlpJson
+        } else {
+            let inner = WRAPPERS.iter().map(|name| json.get(name));
+            return inner.fold(others, |known, json| self.take(json, document) || known);
+        };
+        document.form.get_or_insert(form);
+        true
+    }
+
+    /// Counts log records and metrics, of OTLP or of a console exporter. Returns whether there are any.
+    fn other_signals(&mut self, json: &Json) -> bool {
+        let records = |groups: &Json, scopes: &[&str], records: &str| -> usize {
+            let groups = groups.items().iter();
+            let scopes = groups.flat_map(|group| group.any(scopes).items());
+            scopes.map(|scope| scope.get(records).items().len()).sum()
+        };
+        let logs = json.get("resourcelogs");
+        let metrics = json.get("resourcemetrics");
+        self.others.logs +=
+            records(logs, &["scopelogs", "instrumentationlibrarylogs"], "logrecords");
+        self.others.metrics +=
+            records(metrics, &["scopemetrics", "instrumentationlibrarymetrics"], "metrics");
+        let record = json.has("body") && (json.has("severitynumber") || json.has("severity"));
+        self.others.logs += usize::from(record);
+        let scope_metrics = json.get("scopemetrics").items().iter();
+        self.others.metrics +=
+            scope_metrics.map(|it| it.get("metrics").items().len()).sum::<usize>();
+        record || ["resourcelogs", "resourcemetrics", "scopemetrics"].iter().any(|it| json.has(it))
+    }
+
+    fn batch(&mut self, form: Form, line: Option<usize>, batch: Result<Batch, Error>) {
+        self.form.get_or_insert(form);
+        match batch {
+            Ok(batch) => {
+                self.spans.extend(batch.spans);
+                if let Some(rejected) = batch.rejected {
+                    self.problem(line, Error::Rejected(rejected));
+                }
+            }
+            Err(error) => self.problem(line, error),
+        }
+    }
+
+    fn problem(&mut self, line: Option<usize>, error: Error) {
+        self.unread += 1;
+        if self.problems.len() < PROBLEMS_LIMIT {
+            self.problems.push(Problem { line, error });
+        }
+    }
+
+    fn finish(self) -> Result<Contents, Unreadable> {
+        let Reader { form, spans, wire, unread, mut problems, others, foreign, unknown } = self;
+        let form = match form {
+            Some(form) if !spans.is_empty() || !wire.is_empty() => form,
+            _ => {
+                let problem = (!problems.is_empty()).then(|| problems.swap_remove(0));
+                let signals = others.logs + others.metrics > 0;
+                return Err(match (form, foreign, problem, unknown) {
+                    // What isn't JSON can be something else.
+                    (None, Some(foreign), Some(_), _) => Unreadable::Foreign { foreign },
+                    (_, _, Some(problem), _) => Unreadable::Problem(problem),
+                    (Some(form), ..) => Unreadable::NoSpans { form, others },
+                    _ if signals => Unreadable::OtherSignals(others),
+                    (_, Some(foreign), ..) => Unreadable::Foreign { foreign },
+                    (.., Some(fields)) => Unreadable::UnknownJson(fields),
+                    _ => Unreadable::NoTrace,
+                });
+            }
+        };
+        Ok(Contents { form, spans, wire, unread, problems, others })
+    }
+}
+
+/// The length of the JSON document that a text begins with, in bytes.
+fn length_of_document(text: &str) -> serde_json::Result<usize> {
+    let mut documents = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    match documents.next() {
+        Some(Err(error)) => Err(error),
+        _ => Ok(documents.byte_offset()),
+    }
+}
+
+/// Whether a text that begins with `[` goes on as a list of JSON does, and not as `[2024-01-02 …]` or `[INFO]` in a log.
+fn is_json_array(text: &str) -> bool {
+    text[1..].trim_ascii_start().starts_with(['{', '['])
+}

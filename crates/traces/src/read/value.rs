@@ -1,0 +1,357 @@
+//! Converts values that the forms of traces have in common: ids, times, numbers and attributes.
+
+use base64::Engine as _;
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Status};
+
+use super::json::Json;
+use crate::span::shortened;
+
+/// A value that can't be read. It is left out, and everything around it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}the {what} {name:?} is left out: {value} is {flaw}", span.as_ref().map_or(String::new(), |span| format!("span {span:?}: ")))]
+pub struct LeftOut {
+    /// The first hundred characters of the span's name; `None` for an attribute of a resource or scope.
+    pub span: Option<String>,
+    /// `attribute` or `field`.
+    pub what: &'static str,
+    /// The attribute's key or the field's name, cut like the span's name.
+    pub name: String,
+    /// The first hundred characters of the value.
+    pub value: String,
+    pub flaw: Flaw,
+}
+
+/// Why a value can't be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    #[error("not an integer of 64 bits")]
+    Integer,
+    #[error("not a number")]
+    Number,
+    #[error("neither true nor false")]
+    Bool,
+    #[error("not base64")]
+    Base64,
+    #[error("not a time")]
+    Time,
+}
+
+/// Collects the values that can't be read, for the span or resource that is being read.
+#[derive(Debug, Default)]
+pub struct Losses {
+    pub span: Option<String>,
+    /// The number of all of them.
+    pub count: usize,
+    /// The first hundred.
+    pub first: Vec<LeftOut>,
+}
+
+impl Losses {
+    /// The largest number of values to describe.
+    const DESCRIBED: usize = 100;
+
+    /// Names the span whose values are read from here on.
+    pub fn enter(&mut self, span: &str) {
+        self.span = Some(shortened(span, 100));
+    }
+
+    /// Says that the values of a resource or scope are read from here on.
+    pub fn leave(&mut self) {
+        self.span = None;
+    }
+
+    fn add(&mut self, what: &'static str, name: &str, value: &Json, flaw: Flaw) {
+        self.count += 1;
+        if self.first.len() < Self::DESCRIBED {
+            let (name, value) = (shortened(name, 100), shortened(&value.to_string(), 100));
+            let span = self.span.clone();
+            self.first.push(LeftOut { span, what, name, value, flaw });
+        }
+    }
+
+    /// Takes a field's value. If it can't be read, notes that and returns the default.
+    pub fn field<T: Default>(&mut self, name: &str, value: &Json, read: Result<T, Flaw>) -> T {
+        read.unwrap_or_else(|flaw| {
+            self.add("field", name, value, flaw);
+            T::default()
+        })
+    }
+
+    /// Takes an attribute. If its value can't be read, notes that and leaves the attribute out.
+    pub fn attribute(
+        &mut self,
+        key: &str,
+        value: &Json,
+        read: Result<Option<Value>, Flaw>,
+    ) -> Option<KeyValue> {
+        match read {
+            Ok(value) => Some(attribute(key, value)),
+            Err(flaw) => {
+                self.add("attribute", key, value, flaw);
+                None
+            }
+        }
+    }
+}
+
+/// An attribute, or one without a value.
+pub fn attribute(key: &str, value: Option<Value>) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value }), ..KeyValue::default() }
+}
+
+/// An attribute with a text.
+pub fn text_attribute(key: &str, text: &str) -> KeyValue {
+    attribute(key, Some(Value::StringValue(text.to_owned())))
+}
+
+/// Reads an id of `N` bytes: hexadecimal digits in any case, also with `0x` in front or without leading zeros, or base64, as
+/// protobuf's own JSON has it. Returns no bytes for an absent id, and the id's own bytes, too few or too many, for a wrong one.
+pub fn id<const N: usize>(value: &Json) -> Vec<u8> {
+    let text = value.text().trim();
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if hex && digits.len() <= 2 * N && !digits.is_empty() {
+        let digits = format!("{digits:0>width$}", width = 2 * N);
+        let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap_or_default();
+        return (0..N).map(|index| byte(2 * index)).collect();
+    }
+    base64(text).unwrap_or_else(|| text.as_bytes().to_vec())
+}
+
+/// Gives ids of another length than OTLP has, such as `span-1` in an example, ids made from their text, so that what belongs
+/// together stays together. Returns the number of spans with such ids.
+pub fn rename_ids(resource_spans: &mut [ResourceSpans]) -> usize {
+    fn rename<const N: usize>(id: &mut Vec<u8>) -> bool {
+        if id.is_empty() || id.len() == N {
+            return false;
+        }
+        // FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/
+        let hash = |seed: u64| {
+            id.iter()
+                .fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+        };
+        let bytes =
+            [hash(0xcbf2_9ce4_8422_2325), hash(0x9e37_79b9_7f4a_7c15)].map(u64::to_be_bytes);
+        *id = bytes.concat()[..N].to_vec();
+        true
+    }
+    let scopes = resource_spans.iter_mut().flat_map(|it| &mut it.scope_spans);
+    let spans = scopes.flat_map(|it| &mut it.spans);
+    let renamed = spans.filter_map(|span| {
+        for link in &mut span.links {
+            rename::<16>(&mut link.trace_id);
+            rename::<8>(&mut link.span_id);
+        }
+        let renamed = rename::<16>(&mut span.trace_id)
+            | rename::<8>(&mut span.span_id)
+            | rename::<8>(&mut span.parent_span_id);
+        renamed.then_some(())
+    });
+    renamed.count()
+}
+
+/// Reads the id of a parent. Returns no bytes for a root, whose parent id is absent or all zero.
+pub fn parent_id(value: &Json) -> Vec<u8> {
+    let id = id::<8>(value);
+    match id.iter().all(|byte| *byte == 0) {
+        true => Vec::new(),
+        false => id,
+    }
+}
+
+/// Decodes base64 in its usual alphabet or in that of URLs, with or without padding.
+pub fn base64(text: &str) -> Option<Vec<u8>> {
+    let config =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let alphabet = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
+    GeneralPurpose::new(alphabet, config).decode(text).ok()
+}
+
+/// Reads an integer: a number, also one such as `1e3`, or its text. `Null` is 0.
+pub fn int(value: &Json) -> Result<i64, Flaw> {
+    // 2^63, the first number past the integers of 64 bits.
+    const END: f64 = 9_223_372_036_854_775_808.0;
+    match value {
+        Json::Null => Ok(0),
+        Json::Int(number) => Ok(*number),
+        Json::Float(number) if number.fract() == 0.0 && (-END..END).contains(number) => {
+            Ok(*number as i64)
+        }
+        Json::Text(text) => text.trim().parse().map_err(|_| Flaw::Integer),
+        _ => Err(Flaw::Integer),
+    }
+}
+
+/// Reads an integer without a sign, like [`int`].
+pub fn unsigned(value: &Json) -> Result<u64, Flaw> {
+    match value {
+        Json::Big(number) => Ok(*number),
+        Json::Text(text) if text.trim().is_empty() => Ok(0),
+        // The two halves of a number, as JavaScript's `Long` has it.
+        Json::Object(_) if value.has("low") && value.has("high") => {
+            let half = |name: &str| Ok((int(value.get(name))? & 0xffff_ffff) as u64);
+            Ok(half("high")? << 32 | half("low")?)
+        }
+        Json::Text(text) => text.trim().parse().map_err(|_| Flaw::Integer),
+        _ => u64::try_from(int(value)?).map_err(|_| Flaw::Integer),
+    }
+}
+
+/// Reads an integer of 32 bits without a sign, such as a count of what was dropped.
+pub fn count(value: &Json) -> Result<u32, Flaw> {
+    u32::try_from(unsigned(value)?).map_err(|_| Flaw::Integer)
+}
+
+/// Reads a number, or one of the texts that protobuf's JSON has for numbers that JSON lacks, such as `NaN`.
+pub fn double(value: &Json) -> Result<f64, Flaw> {
+    match value {
+        Json::Null => Ok(0.0),
+        Json::Int(number) => Ok(*number as f64),
+        Json::Big(number) => Ok(*number as f64),
+        Json::Float(number) => Ok(*number),
+        Json::Text(text) => text.trim().parse().map_err(|_| Flaw::Number),
+        _ => Err(Flaw::Number),
+    }
+}
+
+/// Reads `true` or `false`, also as text.
+pub fn boolean(value: &Json) -> Result<bool, Flaw> {
+    match value {
+        Json::Null => Ok(false),
+        Json::Bool(value) => Ok(*value),
+        Json::Text(text) => text.trim().to_ascii_lowercase().parse().map_err(|_| Flaw::Bool),
+        _ => Err(Flaw::Bool),
+    }
+}
+
+/// Reads microseconds, with fractions or without, as nanoseconds.
+pub fn microseconds(value: &Json) -> Result<u64, Flaw> {
+    match value {
+        Json::Float(_) => {
+            let nanoseconds = double(value)? * 1e3;
+            // The cast ends at the largest number.
+            if nanoseconds >= 0.0 { Ok(nanoseconds as u64) } else { Err(Flaw::Time) }
+        }
+        _ => Ok(unsigned(value).map_err(|_| Flaw::Time)?.saturating_mul(1000)),
+    }
+}
+
+/// Reads a time of [RFC 3339](https://www.rfc-editor.org/rfc/rfc3339#section-5.6) in nanoseconds since 1970. Earlier times, such
+/// as Go's zero `0001-01-01T00:00:00Z`, and `null` are 0.
+pub fn timestamp(value: &Json) -> Result<u64, Flaw> {
+    match value {
+        Json::Null => return Ok(0),
+        // Seconds and nanoseconds, as JavaScript's SDK has them.
+        Json::Array(parts) if parts.len() == 2 => {
+            let (seconds, rest) = (unsigned(&parts[0])?, unsigned(&parts[1])?);
+            return Ok(seconds.saturating_mul(1_000_000_000).saturating_add(rest));
+        }
+        _ => {}
+    }
+    nanoseconds(value.text().trim()).ok_or(Flaw::Time)
+}
+
+fn nanoseconds(text: &str) -> Option<u64> {
+    let number = |range: std::ops::Range<usize>| -> Option<i64> {
+        let digits = text.get(range)?;
+        let all = digits.bytes().all(|byte| byte.is_ascii_digit());
+        if all { digits.parse().ok() } else { None }
+    };
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    let rest = text.get(19..)?;
+    let zone = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
+    let (fraction, zone) = rest.split_at(zone);
+    let fraction = match fraction.strip_prefix(['.', ',']) {
+        Some(digits) => {
+            let digits: String = digits.chars().chain("000000000".chars()).take(9).collect();
+            digits.parse::<u32>().ok()?
+        }
+        None if fraction.is_empty() => 0,
+        None => return None,
+    };
+    let offset = match zone {
+        "" | "Z" | "z" => 0,
+        _ => {
+            let digits: String = zone[1..].chars().filter(|it| *it != ':').collect();
+            let minutes = 60 * digits.get(..2)?.parse::<i64>().ok()?
+                + digits.get(2..4).map_or(Some(0), |it| it.parse::<i64>().ok())?;
+            if zone.starts_with('-') { -minutes } else { minutes }
+        }
+    };
+    // Days from 1970, counted in years that begin in March, so that the leap day is the last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    let days = days - 719_468;
+    let seconds = (days * 24 + hour) * 3600 + (minute - offset) * 60 + second;
+    let seconds = u64::try_from(seconds).unwrap_or_default();
+    match seconds {
+        0 => Some(0),
+        seconds => Some(seconds.saturating_mul(1_000_000_000).saturating_add(fraction.into())),
+    }
+}
+
+/// Reads a kind: its number in OTLP, or its name in any of the spellings `SPAN_KIND_SERVER`, `SpanKind.SERVER` and `server`.
+pub fn kind(value: &Json) -> SpanKind {
+    let name = value.text().to_ascii_lowercase();
+    match name.rsplit(['.', '_']).next().unwrap_or_default() {
+        "internal" => SpanKind::Internal,
+        "server" => SpanKind::Server,
+        "client" => SpanKind::Client,
+        "producer" => SpanKind::Producer,
+        "consumer" => SpanKind::Consumer,
+        _ => {
+            let number = i32::try_from(int(value).unwrap_or_default());
+            number.map_or(SpanKind::Unspecified, |it| {
+                SpanKind::try_from(it).unwrap_or(SpanKind::Unspecified)
+            })
+        }
+    }
+}
+
+/// Reads a status: its code as the number in OTLP, or as its name, such as `STATUS_CODE_ERROR`, `Error` or `ERROR`.
+pub fn status(code: &Json, message: &str) -> Option<Status> {
+    let name = code.text().to_ascii_lowercase();
+    let code = match name.rsplit(['.', '_']).next().unwrap_or_default() {
+        "ok" => StatusCode::Ok,
+        "error" => StatusCode::Error,
+        _ => match int(code) {
+            Ok(1) => StatusCode::Ok,
+            Ok(2) => StatusCode::Error,
+            _ => StatusCode::Unset,
+        },
+    };
+    match code == StatusCode::Unset && message.is_empty() {
+        true => None,
+        false => Some(Status { code: code.into(), message: message.to_owned() }),
+    }
+}
+
+/// Takes a value as JSON itself has it: a text, a number, a list, a map.
+pub fn plain(value: &Json) -> Option<Value> {
+    Some(match value {
+        Json::Null => return None,
+        Json::Bool(value) => Value::BoolValue(*value),
+        Json::Int(value) => Value::IntValue(*value),
+        // As text, none of its digits is lost.
+        Json::Big(value) => Value::StringValue(value.to_string()),
+        Json::Float(value) => Value::DoubleValue(*value),
+        Json::Text(text) => Value::StringValue(text.to_string()),
+        Json::Array(items) => {
+            let values = items.iter().map(|item| AnyValue { value: plain(item) });
+            Value::ArrayValue(ArrayValue { values: values.collect() })
+        }
+        Json::Object(_) => Value::KvlistValue(KeyValueList { values: plain_map(value) }),
+    })
+}
+
+/// Takes a map of plain values as attributes.
+pub fn plain_map(map: &Json) -> Vec<KeyValue> {
+    map.fields().iter().map(|(key, value)| attribute(key, plain(value))).collect()
+}

@@ -1,0 +1,144 @@
+//! Keeps the spans of a trace apart by more than their ids. In the model of Zipkin, and so of B3 headers and Envoy, the two sides of
+//! a call share one span id ([zipkin.io](https://zipkin.io/pages/instrumenting.html#communicating-trace-information)); and some
+//! generators of ids repeat themselves. Only spans that agree in kind, service and start are the same span, exported twice.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::span::{Span, SpanId, SpanKind};
+
+/// The spans of one trace, each once.
+#[derive(Debug, Default)]
+pub struct Trace {
+    spans: Vec<Arc<Span>>,
+    /// The index of the first span with an id.
+    first: HashMap<SpanId, usize>,
+    /// The further spans with an id.
+    further: HashSet<Identity>,
+}
+
+/// The facts in which two spans with one id differ.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Identity {
+    id: SpanId,
+    kind: SpanKind,
+    start: u64,
+    service: String,
+}
+
+impl Identity {
+    fn of(span: &Span) -> Self {
+        let service = span.service().to_owned();
+        Identity { id: span.id, kind: span.kind(), start: span.start(), service }
+    }
+}
+
+impl Trace {
+    /// Adds a span, unless the trace has it already. Returns whether it was added.
+    pub fn add(&mut self, span: Arc<Span>) -> bool {
+        match self.first.get(&span.id) {
+            None => drop(self.first.insert(span.id, self.spans.len())),
+            Some(first) => {
+                let first = &self.spans[*first];
+                let same = (first.kind(), first.start(), first.service())
+                    == (span.kind(), span.start(), span.service());
+                if same || !self.further.insert(Identity::of(&span)) {
+                    return false;
+                }
+            }
+        }
+        self.spans.push(span);
+        true
+    }
+
+    /// The number of spans.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether the trace is empty.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The spans as they came, where several may have one id.
+    pub fn received(&self) -> &[Arc<Span>] {
+        &self.spans
+    }
+
+    /// The spans in the order in which they came, each with an id of its own, as [`separate`] makes it.
+    pub fn spans(&self) -> Vec<Arc<Span>> {
+        match self.further.is_empty() {
+            true => self.spans.clone(),
+            false => separate(&self.spans),
+        }
+    }
+}
+
+/// Gives each of several spans with one id an id of its own. The caller's side keeps the id. The called side becomes its child,
+/// and the parent of what its own service did below; [`Span::shared_id`] says which id it came with. Jaeger's
+/// [deduplication](https://github.com/jaegertracing/jaeger/blob/main/internal/jptrace/sanitizer) does the same.
+///
+/// The new ids depend on the spans alone and not on their order, so that an address of a span stays right.
+pub fn separate(spans: &[Arc<Span>]) -> Vec<Arc<Span>> {
+    let mut by_id: HashMap<SpanId, Vec<usize>> = HashMap::with_capacity(spans.len());
+    for (index, span) in spans.iter().enumerate() {
+        by_id.entry(span.id).or_default().push(index);
+    }
+    let mut taken: HashSet<SpanId> = by_id.keys().copied().collect();
+    let mut shared: Vec<(SpanId, Vec<usize>)> =
+        by_id.into_iter().filter(|(_, indices)| indices.len() > 1).collect();
+    shared.sort_unstable();
+    let mut separated = spans.to_vec();
+    // The sides of a call that got new ids, by the old one.
+    let mut moved: HashMap<SpanId, Vec<(usize, SpanId)>> = HashMap::new();
+    for (id, mut indices) in shared {
+        let calls = |kind| matches!(kind, SpanKind::Client | SpanKind::Producer);
+        let key = |index: &usize| {
+            let span = &spans[*index];
+            (!calls(span.kind()), span.start(), span.kind(), span.service(), span.name())
+        };
+        indices.sort_by(|left, right| key(left).cmp(&key(right)));
+        let caller = &spans[indices[0]];
+        for index in indices.into_iter().skip(1) {
+            let new = unused(id, &mut taken);
+            let answers = matches!(spans[index].kind(), SpanKind::Server | SpanKind::Consumer);
+            let mut span = Span::clone(&spans[index]);
+            span.id = new;
+            if calls(caller.kind()) && answers {
+                span.parent = Some(id);
+            }
+            separated[index] = Arc::new(span);
+            moved.entry(id).or_default().push((index, new));
+        }
+    }
+    // What a called service did below the call names the old id as its parent.
+    for (index, span) in spans.iter().enumerate() {
+        let Some(sides) = span.parent.and_then(|parent| moved.get(&parent)) else { continue };
+        let own = |(side, _): &&(usize, SpanId)| {
+            *side != index && spans[*side].service() == span.service()
+        };
+        // A span whose own id is shared names the parent of the call.
+        let of_pair = separated[index].parent != span.parent;
+        if let Some((_, new)) = sides.iter().find(own).filter(|_| !of_pair) {
+            let mut span = Span::clone(&separated[index]);
+            span.parent = Some(*new);
+            separated[index] = Arc::new(span);
+        }
+    }
+    separated
+}
+
+/// The next id that no span of the trace has.
+fn unused(id: SpanId, taken: &mut HashSet<SpanId>) -> SpanId {
+    // Far from the ids of a generator that counts.
+    const OFFSET: u64 = 1 << 63;
+    let mut number = u64::from_be_bytes(id.0) ^ OFFSET;
+    loop {
+        let next = SpanId(number.to_be_bytes());
+        if number != 0 && taken.insert(next) {
+            return next;
+        }
+        number = number.wrapping_add(1);
+    }
+}

@@ -1,0 +1,424 @@
+//! How files are read: each in `cases` has a form that tools write, or a peculiarity of one.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use opentelemetry_proto::tonic::common::v1::AnyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use prost::Message as _;
+use traces::case::Case;
+use traces::otlp;
+use traces::read::{self, Contents, Foreign, Form, UNPACKED_LIMIT, Unreadable};
+use traces::span::{self, SpanKind, Status};
+
+fn bytes(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(name)).expect(name)
+}
+
+fn case(name: &str) -> Contents {
+    read::read(&bytes(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The same for a text.
+fn read_text(text: &str) -> Contents {
+    read::read(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn names(contents: &Contents) -> Vec<&str> {
+    contents.spans.iter().map(|span| span.name()).collect()
+}
+
+/// The same trace of two spans in each form.
+#[test]
+fn each_form_is_read_as_the_trace_that_it_is() {
+    for (name, form) in [
+        ("silent-jaeger-download.json", Form::Jaeger),
+        ("silent-jaeger-api.json", Form::Jaeger),
+        ("silent-tempo-batches.json", Form::OtlpJson),
+        ("refused-base64-ids.json", Form::OtlpJson),
+        ("bom-utf8.json", Form::OtlpJson),
+        ("gzip.json.gz", Form::OtlpJson),
+        ("refused-zipkin.json", Form::Zipkin),
+    ] {
+        let contents = case(name);
+        assert_eq!(contents.form, form, "{name}");
+        assert!(contents.problems.is_empty() && contents.others.is_empty(), "{name}: {contents:?}");
+        let [root, child] = &contents.spans[..] else { panic!("{name}: {contents:?}") };
+        assert_eq!(
+            (root.name().to_uppercase(), child.name()),
+            ("GET /CART".to_owned(), "load"),
+            "{name}"
+        );
+        assert_eq!((root.service(), child.service()), ("shop", "shop"), "{name}");
+        assert_eq!(
+            (root.kind(), root.parent, child.parent),
+            (SpanKind::Server, None, Some(root.id)),
+            "{name}"
+        );
+        assert_eq!(
+            (root.start(), root.duration()),
+            (1_750_000_000_000_000_000, 30_000_000),
+            "{name}"
+        );
+        assert_eq!(root.trace_id, child.trace_id, "{name}");
+    }
+    let contents = case("protobuf.pb");
+    assert_eq!((contents.form, contents.spans.len()), (Form::OtlpProtobuf, 1));
+}
+
+#[test]
+fn the_output_of_console_exporters_is_read_among_the_lines_of_a_log() {
+    for (name, form, start) in [
+        ("silent-go-stdouttrace.json", Form::GoConsole, 1_704_164_645_000_000_001),
+        ("silent-python-console.json", Form::PythonConsole, 1_704_164_645_000_001_000),
+    ] {
+        let text = String::from_utf8(bytes(name)).expect("text");
+        let log =
+            format!("[2024-01-02] started\nGET / 200\n{text}\r\n{text}\n127.0.0.1 - GET / {{x}}\n");
+        let contents = read_text(&log);
+        assert_eq!((contents.form, contents.others.lines), (form, 3), "{name}: {contents:?}");
+        assert_eq!(names(&contents), ["list", "list"], "{name}");
+        let span = &contents.spans[0];
+        assert_eq!(
+            (span.service(), span.kind(), span.parent),
+            ("shop", SpanKind::Server, None),
+            "{name}"
+        );
+        assert_eq!((span.start(), span.duration()), (start, 10_000_000), "{name}");
+        assert_eq!(span.attribute("http.request.method").as_deref(), Some("GET"), "{name}");
+    }
+}
+
+#[test]
+fn a_log_of_containers_is_read_without_what_stands_before_each_line() {
+    let text = String::from_utf8(bytes("silent-go-stdouttrace.json")).expect("text");
+    for prefix in ["shop-1  | ", "2026-01-28T09:58:44Z stdout F "] {
+        let log: String = text.lines().map(|line| format!("{prefix}{line}\n")).collect();
+        assert_eq!(names(&read_text(&log)), ["list"], "{log}");
+    }
+}
+
+#[test]
+fn ids_of_an_example_are_replaced_and_belong_together() {
+    let text = String::from_utf8(bytes("silent-jaeger-download.json")).expect("text");
+    let text = text
+        .replace("\"0000000000000001\"", "\"span-1\"")
+        .replace("00000000000000e10000000000000000", "t");
+    let contents = read_text(&text);
+    assert_eq!(contents.spans[1].parent, Some(contents.spans[0].id));
+    assert_eq!(
+        contents.problems[0].to_string(),
+        "line 1: the ids of 2 of its spans are neither hexadecimal nor base64: they have other ids here"
+    );
+}
+
+#[test]
+fn fields_that_exporters_leave_out_cost_nothing() {
+    let contents = case("empty-array-attribute.jsonl");
+    assert!(contents.problems.is_empty(), "{contents:?}");
+    assert_eq!(names(&contents), ["lost with its line", "neighbour", "kept"]);
+    assert_eq!(contents.spans[0].attribute("items").as_deref(), Some("[]"));
+    let contents = case("attribute-without-key.json");
+    assert!(contents.problems.is_empty(), "{contents:?}");
+    assert_eq!(contents.spans[0].attribute("").as_deref(), Some("v"));
+}
+
+#[test]
+fn what_cannot_be_read_costs_itself_alone_and_is_named() {
+    let contents = case("int-out-of-range.json");
+    assert_eq!(names(&contents), ["x", "neighbour"]);
+    let [problem] = &contents.problems[..] else { panic!("{contents:?}") };
+    assert_eq!(
+        problem.to_string(),
+        "line 1: span \"x\": the attribute \"items\" is left out: 18446744073709552000 is not an integer of 64 bits"
+    );
+    // A span without an id.
+    let text = String::from_utf8(bytes("refused-base64-ids.json")).expect("text");
+    let found = read_text(&text.replace("AAAAAAAAAAI=", ""));
+    assert_eq!(names(&found), ["GET /cart"]);
+    assert_eq!(
+        found.problems[0].to_string(),
+        "line 1: span \"load\": the span id must be 8 bytes and not all zero"
+    );
+}
+
+#[test]
+fn otlp_json_is_read_in_every_spelling_and_wrapper() {
+    let text = String::from_utf8(bytes("refused-base64-ids.json")).expect("text");
+    let snake =
+        ["resourceSpans", "scopeSpans", "traceId", "spanId", "parentSpanId", "startTimeUnixNano"];
+    let snake = snake.iter().fold(text.clone(), |text, name| {
+        let with = |it: char| {
+            if it.is_uppercase() { format!("_{}", it.to_lowercase()) } else { it.to_string() }
+        };
+        text.replace(name, &name.chars().map(with).collect::<String>())
+    });
+    let bare = text.split_once('[').and_then(|(_, it)| it.rsplit_once(']')).expect("a list").0;
+    let old = text
+        .replace("scopeSpans", "instrumentationLibrarySpans")
+        .replace("\"scope\"", "\"instrumentationLibrary\"");
+    let hex = text
+        .replace("AAAAAAAAAOEAAAAAAAAAAA==", "E10000000000000000")
+        .replace("AAAAAAAAAAE=", "0x1");
+    for spelling in [
+        &snake,
+        &old,
+        &hex,
+        &format!("[{text}]"),
+        &format!(r#"{{"trace": {text}, "metrics": {{}}, "status": "COMPLETE"}}"#),
+        &format!(r#"{{"result": {text}}}"#),
+        &text.replace("resourceSpans", "batches"),
+        bare,
+        &format!("INFO: exported {}", bare.replace('\n', "")),
+    ] {
+        let contents = read_text(spelling);
+        assert_eq!(names(&contents), ["GET /cart", "load"], "{spelling}");
+        assert_eq!(contents.form, Form::OtlpJson);
+        assert_eq!(contents.spans[1].parent, Some(contents.spans[0].id), "{spelling}");
+        assert_eq!(
+            contents.spans[0].trace_id.to_string(),
+            "00000000000000e10000000000000000",
+            "{spelling}"
+        );
+    }
+}
+
+#[test]
+fn other_signals_and_other_documents_are_counted_and_left_out() {
+    let spans = String::from_utf8(bytes("bom-utf8.json")).expect("text");
+    let logs = r#"{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"traceId": ""}, {}]}]}]}"#;
+    let metrics = r#"{"resourceMetrics": [{"scopeMetrics": [{"metrics": [{}]}]}]}"#;
+    let contents = read_text(&format!("{spans}\n{logs}\n{metrics}\n{{\"level\": \"info\"}}\n"));
+    assert_eq!(contents.spans.len(), 2);
+    assert_eq!(contents.others.to_string(), "2 log records, 1 metric, 1 other JSON document");
+    assert!(contents.problems.is_empty(), "{contents:?}");
+    let error = read::read(logs.as_bytes()).expect_err("no spans").to_string();
+    assert_eq!(error, "there are no spans in it, only 2 log records");
+}
+
+#[test]
+fn jaegers_tags_become_the_fields_that_they_were_made_from() {
+    let text = r#"{"traceID": "1", "spans": [
+        {"traceID": "1", "spanID": "a", "operationName": "call", "startTime": 1, "duration": 2, "processID": "p1",
+         "references": [{"refType": "FOLLOWS_FROM", "traceID": "2", "spanID": "c"}, {"refType": "CHILD_OF", "traceID": "1", "spanID": "b"}],
+         "tags": [{"key": "span.kind", "type": "string", "value": "client"}, {"key": "error", "type": "bool", "value": "true"},
+                  {"key": "otel.status_description", "type": "string", "value": "refused"}, {"key": "n", "type": "int64", "value": "7"},
+                  {"key": "otel.scope.name", "type": "string", "value": "http"}],
+         "logs": [{"timestamp": 2, "fields": [{"key": "event", "type": "string", "value": "retry"}]}], "warnings": ["skewed"]}],
+        "processes": {"p1": {"serviceName": "shop", "tags": [{"key": "host", "type": "string", "value": "h"}]}}}"#;
+    let contents = read_text(text);
+    let span = &contents.spans[0];
+    assert_eq!(
+        (span.kind(), span.status(), span.status_message()),
+        (SpanKind::Client, Status::Error, "refused".to_owned())
+    );
+    assert_eq!(
+        (span.id.to_string(), span.parent.map(|it| it.to_string())),
+        ("000000000000000a".to_owned(), Some("000000000000000b".to_owned()))
+    );
+    assert_eq!((span.start(), span.duration(), span.links.len()), (1000, 2000, 1));
+    assert_eq!(span.source.scope.name, "http");
+    assert_eq!(
+        ["n", "jaeger.warnings", "error", "span.kind"].map(|it| span.attribute(it)),
+        [Some("7".to_owned()), Some("[\"skewed\"]".to_owned()), None, None]
+    );
+    assert_eq!(span.proto().events[0].name, "retry");
+}
+
+#[test]
+fn zipkins_error_tag_and_endpoints_are_kept() {
+    let text = r#"[[{"traceId": "1", "id": "2", "kind": "CLIENT", "name": "get", "timestamp": 1, "duration": 2, "tags": {"error": "", "k": "v"},
+        "localEndpoint": {"serviceName": "shop", "ipv4": "10.0.0.1", "port": 80}, "remoteEndpoint": {"serviceName": "db"},
+        "annotations": [{"timestamp": 2, "value": "ws"}]}], [{"traceId": "3", "id": "4"}]]"#;
+    let contents = read_text(text);
+    let [call, bare] = &contents.spans[..] else { panic!("{contents:?}") };
+    assert_eq!(
+        (call.status(), call.kind(), bare.service(), bare.start()),
+        (Status::Error, SpanKind::Client, "unknown_service", 0)
+    );
+    let expected = [
+        ("k", "v"),
+        ("peer.service", "db"),
+        ("network.local.address", "10.0.0.1"),
+        ("network.local.port", "80"),
+    ];
+    for (key, value) in expected {
+        assert_eq!(call.attribute(key).as_deref(), Some(value));
+    }
+}
+
+/// In version 1 both sides of a call may be in one span.
+#[test]
+fn zipkins_version_1_is_read_by_its_annotations() {
+    let case = Case::read(&bytes("zipkin-version-1.json")).expect("a case");
+    let rows = case.trees[0].rows.iter().map(|row| {
+        let span = &row.span;
+        (row.depth, span.kind(), span.service(), span.start(), span.duration())
+    });
+    let expected = [
+        (0, SpanKind::Client, "front", 10_000, 30_000),
+        (1, SpanKind::Server, "back", 15_000, 20_000),
+        (2, SpanKind::Unspecified, "back", 20_000, 5_000),
+    ];
+    assert_eq!(rows.collect::<Vec<_>>(), expected);
+    let called = &case.trees[0].rows[1].span;
+    assert_eq!(called.attribute("k").as_deref(), Some("v"));
+    assert_eq!(called.proto().events[0].name, "cache miss");
+}
+
+/// The two sides of a call share an id in Zipkin's model.
+#[test]
+fn both_spans_that_share_an_id_are_kept_in_the_right_places() {
+    let case = Case::read(&bytes("shared-span-id.json")).expect("a case");
+    let [tree] = &case.trees[..] else { panic!("{case:?}") };
+    let rows: Vec<_> =
+        tree.rows.iter().map(|row| (row.depth, row.span.name(), row.span.service())).collect();
+    assert_eq!(
+        rows,
+        [
+            (0, "get", "front"),
+            (1, "get", "front"),
+            (2, "get /things", "back"),
+            (3, "lookup", "back")
+        ]
+    );
+    let called = &tree.rows[2].span;
+    assert_eq!(called.shared_id(), Some(tree.rows[1].span.id));
+    let ids: BTreeSet<_> = tree.rows.iter().map(|row| row.span.id).collect();
+    assert_eq!(ids.len(), 4);
+    // The file has the ids as they came, so opening it gives the same tree.
+    let again = Case::read(&case.to_json().expect("JSON")).expect("a case");
+    assert_eq!(again.trees[0].to_text(), tree.to_text());
+    assert_eq!(again.trees[0].rows[2].span.id, called.id);
+}
+
+#[test]
+fn what_is_packed_or_in_utf16_is_read() {
+    let text = String::from_utf8(bytes("refused-zipkin.json")).expect("text");
+    let utf16 = |unit: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(unit).collect()
+    };
+    let frame = ruzstd::encoding::compress_to_vec(
+        text.as_bytes(),
+        ruzstd::encoding::CompressionLevel::Fastest,
+    );
+    let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 7][..], &frame].concat();
+    let protobuf = bytes("protobuf.pb");
+    let length = u32::try_from(protobuf.len()).expect("short").to_be_bytes();
+    let framed = [&length[..], &protobuf].concat();
+    for (bytes, spans) in [
+        (utf16(u16::to_le_bytes), 2),
+        (utf16(u16::to_be_bytes), 2),
+        (text.encode_utf16().flat_map(u16::to_be_bytes).collect(), 2),
+        (gzip(text.as_bytes()), 2),
+        (gzip(&frame), 2),
+        (frame, 2),
+        (skippable, 2),
+        (gzip(&protobuf), 1),
+        // As the Collector's file exporter writes it.
+        ([&framed[..], &framed].concat(), 2),
+    ] {
+        assert_eq!(read::read(&bytes).expect("spans").spans.len(), spans);
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("written");
+    encoder.finish().expect("gzip")
+}
+
+#[test]
+fn a_file_that_unpacks_to_too_much_is_refused() {
+    let zeros = vec![b' '; 1024 * 1024];
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for _ in 0..=UNPACKED_LIMIT / zeros.len() {
+        encoder.write_all(&zeros).expect("written");
+    }
+    let error = read::read(&encoder.finish().expect("gzip")).expect_err("too much").to_string();
+    assert_eq!(error, "it unpacks to more than 268435456 bytes");
+    let mut broken = gzip(&bytes("refused-zipkin.json"));
+    broken.truncate(100);
+    let error = read::read(&broken).expect_err("broken").to_string();
+    assert!(error.starts_with("it begins like gzip and can't be unpacked"), "{error}");
+}
+
+#[test]
+fn what_is_not_read_is_refused_by_its_name_with_a_way_out() {
+    let xray = String::from_utf8(bytes("silent-xray.json")).expect("text");
+    for (text, expected) in [
+        (&*xray, Foreign::XRay),
+        (
+            r#"[[{"trace_id": 12, "span_id": 3, "resource": "GET /", "service": "a"}]]"#,
+            Foreign::Datadog,
+        ),
+        (r#"{"traceEvents": [{"ph": "X", "ts": 1}]}"#, Foreign::ChromeTrace),
+        (r#"[{"ph": "X", "ts": 1, "pid": 1}]"#, Foreign::ChromeTrace),
+        ("{\"metadata\": {}}\n{\"transaction\": {\"id\": \"1\"}}", Foreign::ElasticApm),
+        (r#"{"projectId": "p", "traceId": "1", "spans": [{"spanId": "1"}]}"#, Foreign::CloudTrace),
+        (r#"{"event_id": "1", "contexts": {"trace": {}}, "spans": []}"#, Foreign::Sentry),
+        (r#"{"traces": [{"traceID": "1", "rootTraceName": "a"}]}"#, Foreign::TempoSearch),
+        (
+            r#"{"data": null, "errors": [{"code": 404, "msg": "trace not found"}]}"#,
+            Foreign::ErrorAnswer,
+        ),
+        (r#"{"log": {"entries": []}}"#, Foreign::Har),
+        ("{\n  resource: {},\n  traceId: '61e8',\n  name: 'GET'\n}", Foreign::JavaScriptConsole),
+        ("Activity.TraceId:            61e8\n", Foreign::DotNetConsole),
+        ("<!DOCTYPE html><p>Sign in", Foreign::Html),
+        ("PK\u{3}\u{4}\u{0}", Foreign::Archive),
+        ("\u{1}\u{0}", Foreign::Binary),
+    ] {
+        let error = read::read(text.as_bytes()).expect_err(text);
+        assert!(
+            matches!(&error, Unreadable::Foreign { foreign } if *foreign == expected),
+            "{text}: {error}"
+        );
+        let error = error.to_string();
+        assert!(
+            error.contains("The lab reads OTLP in JSON or protobuf") && !error.ends_with(". "),
+            "{error}"
+        );
+    }
+    let record = r#"{"traceId": "3f2a", "id": "order-7", "msg": "no span"}"#;
+    let error = read::read(record.as_bytes()).expect_err("a record");
+    assert!(matches!(error, Unreadable::UnknownJson(_)), "{error}");
+    let error = read::read(br#"{"a": 1, "b": 2}"#).expect_err("unknown").to_string();
+    assert!(
+        error.starts_with(
+            "it is JSON without spans in a form that the lab knows (its fields: a, b)"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_schemas_of_resource_and_scope_are_saved() {
+    let text = String::from_utf8(bytes("refused-base64-ids.json")).expect("text");
+    let text = text
+        .replacen("\"resource\":", "\"schemaUrl\": \"https://a.example\", \"resource\":", 1)
+        .replacen("\"scope\":", "\"schemaUrl\": \"https://b.example\", \"scope\":", 1);
+    let contents = read_text(&text);
+    let request = otlp::to_request(&contents.spans);
+    for spans in [
+        otlp::from_protobuf(request.encode_to_vec().into()).expect("spans").spans,
+        otlp::from_request(request).expect("spans").spans,
+        contents.spans,
+    ] {
+        let again = &otlp::to_request(&spans).resource_spans[0];
+        assert_eq!(again.schema_url, "https://a.example");
+        assert_eq!(again.scope_spans[0].schema_url, "https://b.example");
+    }
+}
+
+#[test]
+fn integers_that_readers_of_json_would_round_are_text() {
+    let json = |number| span::json(Some(&Value::IntValue(number)));
+    assert_eq!(json((1 << 53) - 1), (1_i64 << 53) - 1);
+    assert_eq!(json(1 << 53), "9007199254740992");
+    assert_eq!(json(i64::MIN), "-9223372036854775808");
+    let value = Some(AnyValue { value: Some(Value::IntValue(1 << 53)) });
+    assert_eq!(span::any_text(&value), "9007199254740992");
+}
