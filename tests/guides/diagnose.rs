@@ -128,6 +128,22 @@ async fn a_header_that_does_not_get_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn headers_in_another_format() {
+    let b3 = ("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1");
+    let traceparent = ("traceparent", "00-80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-01");
+    let with = async |headers: &[(&str, &str)]| {
+        let system = Setup::default().wired().start().await;
+        let address = system.wire.address(HOPS[2]).expect("a proxy");
+        assert_eq!(ask(address, "/generate", headers).await, 200);
+        let stopped = system.stop().await;
+        Case::new(stopped.trees(), stopped.wire.exchanges())
+    };
+    // A caller that sends both formats.
+    let (foreign, both) = (with(&[b3]).await, with(&[b3, traceparent]).await);
+    compare(Rule::ForeignFormat, foreign, both, &[Rule::Orphan]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_not_sampled() {
     let cleared = experiment(HOPS[2], Some(Fault::ClearSampled)).await;
     // The lowest bit is set, and another one that a reader may not know.
@@ -391,7 +407,7 @@ fn a_secret_in_a_span() {
     // Each of them, and never the secret itself.
     let findings = found.findings();
     assert_eq!(findings.len(), secrets.len(), "{findings:#?}");
-    lacks(&report::text(&findings, ""), ["0123456789abcdef", "correct horse", "hunter22"]);
+    lacks(&report::text(&found, ""), ["0123456789abcdef", "correct horse", "hunter22"]);
     compare(Rule::Secret, found, harmless, &[]);
 }
 

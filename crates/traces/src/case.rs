@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::diagnose::{self, Finding};
-use crate::exchange::{Exchange, values};
+use crate::diagnose::{self, Finding, Inspected};
+use crate::exchange::Exchange;
+use crate::headers::{self, Pasted};
 use crate::otlp;
 use crate::span::Span;
 use crate::tree::Tree;
@@ -24,8 +25,8 @@ pub struct Case {
     pub wire: Vec<Exchange>,
     /// The parts of a file that could not be read.
     pub problems: Vec<otlp::Problem>,
-    /// The findings about headers that stand alone; `None` where there are traces to look at.
-    headers: Option<Vec<Finding>>,
+    /// The headers of a text without traces.
+    pub headers: Vec<Pasted>,
 }
 
 /// Why there is nothing to look at in a text.
@@ -45,7 +46,7 @@ impl Case {
         Case { trees, wire, ..Case::default() }
     }
 
-    /// Reads OTLP JSON, one document or one a line; or else the text of headers, a line each, or a `traceparent` alone.
+    /// Reads OTLP JSON, one document or one per line, or else the headers that [`headers::find`] finds in the text.
     ///
     /// # Errors
     /// The text is neither, or nothing of its JSON can be read.
@@ -66,6 +67,13 @@ impl Case {
         }
         let wire = wire(text);
         let mut problems = problems;
+        // A log line in JSON, for example.
+        if traces.is_empty()
+            && wire.is_empty()
+            && let Ok(case) = Case::of_headers(&String::from_utf8_lossy(text))
+        {
+            return Ok(case);
+        }
         if traces.is_empty() && wire.is_empty() && !problems.is_empty() {
             return Err(Error::Unreadable(problems.swap_remove(0)));
         }
@@ -74,32 +82,24 @@ impl Case {
     }
 
     fn of_headers(text: &str) -> Result<Self, Error> {
-        let text = text.trim();
-        // As a whole request has it, or as curl takes it.
-        let head = format!("\r\n{}", text.replace("\r\n", "\n").replace('\n', "\r\n"));
-        let mut found = values(&head, "traceparent");
-        if found.is_empty() && !text.contains([' ', '\n', ':']) && text.contains('-') {
-            found.push(text);
+        let headers = headers::find(text);
+        match headers.is_empty() {
+            true => Err(Error::NoTrace),
+            false => Ok(Case { headers, ..Case::default() }),
         }
-        if found.is_empty() {
-            return Err(Error::NoTrace);
-        }
-        if found.len() > 1 {
-            return Ok(Case {
-                headers: Some(vec![diagnose::of_headers(found.len())]),
-                ..Case::default()
-            });
-        }
-        let headers = found.into_iter().filter_map(diagnose::of_header);
-        Ok(Case { headers: Some(headers.collect()), ..Case::default() })
     }
 
     /// Runs the rules over the case.
     pub fn findings(&self) -> Vec<Finding> {
-        match &self.headers {
-            Some(headers) => headers.clone(),
-            None => diagnose::diagnose(&self.trees, &self.wire),
+        match self.headers.is_empty() {
+            true => diagnose::diagnose(&self.trees, &self.wire),
+            false => diagnose::of_headers(&self.headers),
         }
+    }
+
+    /// Counts what [`Case::findings`] looks at.
+    pub fn inspected(&self) -> Inspected {
+        Inspected::new(&self.trees, &self.wire, &self.headers)
     }
 
     /// The case as one document of OTLP JSON.

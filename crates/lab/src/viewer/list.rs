@@ -10,12 +10,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
+use crate::case::Case;
 use crate::list::{Fields, Filter, List};
 use crate::span::shortened;
 use crate::store::Usage;
 use crate::summary::{self, Break, Summary};
 use crate::tree::{LONGEST, label, took};
-use crate::viewer;
+use crate::viewer::trace::attachment;
+use crate::viewer::{self, ViewerState};
 use crate::waterfall::{count, look};
 
 /// The number of traces on one page of the list.
@@ -43,6 +45,18 @@ pub async fn json(State(list): State<List>, query: FilterQuery) -> Response {
             let found = list.find(&filter);
             Json(found.iter().map(Arc::as_ref).collect::<Vec<&Summary>>()).into_response()
         }
+    }
+}
+
+/// Serves all traces and all requests on the wire as one file for `diagnose`.
+pub async fn whole_case(State(ViewerState { list, wire }): State<ViewerState>) -> Response {
+    let json = tokio::task::spawn_blocking(move || {
+        Case::new(list.store.trees(), wire.exchanges()).to_json()
+    });
+    match json.await {
+        Ok(Ok(json)) => attachment("traces.json", json),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
