@@ -168,8 +168,8 @@ fn foreign(text: &str) -> Option<Pasted> {
 /// Takes a text that is one word with a dash in it for a value that is wrong.
 fn one_word(text: &str) -> Option<String> {
     let text = text.trim();
-    let several = text.contains(|it: char| it.is_whitespace() || it == ':');
-    (!several && text.contains('-')).then(|| text.to_owned())
+    let is_other = text.contains(|it: char| it.is_whitespace() || ":{[".contains(it));
+    (!is_other && text.contains('-')).then(|| text.to_owned())
 }
 
 /// A header somewhere in a text.
@@ -252,11 +252,16 @@ fn occurrence(text: &str, line: usize, name: Range<usize>) -> Option<Occurrence>
     } else if let Some(list) = rest.strip_prefix('[') {
         let list = list.split(']').next().unwrap_or_default();
         let items = list.split([',', ' ', '\n', '"', '\'']).filter(|it| !it.is_empty());
-        items.map(str::to_owned).collect()
+        items.filter(|it| may_be_a_value(it)).map(str::to_owned).collect()
     } else {
-        vec![value(rest)]
+        Vec::from_iter(Some(value(rest)).filter(|it| may_be_a_value(it)))
     };
-    Some(Occurrence { request, values })
+    (!values.is_empty()).then_some(Occurrence { request, values })
+}
+
+/// Tells a value from `null` and from the next word of a sentence.
+fn may_be_a_value(value: &str) -> bool {
+    value.len() >= 3 && value.contains(|it: char| it.is_ascii_digit())
 }
 
 /// Skips `"value":`, and `{"stringValue":` as OTLP has it, behind a key.
@@ -289,7 +294,7 @@ fn value(rest: &str) -> String {
     rest[..end].to_owned()
 }
 
-/// Where the head with the line at `line` starts: behind an empty line, or at a request line or status line.
+/// Returns the start of the head that has the line at `line`: after an empty line, or at a request line or status line.
 fn head_start(text: &str, line: usize) -> usize {
     let marker = |line: &str| line.trim_start().chars().next().filter(|it| ['>', '<'].contains(it));
     let own = marker(&text[line..]);
@@ -307,7 +312,7 @@ fn head_start(text: &str, line: usize) -> usize {
     start
 }
 
-/// Where the command with the line at `line` starts: a line that ends in `\`, `^` or a backtick goes on in the next.
+/// Returns the start of the command that has the line at `line`. A line that ends in `\`, `^` or a backtick continues on the next.
 fn command_start(text: &str, line: usize) -> usize {
     let mut start = line;
     for before in text[..line].lines().rev().take(LINES) {

@@ -113,7 +113,7 @@ async fn traces(site: &str, filter: &Fields, limit: usize, json: bool) -> anyhow
     match found {
         0 if filter.is_empty() => eprintln!("No trace has arrived yet."),
         0 => eprintln!("No trace passes this filter."),
-        _ if found > limit => eprintln!("{} more: --limit shows them.", found - limit),
+        _ if found > limit => eprintln!("{} more: --limit shows all.", found - limit),
         _ => {}
     }
     Ok(())

@@ -54,7 +54,7 @@ fn rules() -> impl TypedValueParser<Value = Rule> {
     })
 }
 
-/// What a report is about.
+/// The case that a report is about.
 struct Subject {
     case: Case,
     /// The address of the book's pages.

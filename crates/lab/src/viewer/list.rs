@@ -135,7 +135,7 @@ fn results(found: &[Arc<Summary>], usage: Usage, filter: &Fields, seen: u64) -> 
             @if found.is_empty() && filter.is_empty() {
                 p { "No trace yet. Send a request to a service that exports here: it shows up by itself." }
             } @else if found.is_empty() {
-                p { "No trace passes this filter; there are " (usage.traces) ". " a href="/traces" { "All traces" } }
+                p { "No trace passes this filter. The lab has " (count(usage.traces, "trace")) ". " a href="/traces" { "All traces" } }
             } @else {
                 table.traces {
                     caption { (summary_line(found.len(), shown.len(), usage, filter)) }
@@ -182,7 +182,7 @@ fn address(filter: &Fields, skip: usize) -> String {
 fn summary_line(found: usize, shown: usize, usage: Usage, filter: &Fields) -> Markup {
     html! {
         (count(usage.traces, "trace")) ", " (count(usage.spans, "span"))
-        @if !filter.is_empty() { "; " (found) " pass the filter" }
+        @if !filter.is_empty() { "; " (found) (if found == 1 { " passes" } else { " pass" }) " the filter" }
         ", the last to start first"
         @if shown < found { "; " (filter.skip + 1) " to " (filter.skip + shown) " are shown" }
         @if usage.evicted > 0 {

@@ -108,7 +108,6 @@ async fn github_gets_an_annotation_for_each_finding() {
     assert!(notice.starts_with("::notice title=A name that never repeats::"), "{report}");
 }
 
-/// As some tools print ids, and as people paste them.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_is_found_without_its_zeros_and_in_any_form() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -158,4 +157,58 @@ async fn a_report_that_cannot_be_written_is_one_line() {
         );
         has(&stderr, ["Error: cannot write to standard output: No space left"]);
     }
+}
+
+/// Counts the columns before `part` in the line that has `name` in it.
+fn column(text: &str, name: &str, part: &str) -> usize {
+    let line = text.lines().find(|line| line.contains(name)).expect(text);
+    let (before, _) = line.split_once(part).expect(line);
+    // The wide characters of these tests.
+    before.chars().map(|it| if it >= '\u{3000}' { 2 } else { 1 }).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wide_characters_leave_columns_aligned() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let wide = "注文を確認する";
+    let spans = format!(
+        "1 店舗 1 SERVER 0..9 {wide}🎉; 1 shop 2<1 SERVER 1..8 pay; 2 shop 3 SERVER 10..19 a {}",
+        "長".repeat(60)
+    );
+    let lab = Lab::view(&format!(
+        "--open {}",
+        write(folder.path(), "a.json", &table(&spans).to_string())
+    ))
+    .await;
+    let first = trace_id(1);
+    for text in
+        [lab.ask(&format!("trace {first}")).await, lab.get(&format!("/traces/{first}.txt")).await]
+    {
+        assert_eq!(column(&text, wide, "店舗"), column(&text, "pay", "shop"), "{text}");
+        assert_eq!(column(&text, wide, ".00 ms"), column(&text, "pay", ".00 ms"), "{text}");
+    }
+    let list = lab.ask("traces").await;
+    assert_eq!(column(&list, wide, " span"), column(&list, "長", " span"), "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_a_thing_is_not_several() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file =
+        write(folder.path(), "a.json", &table("1 shop 1 SERVER 0..9 pay error=late").to_string());
+    let lab = Lab::view(&format!("--open {file}")).await;
+    has(
+        &lab.get("/traces?name=nothing").await,
+        ["No trace passes this filter. The lab has 1 trace."],
+    );
+    has(&lab.get("/traces?name=pay").await, ["1 trace, 1 span; 1 passes the filter"]);
+    has(
+        &lab.ask("diagnose").await,
+        [
+            "Propagation is intact, and the request failed. The span with the error is `pay` (SERVER, shop): late. \
+          No rule found a fault in 1 span of 1 service.",
+        ],
+    );
+    let found = write(folder.path(), "b.json", &table(FOUND).to_string());
+    has(&finds("lab", &format!("diagnose {found}")).await, ["\n  span   0000000000000001\n"]);
 }

@@ -1,4 +1,4 @@
-//! What the rules looked at, for a reader of a report without findings: silence alone says little.
+//! Counts what the rules look at, because a report without findings would say nothing otherwise.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::headers::{Pasted, Valid};
 use crate::span::attribute;
 use crate::tree::{Row, Tree};
 
-/// What the rules looked at in a case.
+/// The contents of a case that the rules look at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inspected {
     pub traces: usize,

@@ -16,7 +16,7 @@ impl Finding {
     }
 }
 
-/// What to set where a caller speaks another format.
+/// Returns what to set when a caller sends another format.
 fn of_format(format: Format) -> &'static [&'static str] {
     match format {
         Format::B3 => &[

@@ -107,7 +107,8 @@ pub fn text(case: &Case, book: &str) -> String {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
-            let _ = writeln!(text, "  spans  {}{more}", named.join(", "));
+            let label = if spans.len() == 1 { "span " } else { "spans" };
+            let _ = writeln!(text, "  {label}  {}{more}", named.join(", "));
         }
         let _ = writeln!(text, "  more   {book}{GUIDE}#{}", rule.name());
     }
