@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{LabAddress, Outcome};
 use crate::case::Case;
 use crate::client::{self, Lab};
-use crate::diagnose::{Certainty, Finding, Inspected, Rule};
+use crate::diagnose::{Certainty, Failure, Finding, Inspected, Rule};
 use crate::output::{print, print_json};
 use crate::report;
 use crate::span::{SpanId, TraceId};
@@ -77,8 +77,10 @@ impl Diagnose {
         match self.format {
             Format::Json => {
                 let findings = findings.iter().map(|it| Found::new(it, self.counts(it)));
+                let inspected = case.inspected();
                 let report = Report {
-                    inspected: Counts::new(&case.inspected()),
+                    inspected: Counts::new(&inspected),
+                    failure: inspected.failure.as_ref().map(Failed::new),
                     findings: findings.collect(),
                 };
                 print_json(&serde_json::to_string_pretty(&report)?)?;
@@ -139,6 +141,7 @@ impl Diagnose {
 #[derive(Serialize)]
 struct Report<'a> {
     inspected: Counts,
+    failure: Option<Failed<'a>>,
     findings: Vec<Found<'a>>,
 }
 
@@ -155,6 +158,29 @@ impl Counts {
     fn new(inspected: &Inspected) -> Self {
         let Inspected { traces, spans, services, requests, ref headers, .. } = *inspected;
         Counts { traces, spans, services, requests, headers: headers.len() }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Failed<'a> {
+    name: &'a str,
+    kind: &'static str,
+    service: &'a str,
+    error_type: Option<&'a str>,
+    message: &'a str,
+}
+
+impl<'a> Failed<'a> {
+    fn new(failure: &'a Failure) -> Self {
+        let Failure { span, error_type, message, .. } = failure;
+        Failed {
+            name: &span.name,
+            kind: span.kind.as_str(),
+            service: &span.service,
+            error_type: error_type.as_deref(),
+            message,
+        }
     }
 }
 

@@ -83,10 +83,16 @@ async fn programs_get_the_findings_as_json() {
     );
     has(found["advice"][0].as_str().expect("a step"), ["Set the status to error"]);
 
-    let sound = write(folder.path(), "sound.json", &table("1 shop 1 SERVER 0..9 pay").to_string());
+    let sound =
+        "1 shop 1 SERVER 0..9 pay; 1 shop 2<1 CLIENT 1..8 ask error=late error.type=timeout";
+    let sound = write(folder.path(), "sound.json", &table(sound).to_string());
     let report = run("lab", &format!("diagnose {sound} --format json")).await.stdout;
     let report: Value = serde_json::from_slice(&report).expect("JSON");
     assert_eq!(report["findings"], json!([]));
+    let failure = json!({
+        "name": "ask", "kind": "CLIENT", "service": "shop", "errorType": "timeout", "message": "late",
+    });
+    assert_eq!(report["failure"], failure);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -201,7 +201,10 @@ impl Display for Inspected {
             match (self.traces, of_request) {
                 (1, true) => f.write_str("the request failed.")?,
                 (1, false) => f.write_str("a part of the request failed.")?,
-                (all, _) => write!(f, "{traces} of {all} traces have spans with an error.")?,
+                (all, _) => {
+                    let have = if *traces == 1 { "has" } else { "have" };
+                    write!(f, "{traces} of {all} traces {have} spans with an error.")?;
+                }
             }
             match spans {
                 1 => write!(f, " The span with the error is {span}")?,
