@@ -119,7 +119,7 @@ pub fn joined(value: &str) -> Option<usize> {
 
 const TRACEPARENT: &str = "traceparent";
 
-/// How many characters after a name, and how many lines before it, are looked at. A long text must not take long.
+/// How many bytes after a name, and how many lines before it, are looked at. A long text must not take long.
 const LONGEST: usize = 1000;
 const LINES: usize = 100;
 
@@ -200,7 +200,8 @@ fn occurrences(text: &str, name: &str) -> Vec<Occurrence> {
 /// Reads the header whose name is at `name`, in the line that starts at `line`. Returns `None` for any other use of the word.
 fn occurrence(text: &str, line: usize, name: Range<usize>) -> Option<Occurrence> {
     let (before, after) = (&text[..name.start], &text[name.end..]);
-    let after = after.char_indices().nth(LONGEST).map_or(after, |(at, _)| &after[..at]);
+    let end = (0..=LONGEST.min(after.len())).rev().find(|end| after.is_char_boundary(*end));
+    let after = &after[..end.unwrap_or_default()];
     let before_name = &before[line..];
     let previous = before.chars().next_back();
     // `HTTP_TRACEPARENT` and `http.request.header.traceparent` end in the name; `my-traceparent` is another header.
