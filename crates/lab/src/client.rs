@@ -50,6 +50,21 @@ pub enum Error {
     Case(#[from] case::Error),
 }
 
+/// Finds the trace ids that start with `typed`, with or without their leading zeros. An id that was typed completely is the only
+/// one. `typed` may be in upper case and have the dashes of a UUID.
+pub fn starting_with(typed: &str, ids: impl Iterator<Item = TraceId>) -> Vec<TraceId> {
+    let start = typed.trim().replace('-', "").to_lowercase();
+    let starts = |id: &TraceId| {
+        let id = id.to_string();
+        id.starts_with(&start) || id.trim_start_matches('0').starts_with(&start)
+    };
+    let found: Vec<TraceId> = ids.filter(starts).collect();
+    match trace_id(&start).filter(|whole| found.contains(whole)) {
+        Some(whole) => vec![whole],
+        None => found,
+    }
+}
+
 /// A running lab.
 pub struct Lab {
     site: String,
@@ -128,14 +143,7 @@ impl Lab {
         let Some(start) = start else {
             return Ok(ids.next());
         };
-        if let Some(whole) = trace_id(&start).filter(|whole| ids.clone().any(|it| it == *whole)) {
-            return Ok(Some(whole));
-        }
-        let matches = |id: &TraceId| {
-            let id = id.to_string();
-            id.starts_with(&start) || id.trim_start_matches('0').starts_with(&start)
-        };
-        let found: Vec<_> = ids.filter(matches).collect();
+        let found = starting_with(&start, ids);
         match found[..] {
             [only] => Ok(Some(only)),
             [] => Err(Error::NoPrefix(start)),

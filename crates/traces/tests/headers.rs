@@ -180,7 +180,7 @@ fn another_format_is_named_with_what_to_set() {
 fn unusual_flags_and_versions_are_explained() {
     for (from, to, part) in [
         ("-01", "-03", "the trace id is random"),
-        ("-01", "-05", "bits are set which the standard doesn't define"),
+        ("-01", "-05", "bits that the standard doesn't define"),
         ("00-4b", "cc-4b", "Its version is cc"),
     ] {
         let text = text(&VALID.replace(from, to));

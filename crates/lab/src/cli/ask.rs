@@ -39,8 +39,8 @@ pub enum Ask {
     },
     /// Says what is wrong with a trace, why, and what to do about it.
     ///
-    /// Reads the trace from a running lab or from a file of OTLP JSON; `-` reads standard input. The exit status is 0 when no
-    /// rule finds a fault, 1 when one does, and 2 when the trace can't be read.
+    /// Reads the trace from a running lab or from a file of OTLP JSON; `-` reads standard input. The exit status is 1 when
+    /// a finding counts (see --fail-on), 2 when the trace can't be read, and otherwise 0.
     Diagnose(Diagnose),
     /// Breaks the requests of one hop between the services of a running lab, until it is restored.
     ///

@@ -218,3 +218,14 @@ async fn one_of_a_thing_is_not_several() {
     let found = write(folder.path(), "b.json", &table(FOUND).to_string());
     has(&finds("lab", &format!("diagnose {found}")).await, ["\n  span   0000000000000001\n"]);
 }
+
+#[test]
+fn an_id_that_was_typed_completely_is_the_only_one() {
+    let ids = ["a1".to_owned(), trace_id(0xa1), trace_id(0xb1)];
+    let ids = ids.map(|id| lab::span::trace_id(&id).expect("an id"));
+    let found = |typed: &str| lab::client::starting_with(typed, ids.into_iter());
+    assert_eq!(found("a1"), [ids[0]]);
+    assert_eq!(found("A1a1"), [ids[1]]);
+    assert_eq!(found("a"), ids[..2]);
+    assert_eq!(found("c"), []);
+}

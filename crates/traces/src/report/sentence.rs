@@ -234,11 +234,11 @@ impl Display for Valid {
             0 => {}
             2 => write!(
                 f,
-                " Its flags are {flags:02x}: besides the sampled bit, the bit is set which says that the trace id is random."
+                " Its flags are {flags:02x}: the sampled bit is set, and so is the bit that says that the trace id is random."
             )?,
             _ => write!(
                 f,
-                " Its flags are {flags:02x}: besides the sampled bit, bits are set which the standard doesn't define and services ignore."
+                " Its flags are {flags:02x}: the sampled bit is set, and so are bits that the standard doesn't define. Services ignore those."
             )?,
         }
         match version {
