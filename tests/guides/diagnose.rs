@@ -24,9 +24,11 @@ use opentelemetry_sdk::trace::{
     IdGenerator, InMemorySpanExporter, RandomIdGenerator, SdkTracerProvider,
 };
 use regex::Regex;
+use support::check;
 use support::in_process::Lab;
 use support::includes::includes;
-use support::recording::{Compared, check_as, redact};
+use support::process::{command, finds};
+use support::recording::{Compared, check_as, folder as folder_of_recordings, redact};
 use support::{Setup, Stopped, lacks, refused};
 
 inventory::submit! {
@@ -125,6 +127,22 @@ async fn a_header_that_does_not_get_through() {
     let cut = experiment(HOPS[1], Some(Fault::TruncateTraceparent)).await;
     let upper = experiment(HOPS[1], Some(Fault::UpperCaseName)).await;
     compare(Rule::BrokenHeader, cut, upper, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_in_another_format() {
+    let b3 = ("b3", "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1");
+    let traceparent = ("traceparent", "00-80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-01");
+    let with = async |headers: &[(&str, &str)]| {
+        let system = Setup::default().wired().start().await;
+        let address = system.wire.address(HOPS[2]).expect("a proxy");
+        assert_eq!(ask(address, "/generate", headers).await, 200);
+        let stopped = system.stop().await;
+        Case::new(stopped.trees(), stopped.wire.exchanges())
+    };
+    // A caller that sends both formats.
+    let (foreign, both) = (with(&[b3]).await, with(&[b3, traceparent]).await);
+    compare(Rule::ForeignFormat, foreign, both, &[Rule::Orphan]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -391,7 +409,7 @@ fn a_secret_in_a_span() {
     // Each of them, and never the secret itself.
     let findings = found.findings();
     assert_eq!(findings.len(), secrets.len(), "{findings:#?}");
-    lacks(&report::text(&findings, ""), ["0123456789abcdef", "correct horse", "hunter22"]);
+    lacks(&report::text(&found, ""), ["0123456789abcdef", "correct horse", "hunter22"]);
     compare(Rule::Secret, found, harmless, &[]);
 }
 
@@ -430,6 +448,35 @@ async fn the_span_of_the_guide_arrives() {
     let output = sent.await.expect("bash runs");
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("HTTP/1.1 200"), "{output:?}");
     assert_eq!(lab.store.trees()[0].name(), "by hand");
+}
+
+/// The command of the guide for CI, with a session that has a fault and with one that has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gate_of_the_guide_fails_the_job() {
+    let page = support::root().join("src").join(report::GUIDE.replace(".html", ".md"));
+    let page = std::fs::read_to_string(page).expect("the guide");
+    let gates = page.lines().filter_map(|line| line.strip_prefix("lab diagnose session.jsonl "));
+    let [arguments] = gates.collect::<Vec<_>>()[..] else { panic!("not one gate on the page") };
+    for (session, status) in [("missing-spans", 1), ("missing-spans-near", 0)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let recorded = folder_of_recordings().join(format!("diagnose/{session}.json"));
+        std::fs::copy(recorded, folder.path().join("session.jsonl")).expect("a copy");
+        let mut gate = command("lab", &format!("diagnose session.jsonl {arguments}")).await;
+        let output = gate.current_dir(folder.path()).output().await.expect("it runs");
+        assert_eq!(output.status.code(), Some(status), "{session}: {output:?}");
+        if status == 1 {
+            let annotations = String::from_utf8(output.stdout).expect("text");
+            assert!(annotations.starts_with("::error title=Spans are missing::"), "{annotations}");
+        }
+    }
+}
+
+/// The shape that the reference documents.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reference_shows_findings_as_json() {
+    let file = folder_of_recordings().join("diagnose/status-not-set.json");
+    let report = finds("lab", &format!("diagnose {} --format json", file.display())).await;
+    check!("reference/findings.json", &report);
 }
 
 /// The page has a section for each rule, in their order, with a trace that the rule finds.

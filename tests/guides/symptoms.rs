@@ -49,7 +49,7 @@ fn figure(name: &str, way: &str, trees: Vec<Tree>, found: &[Rule]) {
     assert_eq!(rules, found, "{name} {way}");
     let links = Links { book: "../", span: &|_| None };
     let figure = match found {
-        // Without a finding the report would say "in order", although these traces are wrong.
+        // Without a finding the report would say that no rule found a fault, although these traces are wrong.
         [] => figures(&case.trees),
         _ => report::case(&case, &links).into_string() + "\n",
     };

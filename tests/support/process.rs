@@ -94,6 +94,11 @@ impl Lab {
         String::from_utf8(output.stdout).expect("text")
     }
 
+    /// Runs a command that asks this lab and must find a fault. Returns what it printed.
+    pub async fn finds(&self, arguments: &str) -> String {
+        finds(&self.program, &format!("{arguments} --site {}", self.site())).await
+    }
+
     /// Runs a command that asks this lab, and must fail with this reason.
     pub async fn refuses(&self, arguments: &str, reason: &str) {
         fails(&self.program, &format!("{arguments} --site {}", self.site()), [reason]).await;
@@ -172,12 +177,19 @@ pub async fn run(program: &str, arguments: &str) -> Output {
     command(program, arguments).await.output().await.expect("it runs")
 }
 
-/// Runs a command to its end, which must be a failure told in one line with these parts.
+/// Runs a command that must find a fault. Returns what it printed, errors last.
+pub async fn finds(program: &str, arguments: &str) -> String {
+    let output = run(program, arguments).await;
+    assert_eq!(output.status.code(), Some(1), "{arguments}: {output:?}");
+    String::from_utf8([output.stdout, output.stderr].concat()).expect("text")
+}
+
+/// Runs a command that can't do its work, and must say why in one line with these parts.
 pub async fn fails<const N: usize>(program: &str, arguments: &str, parts: [&str; N]) {
     let output = run(program, arguments).await;
     let stderr = String::from_utf8(output.stderr).expect("text");
     let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("Error: ")).collect();
-    assert_eq!((output.status.code(), errors.len()), (Some(1), 1), "{arguments}: {stderr}");
+    assert_eq!((output.status.code(), errors.len()), (Some(2), 1), "{arguments}: {stderr}");
     has(errors[0], parts);
 }
 

@@ -275,6 +275,7 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
         | Evidence::HeaderInvalid { .. }
         | Evidence::HeaderReplaced { .. }
         | Evidence::HeaderRepeated { .. }
+        | Evidence::HeadersJoined { .. }
         | Evidence::FallenApart { .. } => Some((INJECT, "outgoing.rs")),
         Evidence::OwnAncestor { .. } | Evidence::BesideItsCall { .. } => Some((
             "let result = self.send(url, body).with_context(cx.clone()).await;",
@@ -300,6 +301,7 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
         },
         // The tutorial's caller is curl, which exports no spans. For the other findings the tutorial has no line.
         Evidence::NothingArrived { .. }
+        | Evidence::ForeignFormat { .. }
         | Evidence::HeaderUnsampled
         | Evidence::FlagNotSet { .. }
         | Evidence::CallerNotHere { .. }

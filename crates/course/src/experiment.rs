@@ -149,7 +149,7 @@ impl Experiment {
             @for tree in &case.trees { (picture(tree)) }
             (report::wire(&case.wire, false))
             p { "What " code { "diagnose" } " says:" }
-            (report::findings(&case.findings(), links))
+            (report::findings(case, links))
         }
     }
 }

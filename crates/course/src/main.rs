@@ -6,12 +6,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::ensure;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use course::check::{self, Step, Verdict};
 use course::publish::Home;
 use course::{book, root};
-use lab::cli::{self, Ask};
+use lab::cli::{self, Ask, Outcome};
 use reqwest::Url;
 
 /// The book, three services to learn from, and the lab that receives and shows their traces.
@@ -139,18 +138,21 @@ async fn main() -> ExitCode {
     cli::exit_code(run(Cli::parse()).await)
 }
 
-async fn run(cli: Cli) -> anyhow::Result<()> {
+async fn run(cli: Cli) -> anyhow::Result<Outcome> {
     match cli.command {
-        None => run::course(cli.options, Some(cli.services)).await,
-        Some(Command::View(options)) => run::course(options, None).await,
-        Some(Command::Ask(ask)) => ask.run().await,
-        Some(Command::Check { step, lab, project }) => check(&lab.site, step, &project).await,
+        None => run::course(cli.options, Some(cli.services)).await?,
+        Some(Command::View(options)) => run::course(options, None).await?,
+        Some(Command::Ask(ask)) => return ask.run().await,
+        Some(Command::Check { step, lab, project }) => {
+            return check(&lab.site, step, &project).await;
+        }
         Some(Command::Book { folder, url, repository, browser, book }) => {
             let home = Home { url, repository, browser };
-            publish(&folder, book, &home)
+            publish(&folder, book, &home)?;
         }
-        Some(Command::Completions { shell }) => cli::completions(shell, &mut Cli::command()),
+        Some(Command::Completions { shell }) => cli::completions(shell, &mut Cli::command())?,
     }
+    Ok(Outcome::Fine)
 }
 
 fn publish(folder: &Path, book: Option<PathBuf>, home: &Home) -> anyhow::Result<()> {
@@ -159,18 +161,24 @@ fn publish(folder: &Path, book: Option<PathBuf>, home: &Home) -> anyhow::Result<
         None => root::find()?,
     };
     let pages = book::publish(&root, folder, home)?;
-    lab::print(&format!("The book is in {}\n", pages.display()));
-    Ok(())
+    lab::print(&format!("The book is in {}\n", pages.display()))
 }
 
-async fn check(site: &str, step: Step, project: &Path) -> anyhow::Result<()> {
+async fn check(site: &str, step: Step, project: &Path) -> anyhow::Result<Outcome> {
     let verdict = match step {
         Step::SetUp => check::set_up(site, project).await,
         Step::KeepItWhole => check::project(project).await,
         _ => check::ask(site, step).await,
     };
     let verdict = verdict?;
-    ensure!(matches!(verdict, Verdict::Passed(_)), "{}", verdict.to_string().trim_end());
-    lab::print(&verdict.to_string());
-    Ok(())
+    match verdict {
+        Verdict::Passed(_) => {
+            lab::print(&verdict.to_string())?;
+            Ok(Outcome::Fine)
+        }
+        Verdict::NotYet { .. } => {
+            eprintln!("Error: {}", verdict.to_string().trim_end());
+            Ok(Outcome::Found)
+        }
+    }
 }

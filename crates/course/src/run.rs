@@ -62,7 +62,7 @@ pub async fn course(options: Serve, services: Option<Services>) -> anyhow::Resul
     let mut running = Running::default();
     let work = async {
         let Some(listeners) = listeners else {
-            lab::print(&welcome);
+            lab::print(&welcome)?;
             return std::future::pending().await;
         };
         let otlp = addresses.otlp;
@@ -70,7 +70,7 @@ pub async fn course(options: Serve, services: Option<Services>) -> anyhow::Resul
         let tree = tokio::time::timeout(FIRST_TRACE_DEADLINE, first_trace(&store, gateway))
             .await
             .with_context(|| format!("no whole trace arrived within {FIRST_TRACE_DEADLINE:?}"))??;
-        lab::print(&welcome_with_trace(&tree, addresses, gateway));
+        lab::print(&welcome_with_trace(&tree, addresses, gateway))?;
         bail!(running.first_to_end().await)
     };
     let build = async {

@@ -2,6 +2,7 @@
 //! repository offers the same commands.
 
 mod ask;
+mod diagnose;
 mod file;
 
 use std::net::SocketAddr;
@@ -86,7 +87,7 @@ impl Options {
                 Err(session::Error::Unreadable { reason, .. })
                     if matches!(*reason, Unreadable::Empty) =>
                 {
-                    output::print(&format!("Opened   {}: it is empty\n", path.display()));
+                    output::print(&format!("Opened   {}: it is empty\n", path.display()))?;
                     continue;
                 }
                 opened => opened?,
@@ -106,7 +107,7 @@ impl Options {
                 true => String::new(),
                 false => format!(", and not shown: {others}"),
             };
-            output::print(&format!("Opened   {path}: {count}{form}{others}\n"));
+            output::print(&format!("Opened   {path}: {count}{form}{others}\n"))?;
         }
         if let Some(path) = &self.save {
             server.store = store.recorded_by(Recorder::append(path)?);
@@ -162,13 +163,24 @@ pub fn completions(shell: clap_complete::Shell, command: &mut clap::Command) -> 
     output::write(&script)
 }
 
-/// Returns the exit code 0, or prints the error and returns 1.
-pub fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
+/// The result of a command that could do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The command was done, and it found nothing wrong.
+    Fine,
+    /// The command found a fault.
+    Found,
+}
+
+/// Returns the exit status of a command: 0 when nothing is wrong, 1 when the command found a fault, and 2 when it couldn't do
+/// its work. Prints the error in the last case. Invalid arguments end with 2 as well, in clap.
+pub fn exit_code(outcome: anyhow::Result<Outcome>) -> ExitCode {
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::Found) => ExitCode::from(1),
         Err(error) => {
             eprintln!("Error: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(2)
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::case::{self, Case};
 use crate::list::Fields;
-use crate::span::TraceId;
+use crate::span::{TraceId, trace_id};
 use crate::summary::Summary;
 use crate::wire::{Fault, HopState};
 
@@ -48,6 +48,21 @@ pub enum Error {
     Refused(String),
     #[error(transparent)]
     Case(#[from] case::Error),
+}
+
+/// Finds the trace ids that start with `typed`, with or without their leading zeros. An id that was typed completely is the only
+/// one. `typed` may be in upper case and have the dashes of a UUID.
+pub fn starting_with(typed: &str, ids: impl Iterator<Item = TraceId>) -> Vec<TraceId> {
+    let start = typed.trim().replace('-', "").to_lowercase();
+    let starts = |id: &TraceId| {
+        let id = id.to_string();
+        id.starts_with(&start) || id.trim_start_matches('0').starts_with(&start)
+    };
+    let found: Vec<TraceId> = ids.filter(starts).collect();
+    match trace_id(&start).filter(|whole| found.contains(whole)) {
+        Some(whole) => vec![whole],
+        None => found,
+    }
 }
 
 /// A running lab.
@@ -104,18 +119,31 @@ impl Lab {
         Ok(Some((id, case)))
     }
 
-    /// Completes the id of a trace that starts with `id`. Without `id`, returns that of the newest trace, or `None` when the
-    /// lab has no traces.
+    /// Returns all traces and all requests on the wire as one case.
+    ///
+    /// # Errors
+    /// Fails when no lab answers.
+    pub async fn whole_case(&self) -> Result<Case, Error> {
+        let answer = self.get("/traces.case.json").await?;
+        match answer.status {
+            status if status.is_success() => Ok(Case::read(&answer.body)?),
+            status => Err(self.not_the_lab(status)),
+        }
+    }
+
+    /// Completes the id of a trace that starts with `id`, with or without its leading zeros. Without `id`, returns that of the
+    /// newest trace, or `None` when the lab has no traces.
     async fn id(&self, id: Option<&str>) -> Result<Option<TraceId>, Error> {
-        if let Some(id) = id.and_then(TraceId::parse) {
+        let start = id.map(|id| id.trim().replace('-', "").to_lowercase());
+        if let Some(id) = start.as_deref().and_then(TraceId::parse) {
             return Ok(Some(id));
         }
         let traces = self.traces(&Fields::default()).await?;
-        let ids = traces.iter().map(|it| it.trace_id);
-        let Some(start) = id.map(|id| id.trim().to_lowercase()) else {
-            return Ok(ids.into_iter().next());
+        let mut ids = traces.iter().map(|it| it.trace_id);
+        let Some(start) = start else {
+            return Ok(ids.next());
         };
-        let found: Vec<_> = ids.filter(|it| it.to_string().starts_with(&start)).collect();
+        let found = starting_with(&start, ids);
         match found[..] {
             [only] => Ok(Some(only)),
             [] => Err(Error::NoPrefix(start)),

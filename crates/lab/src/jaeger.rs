@@ -19,7 +19,9 @@ use serde_json::{Value, json};
 
 use crate::analysis::calls;
 use crate::list::{InvalidFilter, duration};
-use crate::span::{Span, SpanId, SpanKind, Status, TraceId, any_text, json as value_json};
+use crate::span::{
+    Span, SpanId, SpanKind, Status, TraceId, any_text, json as value_json, trace_id,
+};
 use crate::store::Store;
 
 /// The number of traces that a search returns when the request has no `limit`.
@@ -180,7 +182,7 @@ impl Search {
                 "start" => search.start = Some(number()?.saturating_mul(1000)),
                 "end" => search.end = Some(number()?.saturating_mul(1000)),
                 "limit" => search.limit = usize::try_from(number()?).ok(),
-                "traceID" => search.traces.push(trace_id(&value)?),
+                "traceID" => search.traces.push(checked_id(&value)?),
                 _ => {}
             }
         }
@@ -234,14 +236,12 @@ async fn search(
     success(found.map(|spans| trace_json(spans)).collect()).into_response()
 }
 
-/// Parses a trace id. Jaeger omits leading zeros, so this pads the text.
-fn trace_id(text: &str) -> Result<TraceId, InvalidQuery> {
-    let padded = format!("{text:0>32}");
-    TraceId::parse(&padded).ok_or_else(|| InvalidQuery::TraceId(text.to_owned()))
+fn checked_id(text: &str) -> Result<TraceId, InvalidQuery> {
+    trace_id(text).ok_or_else(|| InvalidQuery::TraceId(text.to_owned()))
 }
 
 async fn trace(State(store): State<Store>, Path(id): Path<String>) -> Response {
-    let id = match trace_id(&id) {
+    let id = match checked_id(&id) {
         Ok(id) => id,
         Err(problem) => return bad_request(&problem),
     };

@@ -200,7 +200,9 @@ impl Filter {
     }
 
     fn has_text(&self, summary: &Summary, store: &Store) -> bool {
-        if self.text.is_empty() || summary.trace_id.to_string().contains(&self.text) {
+        // An id may have been copied with the dashes of a UUID.
+        let id = self.text.replace('-', "");
+        if self.text.is_empty() || (!id.is_empty() && summary.trace_id.to_string().contains(&id)) {
             return true;
         }
         let spans = store.trace(summary.trace_id);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use lab::cli::{self, Ask, Options};
+use lab::cli::{self, Ask, Options, Outcome};
 use lab::{server, viewer};
 
 /// A receiver and viewer of traces for the services on your own machine.
@@ -32,17 +32,18 @@ async fn main() -> ExitCode {
     cli::exit_code(run(Cli::parse().command).await)
 }
 
-async fn run(command: Command) -> anyhow::Result<()> {
+async fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
         Command::View(options) => {
             let stopped = cli::stop_signal()?;
             let server = options.bind().await?;
-            lab::print(&server.welcome(None));
+            lab::print(&server.welcome(None))?;
             let pages =
                 viewer::without_book(server::pages(server.store.clone(), server.wire.clone()));
-            Ok(server.serve(pages, stopped).await?)
+            server.serve(pages, stopped).await?;
         }
-        Command::Ask(ask) => ask.run().await,
-        Command::Completions { shell } => cli::completions(shell, &mut Cli::command()),
+        Command::Ask(ask) => return ask.run().await,
+        Command::Completions { shell } => cli::completions(shell, &mut Cli::command())?,
     }
+    Ok(Outcome::Fine)
 }

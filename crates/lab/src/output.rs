@@ -25,14 +25,24 @@ pub fn print_json(text: &str) -> anyhow::Result<()> {
 /// # Errors
 /// Fails when standard output can't be written.
 pub fn write(bytes: &[u8]) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(bytes) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write"),
-        _ => Ok(()),
-    }
+    let mut stdout = std::io::stdout();
+    ignore_closed_pipe(stdout.write_all(bytes).and_then(|()| stdout.flush()))
 }
 
-/// Prints text for people. Removes colours when standard output isn't a terminal. Unlike `println!`, doesn't panic when
-/// standard output is closed.
-pub fn print(text: &str) {
-    let _ = anstream::stdout().write_all(text.as_bytes());
+/// Prints text for people. Removes colours when standard output isn't a terminal. Ignores a closed pipe, as [`write`] does.
+///
+/// # Errors
+/// Fails when standard output can't be written.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = anstream::stdout();
+    ignore_closed_pipe(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+fn ignore_closed_pipe(written: std::io::Result<()>) -> anyhow::Result<()> {
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
 }

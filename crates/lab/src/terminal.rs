@@ -9,7 +9,7 @@ use crate::case::Case;
 use crate::report;
 use crate::span::TraceId;
 use crate::summary::Summary;
-use crate::tree::{Row, Tree, plain, took, visible};
+use crate::tree::{self, Row, Tree, plain, took, visible};
 use crate::waterfall::{caption, count, look};
 use crate::wire::HopState;
 
@@ -33,7 +33,7 @@ pub fn list(traces: &[Summary]) -> String {
         })
         .collect();
     let width = |column: usize| {
-        let widths = rows.iter().map(|row| row[column].chars().count());
+        let widths = rows.iter().map(|row| tree::columns(&row[column]));
         widths.max().unwrap_or_default().min(COLUMN_LIMIT)
     };
     let [names, services, spans, durations] = [0, 1, 2, 3].map(width);
@@ -84,9 +84,9 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
     let widest = |widths: &mut dyn Iterator<Item = usize>, limit: usize| {
         widths.max().unwrap_or_default().min(limit)
     };
-    let label_width = widest(&mut labels.iter().map(|it| it.chars().count()), columns / 2);
+    let label_width = widest(&mut labels.iter().map(|it| tree::columns(it)), columns / 2);
     let services: Vec<String> = tree.rows.iter().map(|row| plain(row.span.service())).collect();
-    let service_width = widest(&mut services.iter().map(|it| it.chars().count()), 30);
+    let service_width = widest(&mut services.iter().map(|it| tree::columns(it)), 30);
     // The width of name, service and duration, each followed by two blanks.
     let used_width = label_width + service_width + 12 + 6;
     let bar_width = columns.saturating_sub(used_width + 20).clamp(BAR_WIDTH.0, BAR_WIDTH.1);
@@ -159,10 +159,12 @@ fn cells(tree: &Tree, times: &[(u64, u64)], width: usize) -> Vec<bool> {
 
 /// Cuts or pads a text to exactly `width` columns.
 fn fit(text: &str, width: usize) -> String {
-    match text.chars().count() > width {
-        true => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
-        false => format!("{text:width$}"),
+    let mut text = text.to_owned();
+    if tree::columns(&text) > width {
+        while tree::columns(&text) >= width && text.pop().is_some() {}
+        text.push('…');
     }
+    tree::padded(&text, width)
 }
 
 fn styled(style: Style, text: &str) -> String {

@@ -26,7 +26,7 @@ use crate::diagnose::Place;
 use crate::list::List;
 use crate::read::{self, Problem, Unreadable};
 use crate::report;
-use crate::span::TraceId;
+use crate::span::{TraceId, trace_id};
 use crate::store::Store;
 use crate::waterfall;
 use crate::wire::Wire;
@@ -73,6 +73,7 @@ pub fn routes(store: Store, wire: Wire) -> Router {
     Router::new()
         .route("/traces", get(list::page))
         .route("/traces.json", get(list::json))
+        .route("/traces.case.json", get(list::whole_case))
         .route("/traces/{id}", get(trace::page))
         .route("/traces/{id}/spans/{span}", get(trace::span))
         .route("/traces/map", get(map::page))
@@ -156,9 +157,9 @@ struct EventsQuery {
 /// Sends an empty event whenever spans arrive that the page shows. The page then fetches its new contents. If spans arrived
 /// since the page was rendered, sends the first event immediately.
 async fn events(State(list): State<List>, Query(query): Query<EventsQuery>) -> Response {
-    let trace = match query.trace.as_deref().map(TraceId::parse) {
+    let trace = match query.trace.as_deref().map(trace_id) {
         Some(None) => {
-            let reason = "a trace id is 32 hexadecimal digits";
+            let reason = "a trace id has at most 32 hexadecimal digits";
             return (StatusCode::BAD_REQUEST, reason).into_response();
         }
         Some(id) => id,

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::diagnose::{self, Finding};
-use crate::exchange::{Exchange, values};
+use crate::diagnose::{self, Finding, Inspected};
+use crate::exchange::Exchange;
+use crate::headers::{self, Pasted};
 use crate::otlp;
-use crate::read::{self, Contents, Problem, Unreadable};
+use crate::read::{self, Contents, Others, Problem, Unreadable};
 use crate::shared::Trace;
 use crate::tree::Tree;
 
@@ -23,8 +24,10 @@ pub struct Case {
     pub wire: Vec<Exchange>,
     /// The parts of a file that could not be read.
     pub problems: Vec<Problem>,
-    /// The findings about headers that stand alone; `None` where there are traces to look at.
-    headers: Option<Vec<Finding>>,
+    /// The parts of a file that aren't spans.
+    pub others: Others,
+    /// The headers of a text without traces.
+    pub headers: Vec<Pasted>,
 }
 
 /// Why there is nothing to look at in a text.
@@ -39,13 +42,13 @@ pub enum Error {
 
 impl From<Contents> for Case {
     fn from(contents: Contents) -> Self {
-        let Contents { spans, wire, problems, .. } = contents;
+        let Contents { spans, wire, problems, others, .. } = contents;
         let mut traces: BTreeMap<_, Trace> = BTreeMap::new();
         for span in spans {
             traces.entry(span.trace_id).or_default().add(Arc::new(span));
         }
         let trees = traces.into_values().filter_map(|trace| Tree::new(&trace.spans()));
-        Case { problems, ..Case::new(trees.collect(), wire) }
+        Case { problems, others, ..Case::new(trees.collect(), wire) }
     }
 }
 
@@ -56,8 +59,8 @@ impl Case {
         Case { trees, wire, ..Case::default() }
     }
 
-    /// Reads the traces of a file, in any form that [`read::read`] knows; or else the text of headers, a line each, or a
-    /// `traceparent` alone.
+    /// Reads the traces of a file, in any form that [`read::read`] knows, or else the headers that [`headers::find`] finds in the
+    /// text.
     ///
     /// # Errors
     /// The bytes are neither, or nothing of them can be read.
@@ -75,32 +78,24 @@ impl Case {
     }
 
     fn of_headers(text: &str) -> Result<Self, Error> {
-        let text = text.trim();
-        // As a whole request has it, or as curl takes it.
-        let head = format!("\r\n{}", text.replace("\r\n", "\n").replace('\n', "\r\n"));
-        let mut found = values(&head, "traceparent");
-        if found.is_empty() && !text.contains([' ', '\n', ':']) && text.contains('-') {
-            found.push(text);
+        let headers = headers::find(text);
+        match headers.is_empty() {
+            true => Err(Error::NoTrace),
+            false => Ok(Case { headers, ..Case::default() }),
         }
-        if found.is_empty() {
-            return Err(Error::NoTrace);
-        }
-        if found.len() > 1 {
-            return Ok(Case {
-                headers: Some(vec![diagnose::of_headers(found.len())]),
-                ..Case::default()
-            });
-        }
-        let headers = found.into_iter().filter_map(diagnose::of_header);
-        Ok(Case { headers: Some(headers.collect()), ..Case::default() })
     }
 
     /// Runs the rules over the case.
     pub fn findings(&self) -> Vec<Finding> {
-        match &self.headers {
-            Some(headers) => headers.clone(),
-            None => diagnose::diagnose(&self.trees, &self.wire),
+        match self.headers.is_empty() {
+            true => diagnose::diagnose(&self.trees, &self.wire),
+            false => diagnose::of_headers(&self.headers),
         }
+    }
+
+    /// Counts what [`Case::findings`] looks at.
+    pub fn inspected(&self) -> Inspected {
+        Inspected::new(&self.trees, &self.wire, &self.headers)
     }
 
     /// The case as one document of OTLP JSON.

@@ -14,6 +14,23 @@ use serde_json::Value as Json;
 
 pub use crate::traceparent::{SpanId, TraceId};
 
+/// Reads a trace id as people and tools write it: in either case, without its leading zeros, with dashes like a UUID, or
+/// after `0x`.
+pub fn trace_id(text: &str) -> Option<TraceId> {
+    TraceId::parse(&padded::<32>(text)?)
+}
+
+/// Reads a span id in the same forms as [`trace_id`].
+pub fn span_id(text: &str) -> Option<SpanId> {
+    SpanId::parse(&padded::<16>(text)?)
+}
+
+fn padded<const DIGITS: usize>(text: &str) -> Option<String> {
+    let text = text.trim();
+    let digits = text.strip_prefix("0x").unwrap_or(text).replace('-', "");
+    (!digits.is_empty()).then(|| format!("{digits:0>DIGITS$}"))
+}
+
 /// The side of a call that a span describes, or its place in a queue, as
 /// [OpenTelemetry](https://opentelemetry.io/docs/specs/otel/trace/api/#spankind) defines it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use unicode_width::UnicodeWidthStr as _;
+
 use crate::report;
 use crate::span::{Span, SpanId, TraceId, attribute, shared_id, shortened, target};
 
@@ -135,17 +137,18 @@ impl Tree {
             .map(|row| format!("{}{}", row.branch(), plain(row.span.name())))
             .collect();
         let width = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or_default();
-        let label_width = width(&mut labels.iter().map(|label| label.chars().count()));
+        let label_width = width(&mut labels.iter().map(|label| columns(label)));
         let service_width =
-            width(&mut self.rows.iter().map(|row| plain(row.span.service()).chars().count()));
+            width(&mut self.rows.iter().map(|row| columns(&plain(row.span.service()))));
 
         let mut text = String::new();
         for (row, label) in self.rows.iter().zip(&labels) {
             let span = &row.span;
             let line = format!(
-                "{label:label_width$}  {:8}  {:service_width$}  {:>9}  {}",
+                "{}  {:8}  {}  {:>9}  {}",
+                padded(label, label_width),
                 span.kind(),
-                plain(span.service()),
+                padded(&plain(span.service()), service_width),
                 took(span.duration()),
                 visible(&report::notes(&row.notes())),
             );
@@ -310,6 +313,16 @@ pub fn visible(text: &str) -> String {
         _ => character.to_string(),
     };
     text.chars().map(visible).collect()
+}
+
+/// Counts the columns that a text takes in a terminal. Some characters, such as those of Chinese and emoji, take two.
+pub fn columns(text: &str) -> usize {
+    text.width()
+}
+
+/// Adds blanks to a text until it takes `width` columns.
+pub fn padded(text: &str, width: usize) -> String {
+    text.to_owned() + &" ".repeat(width.saturating_sub(columns(text)))
 }
 
 /// A duration for people, with two decimals: in microseconds below ten of them, in seconds from one on, in minutes

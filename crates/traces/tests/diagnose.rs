@@ -90,3 +90,31 @@ fn every_rule_is_listed_once() {
     sorted.dedup();
     assert_eq!(sorted, Rule::ALL);
 }
+
+/// A report without findings says what was looked at, and where a request failed although its trace is whole.
+#[test]
+fn a_report_without_findings_says_what_was_looked_at() {
+    let whole =
+        "1 shop 1 SERVER 0..9 pay; 1 shop 2<1 CLIENT 1..8 call; 1 mail 3<2 SERVER 2..7 send";
+    for (spans, expected) in [
+        (whole.to_owned(), "No rule found a fault in 3 spans of 2 services."),
+        (
+            format!("{whole} error=late error.type=timeout"),
+            "Propagation is intact, and a part of the request failed. The span with the error is `send` (SERVER, mail): timeout: late. \
+             No rule found a fault in 3 spans of 2 services.",
+        ),
+        (
+            format!("{} error=late", whole.replace("pay", "pay error=failed")),
+            "Propagation is intact, and the request failed. The deepest of 2 spans with an error is `send` (SERVER, mail): late. \
+             No rule found a fault in 3 spans of 2 services.",
+        ),
+        (
+            format!("{whole}; 2 shop 1 SERVER 0..9 pay error=failed"),
+            "Propagation is intact, and 1 of 2 traces has spans with an error. The span with the error is `pay` (SERVER, shop): failed. \
+             No rule found a fault in 4 spans of 2 services.",
+        ),
+    ] {
+        let case = Case::read(table(&spans).to_string().as_bytes()).expect("a case");
+        assert_eq!(report::text(&case, ""), format!("{expected}\n"), "{spans}");
+    }
+}

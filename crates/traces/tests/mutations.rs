@@ -8,7 +8,6 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fs;
-use std::path::Path;
 
 use traces::case::Case;
 use traces::report;
@@ -121,7 +120,7 @@ impl Random {
 
 /// Tries mutations that begin with a number. Returns how many were read as traces.
 fn try_mutations(seed: u64, count: usize) -> usize {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let folder = support::root().join("crates/traces/tests/cases");
     let mut files: Vec<_> =
         fs::read_dir(folder).expect("cases").map(|it| it.expect("a file").path()).collect();
     files.sort();
@@ -147,7 +146,7 @@ fn try_mutations(seed: u64, count: usize) -> usize {
         match case {
             Ok(case) => {
                 read += 1;
-                drop(report::text(&case.findings(), ""));
+                drop(report::text(&case, ""));
             }
             Err(error) => assert!(!error.to_string().is_empty()),
         }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
 
 use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -14,7 +13,7 @@ use traces::read::{self, Contents, Foreign, Form, UNPACKED_LIMIT, Unreadable};
 use traces::span::{self, SpanKind, Status};
 
 fn bytes(name: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(name)).expect(name)
+    fs::read(support::root().join("crates/traces/tests/cases").join(name)).expect(name)
 }
 
 fn case(name: &str) -> Contents {

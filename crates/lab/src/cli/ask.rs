@@ -1,19 +1,18 @@
 //! The commands that query a running lab or a file and print the result.
 
-use std::path::Path;
-
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum as _};
 
-use super::file;
+use super::diagnose::Diagnose;
+use super::{Outcome, file};
 use crate::case::Case;
 use crate::client::{self, Lab};
 use crate::list::Fields;
 use crate::output::{print, print_json};
 use crate::span::TraceId;
 use crate::summary::Summary;
+use crate::terminal;
 use crate::wire::Fault;
-use crate::{report, terminal};
 
 /// The commands for a lab that runs in another terminal, or for a file.
 #[derive(Subcommand)]
@@ -48,13 +47,9 @@ pub enum Ask {
     },
     /// Says what is wrong with a trace, why, and what to do about it.
     ///
-    /// Reads the trace from a running lab or from a file, in any form that `view --open` takes; `-` reads standard input.
-    Diagnose {
-        /// The trace id or its first digits, or a file; the newest trace when it is left out.
-        trace: Option<String>,
-        #[command(flatten)]
-        lab: LabAddress,
-    },
+    /// Reads the trace from a running lab or from a file, in any form that `view --open` takes; `-` reads standard input. The
+    /// exit status is 1 when a finding counts (see --fail-on), 2 when the trace can't be read, and otherwise 0.
+    Diagnose(Diagnose),
     /// Breaks the requests of one hop between the services of a running lab, until it is restored.
     ///
     /// `break list` shows the hops, and `break restore` restores all of them.
@@ -102,27 +97,30 @@ impl Ask {
     ///
     /// # Errors
     /// Fails when no lab answers, it doesn't have the trace or hop, or a file can't be read.
-    pub async fn run(self) -> anyhow::Result<()> {
+    pub async fn run(self) -> anyhow::Result<Outcome> {
         match self {
             Ask::Traces { file, lab, filter, limit, json } => {
                 let traces = match file {
                     Some(file) => file::traces(&file, &filter)?,
                     None => Lab::at(&lab.site).traces(&filter).await?,
                 };
-                list(traces, filter.is_empty(), limit, json)
+                list(traces, filter.is_empty(), limit, json)?;
             }
             Ask::Trace { trace: Some(name), id, json, .. } if file::is_file(&name) => {
                 let (id, case) = file::trace(&name, id.as_deref())?;
                 match json {
-                    true => file::print_otlp(case, id),
-                    false => show(&case, id),
+                    true => file::print_otlp(case, id)?,
+                    false => show(&case, id)?,
                 }
             }
             Ask::Trace { trace: Some(name), id: Some(_), .. } => bail!("{name} is not a file"),
-            Ask::Trace { trace: id, lab, json, .. } => trace(&lab.site, id.as_deref(), json).await,
-            Ask::Diagnose { trace, lab } => diagnose(&lab.site, trace.as_deref()).await,
-            Ask::Break { hop, fault, lab } => break_hop(&lab.site, &hop, fault.as_deref()).await,
+            Ask::Trace { trace: id, lab, json, .. } => {
+                trace(&lab.site, id.as_deref(), json).await?;
+            }
+            Ask::Diagnose(diagnose) => return diagnose.run().await,
+            Ask::Break { hop, fault, lab } => break_hop(&lab.site, &hop, fault.as_deref()).await?,
         }
+        Ok(Outcome::Fine)
     }
 }
 
@@ -132,11 +130,11 @@ fn list(mut traces: Vec<Summary>, all: bool, limit: usize, json: bool) -> anyhow
     if json {
         return print_json(&serde_json::to_string_pretty(&traces)?);
     }
-    print(&terminal::list(&traces));
+    print(&terminal::list(&traces))?;
     match found {
         0 if all => eprintln!("No trace has arrived yet."),
         0 => eprintln!("No trace passes this filter."),
-        _ if found > limit => eprintln!("{} more: --limit shows them.", found - limit),
+        _ if found > limit => eprintln!("{} more: --limit shows all.", found - limit),
         _ => {}
     }
     Ok(())
@@ -164,38 +162,7 @@ fn show(case: &Case, id: TraceId) -> anyhow::Result<()> {
     let text = terminal::trace(case, id, columns.unwrap_or(100));
     print(&text.with_context(|| {
         format!("no span of trace {id} has arrived: `lab diagnose {id}` says more")
-    })?);
-    Ok(())
-}
-
-async fn diagnose(site: &str, trace: Option<&str>) -> anyhow::Result<()> {
-    let file = trace.filter(|name| *name == "-" || Path::new(name).exists());
-    let is_id = |name: &str| name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if let Some(name) = trace.filter(|name| file.is_none() && !is_id(name)) {
-        bail!("{name} is neither a file nor the beginning of a trace id");
-    }
-    let (case, book) = match file {
-        Some(name) => {
-            let text = match name {
-                "-" => std::io::read_to_string(std::io::stdin()).map(String::into_bytes),
-                path => std::fs::read(path),
-            };
-            let text = text.with_context(|| format!("{name} cannot be read"))?;
-            let case = Case::read(&text).with_context(|| name.to_owned())?;
-            // No lab is needed for a file, so name the pages without an address.
-            (case, "the book's page ".to_owned())
-        }
-        None => {
-            let case = Lab::at(site).case(trace).await?;
-            let case = case.map(|(_, case)| case).unwrap_or_default();
-            (case, format!("http://{site}/"))
-        }
-    };
-    for problem in &case.problems {
-        eprintln!("Warning: {problem}");
-    }
-    print(&report::text(&case.findings(), &book));
-    Ok(())
+    })?)
 }
 
 async fn break_hop(site: &str, hop: &str, fault: Option<&str>) -> anyhow::Result<()> {
@@ -215,6 +182,5 @@ async fn break_hop(site: &str, hop: &str, fault: Option<&str>) -> anyhow::Result
         (_, None) => bail!("which fault? `lab break --help` lists them; `restore` is one too"),
     };
     ensure!(!hops.is_empty(), crate::wire::NO_PROXIES);
-    print(&terminal::hops(&hops));
-    Ok(())
+    print(&terminal::hops(&hops))
 }

@@ -6,9 +6,10 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 
 use crate::case::Case;
+use crate::client::starting_with;
 use crate::list::{Fields, Filter, List};
 use crate::output::print_json;
-use crate::read::{self, Contents};
+use crate::read::{self, Contents, Others, Problem};
 use crate::span::TraceId;
 use crate::store::{Limits, Store};
 use crate::summary::Summary;
@@ -36,13 +37,18 @@ pub fn bytes(name: &str) -> anyhow::Result<Vec<u8>> {
 /// Reads a file and prints a warning for each part that can't be read.
 fn contents(name: &str) -> anyhow::Result<Contents> {
     let contents = read::read(&bytes(name)?).with_context(|| name.to_owned())?;
-    for problem in &contents.problems {
+    warn(&contents.problems, contents.others);
+    Ok(contents)
+}
+
+/// Prints a warning for each part of a file that can't be read, and what else was in it.
+pub fn warn(problems: &[Problem], others: Others) {
+    for problem in problems {
         eprintln!("Warning: {problem}");
     }
-    if !contents.others.is_empty() {
-        eprintln!("Not shown: {}", contents.others);
+    if !others.is_empty() {
+        eprintln!("Not shown: {others}");
     }
-    Ok(contents)
 }
 
 /// Returns the traces of a file that pass the filter, the last to start first, as a running lab lists them.
@@ -65,19 +71,14 @@ pub fn traces(name: &str, filter: &Fields) -> anyhow::Result<Vec<Summary>> {
 pub fn trace(name: &str, id: Option<&str>) -> anyhow::Result<(TraceId, Case)> {
     let case = Case::from(contents(name)?);
     let ids = case.trees.iter().map(|tree| tree.trace_id);
-    let Some(start) = id.map(|id| id.trim().to_lowercase()) else {
+    let Some(typed) = id else {
         let last = case.trees.last().with_context(|| format!("{name} has no spans"))?.trace_id;
         return Ok((last, case));
     };
-    let begins = |id: &TraceId| {
-        let id = id.to_string();
-        id.starts_with(&start) || id.trim_start_matches('0').starts_with(&start)
-    };
-    let found: Vec<TraceId> = ids.filter(begins).collect();
-    match found[..] {
+    match starting_with(typed, ids)[..] {
         [only] => Ok((only, case)),
-        [] => bail!("no trace id in {name} begins with {start:?}: `lab traces {name}` lists them"),
-        _ => bail!("{} traces in {name} begin with {start:?}: write more of the id", found.len()),
+        [] => bail!("no trace id in {name} begins with {typed:?}: `lab traces {name}` lists them"),
+        [..] => bail!("several traces in {name} begin with {typed:?}: write more of the id"),
     }
 }
 

@@ -10,12 +10,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
+use crate::case::Case;
 use crate::list::{Fields, Filter, List};
 use crate::span::shortened;
 use crate::store::Usage;
 use crate::summary::{self, Break, Summary};
 use crate::tree::{LONGEST, label, took};
-use crate::viewer;
+use crate::viewer::trace::attachment;
+use crate::viewer::{self, ViewerState};
 use crate::waterfall::{count, look};
 
 /// The number of traces on one page of the list.
@@ -43,6 +45,18 @@ pub async fn json(State(list): State<List>, query: FilterQuery) -> Response {
             let found = list.find(&filter);
             Json(found.iter().map(Arc::as_ref).collect::<Vec<&Summary>>()).into_response()
         }
+    }
+}
+
+/// Serves all traces and all requests on the wire as one file for `diagnose`.
+pub async fn whole_case(State(ViewerState { list, wire }): State<ViewerState>) -> Response {
+    let json = tokio::task::spawn_blocking(move || {
+        Case::new(list.store.trees(), wire.exchanges()).to_json()
+    });
+    match json.await {
+        Ok(Ok(json)) => attachment("traces.json", json),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
@@ -121,7 +135,7 @@ fn results(found: &[Arc<Summary>], usage: Usage, filter: &Fields, seen: u64) -> 
             @if found.is_empty() && filter.is_empty() {
                 p { "No trace yet. Send a request to a service that exports here: it shows up by itself." }
             } @else if found.is_empty() {
-                p { "No trace passes this filter; there are " (usage.traces) ". " a href="/traces" { "All traces" } }
+                p { "No trace passes this filter. The lab has " (count(usage.traces, "trace")) ". " a href="/traces" { "All traces" } }
             } @else {
                 table.traces {
                     caption { (summary_line(found.len(), shown.len(), usage, filter)) }
@@ -168,7 +182,7 @@ fn address(filter: &Fields, skip: usize) -> String {
 fn summary_line(found: usize, shown: usize, usage: Usage, filter: &Fields) -> Markup {
     html! {
         (count(usage.traces, "trace")) ", " (count(usage.spans, "span"))
-        @if !filter.is_empty() { "; " (found) " pass the filter" }
+        @if !filter.is_empty() { "; " (found) (if found == 1 { " passes" } else { " pass" }) " the filter" }
         ", the last to start first"
         @if shown < found { "; " (filter.skip + 1) " to " (filter.skip + shown) " are shown" }
         @if usage.evicted > 0 {

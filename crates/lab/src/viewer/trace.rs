@@ -18,7 +18,9 @@ use crate::list::List;
 use crate::otlp;
 use crate::report::{self, Links};
 use crate::request::{self, TracedRequest};
-use crate::span::{Span, SpanId, SpanKind, Status, TraceId, any_text, shortened, target};
+use crate::span::{
+    Span, SpanId, SpanKind, Status, TraceId, any_text, shortened, span_id, target, trace_id,
+};
 use crate::summary::Break;
 use crate::traceparent::Traceparent;
 use crate::tree::{LONGEST, Row, Tree, label, took};
@@ -42,7 +44,7 @@ pub async fn page(
     Query(choice): Query<Choice>,
 ) -> Response {
     let (id, form) = name.split_once('.').unwrap_or((&name, ""));
-    let request = || TraceId::parse(id).and_then(|id| request::find(&site.list, &site.wire, id));
+    let request = || trace_id(id).and_then(|id| request::find(&site.list, &site.wire, id));
     if form == "case.json" {
         return whole_request(id, request().map(|it| it.case).as_ref());
     }
@@ -91,7 +93,7 @@ impl<'a> View<'a> {
     ) -> Self {
         let seen = site.list.store.version();
         let find = |id: &str| {
-            let id = SpanId::parse(id)?;
+            let id = span_id(id)?;
             tree.rows.iter().position(|row| row.span.id == id)
         };
         let mut chosen = [&choice.span, &choice.focus].into_iter().flatten();
@@ -196,7 +198,7 @@ pub async fn span(
     let ViewerState { list, wire } = site;
     let tree = read(&list, &id).map(|(tree, _)| tree);
     let found = tree.as_ref().and_then(|tree| {
-        let id = SpanId::parse(&span)?;
+        let id = span_id(&span)?;
         Some((tree, tree.rows.iter().find(|row| row.span.id == id)?))
     });
     match found {
@@ -208,7 +210,7 @@ pub async fn span(
 }
 
 fn read(list: &List, id: &str) -> Option<(Tree, Vec<Arc<Span>>)> {
-    let spans = list.store.trace(TraceId::parse(id)?)?;
+    let spans = list.store.trace(trace_id(id)?)?;
     Some((Tree::new(&spans)?, spans))
 }
 
@@ -245,11 +247,11 @@ fn diagnosis(case: &Case) -> Markup {
     let mut titles: Vec<&str> = found.iter().map(|finding| finding.rule.title()).collect();
     titles.dedup();
     html! {
-        @if found.is_empty() { p.facts { "Diagnosis: " (report::SOUND.to_lowercase()) } }
+        @if found.is_empty() { p.facts { "Diagnosis: " (report::no_finding(case)) } }
         @else {
             details.diagnosis {
                 summary { "Diagnosis: " (count(found.len(), "finding")) ". " (titles.join("; ")) }
-                (report::findings(&found, &links))
+                (report::findings(case, &links))
             }
         }
     }
@@ -263,7 +265,7 @@ fn download(tree: &Tree, spans: &[Arc<Span>]) -> Response {
     }
 }
 
-fn attachment(name: &str, json: Vec<u8>) -> Response {
+pub fn attachment(name: &str, json: Vec<u8>) -> Response {
     let headers = [
         (CONTENT_TYPE, "application/json".to_owned()),
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),

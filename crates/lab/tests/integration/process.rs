@@ -116,9 +116,10 @@ async fn the_traces_of_a_running_lab_are_shown_in_a_terminal() {
 async fn what_cannot_be_diagnosed_is_told_in_a_line() {
     let lab = Lab::view("").await;
     // Nothing has arrived: what to try, in order.
-    for arguments in ["diagnose", "diagnose 4bf92f3577b34da6a3ce929d0e0e4736"] {
-        let told = run("lab", &format!("{arguments} --site {}", lab.site())).await.stdout;
-        let told = String::from_utf8(told).expect("text");
+    for (arguments, status) in [("diagnose", 1), ("diagnose 4bf92f3577b34da6a3ce929d0e0e4736", 2)] {
+        let output = run("lab", &format!("{arguments} --site {}", lab.site())).await;
+        assert_eq!(output.status.code(), Some(status), "{arguments}: {output:?}");
+        let told = String::from_utf8(output.stdout).expect("text");
         assert!(told.starts_with("Nothing arrived: "), "{told}");
         has(&told, ["  1. Wait", "  2. Stop"]);
     }

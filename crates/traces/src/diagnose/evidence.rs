@@ -1,7 +1,8 @@
 //! The evidence of the rules: one variant for each way in which a rule finds a fault, with the data of it.
 
 use crate::diagnose::{Rule, Secret};
-use crate::span::{Span, SpanId, SpanKind};
+use crate::headers::Format;
+use crate::span::{Span, SpanId, SpanKind, TraceId};
 use crate::traceparent::{Field, InvalidTraceparent};
 
 /// The proof of a finding.
@@ -27,6 +28,15 @@ pub enum Evidence {
     },
     /// One request has several `traceparent` headers.
     HeaderRepeated { seen: Seen, count: usize },
+    /// The values of several headers stand in one `traceparent`, with commas between them.
+    HeadersJoined { seen: Seen, count: usize },
+    /// A request has no `traceparent` and a header of another format.
+    ForeignFormat {
+        seen: Seen,
+        format: Format,
+        /// The trace that the header names.
+        trace_id: TraceId,
+    },
     /// A `traceparent` that stands alone has no sampled flag.
     HeaderUnsampled,
     /// A `traceparent` without the sampled flag has arrived.
@@ -160,13 +170,19 @@ impl Evidence {
             | Evidence::HeaderInvalid { .. }
             | Evidence::HeaderReplaced { .. }
             | Evidence::HeaderRepeated { .. }
+            | Evidence::HeadersJoined { .. }
             | Evidence::ParentNotHere { .. }
             | Evidence::ServiceBetweenNotHere { .. }
             | Evidence::OwnAncestor { .. }
             | Evidence::StatusNotSet { .. }
             | Evidence::ClockSkew { .. }
             | Evidence::MixedVersions { .. } => Certainty::Certain,
+            // A load balancer adds these two to every request, whether its caller traces or not.
+            Evidence::ForeignFormat { format: Format::XRay | Format::GoogleCloud, .. } => {
+                Certainty::WorthALook
+            }
             Evidence::NothingArrived { .. }
+            | Evidence::ForeignFormat { .. }
             | Evidence::FallenApart { .. }
             | Evidence::SeveralRoots { .. }
             | Evidence::CallerNotHere { .. }
@@ -186,7 +202,9 @@ impl Evidence {
             Evidence::HeaderDropped { .. }
             | Evidence::HeaderInvalid { .. }
             | Evidence::HeaderReplaced { .. }
-            | Evidence::HeaderRepeated { .. } => Rule::BrokenHeader,
+            | Evidence::HeaderRepeated { .. }
+            | Evidence::HeadersJoined { .. } => Rule::BrokenHeader,
+            Evidence::ForeignFormat { .. } => Rule::ForeignFormat,
             Evidence::HeaderUnsampled | Evidence::FlagNotSet { .. } => Rule::Unsampled,
             Evidence::FallenApart { .. } => Rule::FallenApart,
             Evidence::SeveralRoots { .. } => Rule::SeveralRoots,

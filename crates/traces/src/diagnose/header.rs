@@ -2,36 +2,67 @@
 
 use super::{Evidence, Finding, NamedSpan, Place, Seen, place};
 use crate::exchange::{Exchange, values};
+use crate::headers::{Format, Pasted, joined};
 use crate::span::{Span, SpanKind};
-use crate::traceparent::{Field, Traceparent};
+use crate::traceparent::{Field, InvalidTraceparent, Traceparent};
 use crate::tree::Tree;
 
 /// Looks for a fault in a `traceparent` that stands alone: it isn't valid, or not sampled.
 pub fn of_header(value: &str) -> Option<Finding> {
-    let evidence = match Traceparent::parse(value.trim()) {
+    let value = value.trim();
+    let evidence = match Traceparent::parse(value) {
         Ok(read) if read.sampled => return None,
         Ok(_) => Evidence::HeaderUnsampled,
-        Err(invalid) => Evidence::HeaderInvalid { seen: Seen::Alone, invalid },
+        Err(invalid) => unreadable(value, Seen::Alone, invalid),
     };
     Some(Finding::new(evidence, Vec::new()))
 }
 
-/// The finding for one request with `count` headers `traceparent`.
-pub fn of_headers(count: usize) -> Finding {
+/// Looks for a fault in the headers of a request that somebody pasted.
+pub(super) fn pasted(headers: &Pasted) -> Option<Finding> {
     let seen = Seen::Alone;
-    Finding::new(Evidence::HeaderRepeated { seen, count }, Vec::new())
+    let evidence = match headers {
+        Pasted::Traceparent(values) => match &values[..] {
+            [value] => return of_header(value),
+            several => Evidence::HeaderRepeated { seen, count: several.len() },
+        },
+        Pasted::Foreign(format, trace_id) => {
+            Evidence::ForeignFormat { seen, format: *format, trace_id: *trace_id }
+        }
+    };
+    Some(Finding::new(evidence, Vec::new()))
+}
+
+/// The evidence for a value that isn't a valid `traceparent`.
+fn unreadable(value: &str, seen: Seen, invalid: InvalidTraceparent) -> Evidence {
+    match joined(value) {
+        Some(count) => Evidence::HeadersJoined { seen, count },
+        None => Evidence::HeaderInvalid { seen, invalid },
+    }
+}
+
+/// Looks for a header of another format, which the called service didn't use.
+fn foreign(head: &str, seen: Seen, trees: &[Tree]) -> Option<Evidence> {
+    let mut found = Format::ALL.into_iter().filter_map(|format| {
+        let values = values(head, format.header());
+        Some((format, values.into_iter().find_map(|value| format.trace_id(value))?))
+    });
+    let (format, trace_id) = found.next()?;
+    let is_used = trees.iter().any(|tree| tree.trace_id == trace_id);
+    (!is_used).then_some(Evidence::ForeignFormat { seen, format, trace_id })
 }
 
 /// Looks for a fault in the header of a request that was passed on.
 pub(super) fn on_the_wire(exchange: &Exchange, trees: &[Tree]) -> Option<Finding> {
-    let arrived = values(exchange.delivered.as_deref()?, "traceparent");
+    let head = exchange.delivered.as_deref()?;
+    let arrived = values(head, "traceparent");
     let sent = exchange.sent_by();
     let (hop, to) = (exchange.hop.clone(), exchange.to.clone());
     let evidence = match (&arrived[..], sent) {
-        ([], None) => return None,
+        ([], None) => foreign(head, Seen::OnHop { hop, to }, trees)?,
         ([], Some(_)) => Evidence::HeaderDropped { hop },
         ([value], _) => match Traceparent::parse(value) {
-            Err(invalid) => Evidence::HeaderInvalid { seen: Seen::OnHop { hop, to }, invalid },
+            Err(invalid) => unreadable(value, Seen::OnHop { hop, to }, invalid),
             Ok(read) => match sent.and_then(|sent| difference(&sent, &read)) {
                 Some(field) => Evidence::HeaderReplaced { hop, field },
                 // Some samplers ignore the flag.
@@ -104,10 +135,7 @@ pub(super) fn recorded(span: &Span, text: &str) -> Option<Evidence> {
     let values: Vec<String> = serde_json::from_str(text).unwrap_or(vec![text.to_owned()]);
     let seen = || Seen::OnSpan(NamedSpan::new(span));
     match &values[..] {
-        [value] => Some(Evidence::HeaderInvalid {
-            invalid: Traceparent::parse(value).err()?,
-            seen: seen(),
-        }),
+        [value] => Some(unreadable(value, seen(), Traceparent::parse(value).err()?)),
         several => Some(Evidence::HeaderRepeated { count: several.len(), seen: seen() }),
     }
 }

@@ -8,6 +8,7 @@
 
 mod evidence;
 mod header;
+mod inspected;
 mod secrets;
 mod shape;
 mod spans;
@@ -16,11 +17,13 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::exchange::Exchange;
+use crate::headers::Pasted;
 use crate::span::{Span, SpanId, TraceId};
 use crate::tree::Tree;
 
 pub use evidence::{Certainty, Evidence, Library, NamedSpan, Seen, WrongKind};
-pub use header::{answered_by, of_header, of_headers};
+pub use header::{answered_by, of_header};
+pub use inspected::{Failure, Inspected};
 pub use secrets::Secret;
 
 /// A rule, named after the fault that it finds. Causes come before their consequences, and findings are reported in this
@@ -29,6 +32,7 @@ pub use secrets::Secret;
 pub enum Rule {
     NothingArrived,
     BrokenHeader,
+    ForeignFormat,
     Unsampled,
     FallenApart,
     SeveralRoots,
@@ -45,9 +49,10 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, in order.
-    pub const ALL: [Rule; 14] = [
+    pub const ALL: [Rule; 15] = [
         Rule::NothingArrived,
         Rule::BrokenHeader,
+        Rule::ForeignFormat,
         Rule::Unsampled,
         Rule::FallenApart,
         Rule::SeveralRoots,
@@ -67,6 +72,7 @@ impl Rule {
         match self {
             Rule::NothingArrived => "nothing-arrived",
             Rule::BrokenHeader => "broken-header",
+            Rule::ForeignFormat => "foreign-format",
             Rule::Unsampled => "unsampled",
             Rule::FallenApart => "fallen-apart",
             Rule::SeveralRoots => "several-roots",
@@ -114,6 +120,13 @@ impl Finding {
             more: 0,
         }
     }
+}
+
+/// Looks for faults in headers that stand alone. The findings are sorted and limited like those of [`diagnose`].
+pub fn of_headers(headers: &[Pasted]) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = headers.iter().filter_map(header::pasted).collect();
+    findings.sort_by_key(|finding| finding.rule);
+    limited(findings)
 }
 
 /// Runs every rule over these traces, and over what a proxy has seen of their requests. The findings are sorted by rule,

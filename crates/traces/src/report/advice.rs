@@ -1,6 +1,49 @@
 //! The advice for each rule: its heading, and the steps that repair the fault.
 
-use crate::diagnose::Rule;
+use crate::diagnose::{Evidence, Finding, Rule};
+use crate::headers::Format;
+
+impl Finding {
+    /// The steps that repair the fault: those for its evidence, or else those of its rule.
+    pub fn advice(&self) -> &'static [&'static str] {
+        match &self.evidence {
+            Evidence::HeadersJoined { .. } => &[
+                "Find who adds the second `traceparent`: a proxy that starts a span must replace the header, and a client that is instrumented twice must inject once.",
+            ],
+            Evidence::ForeignFormat { format, .. } => of_format(*format),
+            _ => self.rule.cure(),
+        }
+    }
+}
+
+/// Returns what to set when a caller sends another format.
+fn of_format(format: Format) -> &'static [&'static str] {
+    match format {
+        Format::B3 => &[
+            "In the caller, set OTEL_PROPAGATORS=tracecontext,baggage,b3 (in Rust, a composite propagator in the code), so that it sends `traceparent` too.",
+            "Where you can't change the caller, such as a proxy or an older Zipkin client, set the same in the called service, which then reads both.",
+        ],
+        Format::B3Multi => &[
+            "In the caller, set OTEL_PROPAGATORS=tracecontext,baggage,b3multi (in Rust, a composite propagator in the code), so that it sends `traceparent` too.",
+            "Where you can't change the caller, such as a proxy or an older Zipkin client, set the same in the called service, which then reads both.",
+        ],
+        Format::Jaeger => &[
+            "In the caller, replace the Jaeger client with OpenTelemetry, or set OTEL_PROPAGATORS=tracecontext,baggage,jaeger where it has that already.",
+            "Where you can't change the caller, set the same in the called service (in Rust, a composite propagator in the code), which then reads both.",
+        ],
+        Format::Datadog => &[
+            "In the caller, set DD_TRACE_PROPAGATION_STYLE=tracecontext,datadog, so that it sends `traceparent` too.",
+        ],
+        Format::XRay => &[
+            "A load balancer or gateway of AWS adds this header to each request: see whether the caller behind it sends a `traceparent` at all.",
+            "Where the caller traces with X-Ray, set OTEL_PROPAGATORS=tracecontext,baggage,xray in it (in Rust, a composite propagator in the code).",
+        ],
+        Format::GoogleCloud => &[
+            "A load balancer of Google Cloud adds this header to each request: see whether the caller behind it sends a `traceparent` at all.",
+            "Where the caller traces with this format, let it use the propagator of W3C Trace Context too.",
+        ],
+    }
+}
 
 impl Rule {
     /// The heading of its findings, and of its section in the guide.
@@ -8,6 +51,7 @@ impl Rule {
         match self {
             Rule::NothingArrived => "Nothing arrived",
             Rule::BrokenHeader => "A broken header",
+            Rule::ForeignFormat => "Headers in another format",
             Rule::Unsampled => "Not sampled",
             Rule::FallenApart => "One request, several traces",
             Rule::SeveralRoots => "Several roots",
@@ -36,6 +80,9 @@ impl Rule {
             ],
             Rule::BrokenHeader => &[
                 "Let a proxy pass `traceparent` on as it came, and a service send one that its propagator has written: once, and never by hand.",
+            ],
+            Rule::ForeignFormat => &[
+                "Let the caller send `traceparent` too, or let the called service read both formats: set a composite propagator in its code.",
             ],
             Rule::Unsampled => &[
                 "Find where the flags first end in an even digit: between two services, repair what changes them; in the service that begins the trace, change its sampler, in its code or by OTEL_TRACES_SAMPLER.",

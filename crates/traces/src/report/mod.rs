@@ -28,9 +28,6 @@ const NAMED: usize = 5;
 /// The page that has a section for each rule, as a path below the book's own folder.
 pub const GUIDE: &str = "how-to/diagnose.html";
 
-/// The sentence where no rule finds anything. It is about the trace, not about the request.
-pub const SOUND: &str = "The trace is in order.";
-
 /// The addresses that a page links to.
 pub struct Links<'a> {
     /// The folder of the book's pages, with its slash.
@@ -39,17 +36,23 @@ pub struct Links<'a> {
     pub span: &'a dyn Fn(Place) -> Option<String>,
 }
 
-/// The findings as a list; a sentence where there is none.
-pub fn findings(findings: &[Finding], links: &Links) -> Markup {
+/// The findings of a case as a list. Without any, says what the rules looked at.
+pub fn findings(case: &Case, links: &Links) -> Markup {
+    let findings = case.findings();
     html! {
         @if findings.is_empty() {
-            p.findings { (SOUND) }
+            p.findings { (no_finding(case)) }
         } @else {
             ul.findings {
-                @for finding in findings { (finding_item(finding, links)) }
+                @for finding in &findings { (finding_item(finding, links)) }
             }
         }
     }
+}
+
+/// Says what the rules looked at in a case without findings.
+pub fn no_finding(case: &Case) -> Markup {
+    marked(&case.inspected().to_string())
 }
 
 fn finding_item(finding: &Finding, links: &Links) -> Markup {
@@ -57,8 +60,8 @@ fn finding_item(finding: &Finding, links: &Links) -> Markup {
     html! {
         li {
             b { (rule.title()) } ". " (marked(&cause(finding)))
-            @if let [cure] = rule.cure() { " " i { (marked(cure)) } } @else {
-                ol { @for cure in rule.cure() { li { (marked(cure)) } } }
+            @if let [step] = finding.advice() { " " i { (marked(step)) } } @else {
+                ol { @for step in finding.advice() { li { (marked(step)) } } }
             }
             " "
             @for (index, place) in spans.iter().take(NAMED).enumerate() {
@@ -75,12 +78,13 @@ fn finding_item(finding: &Finding, links: &Links) -> Markup {
     }
 }
 
-/// The findings as text, a paragraph each; `book` is the address of the book's pages.
-pub fn text(findings: &[Finding], book: &str) -> String {
+/// The findings of a case as text, one paragraph for each. Without any, says what the rules looked at. `book` is the address
+/// of the book's pages.
+pub fn text(case: &Case, book: &str) -> String {
+    let findings = case.findings();
     let mut text = String::new();
     if findings.is_empty() {
-        text.push_str(SOUND);
-        text.push('\n');
+        let _ = writeln!(text, "{}", visible(&case.inspected().to_string()));
     }
     for (index, finding) in findings.iter().enumerate() {
         let Finding { rule, spans, .. } = finding;
@@ -88,11 +92,11 @@ pub fn text(findings: &[Finding], book: &str) -> String {
             text.push('\n');
         }
         let _ = writeln!(text, "{}: {}", rule.title(), visible(&cause(finding)));
-        match rule.cure() {
-            [cure] => drop(writeln!(text, "  cure   {cure}")),
+        match finding.advice() {
+            [step] => drop(writeln!(text, "  cure   {step}")),
             several => {
-                for (number, cure) in several.iter().enumerate() {
-                    let _ = writeln!(text, "  {}. {cure}", number + 1);
+                for (number, step) in several.iter().enumerate() {
+                    let _ = writeln!(text, "  {}. {step}", number + 1);
                 }
             }
         }
@@ -103,7 +107,8 @@ pub fn text(findings: &[Finding], book: &str) -> String {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
-            let _ = writeln!(text, "  spans  {}{more}", named.join(", "));
+            let label = if spans.len() == 1 { "span " } else { "spans" };
+            let _ = writeln!(text, "  {label}  {}{more}", named.join(", "));
         }
         let _ = writeln!(text, "  more   {book}{GUIDE}#{}", rule.name());
     }
@@ -209,14 +214,8 @@ pub fn wire_text(case: &Case) -> String {
 
 /// A whole case, for a page: the findings first.
 pub fn case(case: &Case, links: &Links) -> Markup {
-    let found = case.findings();
-    let only_headers = case.trees.is_empty() && case.wire.is_empty();
     html! {
-        @if only_headers && found.is_empty() {
-            p.findings { "This " code { "traceparent" } " is valid, and sampled." }
-        } @else {
-            (findings(&found, links))
-        }
+        (findings(case, links))
         @if !case.problems.is_empty() {
             p { (count(case.problems.len(), "part")) " of it can't be read; the first: " (case.problems[0]) }
         }

@@ -4,10 +4,14 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::diagnose::{Evidence, Finding, Library, NamedSpan, Secret, Seen, WrongKind};
+use crate::diagnose::{
+    Evidence, Failure, Finding, Inspected, Library, NamedSpan, Secret, Seen, WrongKind,
+};
+use crate::headers::{Format, Valid};
 use crate::span::shortened;
 use crate::traceparent::Field;
 use crate::tree::{LONGEST, Note, label, plain, took};
+use crate::waterfall::count;
 
 /// Says what happened, for how many more spans, and how many more findings there are, in one to three sentences.
 pub fn cause(finding: &Finding) -> String {
@@ -62,6 +66,35 @@ impl Display for Evidence {
                         "{span} came with a `traceparent` that is not valid: {count} headers where one is allowed."
                     ),
                 }
+            }
+            Evidence::HeadersJoined { seen, count } => {
+                let joined = format!(
+                    "has {count} values joined by a comma: a proxy or a client made one header of {count}, and a service that gets \
+                     this begins a trace of its own."
+                );
+                match seen {
+                    Seen::Alone => write!(f, "This `traceparent` {joined}"),
+                    Seen::OnHop { hop, to } => {
+                        write!(f, "On {hop}, the `traceparent` that {to} got {joined}")
+                    }
+                    Seen::OnSpan(span) => {
+                        write!(f, "The `traceparent` that came with {span} {joined}")
+                    }
+                }
+            }
+            Evidence::ForeignFormat { seen, format, trace_id } => {
+                let header = format.header();
+                match seen {
+                    Seen::Alone => write!(f, "The caller sent {format} (`{header}`)")?,
+                    Seen::OnHop { hop, to } => {
+                        write!(f, "On {hop}, {to} got {format} (`{header}`)")?
+                    }
+                    Seen::OnSpan(span) => write!(f, "{span} came with {format} (`{header}`)")?,
+                }
+                write!(
+                    f,
+                    " and no `traceparent`. A service that reads only `traceparent` doesn't join trace {trace_id}; it begins one of its own."
+                )
             }
             Evidence::HeaderUnsampled => write!(
                 f,
@@ -148,6 +181,85 @@ impl Display for Evidence {
                 write!(f, "The attribute `{}` of {span} holds {secret}.", shortened(attribute, 100))
             }
         }
+    }
+}
+
+/// Says what the rules looked at, in one to three sentences. The report begins with it when no rule found a fault.
+impl Display for Inspected {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.headers[..] {
+            [] => {}
+            [header] => return write!(f, "This `traceparent` is valid and sampled.{header}"),
+            several => {
+                let count = several.len();
+                return write!(f, "These {count} `traceparent` headers are valid and sampled.");
+            }
+        }
+        if let Some(failure) = &self.failure {
+            let Failure { span, spans, traces, of_request, .. } = failure;
+            f.write_str("Propagation is intact, and ")?;
+            match (self.traces, of_request) {
+                (1, true) => f.write_str("the request failed.")?,
+                (1, false) => f.write_str("a part of the request failed.")?,
+                (all, _) => {
+                    let have = if *traces == 1 { "has" } else { "have" };
+                    write!(f, "{traces} of {all} traces {have} spans with an error.")?;
+                }
+            }
+            match spans {
+                1 => write!(f, " The span with the error is {span}")?,
+                _ => write!(f, " The deepest of {spans} spans with an error is {span}")?,
+            }
+            for part in failure.error_type.iter().chain([&failure.message]) {
+                if !part.is_empty() {
+                    write!(f, ": {}", code(&shortened(part, LONGEST)))?;
+                }
+            }
+            f.write_str(". ")?;
+        }
+        let (spans, services) = (count(self.spans, "span"), count(self.services, "service"));
+        write!(f, "No rule found a fault in {spans} of {services}")?;
+        match self.requests {
+            0 => f.write_str("."),
+            requests => write!(f, " or in {} on the wire.", count(requests, "request")),
+        }
+    }
+}
+
+/// Says what else the fields of a valid `traceparent` mean, each sentence after a space. Empty for the usual ones.
+impl Display for Valid {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Valid { version, flags } = *self;
+        match flags & !1 {
+            0 => {}
+            2 => write!(
+                f,
+                " Its flags are {flags:02x}: the sampled bit is set, and so is the bit that says that the trace id is random."
+            )?,
+            _ => write!(
+                f,
+                " Its flags are {flags:02x}: the sampled bit is set, and so are bits that the standard doesn't define. Services ignore those."
+            )?,
+        }
+        match version {
+            0 => Ok(()),
+            _ => write!(
+                f,
+                " Its version is {version:02x}: services read the fields that version 00 has."
+            ),
+        }
+    }
+}
+
+impl Display for Format {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::B3 | Format::B3Multi => "B3",
+            Format::Jaeger => "Jaeger's format",
+            Format::Datadog => "Datadog's format",
+            Format::XRay => "the format of AWS X-Ray",
+            Format::GoogleCloud => "the format of Google Cloud",
+        })
     }
 }
 

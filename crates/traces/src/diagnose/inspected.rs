@@ -1,0 +1,86 @@
+//! Counts what the rules look at, because a report without findings would say nothing otherwise.
+
+use std::collections::BTreeSet;
+
+use super::NamedSpan;
+use crate::exchange::Exchange;
+use crate::headers::{Pasted, Valid};
+use crate::span::attribute;
+use crate::tree::{Row, Tree};
+
+/// The contents of a case that the rules look at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inspected {
+    pub traces: usize,
+    pub spans: usize,
+    pub services: usize,
+    /// The number of requests on the wire.
+    pub requests: usize,
+    /// The valid headers `traceparent` of a text without traces.
+    pub headers: Vec<Valid>,
+    /// The failure of the request itself, which no rule looks for.
+    pub failure: Option<Failure>,
+}
+
+/// The failure that the spans with an error tell of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The deepest span with an error, where the failure began. Of several at the same depth, it is the first to start.
+    pub span: NamedSpan,
+    /// Its attribute `error.type`, or else its HTTP status.
+    pub error_type: Option<String>,
+    /// The description of its status; often empty.
+    pub message: String,
+    /// The number of spans with an error.
+    pub spans: usize,
+    /// The number of traces with such a span.
+    pub traces: usize,
+    /// Whether a top span of these traces failed or answered with a status of 400 or above.
+    pub of_request: bool,
+}
+
+impl Inspected {
+    pub fn new(trees: &[Tree], wire: &[Exchange], headers: &[Pasted]) -> Self {
+        let services: BTreeSet<&str> = trees.iter().flat_map(Tree::services).collect();
+        let values = headers.iter().filter_map(|it| match it {
+            Pasted::Traceparent(values) => Some(values),
+            Pasted::Foreign(..) => None,
+        });
+        Inspected {
+            traces: trees.len(),
+            spans: trees.iter().map(|tree| tree.rows.len()).sum(),
+            services: services.len(),
+            requests: wire.len(),
+            headers: values.flatten().filter_map(|value| Valid::read(value)).collect(),
+            failure: Failure::find(trees),
+        }
+    }
+}
+
+impl Failure {
+    fn find(trees: &[Tree]) -> Option<Self> {
+        let failed = |tree: &&Tree| tree.rows.iter().any(|row| row.span.is_error());
+        let failed: Vec<&Tree> = trees.iter().filter(failed).collect();
+        let rows = || failed.iter().flat_map(|tree| &tree.rows);
+        let errors = rows().filter(|row| row.span.is_error());
+        let deepest =
+            errors.clone().min_by_key(|row| (std::cmp::Reverse(row.depth), row.span.start()))?;
+        let proto = deepest.span.proto();
+        Some(Failure {
+            span: NamedSpan::new(&deepest.span),
+            error_type: attribute(&proto, "error.type").or_else(|| status(deepest)),
+            message: deepest.span.status_message(),
+            spans: errors.count(),
+            traces: failed.len(),
+            of_request: rows().filter(|row| row.parent.is_none()).any(|top| {
+                let status = status(top).and_then(|status| status.parse::<u16>().ok());
+                top.span.is_error() || status.is_some_and(|status| status >= 400)
+            }),
+        })
+    }
+}
+
+fn status(row: &Row) -> Option<String> {
+    let keys = ["http.response.status_code", "http.status_code"];
+    keys.into_iter().find_map(|key| row.span.attribute(key))
+}
