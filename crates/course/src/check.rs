@@ -303,7 +303,12 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
         | Evidence::HeaderUnsampled
         | Evidence::FlagNotSet { .. }
         | Evidence::CallerNotHere { .. }
+        | Evidence::RootWithin { .. }
+        | Evidence::ClientRoot { .. }
+        | Evidence::NotEnded { .. }
+        | Evidence::CallerHungUp { .. }
         | Evidence::ClockSkew { .. }
+        | Evidence::NoServiceName { .. }
         | Evidence::MixedVersions { .. }
         | Evidence::ValueInName { .. }
         | Evidence::Secret { .. } => None,

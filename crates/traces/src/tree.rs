@@ -1,11 +1,12 @@
 //! A trace as a tree: who called whom, and when. The terminal, the pages and the book's pictures all show this.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use crate::conventions;
 use crate::report;
-use crate::span::{Span, SpanId, TraceId, attribute, shortened, target};
+use crate::span::{Span, SpanId, SpanKind, TraceId, attribute, shortened, target};
 
 /// Deeper spans are drawn at this level: nobody can read further, and a chain of a million must not fill the memory.
 const MAX_DEPTH: usize = 100;
@@ -30,10 +31,28 @@ pub struct Row {
     pub orphan: bool,
     /// Whether the span is below itself: its parent is here, and is it or below it.
     pub ring: bool,
-    /// How long before its parent, of another service, the span starts, in nanoseconds: their clocks differ.
-    pub skew: Option<u64>,
-    /// How long after the end of its parent the span starts, in nanoseconds: nobody waited for it.
+    /// The difference between the clock of the span's service and that of its parent's service, where the times prove one.
+    pub skew: Option<Skew>,
+    /// How long after the end of its parent the span starts, in nanoseconds: the parent didn't wait for it.
     pub late: Option<u64>,
+}
+
+/// The clock of a span's service differs from that of its parent's service by at least this, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Skew {
+    /// The span starts before its parent.
+    Behind(u64),
+    /// The span starts after the end of the call that it has answered.
+    Ahead(u64),
+}
+
+impl Skew {
+    /// The difference in nanoseconds.
+    pub fn nanoseconds(self) -> u64 {
+        match self {
+            Skew::Behind(by) | Skew::Ahead(by) => by,
+        }
+    }
 }
 
 /// A trace, depth first; siblings by start time.
@@ -57,27 +76,27 @@ impl Tree {
         let end = spans.iter().map(|span| span.end()).max()?;
 
         let mut sorted = spans.to_vec();
-        sorted.sort_by_key(|span| (span.start(), span.id));
-        let ids: HashSet<SpanId> = sorted.iter().map(|span| span.id).collect();
-        let mut children: HashMap<SpanId, Vec<Arc<Span>>> = HashMap::new();
+        // The caller's half comes first where two spans share an id.
+        sorted.sort_by_key(|span| (span.start(), span.id, is_called(span)));
+        let ids = Ids::new(&sorted);
+        let mut children: Vec<Vec<usize>> = vec![Vec::new(); sorted.len()];
         let mut tops = Vec::new();
-        for span in sorted {
-            match span.parent {
-                Some(parent) if ids.contains(&parent) => {
-                    children.entry(parent).or_default().push(span)
-                }
-                _ => tops.push(span),
+        for (index, span) in sorted.iter().enumerate() {
+            match ids.parent(&sorted, index, span) {
+                Some(parent) => children[parent].push(index),
+                None => tops.push(index),
             }
         }
 
         let mut rows = Vec::with_capacity(spans.len());
-        walk(tops, &mut children, &mut rows, &ids);
+        walk(tops, &sorted, &mut children, &mut rows, &ids);
         // Spans that are each other's parents hang from no top: show them rather than lose them.
-        let mut rings: Vec<SpanId> = children.keys().copied().collect();
-        rings.sort_unstable();
-        for id in rings {
-            let ring = children.remove(&id).unwrap_or_default();
-            walk(ring, &mut children, &mut rows, &ids);
+        let mut rings: Vec<usize> =
+            (0..sorted.len()).filter(|it| !children[*it].is_empty()).collect();
+        rings.sort_by_key(|index| sorted[*index].id);
+        for index in rings {
+            let ring = std::mem::take(&mut children[index]);
+            walk(ring, &sorted, &mut children, &mut rows, &ids);
         }
         Some(Tree { trace_id, rows, start, duration: end.saturating_sub(start) })
     }
@@ -97,6 +116,11 @@ impl Tree {
     pub fn is_whole(&self) -> bool {
         let mut tops = self.tops();
         matches!((tops.next(), tops.next()), (Some(top), None) if top.span.parent.is_none())
+    }
+
+    /// The place of one of the tree's own rows.
+    pub(crate) fn index_of(&self, row: &Row) -> Option<usize> {
+        self.rows.iter().position(|it| std::ptr::eq(it, row))
     }
 
     /// The part of the trace that begins with a row: its span and all below it, on their own scale of time.
@@ -155,19 +179,73 @@ impl Tree {
     }
 }
 
+/// Whether the span is of the called side: the one below, where two spans share an id.
+fn is_called(span: &Span) -> bool {
+    matches!(span.kind(), SpanKind::Server | SpanKind::Consumer)
+}
+
+/// The most spans that can share an id as the ends of one call: a proxy or a retry may add some to the two.
+const HALVES: usize = 8;
+
+/// The spans of a trace by their id. In Zipkin's model the two ends of a call share one: a CLIENT span, and the SERVER span
+/// of the service that was called.
+struct Ids(HashMap<SpanId, Vec<usize>>);
+
+impl Ids {
+    fn new(spans: &[Arc<Span>]) -> Self {
+        let mut ids: HashMap<SpanId, Vec<usize>> = HashMap::with_capacity(spans.len());
+        for (index, span) in spans.iter().enumerate() {
+            ids.entry(span.id).or_default().push(index);
+        }
+        Ids(ids)
+    }
+
+    fn has(&self, id: SpanId) -> bool {
+        self.0.contains_key(&id)
+    }
+
+    /// The caller's half of an id that two spans share.
+    fn caller(&self, spans: &[Arc<Span>], id: SpanId) -> Option<usize> {
+        let halves = self.0.get(&id).filter(|halves| (2..=HALVES).contains(&halves.len()))?;
+        let mut callers = halves.iter().copied().filter(|half| !is_called(&spans[*half]));
+        callers.next().filter(|half| {
+            let kind = spans[*half].kind();
+            callers.next().is_none() && matches!(kind, SpanKind::Client | SpanKind::Producer)
+        })
+    }
+
+    /// The parent of a span, by its place: the other half of a shared id, or else the span whose id it names, and of two
+    /// halves the one of its own service.
+    fn parent(&self, spans: &[Arc<Span>], index: usize, span: &Span) -> Option<usize> {
+        let caller = self.caller(spans, span.id).filter(|caller| *caller != index);
+        if let Some(caller) = caller.filter(|_| is_called(span)) {
+            return Some(caller);
+        }
+        let named = self.0.get(&span.parent?)?;
+        let own = |half: &&usize| spans[**half].service() == span.service();
+        let called = |half: &&usize| is_called(&spans[**half]);
+        let mut halves = named.iter().take(HALVES);
+        let own_called = halves.clone().find(|half| own(half) && called(half));
+        let parent = own_called.or_else(|| halves.clone().find(own));
+        parent.or_else(|| halves.clone().find(called)).or_else(|| halves.next()).copied()
+    }
+}
+
 fn walk(
-    tops: Vec<Arc<Span>>,
-    children: &mut HashMap<SpanId, Vec<Arc<Span>>>,
+    tops: Vec<usize>,
+    spans: &[Arc<Span>],
+    children: &mut [Vec<usize>],
     rows: &mut Vec<Row>,
-    ids: &HashSet<SpanId>,
+    ids: &Ids,
 ) {
     // A stack of our own: a trace may be deeper than the thread's.
-    let top = |span| (span, Vec::new(), None);
-    let mut pending: Vec<(Arc<Span>, Vec<bool>, Option<usize>)> =
+    let top = |index| (index, Vec::new(), None);
+    let mut pending: Vec<(usize, Vec<bool>, Option<usize>)> =
         tops.into_iter().rev().map(top).collect();
     let first = rows.len();
-    while let Some((span, last, parent)) = pending.pop() {
-        let below = children.remove(&span.id).unwrap_or_default();
+    while let Some((place, last, parent)) = pending.pop() {
+        let span = Arc::clone(&spans[place]);
+        let below = std::mem::take(&mut children[place]);
         let (index, count) = (rows.len(), below.len());
         for (position, child) in below.into_iter().enumerate().rev() {
             let mut last = last.clone();
@@ -178,20 +256,12 @@ fn walk(
         }
         let above: Option<&Row> = parent.map(|parent| &rows[parent]);
         let depth = above.map_or(0, |above| above.depth + 1);
-        let before = |first: u64, second: u64| second.checked_sub(first).filter(|it| *it > 0);
-        let timed = |above: &&Row| span.start() > 0 && above.span.start() > 0;
-        // Within one service there is one clock.
-        let apart = |above: &&Row| above.span.service() != span.service();
-        let skew = above.filter(timed).filter(apart);
-        let skew = skew.and_then(|above| before(span.start(), above.span.start()));
-        let late = above.filter(timed).and_then(|above| before(above.span.end(), span.start()));
         let top = parent.is_none();
         rows.push(Row {
-            orphan: top && span.parent.is_some_and(|parent| !ids.contains(&parent)),
-            ring: top && span.parent.is_some_and(|parent| ids.contains(&parent)),
-            // What is rounded away is no difference to speak of; and some SDKs start their spans at whole milliseconds.
-            skew: skew.filter(|skew| *skew >= 10_000),
-            late: late.filter(|late| *late >= 1_000_000),
+            orphan: top && span.parent.is_some_and(|parent| !ids.has(parent)),
+            ring: top && span.parent.is_some_and(|parent| ids.has(parent)),
+            skew: above.and_then(|above| skew(&above.span, &span)),
+            late: above.and_then(|above| late(&above.span, &span)),
             below: 0,
             span,
             last,
@@ -205,6 +275,46 @@ fn walk(
             rows[parent].below += below;
         }
     }
+}
+
+/// How long the second moment is after the first.
+fn after(first: u64, second: u64) -> Option<u64> {
+    second.checked_sub(first).filter(|it| *it > 0)
+}
+
+/// The difference of two clocks. Within one service there is one clock.
+fn skew(above: &Span, span: &Span) -> Option<Skew> {
+    if above.service() == span.service() || above.start() == 0 || span.start() == 0 {
+        return None;
+    }
+    let behind = after(span.start(), above.start()).map(Skew::Behind);
+    let ahead = || {
+        after(above.end(), span.start()).filter(|_| was_answered_by(above, span)).map(Skew::Ahead)
+    };
+    // What is rounded away is no difference to speak of; and some SDKs start their spans at whole milliseconds.
+    behind.or_else(ahead).filter(|skew| skew.nanoseconds() >= 10_000)
+}
+
+/// Whether the caller got its answer from this span: so the span can't have started after the call.
+fn was_answered_by(call: &Span, server: &Span) -> bool {
+    let kinds = (call.kind(), server.kind()) == (SpanKind::Client, SpanKind::Server);
+    if !kinds || call.is_error() || !call.has_ended() || server.duration() > call.duration() {
+        return false;
+    }
+    let (call, server) = (call.proto(), server.proto());
+    let status = conventions::status(&call);
+    let grpc = || attribute(&call, "rpc.grpc.status_code").filter(|code| code == "0");
+    match status {
+        Some(status) => conventions::status(&server).is_none_or(|answered| answered == status),
+        None => grpc().is_some(),
+    }
+}
+
+fn late(above: &Span, span: &Span) -> Option<u64> {
+    let timed = above.start() > 0 && span.start() > 0 && above.has_ended();
+    let late = after(above.end(), span.start()).filter(|late| timed && *late >= 1_000_000)?;
+    // The clock is wrong, not the order.
+    (!matches!(skew(above, span), Some(Skew::Ahead(_)))).then_some(late)
 }
 
 impl Row {
@@ -223,7 +333,7 @@ impl Row {
     pub fn notes(&self) -> Vec<Note> {
         let span = &self.span;
         let proto = span.proto();
-        let status = attribute(&proto, "http.response.status_code");
+        let status = conventions::status(&proto);
         let mut notes: Vec<Note> = status.iter().cloned().map(Note::HttpStatus).collect();
         if span.is_error() {
             let error_type = attribute(&proto, "error.type");
@@ -244,6 +354,8 @@ impl Row {
         notes.extend(self.skew.map(Note::Skew));
         if span.start() == 0 {
             notes.push(Note::WithoutTime);
+        } else if !span.has_ended() {
+            notes.push(Note::NotEnded);
         } else if span.ends_before_it_starts() {
             notes.push(Note::EndsBeforeItStarts);
         }
@@ -276,10 +388,12 @@ pub enum Note {
     Ring,
     /// The span starts after the end of its parent, by this many nanoseconds.
     Late(u64),
-    /// The span starts before its parent, which is of another service, by this many nanoseconds.
-    Skew(u64),
+    /// The clock of the span's service differs from that of its parent's.
+    Skew(Skew),
     /// The span came without a time.
     WithoutTime,
+    /// The span came without an end.
+    NotEnded,
     /// The span ends before it starts.
     EndsBeforeItStarts,
 }

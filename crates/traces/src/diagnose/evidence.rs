@@ -3,6 +3,7 @@
 use crate::diagnose::{Rule, Secret};
 use crate::span::{Span, SpanId, SpanKind};
 use crate::traceparent::{Field, InvalidTraceparent};
+use crate::tree::Skew;
 
 /// The proof of a finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,14 @@ pub enum Evidence {
         /// The service that answered it.
         called: String,
     },
+    /// A trace begins within a request of another trace, and not with a request of its own.
+    RootWithin { span: NamedSpan, around: Around },
+    /// A trace begins with a call, of a service that also answers requests.
+    ClientRoot {
+        span: NamedSpan,
+        /// A request that the service has answered.
+        request: NamedSpan,
+    },
     /// Several spans of one trace have no parent.
     SeveralRoots { count: usize, first: NamedSpan },
     /// The parent of a span, of the same process, isn't here.
@@ -53,7 +62,14 @@ pub enum Evidence {
     /// A span happened within a call, and the spans of the service between the two aren't here.
     ServiceBetweenNotHere { span: NamedSpan, call: NamedSpan },
     /// The parent of a span, of another process, isn't here.
-    CallerNotHere { span: NamedSpan, parent: SpanId },
+    CallerNotHere {
+        span: NamedSpan,
+        parent: SpanId,
+        /// Whether the trace has other pieces, whose services may have made the call.
+        has_others: bool,
+    },
+    /// A span came without an end.
+    NotEnded { span: NamedSpan },
     /// A span is its own ancestor.
     OwnAncestor { span: NamedSpan },
     /// A request hangs beside the CLIENT span that made it.
@@ -67,19 +83,46 @@ pub enum Evidence {
     WrongKind { span: NamedSpan, why: WrongKind },
     /// The HTTP status of a span is a failure, and its own status isn't error.
     StatusNotSet { span: NamedSpan, status: u16 },
-    /// Spans of a service start before those of the service that called it.
+    /// A call failed without an answer, and the span of the request that it made says nothing of that.
+    CallerHungUp { span: NamedSpan, call: NamedSpan, request: Abandoned },
+    /// Spans of a service start before the calls that they answered, or after these have ended.
     ClockSkew {
         caller: String,
         called: String,
-        /// The largest difference, in nanoseconds.
-        by: u64,
+        /// The largest difference.
+        by: Skew,
     },
+    /// A service has no name.
+    NoServiceName { span: NamedSpan },
     /// One process has several versions of a library.
     MixedVersions { service: String, library: Library, versions: Vec<String> },
     /// The name of a span has a value in it.
-    ValueInName { span: NamedSpan, value: String },
+    ValueInName {
+        span: NamedSpan,
+        value: String,
+        /// How many other values stand in the same place of other names.
+        others: usize,
+    },
     /// An attribute of a span, of its events or of its resource holds a secret.
     Secret { span: NamedSpan, attribute: String, secret: Secret },
+}
+
+/// What a root was within, in another trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Around {
+    /// The only request that its service answered at that time.
+    Request(NamedSpan),
+    /// The only call at that time that nobody has answered. The service of the root has no span of a request.
+    Call(NamedSpan),
+}
+
+/// What became of a request whose caller hung up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abandoned {
+    /// It ended without an answer.
+    Dropped,
+    /// It went on for this many nanoseconds longer than the call.
+    WentOn(u64),
 }
 
 /// The place where a `traceparent` was seen.
@@ -100,7 +143,7 @@ pub enum WrongKind {
     CalledBy(NamedSpan),
     /// It has an HTTP route, so it answers a request: it must be SERVER.
     HasRoute,
-    /// It has a whole URL, so it sends a request: it must be CLIENT.
+    /// It has a whole URL, and is a part of the work of its service, or another service answered it: it must be CLIENT.
     HasUrl,
 }
 
@@ -158,23 +201,39 @@ impl Evidence {
         match self {
             Evidence::HeaderDropped { .. }
             | Evidence::HeaderInvalid { .. }
-            | Evidence::HeaderReplaced { .. }
+            | Evidence::HeaderReplaced { field: Field::TraceId, .. }
             | Evidence::HeaderRepeated { .. }
-            | Evidence::ParentNotHere { .. }
-            | Evidence::ServiceBetweenNotHere { .. }
             | Evidence::OwnAncestor { .. }
-            | Evidence::StatusNotSet { .. }
+            | Evidence::StatusNotSet { status: 500.., .. }
             | Evidence::ClockSkew { .. }
-            | Evidence::MixedVersions { .. } => Certainty::Certain,
+            | Evidence::MixedVersions { library: Library::Sdk(_), .. } => Certainty::Certain,
             Evidence::NothingArrived { .. }
+            // A proxy with spans of its own replaces the parent id.
+            | Evidence::HeaderReplaced { .. }
             | Evidence::FallenApart { .. }
             | Evidence::SeveralRoots { .. }
-            | Evidence::CallerNotHere { .. }
+            | Evidence::ParentNotHere { .. }
+            | Evidence::ServiceBetweenNotHere { .. }
+            | Evidence::CallerNotHere { has_others: true, .. }
             | Evidence::BesideItsCall { .. }
             | Evidence::WrongKind { .. }
+            | Evidence::CallerHungUp { request: Abandoned::Dropped, .. }
+            // A caller may expect a 404.
+            | Evidence::StatusNotSet { .. }
             | Evidence::Secret { .. } => Certainty::Likely,
             Evidence::HeaderUnsampled
             | Evidence::FlagNotSet { .. }
+            // The caller may be a stranger, whose spans go elsewhere.
+            | Evidence::CallerNotHere { .. }
+            // A timer's work may fall into any request.
+            | Evidence::RootWithin { .. }
+            // So may that of a job, which begins with a call.
+            | Evidence::ClientRoot { .. }
+            | Evidence::CallerHungUp { .. }
+            | Evidence::NotEnded { .. }
+            | Evidence::NoServiceName { .. }
+            // Libraries of some languages may be there twice without harm.
+            | Evidence::MixedVersions { .. }
             | Evidence::ValueInName { .. } => Certainty::WorthALook,
         }
     }
@@ -189,15 +248,20 @@ impl Evidence {
             | Evidence::HeaderRepeated { .. } => Rule::BrokenHeader,
             Evidence::HeaderUnsampled | Evidence::FlagNotSet { .. } => Rule::Unsampled,
             Evidence::FallenApart { .. } => Rule::FallenApart,
+            Evidence::RootWithin { .. } => Rule::RootWithin,
+            Evidence::ClientRoot { .. } => Rule::ClientRoot,
             Evidence::SeveralRoots { .. } => Rule::SeveralRoots,
             Evidence::ParentNotHere { .. } | Evidence::ServiceBetweenNotHere { .. } => {
                 Rule::MissingSpans
             }
             Evidence::CallerNotHere { .. } => Rule::Orphan,
+            Evidence::NotEnded { .. } => Rule::NotEnded,
             Evidence::OwnAncestor { .. } | Evidence::BesideItsCall { .. } => Rule::WrongParent,
             Evidence::WrongKind { .. } => Rule::WrongKind,
             Evidence::StatusNotSet { .. } => Rule::StatusNotSet,
+            Evidence::CallerHungUp { .. } => Rule::HungUp,
             Evidence::ClockSkew { .. } => Rule::ClockSkew,
+            Evidence::NoServiceName { .. } => Rule::NoServiceName,
             Evidence::MixedVersions { .. } => Rule::MixedVersions,
             Evidence::ValueInName { .. } => Rule::HighCardinality,
             Evidence::Secret { .. } => Rule::Secret,

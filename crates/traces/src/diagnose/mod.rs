@@ -4,10 +4,12 @@
 //! It reports data, an [`Evidence`], which [`crate::report`] turns into sentences.
 //!
 //! The rules are sorted by what they look at: `header` at the `traceparent` of each request, `shape` at how spans hang
-//! together, `spans` at one span and its resource, `secrets` at attribute values.
+//! together, `roots` at the beginnings of traces, `spans` at one span and its resource, `names` at the names of all spans, `secrets` at attribute values.
 
 mod evidence;
 mod header;
+mod names;
+mod roots;
 mod secrets;
 mod shape;
 mod spans;
@@ -19,7 +21,7 @@ use crate::exchange::Exchange;
 use crate::span::{Span, SpanId, TraceId};
 use crate::tree::Tree;
 
-pub use evidence::{Certainty, Evidence, Library, NamedSpan, Seen, WrongKind};
+pub use evidence::{Abandoned, Around, Certainty, Evidence, Library, NamedSpan, Seen, WrongKind};
 pub use header::{answered_by, of_header, of_headers};
 pub use secrets::Secret;
 
@@ -31,13 +33,18 @@ pub enum Rule {
     BrokenHeader,
     Unsampled,
     FallenApart,
+    RootWithin,
+    ClientRoot,
     SeveralRoots,
     MissingSpans,
     Orphan,
+    NotEnded,
     WrongParent,
     WrongKind,
     StatusNotSet,
+    HungUp,
     ClockSkew,
+    NoServiceName,
     MixedVersions,
     HighCardinality,
     Secret,
@@ -45,18 +52,23 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, in order.
-    pub const ALL: [Rule; 14] = [
+    pub const ALL: [Rule; 19] = [
         Rule::NothingArrived,
         Rule::BrokenHeader,
         Rule::Unsampled,
         Rule::FallenApart,
+        Rule::RootWithin,
+        Rule::ClientRoot,
         Rule::SeveralRoots,
         Rule::MissingSpans,
         Rule::Orphan,
+        Rule::NotEnded,
         Rule::WrongParent,
         Rule::WrongKind,
         Rule::StatusNotSet,
+        Rule::HungUp,
         Rule::ClockSkew,
+        Rule::NoServiceName,
         Rule::MixedVersions,
         Rule::HighCardinality,
         Rule::Secret,
@@ -69,13 +81,18 @@ impl Rule {
             Rule::BrokenHeader => "broken-header",
             Rule::Unsampled => "unsampled",
             Rule::FallenApart => "fallen-apart",
+            Rule::RootWithin => "root-within",
+            Rule::ClientRoot => "client-root",
             Rule::SeveralRoots => "several-roots",
             Rule::MissingSpans => "missing-spans",
             Rule::Orphan => "orphan",
+            Rule::NotEnded => "not-ended",
             Rule::WrongParent => "wrong-parent",
             Rule::WrongKind => "wrong-kind",
             Rule::StatusNotSet => "status-not-set",
+            Rule::HungUp => "hung-up",
             Rule::ClockSkew => "clock-skew",
+            Rule::NoServiceName => "no-service-name",
             Rule::MixedVersions => "mixed-versions",
             Rule::HighCardinality => "high-cardinality",
             Rule::Secret => "secret",
@@ -129,7 +146,9 @@ pub fn diagnose(trees: &[Tree], wire: &[Exchange]) -> Vec<Finding> {
         }));
     }
     findings.extend(shape::fallen_apart(trees));
+    findings.extend(roots::misplaced(trees));
     let mut versions = spans::Versions::default();
+    let mut names = names::Names::default();
     let mut grouped = spans::Grouped::default();
     let mut sources = HashSet::new();
     for tree in trees {
@@ -141,12 +160,14 @@ pub fn diagnose(trees: &[Tree], wire: &[Exchange]) -> Vec<Finding> {
             for evidence in spans::of_span(tree, row, &proto, is_new) {
                 grouped.add(row.span.service(), evidence, place(&row.span));
             }
+            names.add(&row.span, &proto);
             if is_new {
                 versions.add(&row.span);
             }
         }
     }
     findings.extend(grouped.findings());
+    findings.extend(names.findings());
     findings.extend(versions.findings());
     if trees.is_empty() && findings.is_empty() {
         let requests = wire.len();

@@ -10,13 +10,18 @@ impl Rule {
             Rule::BrokenHeader => "A broken header",
             Rule::Unsampled => "Not sampled",
             Rule::FallenApart => "One request, several traces",
+            Rule::RootWithin => "A root in the middle of a request",
+            Rule::ClientRoot => "A trace that begins with a call",
             Rule::SeveralRoots => "Several roots",
             Rule::MissingSpans => "Spans are missing",
             Rule::Orphan => "An orphan",
+            Rule::NotEnded => "A span without an end",
             Rule::WrongParent => "The wrong parent",
             Rule::WrongKind => "The wrong span kind",
             Rule::StatusNotSet => "A failure without an error status",
+            Rule::HungUp => "A caller that hung up",
             Rule::ClockSkew => "Clocks differ",
+            Rule::NoServiceName => "A service without a name",
             Rule::MixedVersions => "Two versions of one library",
             Rule::HighCardinality => "A name that never repeats",
             Rule::Secret => "A secret in a span",
@@ -43,6 +48,12 @@ impl Rule {
             Rule::FallenApart => &[
                 "In the caller, inject the current context into the headers of this call; in the called service, extract it and make it the parent before the span starts; and set a propagator in both.",
             ],
+            Rule::RootWithin => &[
+                "If it is a part of the request, pass the context to its task or thread, with `with_current_context`; or export the span of the request, if a filter or a sampler leaves it out. If it is work of its own, nothing is wrong.",
+            ],
+            Rule::ClientRoot => &[
+                "If the call is a part of a request, pass the request's context to where the call is made. If the service calls on its own, such as from a timer, start an INTERNAL span around that work.",
+            ],
             Rule::SeveralRoots => &[
                 "Start the later spans below the context that was extracted: pass the whole context on, not the trace id alone.",
             ],
@@ -51,6 +62,9 @@ impl Rule {
             ],
             Rule::Orphan => &[
                 "Where the caller is yours, let it export its spans here, and sample them; where it is a stranger, nothing is wrong.",
+            ],
+            Rule::NotEnded => &[
+                "If the request was still running, look at the trace again later. Otherwise look for a span that is never ended, or a process that was killed before it could send it.",
             ],
             Rule::WrongParent => &[
                 "Inject from the context of the CLIENT span, while it is current; and hold no context guard across an await: wrap the future with `with_context`.",
@@ -61,8 +75,14 @@ impl Rule {
             Rule::StatusNotSet => &[
                 "Set the status to error, with `set_status`, or as the field `otel.status_code` of `tracing`: on a SERVER span for 500 and above, on a CLIENT span for 400 and above.",
             ],
+            Rule::HungUp => &[
+                "Record it: set the status of the SERVER span to error, with an `error.type`, when its work is dropped or its answer can't be sent. And give the callee less time than its caller waits.",
+            ],
             Rule::ClockSkew => &[
-                "Synchronise the clocks of the hosts (NTP), and do not read times across services until then: durations are right, positions are not.",
+                "Synchronise the clocks of the hosts (NTP). Until then, trust the durations, but not the positions of one service's spans against another's.",
+            ],
+            Rule::NoServiceName => &[
+                "Set `service.name` in the resource, with `with_service_name` or OTEL_SERVICE_NAME.",
             ],
             Rule::MixedVersions => &[
                 "Bring all crates that use it to one version: `cargo tree -d` shows the copies and who asked for them.",

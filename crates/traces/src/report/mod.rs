@@ -56,7 +56,7 @@ fn finding_item(finding: &Finding, links: &Links) -> Markup {
     let Finding { rule, spans, .. } = finding;
     html! {
         li {
-            b { (rule.title()) } ". " (marked(&cause(finding)))
+            b { (rule.title()) } " (" (finding.evidence.certainty()) "). " (marked(&cause(finding)))
             @if let [cure] = rule.cure() { " " i { (marked(cure)) } } @else {
                 ol { @for cure in rule.cure() { li { (marked(cure)) } } }
             }
@@ -87,7 +87,13 @@ pub fn text(findings: &[Finding], book: &str) -> String {
         if index > 0 {
             text.push('\n');
         }
-        let _ = writeln!(text, "{}: {}", rule.title(), visible(&cause(finding)));
+        let _ = writeln!(
+            text,
+            "{} ({}): {}",
+            rule.title(),
+            finding.evidence.certainty(),
+            visible(&cause(finding))
+        );
         match rule.cure() {
             [cure] => drop(writeln!(text, "  cure   {cure}")),
             several => {
