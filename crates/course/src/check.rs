@@ -310,6 +310,9 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
         | Evidence::ClockSkew { .. }
         | Evidence::NoServiceName { .. }
         | Evidence::MixedVersions { .. }
+        | Evidence::HeldOpen { .. }
+        | Evidence::RequestsBelow { .. }
+        | Evidence::TinySpans { .. }
         | Evidence::ValueInName { .. }
         | Evidence::Secret { .. } => None,
     }

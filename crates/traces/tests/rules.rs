@@ -232,3 +232,60 @@ fn many_spans_of_one_id_are_a_tree() {
     let many: Vec<_> = (0..otlp::SPANS_LIMIT / 4).map(|_| Arc::new(one.clone())).collect();
     assert_eq!(Tree::new(&many).expect("a tree").rows.len(), many.len());
 }
+
+#[test]
+fn a_root_within_a_request_is_worth_a_look() {
+    let request = "1 a 1 SERVER 0..9 GET /";
+    for (other, expected) in [
+        ("2 a 2 INTERNAL 2..4 work", &[Rule::RootWithin][..]),
+        ("2 a 2 CLIENT 2..4 GET", &[Rule::RootWithin]),
+        ("2 a 2 SERVER 2..4 GET", &[]),
+        ("2 b 2 INTERNAL 2..4 work", &[]),
+        ("2 a 2 INTERNAL 8..10 work", &[]),
+        ("2 a 2 CLIENT 20..24 GET", &[Rule::ClientRoot]),
+        ("2 a 2 CLIENT 20..24 SELECT db.system.name=postgresql", &[]),
+        ("2 a 2<7 INTERNAL 2..4 work", &[Rule::MissingSpans]),
+    ] {
+        assert_eq!(rules(&format!("{request};{other}")), expected, "{other}");
+    }
+    // The span of the request was filtered out; the call was answered, failed, or is one of a database.
+    let work = "2 b 9 INTERNAL 2..4 work";
+    for (call, expected) in [
+        ("GET", &[Rule::RootWithin][..]),
+        ("GET; 1 c 3<2 SERVER 1..8 GET /", &[]),
+        ("GET error=refused", &[]),
+        ("SELECT db.system.name=postgresql", &[]),
+    ] {
+        assert_eq!(
+            rules(&format!("{request};1 a 2<1 CLIENT 1..9 {call};{work}")),
+            expected,
+            "{call}"
+        );
+    }
+}
+
+/// A request that goes on after its caller has failed, by durations: one of the clocks is an hour ahead.
+#[test]
+fn a_caller_that_hung_up_is_found_by_durations() {
+    let with = |client: &str, server: &str| {
+        rules(&format!("1 a 1 CLIENT 0..100 GET {client}; 1 b 2<1 SERVER {server}"))
+    };
+    let hung_up = "error=timeout";
+    assert_eq!(with(hung_up, "50..200 GET /"), [Rule::HungUp]);
+    assert_eq!(with(hung_up, "3600000..3600200 GET /"), [Rule::HungUp]);
+    assert_eq!(with(hung_up, "50..90 GET / http.method=GET"), [Rule::HungUp]);
+    assert_eq!(with(hung_up, "50..90 GET /"), []);
+    assert_eq!(with(hung_up, "50..200 GET / error=cancelled"), []);
+    assert_eq!(with("error=502 http.status_code=502", "50..200 GET /"), []);
+    assert_eq!(with("", "50..90 GET / http.method=GET"), []);
+}
+
+/// No number of spans makes the rules slow.
+#[test]
+fn ten_thousand_spans_are_looked_at_in_time() {
+    let span =
+        |id: u64, kind: &str| format!("{} a {id} {kind} {id}..{} work {id}", id % 90 + 1, id + 9);
+    let rows: Vec<String> =
+        (1..=10_000).map(|id| span(id, if id % 2 == 0 { "INTERNAL" } else { "SERVER" })).collect();
+    assert!(findings(&rows.join(";")).len() < 100);
+}

@@ -79,6 +79,15 @@ pub enum Evidence {
         /// The parent of both.
         parent: NamedSpan,
     },
+    /// The span of a request ended with a task, long after the answer.
+    HeldOpen {
+        span: NamedSpan,
+        task: NamedSpan,
+        /// For how much longer than the call the request's span was open, in nanoseconds.
+        after: u64,
+    },
+    /// Requests follow each other below an INTERNAL span of their own service.
+    RequestsBelow { span: NamedSpan, count: usize },
     /// An INTERNAL span ought to have another kind.
     WrongKind { span: NamedSpan, why: WrongKind },
     /// The HTTP status of a span is a failure, and its own status isn't error.
@@ -102,6 +111,13 @@ pub enum Evidence {
         value: String,
         /// How many other values stand in the same place of other names.
         others: usize,
+    },
+    /// A span has many INTERNAL spans right below it that are very short.
+    TinySpans {
+        parent: NamedSpan,
+        count: usize,
+        /// The median of their durations, in nanoseconds.
+        median: u64,
     },
     /// An attribute of a span, of its events or of its resource holds a secret.
     Secret { span: NamedSpan, attribute: String, secret: Secret },
@@ -230,6 +246,10 @@ impl Evidence {
             // So may that of a job, which begins with a call.
             | Evidence::ClientRoot { .. }
             | Evidence::CallerHungUp { .. }
+            // A stream of an answer looks like a task, and a batch like a connection.
+            | Evidence::HeldOpen { .. }
+            | Evidence::RequestsBelow { .. }
+            | Evidence::TinySpans { .. }
             | Evidence::NotEnded { .. }
             | Evidence::NoServiceName { .. }
             // Libraries of some languages may be there twice without harm.
@@ -257,6 +277,8 @@ impl Evidence {
             Evidence::CallerNotHere { .. } => Rule::Orphan,
             Evidence::NotEnded { .. } => Rule::NotEnded,
             Evidence::OwnAncestor { .. } | Evidence::BesideItsCall { .. } => Rule::WrongParent,
+            Evidence::HeldOpen { .. } => Rule::HeldOpen,
+            Evidence::RequestsBelow { .. } => Rule::LongLived,
             Evidence::WrongKind { .. } => Rule::WrongKind,
             Evidence::StatusNotSet { .. } => Rule::StatusNotSet,
             Evidence::CallerHungUp { .. } => Rule::HungUp,
@@ -264,6 +286,7 @@ impl Evidence {
             Evidence::NoServiceName { .. } => Rule::NoServiceName,
             Evidence::MixedVersions { .. } => Rule::MixedVersions,
             Evidence::ValueInName { .. } => Rule::HighCardinality,
+            Evidence::TinySpans { .. } => Rule::TinySpans,
             Evidence::Secret { .. } => Rule::Secret,
         }
     }

@@ -4,10 +4,11 @@
 //! It reports data, an [`Evidence`], which [`crate::report`] turns into sentences.
 //!
 //! The rules are sorted by what they look at: `header` at the `traceparent` of each request, `shape` at how spans hang
-//! together, `roots` at the beginnings of traces, `spans` at one span and its resource, `names` at the names of all spans, `secrets` at attribute values.
+//! together, `roots` at the beginnings of traces, `lifetimes` at how long spans are open, `spans` at one span and its resource, `names` at the names of all spans, `secrets` at attribute values.
 
 mod evidence;
 mod header;
+mod lifetimes;
 mod names;
 mod roots;
 mod secrets;
@@ -40,6 +41,8 @@ pub enum Rule {
     Orphan,
     NotEnded,
     WrongParent,
+    HeldOpen,
+    LongLived,
     WrongKind,
     StatusNotSet,
     HungUp,
@@ -47,12 +50,13 @@ pub enum Rule {
     NoServiceName,
     MixedVersions,
     HighCardinality,
+    TinySpans,
     Secret,
 }
 
 impl Rule {
     /// Every rule, in order.
-    pub const ALL: [Rule; 19] = [
+    pub const ALL: [Rule; 22] = [
         Rule::NothingArrived,
         Rule::BrokenHeader,
         Rule::Unsampled,
@@ -64,6 +68,8 @@ impl Rule {
         Rule::Orphan,
         Rule::NotEnded,
         Rule::WrongParent,
+        Rule::HeldOpen,
+        Rule::LongLived,
         Rule::WrongKind,
         Rule::StatusNotSet,
         Rule::HungUp,
@@ -71,6 +77,7 @@ impl Rule {
         Rule::NoServiceName,
         Rule::MixedVersions,
         Rule::HighCardinality,
+        Rule::TinySpans,
         Rule::Secret,
     ];
 
@@ -88,6 +95,8 @@ impl Rule {
             Rule::Orphan => "orphan",
             Rule::NotEnded => "not-ended",
             Rule::WrongParent => "wrong-parent",
+            Rule::HeldOpen => "held-open",
+            Rule::LongLived => "long-lived",
             Rule::WrongKind => "wrong-kind",
             Rule::StatusNotSet => "status-not-set",
             Rule::HungUp => "hung-up",
@@ -95,6 +104,7 @@ impl Rule {
             Rule::NoServiceName => "no-service-name",
             Rule::MixedVersions => "mixed-versions",
             Rule::HighCardinality => "high-cardinality",
+            Rule::TinySpans => "tiny-spans",
             Rule::Secret => "secret",
         }
     }
@@ -153,6 +163,7 @@ pub fn diagnose(trees: &[Tree], wire: &[Exchange]) -> Vec<Finding> {
     let mut sources = HashSet::new();
     for tree in trees {
         findings.extend(shape::structure(tree));
+        findings.extend(lifetimes::lifetimes(tree));
         for row in &tree.rows {
             let proto = row.span.proto();
             // A resource that many spans share is looked at with the first of them.

@@ -8,8 +8,11 @@ use crate::conventions;
 use crate::span::{Span, SpanKind, any_text};
 use crate::tree::Tree;
 
-/// How many roots, and how many spans around them, are looked at.
-const MOST: usize = 1000;
+/// How many roots are looked at.
+const ROOTS: usize = 1000;
+
+/// Among more spans than this, nobody looks for the ones around a root: the rule stays silent.
+const MOST: usize = 10_000;
 
 /// Roots that aren't requests, and belong to a request or may do so.
 pub(super) fn misplaced(trees: &[Tree]) -> Vec<Finding> {
@@ -28,7 +31,7 @@ pub(super) fn misplaced(trees: &[Tree]) -> Vec<Finding> {
                 SpanKind::Server | SpanKind::Consumer => {
                     requests.entry(span.service()).or_default().push(span);
                 }
-                SpanKind::Client if !answered && calls.len() < MOST => {
+                SpanKind::Client if !answered => {
                     // One that failed before it got an answer may have reached nobody.
                     let proto = span.proto();
                     let failed = span.is_error() && conventions::status(&proto).is_none();
@@ -47,7 +50,7 @@ pub(super) fn misplaced(trees: &[Tree]) -> Vec<Finding> {
     });
     let mut findings: Vec<Finding> = Vec::new();
     let mut by_service: HashMap<&str, usize> = HashMap::new();
-    for root in roots.take(MOST) {
+    for root in roots.take(ROOTS) {
         let own = requests.get(root.service()).map(Vec::as_slice).unwrap_or_default();
         let around = match own {
             [] => only(&calls, root).filter(|call| call.service() != root.service()),
@@ -83,7 +86,10 @@ pub(super) fn misplaced(trees: &[Tree]) -> Vec<Finding> {
 
 /// The only one of these spans, of other traces, that was open as long as the root.
 fn only<'a>(spans: &[&'a Span], root: &Span) -> Option<&'a Span> {
-    let mut around = spans.iter().take(MOST).filter(|span| {
+    if spans.len() > MOST {
+        return None;
+    }
+    let mut around = spans.iter().filter(|span| {
         span.trace_id != root.trace_id && span.start() <= root.start() && root.end() <= span.end()
     });
     around.next().filter(|_| around.next().is_none()).copied()

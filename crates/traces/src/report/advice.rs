@@ -17,6 +17,8 @@ impl Rule {
             Rule::Orphan => "An orphan",
             Rule::NotEnded => "A span without an end",
             Rule::WrongParent => "The wrong parent",
+            Rule::HeldOpen => "A span held open by a task",
+            Rule::LongLived => "Requests below one long span",
             Rule::WrongKind => "The wrong span kind",
             Rule::StatusNotSet => "A failure without an error status",
             Rule::HungUp => "A caller that hung up",
@@ -24,6 +26,7 @@ impl Rule {
             Rule::NoServiceName => "A service without a name",
             Rule::MixedVersions => "Two versions of one library",
             Rule::HighCardinality => "A name that never repeats",
+            Rule::TinySpans => "Too many tiny spans",
             Rule::Secret => "A secret in a span",
         }
     }
@@ -69,6 +72,12 @@ impl Rule {
             Rule::WrongParent => &[
                 "Inject from the context of the CLIENT span, while it is current; and hold no context guard across an await: wrap the future with `with_context`.",
             ],
+            Rule::HeldOpen => &[
+                "If the answer was a stream, nothing is wrong. Otherwise spawn the task with `with_current_context`, not with `.in_current_span()`: a `tracing` span ends only when nothing holds it.",
+            ],
+            Rule::LongLived => &[
+                "Start each request without a parent, or with the parent from its headers, and link it to the connection's span if you need to find that.",
+            ],
             Rule::WrongKind => &[
                 "Set the kind where the span is started, with `with_kind`, or as the field `otel.kind` of `tracing`: SERVER for a request that is answered, CLIENT for one that is sent.",
             ],
@@ -89,6 +98,9 @@ impl Rule {
             ],
             Rule::HighCardinality => &[
                 "Name the span after the route or the operation, such as `GET /users/{id}`, and keep the value in an attribute.",
+            ],
+            Rule::TinySpans => &[
+                "Record one span for the loop, with the count and the total time as attributes, or a histogram.",
             ],
             Rule::Secret => &[
                 "Do not record it, with `skip` or `skip_all` of `#[instrument]` where that did, or redact it before export; and change the secret: it has been stored.",

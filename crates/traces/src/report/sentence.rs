@@ -124,6 +124,15 @@ impl Display for Evidence {
                 f,
                 "{span} was called by {call}, and its parent is {parent}: the context around the call was injected, and not that of the call."
             ),
+            Evidence::HeldOpen { span, task, after } => write!(
+                f,
+                "{span} was open for {} longer than the call that it answered, and ended with {task}: that task may hold it open.",
+                took(*after)
+            ),
+            Evidence::RequestsBelow { span, count } => write!(
+                f,
+                "{count} requests follow each other below {span}: it may be the span of a connection or a loop, so requests that have nothing to do with each other share a trace."
+            ),
             Evidence::WrongKind { span, why } => match why {
                 WrongKind::CalledBy(caller) => {
                     write!(f, "{span} was called by {caller}: it must be SERVER or CONSUMER.")
@@ -190,6 +199,11 @@ impl Display for Evidence {
                 "The name of {span} has a value in it, `{}`, and other names have {others} other {} in its place: each makes another name.",
                 code(value),
                 if *others == 1 { "value" } else { "values" }
+            ),
+            Evidence::TinySpans { parent, count, median } => write!(
+                f,
+                "{parent} has {count} INTERNAL spans right below it, and half of them took no more than {}: recording them may cost more than their work.",
+                took(*median)
             ),
             Evidence::Secret { span, attribute, secret } => {
                 write!(f, "The attribute `{}` of {span} holds {secret}.", shortened(attribute, 100))
