@@ -79,7 +79,7 @@ fn what_is_the_same_is_told_once() {
     assert_eq!((rule, spans.len(), same), (&Rule::MissingSpans, 2, &1));
     assert_eq!(
         report::cause(&findings[0]),
-        "The parent 000000000000000c of `SELECT` (CLIENT, shop) has not arrived. It is of the same process: it has \
+        "The parent 000000000000000c of `SELECT` (CLIENT, shop) has not arrived. It is probably of the same process: it has \
          not ended, or was not sent. The same of 1 more."
     );
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use support::in_process::{spans, table};
 use traces::case::Case;
-use traces::diagnose::{Evidence, Finding, Rule, diagnose};
+use traces::diagnose::{Certainty, Evidence, Finding, Rule, diagnose};
 use traces::otlp;
 use traces::tree::{Note, Skew, Tree};
 
@@ -92,6 +92,8 @@ fn numbers_in_names_are_values_where_several_occur_or_their_form_says_so() {
         &["report 20260806"],
         &["npm install lodash@4.17.21"],
         &["clone git@github.com"],
+        &["clone https://x-access-token:***@github.com/a/b.git"],
+        &["clone https://ada@github.com/a/b.git"],
         &["GET /errors/404 url.path=/errors/404"],
         &["HTTP 404", "HTTP 500", "HTTP 200"],
         &["GET /zip/12345 http.route=/zip/12345", "GET /zip/12346 http.route=/zip/12346"],
@@ -209,6 +211,19 @@ fn a_status_is_read_by_both_names() {
         assert_eq!(with("SERVER", 404, ""), []);
         assert_eq!(with("CLIENT", 404, r#"{"status": {"code": 1}}"#), [], "the service expects it");
     }
+}
+
+/// A stranger may have called the only service here; another service that is here has probably made the call.
+#[test]
+fn an_orphan_is_likely_where_another_service_is_here() {
+    let with = |other: &str| {
+        let found = findings(&format!("1 a 1<8 SERVER 0..9 GET /; {other}"));
+        found.iter().map(|it| (it.rule, it.evidence.certainty())).collect::<Vec<_>>()
+    };
+    let alone = (Rule::Orphan, Certainty::WorthALook);
+    assert_eq!(with("1 a 2<8 SERVER 10..19 GET /"), [alone]);
+    assert_eq!(with("1 a 2<9 SERVER 10..19 GET /"), [alone, alone]);
+    assert_eq!(with("1 b 2 CLIENT 10..19 GET /"), [(Rule::Orphan, Certainty::Likely)]);
 }
 
 /// A root that says what it follows from is no second root.

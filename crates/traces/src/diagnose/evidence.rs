@@ -58,14 +58,19 @@ pub enum Evidence {
     /// Several spans of one trace have no parent.
     SeveralRoots { count: usize, first: NamedSpan },
     /// The parent of a span, of the same process, isn't here.
-    ParentNotHere { span: NamedSpan, parent: SpanId },
+    ParentNotHere {
+        span: NamedSpan,
+        parent: SpanId,
+        /// Whether the sender said that the parent is of the same process. Otherwise the kind of the span suggests it.
+        known: bool,
+    },
     /// A span happened within a call, and the spans of the service between the two aren't here.
     ServiceBetweenNotHere { span: NamedSpan, call: NamedSpan },
     /// The parent of a span, of another process, isn't here.
     CallerNotHere {
         span: NamedSpan,
         parent: SpanId,
-        /// Whether the trace has other pieces, whose services may have made the call.
+        /// Whether the trace has pieces that begin in other services, which may have made the call.
         has_others: bool,
     },
     /// A span came without an end.

@@ -96,7 +96,10 @@ fn find<'a>(span: &'a Span, proto: &Proto) -> Option<Value<'a>> {
         if text.is_empty() || in_route {
             continue;
         }
-        if has_form(text) {
+        // The user of a URL is no mail address.
+        let word = name[..here].rsplit(' ').next().unwrap_or_default();
+        let mail = !word.contains("://") && is_mail(text);
+        if mail || has_form(text) {
             return Some(Value { start: here, text, proven: true });
         }
         let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -107,20 +110,24 @@ fn find<'a>(span: &'a Span, proto: &Proto) -> Option<Value<'a>> {
     None
 }
 
-/// Whether a text is an id or an address by its form: a UUID or a long hexadecimal number, a number that is too long for a
-/// port, a postcode or a date, a mail address.
+/// Whether a text is an id by its form: a UUID or a long hexadecimal number, or a number that is too long for a port, a postcode
+/// or a date.
 fn has_form(text: &str) -> bool {
     let hex = text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
     let long_hex = hex && text.len() >= 16 && digits >= 4;
     let is_date = text.len() == 8 && (text.starts_with("19") || text.starts_with("20"));
     let long_number = digits == text.len() && text.len() >= 7 && !is_date;
-    let mail = text.split_once('@').is_some_and(|(user, host)| {
+    long_hex || long_number
+}
+
+fn is_mail(text: &str) -> bool {
+    text.split_once('@').is_some_and(|(user, host)| {
         let top = host.rsplit_once('.').map_or("", |(_, top)| top);
         let is_top = top.len() >= 2 && top.bytes().all(|byte| byte.is_ascii_alphabetic());
-        !user.is_empty() && user != "git" && is_top
-    });
-    long_hex || long_number || mail
+        let is_user = user.bytes().any(|byte| byte.is_ascii_alphanumeric());
+        is_user && user != "git" && is_top
+    })
 }
 
 /// Whether a number behind a colon is the port of an address: the attributes say so, or a host stands before the colon.

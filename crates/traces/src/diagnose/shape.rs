@@ -36,9 +36,10 @@ pub(super) fn structure(tree: &Tree) -> Vec<Finding> {
     let calls = calls.map(|row| (row, Call::new(&row.span)));
     let calls = calls.filter(|(_, call)| !call.is_database_or_queue);
     let calls: Vec<(&Row, Call)> = calls.take(CALLS).collect();
-    let several = tree.tops().nth(1).is_some();
     for (parent, siblings) in orphans(tree) {
-        let mut finding = orphan(&calls, siblings[0], parent, several);
+        let service = siblings[0].span.service();
+        let has_others = tree.tops().any(|top| top.span.service() != service);
+        let mut finding = orphan(&calls, siblings[0], parent, has_others);
         finding.same = siblings.len() - 1;
         let others = siblings[1..].iter().map(|row| place(&row.span));
         finding.spans.extend(others);
@@ -128,7 +129,7 @@ fn orphan(calls: &[(&Row, Call)], row: &Row, parent: SpanId, has_others: bool) -
         _ => flags & 0x200 != 0,
     };
     if !remote {
-        let evidence = Evidence::ParentNotHere { span: named, parent };
+        let evidence = Evidence::ParentNotHere { span: named, parent, known: flags & 0x100 != 0 };
         return Finding::new(evidence, vec![place(span)]);
     }
     // A call that nobody here has answered, while this happened: the service that was called is missing as a whole.

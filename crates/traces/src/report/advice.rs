@@ -85,7 +85,7 @@ impl Rule {
                 "Set the status to error, with `set_status`, or as the field `otel.status_code` of `tracing`: on a SERVER span for 500 and above, on a CLIENT span for 400 and above.",
             ],
             Rule::HungUp => &[
-                "Record it: set the status of the SERVER span to error, with an `error.type`, when its work is dropped or its answer can't be sent. And give the callee less time than its caller waits.",
+                "Record it: set the status of the SERVER span to error, with an `error.type`, when its work is dropped or its answer can't be sent. And give the called service less time than its caller waits.",
             ],
             Rule::ClockSkew => &[
                 "Synchronise the clocks of the hosts (NTP). Until then, trust the durations, but not the positions of one service's spans against another's.",

@@ -103,9 +103,10 @@ impl Display for Evidence {
                 f,
                 "{count} spans of one trace have no parent, the first {first}: the trace id was passed on to them, and the parent was not."
             ),
-            Evidence::ParentNotHere { span, parent } => write!(
+            Evidence::ParentNotHere { span, parent, known } => write!(
                 f,
-                "The parent {parent} of {span} has not arrived. It is of the same process: it has not ended, or was not sent."
+                "The parent {parent} of {span} has not arrived. It is {}of the same process: it has not ended, or was not sent.",
+                if *known { "" } else { "probably " }
             ),
             Evidence::ServiceBetweenNotHere { span, call } => write!(
                 f,
@@ -117,7 +118,7 @@ impl Display for Evidence {
             ),
             Evidence::NotEnded { span } => write!(
                 f,
-                "{span} has not ended: it was still open when it was sent or saved, or its end was lost."
+                "{span} came without an end: it was still open when it was sent or saved, or its end was lost."
             ),
             Evidence::OwnAncestor { span } => write!(f, "{span} is its own ancestor."),
             Evidence::BesideItsCall { span, call, parent } => write!(
