@@ -118,7 +118,7 @@ impl Display for Evidence {
             ),
             Evidence::NotEnded { span } => write!(
                 f,
-                "{span} came without an end: it was still open when it was sent or saved, or its end was lost."
+                "{span} has no end: it was still running when it was sent or saved, or its end was lost."
             ),
             Evidence::OwnAncestor { span } => write!(f, "{span} is its own ancestor."),
             Evidence::BesideItsCall { span, call, parent } => write!(
