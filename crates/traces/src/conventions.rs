@@ -1,5 +1,5 @@
-//! What the attributes of a span mean. The rules read the stable semantic conventions, and also older names: those that
-//! OpenTelemetry used before, and those of OpenTracing and Zipkin.
+//! Reads attributes by their names in the stable semantic conventions, and also by older names: those that OpenTelemetry used
+//! before, and those of OpenTracing and Zipkin.
 
 use opentelemetry_proto::tonic::trace::v1::Span as Proto;
 

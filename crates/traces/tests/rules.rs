@@ -1,4 +1,4 @@
-//! What the rules find, and what they leave alone, in small traces. `tests/guides/diagnose.rs` has a recorded trace for each rule.
+//! Each rule finds its fault in a small trace, and nothing in others that look like it. `tests/guides/diagnose.rs` has a recorded trace for each rule.
 
 use std::sync::Arc;
 
@@ -215,7 +215,7 @@ fn a_status_is_read_by_both_names() {
     }
 }
 
-/// A stranger may have called the only service here; another service that is here has probably made the call.
+/// A caller may export its spans elsewhere. Another service of the trace has probably made the call.
 #[test]
 fn an_orphan_is_likely_where_another_service_is_here() {
     let with = |other: &str| {
@@ -228,7 +228,7 @@ fn an_orphan_is_likely_where_another_service_is_here() {
     assert_eq!(with("1 b 2 CLIENT 10..19 GET /"), [(Rule::Orphan, Certainty::Likely)]);
 }
 
-/// A root that says what it follows from is no second root.
+/// A root with a link into its trace says what it follows from.
 #[test]
 fn a_root_may_be_linked_to_its_own_trace() {
     let link = format!(

@@ -128,7 +128,7 @@ pub enum Evidence {
     Secret { span: NamedSpan, attribute: String, secret: Secret },
 }
 
-/// What a root was within, in another trace.
+/// The span of another trace that was open around a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Around {
     /// The only request that its service answered at that time.
@@ -137,7 +137,7 @@ pub enum Around {
     Call(NamedSpan),
 }
 
-/// What became of a request whose caller hung up.
+/// The end of a request whose caller hung up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Abandoned {
     /// It ended without an answer.
@@ -244,7 +244,7 @@ impl Evidence {
             | Evidence::Secret { .. } => Certainty::Likely,
             Evidence::HeaderUnsampled
             | Evidence::FlagNotSet { .. }
-            // The caller may be a stranger, whose spans go elsewhere.
+            // The caller may export its spans elsewhere.
             | Evidence::CallerNotHere { .. }
             // A timer's work may fall into any request.
             | Evidence::RootWithin { .. }

@@ -77,7 +77,7 @@ impl Names {
 
 /// A part of a name that may be a value.
 struct Value<'a> {
-    /// Where it begins, in bytes.
+    /// The offset at which it begins, in bytes.
     start: usize,
     text: &'a str,
     /// Whether its form alone says that it is one.
@@ -100,7 +100,7 @@ fn find<'a>(span: &'a Span, proto: &Proto) -> Option<Value<'a>> {
         if text.is_empty() || in_route {
             continue;
         }
-        // The user of a URL is no mail address.
+        // A URL may have a user, which looks like a mail address.
         let word = name[..here].rsplit(' ').next().unwrap_or_default();
         let mail = !word.contains("://") && is_mail(text);
         if mail || has_form(text) {
