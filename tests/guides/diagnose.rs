@@ -65,7 +65,7 @@ fn compare(rule: Rule, trigger: Case, near: Case, near_rules: &[Rule]) {
     }
 }
 
-/// What the guide says about how sure the findings of a rule are.
+/// Reads in the guide how sure the findings of a rule are.
 fn how_sure(rule: Rule) -> String {
     let path = support::root().join("src").join(report::GUIDE.replace(".html", ".md"));
     let page = std::fs::read_to_string(path).expect("the guide");
@@ -192,7 +192,7 @@ async fn a_caller_that_hangs_up() {
     let gives_up = Setup::default().with_llm_service_at(hung().await.0);
     let gives_up = gives_up.with("api-gateway", "USER_SERVICE_TIMEOUT_MS", 200);
     let gives_up = traces(&gives_up.answers("user_1", 504).await);
-    // It stops waiting itself, and says so in its answer.
+    // It stops waiting itself and answers with an error.
     let slow = Setup::default().with_llm_service_at(hung().await.0);
     let slow = slow.with("user-service", "LLM_SERVICE_TIMEOUT_MS", 100);
     compare(Rule::HungUp, gives_up, traces(&slow.answers("user_1", 504).await), &[]);
