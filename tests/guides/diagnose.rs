@@ -29,7 +29,7 @@ use support::in_process::Lab;
 use support::includes::includes;
 use support::process::{command, finds};
 use support::recording::{Compared, check_as, folder as folder_of_recordings, redact};
-use support::{Setup, Stopped, lacks, refused};
+use support::{Setup, Stopped, hung, lacks, refused};
 
 inventory::submit! {
     Compared(|| {
@@ -49,6 +49,10 @@ fn compare(rule: Rule, trigger: Case, near: Case, near_rules: &[Rule]) {
         let mut rules: Vec<Rule> = findings.iter().map(|finding| finding.rule).collect();
         rules.dedup();
         assert_eq!(rules, expected, "{name}: {findings:#?}");
+        for finding in &findings {
+            let (sure, certainty) = (how_sure(finding.rule), finding.evidence.certainty());
+            assert!(sure.contains(&certainty.to_string()), "{name}: {certainty}, not {sure}");
+        }
         // What is written is what is read.
         let json = case.to_json().expect("JSON");
         assert_eq!(Case::read(&json).expect("a case").findings(), findings, "{name}");
@@ -61,6 +65,15 @@ fn compare(rule: Rule, trigger: Case, near: Case, near_rules: &[Rule]) {
             record(&format!("diagnose/{name}.html"), &page);
         }
     }
+}
+
+/// Reads in the guide how sure the findings of a rule are.
+fn how_sure(rule: Rule) -> String {
+    let path = support::root().join("src").join(report::GUIDE.replace(".html", ".md"));
+    let page = std::fs::read_to_string(path).expect("the guide");
+    let (_, section) = page.split_once(&format!("{{#{}}}", rule.name())).expect("a section");
+    let line = section.lines().find_map(|line| line.strip_prefix("**How sure:** "));
+    line.expect("it says how sure it is").to_owned()
 }
 
 /// Attributes come in any order: the SDK keeps a resource in a hash map.
@@ -191,6 +204,18 @@ async fn a_failure_without_an_error_status() {
     compare(Rule::StatusNotSet, failed, refused, &[]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_hangs_up() {
+    // Its caller stops waiting before user-service does.
+    let gives_up = Setup::default().with_llm_service_at(hung().await.0);
+    let gives_up = gives_up.with("api-gateway", "USER_SERVICE_TIMEOUT_MS", 200);
+    let gives_up = traces(&gives_up.answers("user_1", 504).await);
+    // It stops waiting itself and answers with an error.
+    let slow = Setup::default().with_llm_service_at(hung().await.0);
+    let slow = slow.with("user-service", "LLM_SERVICE_TIMEOUT_MS", 100);
+    compare(Rule::HungUp, gives_up, traces(&slow.answers("user_1", 504).await), &[]);
+}
+
 // The SDK.
 
 /// A span: its service, with attributes of the resource; its number, and its parent's or 0; its kind; from when to when in
@@ -214,6 +239,19 @@ impl IdGenerator for OneTrace {
 /// A trace whose spans the SDK makes, in a process for each service, read as it would be from the network. A parent that
 /// isn't among the spans has not arrived.
 fn by_sdk(spans: &[Made]) -> Case {
+    read(&request_by_sdk(spans))
+}
+
+fn read(request: &ExportTraceServiceRequest) -> Case {
+    Case::read(&serde_json::to_vec(request).expect("JSON")).expect("a case")
+}
+
+/// The traces of several cases.
+fn together(cases: impl IntoIterator<Item = Case>) -> Case {
+    Case::new(cases.into_iter().flat_map(|case| case.trees).collect(), Vec::new())
+}
+
+fn request_by_sdk(spans: &[Made]) -> ExportTraceServiceRequest {
     let (trace, zero) = (RandomIdGenerator::default().new_trace_id(), SystemTime::now());
     let process = |service: &str| {
         let (name, attributes) = service.split_once(' ').unwrap_or((service, ""));
@@ -266,8 +304,7 @@ fn by_sdk(spans: &[Made]) -> Case {
         spans.sort_by_key(|span| span.end_time);
         group_spans_by_resource_and_scope(spans, &(&resource).into())
     });
-    let request = ExportTraceServiceRequest { resource_spans: resource_spans.collect() };
-    Case::read(&serde_json::to_vec(&request).expect("JSON")).expect("a case")
+    ExportTraceServiceRequest { resource_spans: resource_spans.collect() }
 }
 
 #[test]
@@ -281,6 +318,114 @@ fn clocks_that_differ() {
     };
     // One millisecond is as much as a coarse clock explains.
     compare(Rule::ClockSkew, call(50), call(1), &[]);
+}
+
+#[test]
+fn a_root_in_the_middle_of_a_request() {
+    let request =
+        |service, times| by_sdk(&[(service, (1, 0), Server, times, "POST /process", &[])]);
+    let job = |times| by_sdk(&[("user-service", (1, 0), Internal, times, "validate_user", &[])]);
+    // A task that was spawned without the context of its request.
+    let spawned = together([request("user-service", (0, 9)), job((2, 4))]);
+    // It goes on for longer than the request; two requests were there; another service answered one.
+    let near = together([
+        request("user-service", (0, 9)),
+        request("user-service", (20, 29)),
+        request("user-service", (21, 30)),
+        request("llm-service", (50, 59)),
+        job((8, 11)),
+        job((22, 24)),
+        job((52, 54)),
+    ]);
+    compare(Rule::RootWithin, spawned, near, &[]);
+}
+
+#[test]
+fn a_trace_that_begins_with_a_call() {
+    let call = by_sdk(&[
+        ("user-service", (1, 0), Client, (20, 26), "POST /generate", &[]),
+        ("llm-service", (2, 1), Server, (21, 25), "POST /generate", &[]),
+    ]);
+    let request = by_sdk(&[("user-service", (1, 0), Server, (0, 9), "POST /process", &[])]);
+    // A script answers no requests.
+    let script = by_sdk(&[
+        ("load-test", (1, 0), Client, (0, 9), "POST /process", &[]),
+        ("user-service", (2, 1), Server, (1, 8), "POST /process", &[]),
+    ]);
+    compare(Rule::ClientRoot, together([request, call]), script, &[]);
+}
+
+#[test]
+fn a_span_without_an_end() {
+    let spans: [Made; 2] = [
+        ("api-gateway", (1, 0), Server, (0, 5), "POST /api/query", &[]),
+        ("api-gateway", (2, 1), Internal, (1, 4), "validate", &[]),
+    ];
+    let ended = request_by_sdk(&spans);
+    let mut open = ended.clone();
+    // As tools write it that show requests while they run.
+    let mut spans = open.resource_spans.iter_mut().flat_map(|it| &mut it.scope_spans);
+    let mut spans = spans.by_ref().flat_map(|it| &mut it.spans);
+    let top = spans.find(|span| span.parent_span_id.is_empty()).expect("a root");
+    top.end_time_unix_nano = 0;
+    compare(Rule::NotEnded, read(&open), read(&ended), &[]);
+}
+
+/// A call that was answered, and the request's span, which was open for as long as its task.
+fn with_task(request: u64, task: u64) -> Case {
+    let ok = [("http.response.status_code", "200")];
+    by_sdk(&[
+        ("web", (1, 0), Client, (0, 20), "POST /checkout", &ok),
+        ("shop", (2, 1), Server, (1, request), "POST /checkout", &ok),
+        ("shop", (3, 2), Internal, (5, task), "send_receipt", &[]),
+    ])
+}
+
+#[test]
+fn a_span_held_open_by_a_task() {
+    // A task that ends late, and the span of its request on time.
+    compare(Rule::HeldOpen, with_task(400, 400), with_task(18, 400), &[]);
+}
+
+#[test]
+fn requests_below_one_long_span() {
+    let below = |times: [(u64, u64); 3]| {
+        let requests = (2..)
+            .zip(times)
+            .map(|(id, times)| -> Made { ("shop", (id, 1), Server, times, "GET /cart", &[]) });
+        let connection: Made = ("shop", (1, 0), Internal, (0, 90_000), "connection", &[]);
+        by_sdk(&[connection].into_iter().chain(requests).collect::<Vec<_>>())
+    };
+    let in_turn = below([(1, 9), (30_000, 30_009), (80_000, 80_009)]);
+    // Parts of one request.
+    let at_the_same_time = below([(1, 9), (2, 8), (3, 9)]);
+    compare(Rule::LongLived, in_turn, at_the_same_time, &[]);
+}
+
+#[test]
+fn too_many_tiny_spans() {
+    let spans = |count: u64, duration: u64| {
+        let children = (2..count + 2).map(|id| -> Made {
+            ("shop", (id, 1), Internal, (id, id + duration), "price of an item", &[])
+        });
+        let root: Made = ("shop", (1, 0), Server, (0, 200), "GET /cart", &[]);
+        let mut request = request_by_sdk(&[root].into_iter().chain(children).collect::<Vec<_>>());
+        // A clock that is finer than milliseconds.
+        let spans = request.resource_spans.iter_mut().flat_map(|it| &mut it.scope_spans);
+        for span in spans.flat_map(|it| &mut it.spans).filter(|it| !it.parent_span_id.is_empty()) {
+            span.start_time_unix_nano |= 1;
+            span.end_time_unix_nano = (span.end_time_unix_nano | 1) + 20_000;
+        }
+        read(&request)
+    };
+    compare(Rule::TinySpans, spans(101, 0), spans(101, 1), &[]);
+}
+
+#[test]
+fn a_service_without_a_name() {
+    let of = |service| by_sdk(&[(service, (1, 0), Server, (0, 1), "POST /api/query", &[])]);
+    // The SDK's own name for it.
+    compare(Rule::NoServiceName, of("unknown_service"), of("api-gateway"), &[]);
 }
 
 #[test]
@@ -333,11 +478,10 @@ fn a_wrong_kind() {
 #[test]
 fn two_versions_of_one_library() {
     let both = |resources: [&str; 2]| {
-        let trees = resources.map(|resource| {
+        together(resources.map(|resource| {
             let service = format!("api-gateway service.instance.id={resource}");
-            by_sdk(&[(&service, (1, 0), Server, (0, 1), "POST /api/query", &[])]).trees
-        });
-        Case::new(trees.into_iter().flatten().collect(), Vec::new())
+            by_sdk(&[(&service, (1, 0), Server, (0, 1), "POST /api/query", &[])])
+        }))
     };
     let old = "7b41 telemetry.sdk.version=0.32.0";
     let twice = both([old, "7b41 telemetry.sdk.version=0.33.1"]);
@@ -487,6 +631,7 @@ fn the_guide_has_every_rule() {
     let sections: Vec<&str> = page.lines().filter(|line| line.starts_with("### ")).collect();
     let expected = Rule::ALL.map(|rule| format!("### {} {{#{}}}", rule.title(), rule.name()));
     assert_eq!(sections, expected);
+    assert_eq!(page.matches("\n**How sure:** ").count(), Rule::ALL.len());
     let included = includes(&path, &page);
     let shown: Vec<&str> = included.iter().map(|include| &*include.file).collect();
     assert_eq!(

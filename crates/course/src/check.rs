@@ -305,8 +305,16 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
         | Evidence::HeaderUnsampled
         | Evidence::FlagNotSet { .. }
         | Evidence::CallerNotHere { .. }
+        | Evidence::RootWithin { .. }
+        | Evidence::ClientRoot { .. }
+        | Evidence::NotEnded { .. }
+        | Evidence::CallerHungUp { .. }
         | Evidence::ClockSkew { .. }
+        | Evidence::NoServiceName { .. }
         | Evidence::MixedVersions { .. }
+        | Evidence::HeldOpen { .. }
+        | Evidence::RequestsBelow { .. }
+        | Evidence::TinySpans { .. }
         | Evidence::ValueInName { .. }
         | Evidence::Secret { .. } => None,
     }

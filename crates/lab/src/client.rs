@@ -11,8 +11,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::case::{self, Case};
+use crate::case::Case;
 use crate::list::Fields;
+use crate::read::Unreadable;
 use crate::span::{TraceId, trace_id};
 use crate::summary::Summary;
 use crate::wire::{Fault, HopState};
@@ -47,7 +48,7 @@ pub enum Error {
     #[error("{0}")]
     Refused(String),
     #[error(transparent)]
-    Case(#[from] case::Error),
+    Case(#[from] Unreadable),
 }
 
 /// Finds the trace ids that start with `typed`, with or without their leading zeros. An id that was typed completely is the only

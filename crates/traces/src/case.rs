@@ -30,16 +30,6 @@ pub struct Case {
     pub headers: Vec<Pasted>,
 }
 
-/// Why there is nothing to look at in a text.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("there is no `traceparent` in it")]
-    NoTrace,
-    /// There is neither a trace nor a header in it.
-    #[error(transparent)]
-    Unreadable(Unreadable),
-}
-
 impl From<Contents> for Case {
     fn from(contents: Contents) -> Self {
         let Contents { spans, wire, problems, others, .. } = contents;
@@ -64,23 +54,16 @@ impl Case {
     ///
     /// # Errors
     /// The bytes are neither, or nothing of them can be read.
-    pub fn read(bytes: &[u8]) -> Result<Self, Error> {
+    pub fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
         let unreadable = match read::read(bytes) {
             Ok(contents) => return Ok(Case::from(contents)),
             Err(unreadable) => unreadable,
         };
-        let headers = read::unpack(bytes).ok();
-        let headers = headers.as_deref().and_then(read::text);
-        match headers.map(|text| Case::of_headers(&text)) {
-            Some(Ok(case)) => Ok(case),
-            _ => Err(Error::Unreadable(unreadable)),
-        }
-    }
-
-    fn of_headers(text: &str) -> Result<Self, Error> {
-        let headers = headers::find(text);
+        let text = read::unpack(bytes).ok();
+        let text = text.as_deref().and_then(read::text);
+        let headers = text.map(|text| headers::find(&text)).unwrap_or_default();
         match headers.is_empty() {
-            true => Err(Error::NoTrace),
+            true => Err(unreadable),
             false => Ok(Case { headers, ..Case::default() }),
         }
     }

@@ -6,6 +6,7 @@
 
 pub mod analysis;
 pub mod case;
+mod conventions;
 pub mod diagnose;
 pub mod exchange;
 pub mod headers;

@@ -90,8 +90,8 @@ pub fn separate(spans: &[Arc<Span>]) -> Vec<Arc<Span>> {
         by_id.into_iter().filter(|(_, indices)| indices.len() > 1).collect();
     shared.sort_unstable();
     let mut separated = spans.to_vec();
-    // The sides of a call that got new ids, by the old one.
-    let mut moved: HashMap<SpanId, Vec<(usize, SpanId)>> = HashMap::new();
+    // The sides of a call that got new ids, by the old id and their service.
+    let mut moved: HashMap<(SpanId, &str), Vec<(usize, SpanId)>> = HashMap::new();
     for (id, mut indices) in shared {
         let calls = |kind| matches!(kind, SpanKind::Client | SpanKind::Producer);
         let key = |index: &usize| {
@@ -100,8 +100,9 @@ pub fn separate(spans: &[Arc<Span>]) -> Vec<Arc<Span>> {
         };
         indices.sort_by(|left, right| key(left).cmp(&key(right)));
         let caller = &spans[indices[0]];
+        let mut unused = unused(id);
         for index in indices.into_iter().skip(1) {
-            let new = unused(id, &mut taken);
+            let Some(new) = unused.find(|new| taken.insert(*new)) else { continue };
             let answers = matches!(spans[index].kind(), SpanKind::Server | SpanKind::Consumer);
             let mut span = Span::clone(&spans[index]);
             span.id = new;
@@ -109,15 +110,14 @@ pub fn separate(spans: &[Arc<Span>]) -> Vec<Arc<Span>> {
                 span.parent = Some(id);
             }
             separated[index] = Arc::new(span);
-            moved.entry(id).or_default().push((index, new));
+            moved.entry((id, spans[index].service())).or_default().push((index, new));
         }
     }
     // What a called service did below the call names the old id as its parent.
     for (index, span) in spans.iter().enumerate() {
-        let Some(sides) = span.parent.and_then(|parent| moved.get(&parent)) else { continue };
-        let own = |(side, _): &&(usize, SpanId)| {
-            *side != index && spans[*side].service() == span.service()
-        };
+        let sides = span.parent.and_then(|parent| moved.get(&(parent, span.service())));
+        let Some(sides) = sides else { continue };
+        let own = |(side, _): &&(usize, SpanId)| *side != index;
         // A span whose own id is shared names the parent of the call.
         let of_pair = separated[index].parent != span.parent;
         if let Some((_, new)) = sides.iter().find(own).filter(|_| !of_pair) {
@@ -129,16 +129,8 @@ pub fn separate(spans: &[Arc<Span>]) -> Vec<Arc<Span>> {
     separated
 }
 
-/// The next id that no span of the trace has.
-fn unused(id: SpanId, taken: &mut HashSet<SpanId>) -> SpanId {
-    // Far from the ids of a generator that counts.
-    const OFFSET: u64 = 1 << 63;
-    let mut number = u64::from_be_bytes(id.0) ^ OFFSET;
-    loop {
-        let next = SpanId(number.to_be_bytes());
-        if number != 0 && taken.insert(next) {
-            return next;
-        }
-        number = number.wrapping_add(1);
-    }
+/// Ids to take in place of one that several spans have, without end. The same id always has the same.
+fn unused(id: SpanId) -> impl Iterator<Item = SpanId> {
+    let mut random = fastrand::Rng::with_seed(u64::from_be_bytes(id.0));
+    std::iter::repeat_with(move || SpanId(random.u64(1..).to_be_bytes()))
 }

@@ -298,7 +298,13 @@ impl Span {
         self.start
     }
 
-    /// Nanoseconds since 1970; never before the start, and zero where the span came without one.
+    /// Whether the span came with an end. One that hasn't ended yet is sent by a few tools, and some files are cut off.
+    pub fn has_ended(&self) -> bool {
+        self.start == 0 || self.end != 0
+    }
+
+    /// Nanoseconds since 1970; never before the start, and zero where the span came without one. The start of a span that
+    /// hasn't ended.
     pub fn end(&self) -> u64 {
         match self.start {
             0 => 0,
@@ -313,7 +319,7 @@ impl Span {
 
     /// Whether the span ends before it starts, because its clock was set back.
     pub fn ends_before_it_starts(&self) -> bool {
-        self.end < self.start
+        self.has_ended() && self.end < self.start
     }
 }
 

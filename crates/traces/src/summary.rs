@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::span::{SpanId, SpanKind, TraceId, attribute, target};
-use crate::tree::{Row, Tree};
+use crate::conventions;
+use crate::span::{Span, SpanId, SpanKind, TraceId, target};
+use crate::tree::Tree;
 
 /// How many loose ends of a trace are looked at: of more, nobody can say which belongs to which.
 const ENDS: usize = 100;
@@ -78,15 +79,19 @@ impl Summary {
             start_time_unix_nano: tree.start,
             duration_nano: tree.duration,
             names: tree.rows.iter().map(|row| row.span.name().to_owned()).collect(),
-            unanswered: unanswered.map(|(row, _)| Call::new(row)).take(ENDS).collect(),
-            uncalled: uncalled.map(Call::new).take(ENDS).collect(),
+            unanswered: unanswered
+                .map(|(row, _)| Call::new(&row.span))
+                .filter(|call| !call.is_database_or_queue)
+                .take(ENDS)
+                .collect(),
+            uncalled: uncalled.map(|row| Call::new(&row.span)).take(ENDS).collect(),
         }
     }
 }
 
 /// One end of a call between services.
 #[derive(Debug, Clone)]
-struct Call {
+pub(crate) struct Call {
     span: SpanId,
     service: String,
     name: String,
@@ -95,17 +100,16 @@ struct Call {
     method: Option<String>,
     path: Option<String>,
     status: Option<String>,
+    rpc: Option<String>,
+    /// A call of a database or a broker isn't answered by a service.
+    pub is_database_or_queue: bool,
     /// The traces that the span is linked to: they are apart on purpose.
     links: Vec<TraceId>,
 }
 
 impl Call {
-    fn new(row: &Row) -> Self {
-        let (span, proto) = (&row.span, row.span.proto());
-        let value = |keys: [&str; 2]| keys.into_iter().find_map(|key| attribute(&proto, key));
-        // As a client has it, and as a server has it.
-        let url = value(["url.full", "http.url"]);
-        let path_of_url = url.and_then(|url| path(&url).map(str::to_owned));
+    pub fn new(span: &Span) -> Self {
+        let proto = span.proto();
         let links = proto.links.iter().filter_map(target).map(|(trace, _)| trace);
         Call {
             span: span.id,
@@ -113,9 +117,11 @@ impl Call {
             name: span.name().to_owned(),
             start: span.start(),
             end: span.end(),
-            method: value(["http.request.method", "http.method"]),
-            path: value(["url.path", "http.target"]).or(path_of_url),
-            status: value(["http.response.status_code", "http.status_code"]),
+            method: conventions::method(&proto),
+            path: conventions::path(&proto),
+            status: conventions::status(&proto),
+            rpc: conventions::rpc(&proto),
+            is_database_or_queue: conventions::is_database_or_queue(&proto),
             links: links.collect(),
         }
     }
@@ -125,24 +131,25 @@ impl Call {
     fn may_have_reached(&self, server: &Call) -> bool {
         /// A server may end its span when the client has its answer already.
         const LATE: u64 = 5_000_000;
-        let agree = |a: &Option<String>, b: &Option<String>| a.is_none() || b.is_none() || a == b;
-        let method_and_path = self.method.is_some() && self.path.is_some();
-        let alike = method_and_path && self.method == server.method && self.path == server.path;
         self.service != server.service
             && (self.start..=self.end).contains(&server.start)
             && server.end <= self.end.saturating_add(LATE)
-            && (alike || self.name == server.name)
+            && self.is_like(server)
+    }
+
+    /// Whether both say that they are ends of the same call: by their names, or by the method and path of the request or
+    /// the remote procedure; and whether nothing that both say differs.
+    pub fn is_like(&self, server: &Call) -> bool {
+        let agree = |a: &Option<String>, b: &Option<String>| a.is_none() || b.is_none() || a == b;
+        let method_and_path = self.method.is_some() && self.path.is_some();
+        let alike = method_and_path && self.method == server.method && self.path == server.path;
+        let same_rpc = self.rpc.is_some() && self.rpc == server.rpc;
+        (alike || same_rpc || self.name == server.name)
             && agree(&self.method, &server.method)
             && agree(&self.path, &server.path)
+            && agree(&self.rpc, &server.rpc)
             && agree(&self.status, &server.status)
     }
-}
-
-/// The path of a URL, without query and fragment.
-fn path(url: &str) -> Option<&str> {
-    let (_, rest) = url.split_once("://")?;
-    let path = rest.find('/').map_or("/", |at| &rest[at..]);
-    path.split(['?', '#']).next()
 }
 
 /// A request that fell apart: a call in one trace, and what looks like its other end in another.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use unicode_width::UnicodeWidthStr as _;
 
+use crate::conventions;
 use crate::report;
-use crate::span::{Span, SpanId, TraceId, attribute, shared_id, shortened, target};
+use crate::span::{Span, SpanId, SpanKind, TraceId, attribute, shared_id, shortened, target};
 
 /// Deeper spans are drawn at this level: nobody can read further, and a chain of a million must not fill the memory.
 const MAX_DEPTH: usize = 100;
@@ -32,10 +33,28 @@ pub struct Row {
     pub orphan: bool,
     /// Whether the span is below itself: its parent is here, and is it or below it.
     pub ring: bool,
-    /// How long before its parent, of another service, the span starts, in nanoseconds: their clocks differ.
-    pub skew: Option<u64>,
-    /// How long after the end of its parent the span starts, in nanoseconds: nobody waited for it.
+    /// The difference between the clock of the span's service and that of its parent's service, where the times prove one.
+    pub skew: Option<Skew>,
+    /// How long after the end of its parent the span starts, in nanoseconds: the parent didn't wait for it.
     pub late: Option<u64>,
+}
+
+/// The clock of a span's service differs from that of its parent's service by at least this, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Skew {
+    /// The span starts before its parent.
+    Behind(u64),
+    /// The span starts after the end of the call that it has answered.
+    Ahead(u64),
+}
+
+impl Skew {
+    /// The difference in nanoseconds.
+    pub fn nanoseconds(self) -> u64 {
+        match self {
+            Skew::Behind(by) | Skew::Ahead(by) => by,
+        }
+    }
 }
 
 /// A trace, depth first; siblings by start time.
@@ -99,6 +118,11 @@ impl Tree {
     pub fn is_whole(&self) -> bool {
         let mut tops = self.tops();
         matches!((tops.next(), tops.next()), (Some(top), None) if top.span.parent.is_none())
+    }
+
+    /// The place of one of the tree's own rows.
+    pub(crate) fn index_of(&self, row: &Row) -> Option<usize> {
+        self.rows.iter().position(|it| std::ptr::eq(it, row))
     }
 
     /// The part of the trace that begins with a row: its span and all below it, on their own scale of time.
@@ -181,20 +205,12 @@ fn walk(
         }
         let above: Option<&Row> = parent.map(|parent| &rows[parent]);
         let depth = above.map_or(0, |above| above.depth + 1);
-        let before = |first: u64, second: u64| second.checked_sub(first).filter(|it| *it > 0);
-        let timed = |above: &&Row| span.start() > 0 && above.span.start() > 0;
-        // Within one service there is one clock.
-        let apart = |above: &&Row| above.span.service() != span.service();
-        let skew = above.filter(timed).filter(apart);
-        let skew = skew.and_then(|above| before(span.start(), above.span.start()));
-        let late = above.filter(timed).and_then(|above| before(above.span.end(), span.start()));
         let top = parent.is_none();
         rows.push(Row {
             orphan: top && span.parent.is_some_and(|parent| !ids.contains(&parent)),
             ring: top && span.parent.is_some_and(|parent| ids.contains(&parent)),
-            // What is rounded away is no difference to speak of; and some SDKs start their spans at whole milliseconds.
-            skew: skew.filter(|skew| *skew >= 10_000),
-            late: late.filter(|late| *late >= 1_000_000),
+            skew: above.and_then(|above| skew(&above.span, &span)),
+            late: above.and_then(|above| late(&above.span, &span)),
             below: 0,
             span,
             last,
@@ -208,6 +224,46 @@ fn walk(
             rows[parent].below += below;
         }
     }
+}
+
+/// How long the second moment is after the first.
+fn after(first: u64, second: u64) -> Option<u64> {
+    second.checked_sub(first).filter(|it| *it > 0)
+}
+
+/// The difference of two clocks. Within one service there is one clock.
+fn skew(above: &Span, span: &Span) -> Option<Skew> {
+    if above.service() == span.service() || above.start() == 0 || span.start() == 0 {
+        return None;
+    }
+    let behind = after(span.start(), above.start()).map(Skew::Behind);
+    let ahead = || {
+        after(above.end(), span.start()).filter(|_| was_answered_by(above, span)).map(Skew::Ahead)
+    };
+    // What is rounded away is no difference to speak of; and some SDKs start their spans at whole milliseconds.
+    behind.or_else(ahead).filter(|skew| skew.nanoseconds() >= 10_000)
+}
+
+/// Whether the caller got its answer from this span: so the span can't have started after the call.
+fn was_answered_by(call: &Span, server: &Span) -> bool {
+    let kinds = (call.kind(), server.kind()) == (SpanKind::Client, SpanKind::Server);
+    if !kinds || call.is_error() || !call.has_ended() || server.duration() > call.duration() {
+        return false;
+    }
+    let (call, server) = (call.proto(), server.proto());
+    let status = conventions::status(&call);
+    let grpc = || attribute(&call, "rpc.grpc.status_code").filter(|code| code == "0");
+    match status {
+        Some(status) => conventions::status(&server).is_none_or(|answered| answered == status),
+        None => grpc().is_some(),
+    }
+}
+
+fn late(above: &Span, span: &Span) -> Option<u64> {
+    let timed = above.start() > 0 && span.start() > 0 && above.has_ended();
+    let late = after(above.end(), span.start()).filter(|late| timed && *late >= 1_000_000)?;
+    // The clock is wrong, not the order.
+    (!matches!(skew(above, span), Some(Skew::Ahead(_)))).then_some(late)
 }
 
 impl Row {
@@ -226,7 +282,7 @@ impl Row {
     pub fn notes(&self) -> Vec<Note> {
         let span = &self.span;
         let proto = span.proto();
-        let status = attribute(&proto, "http.response.status_code");
+        let status = conventions::status(&proto);
         let mut notes: Vec<Note> = status.iter().cloned().map(Note::HttpStatus).collect();
         if span.is_error() {
             let error_type = attribute(&proto, "error.type");
@@ -248,6 +304,8 @@ impl Row {
         notes.extend(shared_id(span.id, &proto).map(Note::SharedId));
         if span.start() == 0 {
             notes.push(Note::WithoutTime);
+        } else if !span.has_ended() {
+            notes.push(Note::NotEnded);
         } else if span.ends_before_it_starts() {
             notes.push(Note::EndsBeforeItStarts);
         }
@@ -280,12 +338,14 @@ pub enum Note {
     Ring,
     /// The span starts after the end of its parent, by this many nanoseconds.
     Late(u64),
-    /// The span starts before its parent, which is of another service, by this many nanoseconds.
-    Skew(u64),
+    /// The clock of the span's service differs from that of its parent's.
+    Skew(Skew),
     /// The span came with this id, which another span of the trace has too.
     SharedId(SpanId),
     /// The span came without a time.
     WithoutTime,
+    /// The span came without an end.
+    NotEnded,
     /// The span ends before it starts.
     EndsBeforeItStarts,
 }

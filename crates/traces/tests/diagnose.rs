@@ -68,7 +68,7 @@ fn what_is_pasted_is_read_as_what_it_is() {
 /// A span that was exported twice, and children of one parent that is missing, are one finding.
 #[test]
 fn what_is_the_same_is_told_once() {
-    let child = "10 unknown_service 1<12 CLIENT 0..1 SELECT";
+    let child = "10 shop 1<12 CLIENT 0..1 SELECT";
     let spans = [child, child, &child.replace("1<12", "2<12")].join("\n");
     let case = Case::read(table(&spans).to_string().as_bytes()).expect("a case");
     let findings = case.findings();
@@ -77,7 +77,7 @@ fn what_is_the_same_is_told_once() {
     assert_eq!((rule, spans.len(), same), (&Rule::MissingSpans, 2, &1));
     assert_eq!(
         report::cause(&findings[0]),
-        "The parent 000000000000000c of `SELECT` (CLIENT, unknown_service) has not arrived. It is of the same process: it has \
+        "The parent 000000000000000c of `SELECT` (CLIENT, shop) has not arrived. It is probably of the same process: it has \
          not ended, or was not sent. The same of 1 more."
     );
 }

@@ -1,8 +1,9 @@
 //! Headers as people paste them, and what is said about them.
 
-use traces::case::{self, Case};
+use traces::case::Case;
 use traces::diagnose::{Evidence, Rule, Seen};
 use traces::headers::{Format, Pasted, find};
+use traces::read::Unreadable;
 use traces::report;
 use traces::span::{span_id, trace_id};
 
@@ -67,7 +68,7 @@ fn a_traceparent_is_found_however_it_was_pasted() {
     ] {
         assert_eq!(find(nothing), [], "{nothing}");
     }
-    assert!(matches!(Case::read(b"host: x"), Err(case::Error::NoTrace)));
+    assert!(matches!(Case::read(b"host: x"), Err(Unreadable::NoTrace)));
 }
 
 /// Headers of one request are counted together, those of several requests each by itself.
@@ -81,7 +82,10 @@ fn only_headers_of_one_request_are_repeated() {
         format!(r#"{{"headers":{{"traceparent":["{VALID}","{OTHER}"]}}}}"#),
     ] {
         assert_eq!(find(&pasted), std::slice::from_ref(&one), "{pasted}");
-        assert!(text(&pasted).starts_with("A broken header: There are 2 `traceparent` headers"));
+        assert!(
+            text(&pasted)
+                .starts_with("A broken header (certain): There are 2 `traceparent` headers")
+        );
     }
     let each = [traceparent(&[VALID]), traceparent(&[OTHER])];
     for pasted in [
@@ -164,7 +168,8 @@ fn another_format_is_named_with_what_to_set() {
         let text = text(&pasted);
         for part in [
             format.header(),
-            "Headers in another format: The caller sent ",
+            "Headers in another format (",
+            "): The caller sent ",
             setting,
             &id.to_string(),
         ] {

@@ -176,7 +176,7 @@ fn the_lines_to_look_at_are_those_of_the_tutorial() {
         Evidence::HeaderDropped { hop: "user-llm".to_owned() },
         Evidence::OwnAncestor { span: server.clone() },
         Evidence::SeveralRoots { count: 2, first: server.clone() },
-        Evidence::ParentNotHere { span: server.clone(), parent: SpanId([1; 8]) },
+        Evidence::ParentNotHere { span: server.clone(), parent: SpanId([1; 8]), known: true },
         Evidence::StatusNotSet { span: server, status: 502 },
         Evidence::StatusNotSet { span: named(SpanKind::Client), status: 403 },
         Evidence::WrongKind { span: internal.clone(), why: WrongKind::HasRoute },

@@ -109,8 +109,7 @@ async fn a_hop_is_broken_and_diagnosed_from_the_terminal() {
     let query = json!({ "user_id": "user_1", "query": "?" });
     let answer = client().post(gateway).json(&query).send().await.expect("an answer");
     assert_eq!(answer.status(), 200);
-    let expected =
-        "A broken header: On gateway-user, the `traceparent` that was sent did not arrive";
+    let expected = "A broken header (certain): On gateway-user, the `traceparent` that was sent did not arrive";
     let diagnose = async || {
         let output = run("course", &format!("diagnose --site {}", lab.site())).await;
         String::from_utf8(output.stdout).expect("text")

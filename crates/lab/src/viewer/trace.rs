@@ -10,6 +10,7 @@ use maud::{Markup, html};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Proto;
+use opentelemetry_proto::tonic::trace::v1::span::Event;
 use serde::Deserialize;
 
 use crate::analysis::{Segment, calls, critical_path, shares};
@@ -459,12 +460,22 @@ fn events(proto: &Proto, span: &Span) -> Markup {
         @if !proto.events.is_empty() || proto.dropped_events_count > 0 {
             h3 { "Events" }
             @for event in &proto.events {
-                p.event { b dir="auto" { (shortened(&event.name, LONGEST)) } " " (took(event.time_unix_nano.abs_diff(span.start()))) @if event.time_unix_nano < span.start() { " before" } @else { " after" } " the start" }
+                p.event { b dir="auto" { (shortened(&event.name, LONGEST)) } " " (moment_of(event, span)) }
                 (pairs(&event.attributes))
                 (missing(event.dropped_attributes_count, "attribute"))
             }
             (missing(proto.dropped_events_count, "event"))
         }
+    }
+}
+
+fn moment_of(event: &Event, span: &Span) -> String {
+    let from_start = took(event.time_unix_nano.abs_diff(span.start()));
+    match event.time_unix_nano {
+        0 => "without a time".to_owned(),
+        _ if span.start() == 0 => String::new(),
+        time if time < span.start() => format!("{from_start} before the start"),
+        _ => format!("{from_start} after the start"),
     }
 }
 

@@ -50,7 +50,7 @@ async fn every_trace_of_a_lab_is_looked_at() {
     let file = write(folder.path(), "session.json", &table(spans).to_string());
     let lab = Lab::view(&format!("--open {file}")).await;
     lab.ask("diagnose").await;
-    has(&lab.finds("diagnose --all").await, ["A failure without an error status: "]);
+    has(&lab.finds("diagnose --all").await, ["A failure without an error status (certain): "]);
     lab.ask("diagnose --all --fail-on orphan").await;
     lab.refuses("diagnose --all 1", "leave out the id").await;
 }

@@ -4,6 +4,7 @@ use crate::diagnose::{Rule, Secret};
 use crate::headers::Format;
 use crate::span::{Span, SpanId, SpanKind, TraceId};
 use crate::traceparent::{Field, InvalidTraceparent};
+use crate::tree::Skew;
 
 /// The proof of a finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,14 +57,34 @@ pub enum Evidence {
         /// The service that answered it.
         called: String,
     },
+    /// A trace begins within a request of another trace, and not with a request of its own.
+    RootWithin { span: NamedSpan, around: Around },
+    /// A trace begins with a call, of a service that also answers requests.
+    ClientRoot {
+        span: NamedSpan,
+        /// A request that the service has answered.
+        request: NamedSpan,
+    },
     /// Several spans of one trace have no parent.
     SeveralRoots { count: usize, first: NamedSpan },
     /// The parent of a span, of the same process, isn't here.
-    ParentNotHere { span: NamedSpan, parent: SpanId },
+    ParentNotHere {
+        span: NamedSpan,
+        parent: SpanId,
+        /// Whether the sender said that the parent is of the same process. Otherwise the kind of the span suggests it.
+        known: bool,
+    },
     /// A span happened within a call, and the spans of the service between the two aren't here.
     ServiceBetweenNotHere { span: NamedSpan, call: NamedSpan },
     /// The parent of a span, of another process, isn't here.
-    CallerNotHere { span: NamedSpan, parent: SpanId },
+    CallerNotHere {
+        span: NamedSpan,
+        parent: SpanId,
+        /// Whether the trace has pieces that begin in other services, which may have made the call.
+        has_others: bool,
+    },
+    /// A span came without an end.
+    NotEnded { span: NamedSpan },
     /// A span is its own ancestor.
     OwnAncestor { span: NamedSpan },
     /// A request hangs beside the CLIENT span that made it.
@@ -73,23 +94,66 @@ pub enum Evidence {
         /// The parent of both.
         parent: NamedSpan,
     },
+    /// The span of a request ended with a task, long after the answer.
+    HeldOpen {
+        span: NamedSpan,
+        task: NamedSpan,
+        /// For how much longer than the call the request's span was open, in nanoseconds.
+        after: u64,
+    },
+    /// Requests follow each other below an INTERNAL span of their own service.
+    RequestsBelow { span: NamedSpan, count: usize },
     /// An INTERNAL span ought to have another kind.
     WrongKind { span: NamedSpan, why: WrongKind },
     /// The HTTP status of a span is a failure, and its own status isn't error.
     StatusNotSet { span: NamedSpan, status: u16 },
-    /// Spans of a service start before those of the service that called it.
+    /// A call failed without an answer, and the span of the request that it made says nothing of that.
+    CallerHungUp { span: NamedSpan, call: NamedSpan, request: Abandoned },
+    /// Spans of a service start before the calls that they answered, or after these have ended.
     ClockSkew {
         caller: String,
         called: String,
-        /// The largest difference, in nanoseconds.
-        by: u64,
+        /// The largest difference.
+        by: Skew,
     },
+    /// A service has no name.
+    NoServiceName { span: NamedSpan },
     /// One process has several versions of a library.
     MixedVersions { service: String, library: Library, versions: Vec<String> },
     /// The name of a span has a value in it.
-    ValueInName { span: NamedSpan, value: String },
+    ValueInName {
+        span: NamedSpan,
+        value: String,
+        /// How many other values stand in the same place of other names.
+        others: usize,
+    },
+    /// A span has many INTERNAL spans right below it that are very short.
+    TinySpans {
+        parent: NamedSpan,
+        count: usize,
+        /// The median of their durations, in nanoseconds.
+        median: u64,
+    },
     /// An attribute of a span, of its events or of its resource holds a secret.
     Secret { span: NamedSpan, attribute: String, secret: Secret },
+}
+
+/// The span of another trace that was open around a root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Around {
+    /// The only request that its service answered at that time.
+    Request(NamedSpan),
+    /// The only call at that time that nobody has answered. The service of the root has no span of a request.
+    Call(NamedSpan),
+}
+
+/// The end of a request whose caller hung up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abandoned {
+    /// It ended without an answer.
+    Dropped,
+    /// It went on for this many nanoseconds longer than the call.
+    WentOn(u64),
 }
 
 /// The place where a `traceparent` was seen.
@@ -110,7 +174,7 @@ pub enum WrongKind {
     CalledBy(NamedSpan),
     /// It has an HTTP route, so it answers a request: it must be SERVER.
     HasRoute,
-    /// It has a whole URL, so it sends a request: it must be CLIENT.
+    /// It has a whole URL, and is a part of the work of its service, or another service answered it: it must be CLIENT.
     HasUrl,
 }
 
@@ -168,29 +232,49 @@ impl Evidence {
         match self {
             Evidence::HeaderDropped { .. }
             | Evidence::HeaderInvalid { .. }
-            | Evidence::HeaderReplaced { .. }
+            | Evidence::HeaderReplaced { field: Field::TraceId, .. }
             | Evidence::HeaderRepeated { .. }
             | Evidence::HeadersJoined { .. }
-            | Evidence::ParentNotHere { .. }
-            | Evidence::ServiceBetweenNotHere { .. }
             | Evidence::OwnAncestor { .. }
-            | Evidence::StatusNotSet { .. }
+            | Evidence::StatusNotSet { status: 500.., .. }
             | Evidence::ClockSkew { .. }
-            | Evidence::MixedVersions { .. } => Certainty::Certain,
+            | Evidence::MixedVersions { library: Library::Sdk(_), .. } => Certainty::Certain,
             // A load balancer adds these two to every request, whether its caller traces or not.
             Evidence::ForeignFormat { format: Format::XRay | Format::GoogleCloud, .. } => {
                 Certainty::WorthALook
             }
             Evidence::NothingArrived { .. }
             | Evidence::ForeignFormat { .. }
+            // A proxy with spans of its own replaces the parent id.
+            | Evidence::HeaderReplaced { .. }
             | Evidence::FallenApart { .. }
             | Evidence::SeveralRoots { .. }
-            | Evidence::CallerNotHere { .. }
+            | Evidence::ParentNotHere { .. }
+            | Evidence::ServiceBetweenNotHere { .. }
+            | Evidence::CallerNotHere { has_others: true, .. }
             | Evidence::BesideItsCall { .. }
             | Evidence::WrongKind { .. }
+            | Evidence::CallerHungUp { request: Abandoned::Dropped, .. }
+            // A caller may expect a 404.
+            | Evidence::StatusNotSet { .. }
             | Evidence::Secret { .. } => Certainty::Likely,
             Evidence::HeaderUnsampled
             | Evidence::FlagNotSet { .. }
+            // The caller may export its spans elsewhere.
+            | Evidence::CallerNotHere { .. }
+            // A timer's work may fall into any request.
+            | Evidence::RootWithin { .. }
+            // So may that of a job, which begins with a call.
+            | Evidence::ClientRoot { .. }
+            | Evidence::CallerHungUp { .. }
+            // A stream of an answer looks like a task, and a batch like a connection.
+            | Evidence::HeldOpen { .. }
+            | Evidence::RequestsBelow { .. }
+            | Evidence::TinySpans { .. }
+            | Evidence::NotEnded { .. }
+            | Evidence::NoServiceName { .. }
+            // Libraries of some languages may be there twice without harm.
+            | Evidence::MixedVersions { .. }
             | Evidence::ValueInName { .. } => Certainty::WorthALook,
         }
     }
@@ -207,17 +291,25 @@ impl Evidence {
             Evidence::ForeignFormat { .. } => Rule::ForeignFormat,
             Evidence::HeaderUnsampled | Evidence::FlagNotSet { .. } => Rule::Unsampled,
             Evidence::FallenApart { .. } => Rule::FallenApart,
+            Evidence::RootWithin { .. } => Rule::RootWithin,
+            Evidence::ClientRoot { .. } => Rule::ClientRoot,
             Evidence::SeveralRoots { .. } => Rule::SeveralRoots,
             Evidence::ParentNotHere { .. } | Evidence::ServiceBetweenNotHere { .. } => {
                 Rule::MissingSpans
             }
             Evidence::CallerNotHere { .. } => Rule::Orphan,
+            Evidence::NotEnded { .. } => Rule::NotEnded,
             Evidence::OwnAncestor { .. } | Evidence::BesideItsCall { .. } => Rule::WrongParent,
+            Evidence::HeldOpen { .. } => Rule::HeldOpen,
+            Evidence::RequestsBelow { .. } => Rule::LongLived,
             Evidence::WrongKind { .. } => Rule::WrongKind,
             Evidence::StatusNotSet { .. } => Rule::StatusNotSet,
+            Evidence::CallerHungUp { .. } => Rule::HungUp,
             Evidence::ClockSkew { .. } => Rule::ClockSkew,
+            Evidence::NoServiceName { .. } => Rule::NoServiceName,
             Evidence::MixedVersions { .. } => Rule::MixedVersions,
             Evidence::ValueInName { .. } => Rule::HighCardinality,
+            Evidence::TinySpans { .. } => Rule::TinySpans,
             Evidence::Secret { .. } => Rule::Secret,
         }
     }

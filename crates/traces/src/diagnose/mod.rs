@@ -4,11 +4,14 @@
 //! It reports data, an [`Evidence`], which [`crate::report`] turns into sentences.
 //!
 //! The rules are sorted by what they look at: `header` at the `traceparent` of each request, `shape` at how spans hang
-//! together, `spans` at one span and its resource, `secrets` at attribute values.
+//! together, `roots` at the beginnings of traces, `lifetimes` at how long spans are open, `spans` at one span and its resource, `names` at the names of all spans, `secrets` at attribute values.
 
 mod evidence;
 mod header;
 mod inspected;
+mod lifetimes;
+mod names;
+mod roots;
 mod secrets;
 mod shape;
 mod spans;
@@ -21,7 +24,7 @@ use crate::headers::Pasted;
 use crate::span::{Span, SpanId, TraceId};
 use crate::tree::Tree;
 
-pub use evidence::{Certainty, Evidence, Library, NamedSpan, Seen, WrongKind};
+pub use evidence::{Abandoned, Around, Certainty, Evidence, Library, NamedSpan, Seen, WrongKind};
 pub use header::{answered_by, of_header};
 pub use inspected::{Failure, Inspected};
 pub use secrets::Secret;
@@ -35,35 +38,51 @@ pub enum Rule {
     ForeignFormat,
     Unsampled,
     FallenApart,
+    RootWithin,
+    ClientRoot,
     SeveralRoots,
     MissingSpans,
     Orphan,
+    NotEnded,
     WrongParent,
+    HeldOpen,
+    LongLived,
     WrongKind,
     StatusNotSet,
+    HungUp,
     ClockSkew,
+    NoServiceName,
     MixedVersions,
     HighCardinality,
+    TinySpans,
     Secret,
 }
 
 impl Rule {
     /// Every rule, in order.
-    pub const ALL: [Rule; 15] = [
+    pub const ALL: [Rule; 23] = [
         Rule::NothingArrived,
         Rule::BrokenHeader,
         Rule::ForeignFormat,
         Rule::Unsampled,
         Rule::FallenApart,
+        Rule::RootWithin,
+        Rule::ClientRoot,
         Rule::SeveralRoots,
         Rule::MissingSpans,
         Rule::Orphan,
+        Rule::NotEnded,
         Rule::WrongParent,
+        Rule::HeldOpen,
+        Rule::LongLived,
         Rule::WrongKind,
         Rule::StatusNotSet,
+        Rule::HungUp,
         Rule::ClockSkew,
+        Rule::NoServiceName,
         Rule::MixedVersions,
         Rule::HighCardinality,
+        Rule::TinySpans,
         Rule::Secret,
     ];
 
@@ -75,15 +94,23 @@ impl Rule {
             Rule::ForeignFormat => "foreign-format",
             Rule::Unsampled => "unsampled",
             Rule::FallenApart => "fallen-apart",
+            Rule::RootWithin => "root-within",
+            Rule::ClientRoot => "client-root",
             Rule::SeveralRoots => "several-roots",
             Rule::MissingSpans => "missing-spans",
             Rule::Orphan => "orphan",
+            Rule::NotEnded => "not-ended",
             Rule::WrongParent => "wrong-parent",
+            Rule::HeldOpen => "held-open",
+            Rule::LongLived => "long-lived",
             Rule::WrongKind => "wrong-kind",
             Rule::StatusNotSet => "status-not-set",
+            Rule::HungUp => "hung-up",
             Rule::ClockSkew => "clock-skew",
+            Rule::NoServiceName => "no-service-name",
             Rule::MixedVersions => "mixed-versions",
             Rule::HighCardinality => "high-cardinality",
+            Rule::TinySpans => "tiny-spans",
             Rule::Secret => "secret",
         }
     }
@@ -142,11 +169,14 @@ pub fn diagnose(trees: &[Tree], wire: &[Exchange]) -> Vec<Finding> {
         }));
     }
     findings.extend(shape::fallen_apart(trees));
+    findings.extend(roots::misplaced(trees));
     let mut versions = spans::Versions::default();
+    let mut names = names::Names::default();
     let mut grouped = spans::Grouped::default();
     let mut sources = HashSet::new();
     for tree in trees {
         findings.extend(shape::structure(tree));
+        findings.extend(lifetimes::lifetimes(tree));
         for row in &tree.rows {
             let proto = row.span.proto();
             // A resource that many spans share is looked at with the first of them.
@@ -154,12 +184,14 @@ pub fn diagnose(trees: &[Tree], wire: &[Exchange]) -> Vec<Finding> {
             for evidence in spans::of_span(tree, row, &proto, is_new) {
                 grouped.add(row.span.service(), evidence, place(&row.span));
             }
+            names.add(&row.span, &proto);
             if is_new {
                 versions.add(&row.span);
             }
         }
     }
     findings.extend(grouped.findings());
+    findings.extend(names.findings());
     findings.extend(versions.findings());
     if trees.is_empty() && findings.is_empty() {
         let requests = wire.len();

@@ -1,6 +1,7 @@
 //! The rules of a single span, and of the libraries that a process made its spans with.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -9,7 +10,8 @@ use opentelemetry_proto::tonic::trace::v1::Span as Proto;
 use super::{
     Evidence, Finding, Library, NamedSpan, Place, Rule, WrongKind, header, place, secrets,
 };
-use crate::span::{Span, SpanKind, any_text, attribute, shortened};
+use crate::conventions;
+use crate::span::{Span, SpanKind, Status, any_text, attribute};
 use crate::tree::{Row, Tree};
 
 /// Makes one finding of a fault that several spans of a service have: with the evidence of the first span.
@@ -46,7 +48,13 @@ pub(super) fn of_span(tree: &Tree, row: &Row, proto: &Proto, is_new: bool) -> Ve
     let mut found = Vec::new();
     found.extend(status_not_set(span, proto));
     found.extend(wrong_kind(tree, row, proto));
-    found.extend(value_in_name(span, proto));
+    if !span.has_ended() {
+        found.push(Evidence::NotEnded { span: NamedSpan::new(span) });
+    }
+    // The SDKs' own name for a service without one: `unknown_service`, perhaps with the program's name.
+    if is_new && span.service().starts_with("unknown_service") {
+        found.push(Evidence::NoServiceName { span: NamedSpan::new(span) });
+    }
     let own = proto.attributes.iter();
     let events = proto.events.iter().flat_map(|event| &event.attributes);
     let resource = &span.source.resource.attributes;
@@ -71,19 +79,14 @@ pub(super) fn of_span(tree: &Tree, row: &Row, proto: &Proto, is_new: bool) -> Ve
     found
 }
 
-/// The first of two attributes that the span has: the name in the stable conventions, and the older one.
-fn either(proto: &Proto, keys: [&str; 2]) -> Option<String> {
-    keys.into_iter().find_map(|key| attribute(proto, key))
-}
-
 /// A SERVER span fails with a status of 500 and above, a CLIENT span with 400 and above, as the
-/// [conventions](https://opentelemetry.io/docs/specs/semconv/http/http-spans/#status) have it.
+/// [conventions](https://opentelemetry.io/docs/specs/semconv/http/http-spans/#status) have it. The status Ok is a decision of
+/// the service, which may expect a refusal.
 fn status_not_set(span: &Span, proto: &Proto) -> Option<Evidence> {
-    let status = either(proto, ["http.response.status_code", "http.status_code"])?;
-    let status: u16 = status.parse().ok()?;
+    let status: u16 = conventions::status(proto)?.parse().ok()?;
     let failed = match span.kind() {
         SpanKind::Server => status >= 500,
-        SpanKind::Client => status >= 400,
+        SpanKind::Client => status >= 500 || (status >= 400 && span.status() != Status::Ok),
         _ => false,
     };
     (failed && !span.is_error())
@@ -96,19 +99,20 @@ fn wrong_kind(tree: &Tree, row: &Row, proto: &Proto) -> Option<Evidence> {
         return None;
     }
     let above = row.parent.map(|parent| &tree.rows[parent].span);
-    let other_service = above.filter(|above| above.service() != span.service());
-    let caller =
-        other_service.filter(|above| matches!(above.kind(), SpanKind::Client | SpanKind::Producer));
-    let method = either(proto, ["http.request.method", "http.method"]).is_some();
+    let own = above.filter(|above| above.service() == span.service());
+    let caller = above
+        .filter(|_| own.is_none())
+        .filter(|above| matches!(above.kind(), SpanKind::Client | SpanKind::Producer));
+    let method = conventions::method(proto).is_some();
     let why = if let Some(caller) = caller {
         WrongKind::CalledBy(NamedSpan::new(caller))
     } else if method && attribute(proto, "http.route").is_some() {
-        // Below a span of its own service it is a part of answering.
-        if above.is_some() && other_service.is_none() {
+        // Below a span of its own service it is a part of answering, and its parent may be missing.
+        if own.is_some() || row.orphan {
             return None;
         }
         WrongKind::HasRoute
-    } else if method && either(proto, ["url.full", "http.url"]).is_some() {
+    } else if method && conventions::has_whole_url(proto) && sends(tree, row, own) {
         WrongKind::HasUrl
     } else {
         return None;
@@ -117,26 +121,25 @@ fn wrong_kind(tree: &Tree, row: &Row, proto: &Proto) -> Option<Evidence> {
     Some(Evidence::WrongKind { span, why })
 }
 
-fn value_in_name(span: &Span, proto: &Proto) -> Option<Evidence> {
-    let path = either(proto, ["url.path", "http.target"]);
-    let has_route = attribute(proto, "http.route").is_some_and(|it| span.name().contains(&it));
-    let path = path.as_deref().filter(|_| !has_route);
-    let value = never_repeats(span.name(), path)?;
-    Some(Evidence::ValueInName { span: NamedSpan::new(span), value: shortened(value, 60) })
-}
-
-/// The part of a name that is a value: an id, a number in a raw path, an address, a query.
-fn never_repeats<'a>(name: &'a str, path: Option<&str>) -> Option<&'a str> {
-    let raw = path.is_some_and(|path| name.split(' ').any(|word| word == path));
-    let words = name.split([' ', '/', '?', '&', '=', ':', ',', '(', ')', '\'', '"']);
-    let mut parts = words.filter(|part| !part.is_empty());
-    parts.find(|part| {
-        let digits = part.bytes().all(|byte| byte.is_ascii_digit());
-        let hex = part.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-        let number = part.bytes().filter(u8::is_ascii_digit).count();
-        let mail =
-            part.split_once('@').is_some_and(|(user, host)| !user.is_empty() && host.contains('.'));
-        (digits && (raw || part.len() >= 5)) || (hex && part.len() >= 16 && number >= 4) || mail
+/// Whether a span with a URL sends a request: another service answered it; or it is a part of its service's work, and is
+/// neither a part of another HTTP span nor around the CLIENT span of the request.
+fn sends(tree: &Tree, row: &Row, own: Option<&Arc<Span>>) -> bool {
+    let at = |index: usize| &tree.rows[index];
+    let Some(index) = tree.index_of(row) else { return false };
+    let mut children = (index + 1..=index + row.below).filter(|it| at(*it).parent == Some(index));
+    if children.clone().any(|child| {
+        let child = &at(child).span;
+        child.service() != row.span.service() && child.kind() == SpanKind::Server
+    }) {
+        return true;
+    }
+    let around_client = children.any(|child| at(child).span.kind() == SpanKind::Client);
+    own.is_some_and(|own| {
+        let part = own.kind() != SpanKind::Internal && {
+            let (own, proto) = (own.proto(), row.span.proto());
+            conventions::path(&own).is_some_and(|path| conventions::path(&proto) == Some(path))
+        };
+        !part && own.kind() != SpanKind::Client && !around_client
     })
 }
 

@@ -54,15 +54,23 @@ impl Rule {
             Rule::ForeignFormat => "Headers in another format",
             Rule::Unsampled => "Not sampled",
             Rule::FallenApart => "One request, several traces",
+            Rule::RootWithin => "A root in the middle of a request",
+            Rule::ClientRoot => "A trace that begins with a call",
             Rule::SeveralRoots => "Several roots",
             Rule::MissingSpans => "Spans are missing",
             Rule::Orphan => "An orphan",
+            Rule::NotEnded => "A span without an end",
             Rule::WrongParent => "The wrong parent",
+            Rule::HeldOpen => "A span held open by a task",
+            Rule::LongLived => "Requests below one long span",
             Rule::WrongKind => "The wrong span kind",
             Rule::StatusNotSet => "A failure without an error status",
+            Rule::HungUp => "A caller that hung up",
             Rule::ClockSkew => "Clocks differ",
+            Rule::NoServiceName => "A service without a name",
             Rule::MixedVersions => "Two versions of one library",
             Rule::HighCardinality => "A name that never repeats",
+            Rule::TinySpans => "Too many tiny spans",
             Rule::Secret => "A secret in a span",
         }
     }
@@ -90,6 +98,12 @@ impl Rule {
             Rule::FallenApart => &[
                 "In the caller, inject the current context into the headers of this call; in the called service, extract it and make it the parent before the span starts; and set a propagator in both.",
             ],
+            Rule::RootWithin => &[
+                "If it is a part of the request, pass the context to its task or thread, with `with_current_context`; or export the span of the request, if a filter or a sampler leaves it out. If it is work of its own, nothing is wrong.",
+            ],
+            Rule::ClientRoot => &[
+                "If the call is a part of a request, pass the request's context to where the call is made. If the service calls on its own, such as from a timer, start an INTERNAL span around that work.",
+            ],
             Rule::SeveralRoots => &[
                 "Start the later spans below the context that was extracted: pass the whole context on, not the trace id alone.",
             ],
@@ -99,8 +113,17 @@ impl Rule {
             Rule::Orphan => &[
                 "Where the caller is yours, let it export its spans here, and sample them; where it is a stranger, nothing is wrong.",
             ],
+            Rule::NotEnded => &[
+                "If the request was still running, look at the trace again later. Otherwise look for a span that is never ended, or a process that was killed before it could send it.",
+            ],
             Rule::WrongParent => &[
                 "Inject from the context of the CLIENT span, while it is current; and hold no context guard across an await: wrap the future with `with_context`.",
+            ],
+            Rule::HeldOpen => &[
+                "If the answer was a stream, nothing is wrong. Otherwise spawn the task with `with_current_context`, not with `.in_current_span()`: a `tracing` span ends only when nothing holds it.",
+            ],
+            Rule::LongLived => &[
+                "Start each request without a parent, or with the parent from its headers, and link it to the connection's span if you need to find that.",
             ],
             Rule::WrongKind => &[
                 "Set the kind where the span is started, with `with_kind`, or as the field `otel.kind` of `tracing`: SERVER for a request that is answered, CLIENT for one that is sent.",
@@ -108,14 +131,23 @@ impl Rule {
             Rule::StatusNotSet => &[
                 "Set the status to error, with `set_status`, or as the field `otel.status_code` of `tracing`: on a SERVER span for 500 and above, on a CLIENT span for 400 and above.",
             ],
+            Rule::HungUp => &[
+                "Record it: set the status of the SERVER span to error, with an `error.type`, when its work is dropped or its answer can't be sent. And give the called service less time than its caller waits.",
+            ],
             Rule::ClockSkew => &[
-                "Synchronise the clocks of the hosts (NTP), and do not read times across services until then: durations are right, positions are not.",
+                "Synchronise the clocks of the hosts (NTP). Until then, trust the durations, but not the positions of one service's spans against another's.",
+            ],
+            Rule::NoServiceName => &[
+                "Set `service.name` in the resource, with `with_service_name` or OTEL_SERVICE_NAME.",
             ],
             Rule::MixedVersions => &[
                 "Bring all crates that use it to one version: `cargo tree -d` shows the copies and who asked for them.",
             ],
             Rule::HighCardinality => &[
                 "Name the span after the route or the operation, such as `GET /users/{id}`, and keep the value in an attribute.",
+            ],
+            Rule::TinySpans => &[
+                "Record one span for the loop, with the count and the total time as attributes, or a histogram.",
             ],
             Rule::Secret => &[
                 "Do not record it, with `skip` or `skip_all` of `#[instrument]` where that did, or redact it before export; and change the secret: it has been stored.",

@@ -8,9 +8,10 @@ use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
-use crate::case::{self, Case};
+use crate::case::Case;
 use crate::diagnose::{Finding, Place};
 use crate::exchange::{Exchange, lines};
+use crate::read::Unreadable;
 use crate::tree::{plain, visible};
 use crate::waterfall::{count, picture};
 
@@ -59,7 +60,7 @@ fn finding_item(finding: &Finding, links: &Links) -> Markup {
     let Finding { rule, spans, .. } = finding;
     html! {
         li {
-            b { (rule.title()) } ". " (marked(&cause(finding)))
+            b { (rule.title()) } " (" (finding.evidence.certainty()) "). " (marked(&cause(finding)))
             @if let [step] = finding.advice() { " " i { (marked(step)) } } @else {
                 ol { @for step in finding.advice() { li { (marked(step)) } } }
             }
@@ -91,7 +92,13 @@ pub fn text(case: &Case, book: &str) -> String {
         if index > 0 {
             text.push('\n');
         }
-        let _ = writeln!(text, "{}: {}", rule.title(), visible(&cause(finding)));
+        let _ = writeln!(
+            text,
+            "{} ({}): {}",
+            rule.title(),
+            finding.evidence.certainty(),
+            visible(&cause(finding))
+        );
         match finding.advice() {
             [step] => drop(writeln!(text, "  cure   {step}")),
             several => {
@@ -225,7 +232,7 @@ pub fn case(case: &Case, links: &Links) -> Markup {
 }
 
 /// Why there is nothing to show.
-pub fn problem(problem: &case::Error) -> Markup {
+pub fn problem(problem: &Unreadable) -> Markup {
     html! { p.findings { "This cannot be read: " (problem) } }
 }
 

@@ -5,12 +5,13 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::diagnose::{
-    Evidence, Failure, Finding, Inspected, Library, NamedSpan, Secret, Seen, WrongKind,
+    Abandoned, Around, Certainty, Evidence, Failure, Finding, Inspected, Library, NamedSpan,
+    Secret, Seen, WrongKind,
 };
 use crate::headers::{Format, Valid};
 use crate::span::shortened;
 use crate::traceparent::Field;
-use crate::tree::{LONGEST, Note, label, plain, took};
+use crate::tree::{LONGEST, Note, Skew, label, plain, took};
 use crate::waterfall::count;
 
 /// Says what happened, for how many more spans, and how many more findings there are, in one to three sentences.
@@ -118,26 +119,52 @@ impl Display for Evidence {
                 plain(caller),
                 plain(called)
             ),
+            Evidence::RootWithin { span, around: Around::Request(request) } => write!(
+                f,
+                "{span} begins a trace while its service answers {request}, and no other request: it may be a part of that, started without its context."
+            ),
+            Evidence::RootWithin { span, around: Around::Call(call) } => write!(
+                f,
+                "{span} begins a trace during {call}, which nobody has answered, and its service has no span of a request: that span may have been filtered out."
+            ),
+            Evidence::ClientRoot { span, request } => write!(
+                f,
+                "{span} begins a trace, though its service answers requests, such as {request}: the call may belong to one of them."
+            ),
             Evidence::SeveralRoots { count, first } => write!(
                 f,
                 "{count} spans of one trace have no parent, the first {first}: the trace id was passed on to them, and the parent was not."
             ),
-            Evidence::ParentNotHere { span, parent } => write!(
+            Evidence::ParentNotHere { span, parent, known } => write!(
                 f,
-                "The parent {parent} of {span} has not arrived. It is of the same process: it has not ended, or was not sent."
+                "The parent {parent} of {span} has not arrived. It is {}of the same process: it has not ended, or was not sent.",
+                if *known { "" } else { "probably " }
             ),
             Evidence::ServiceBetweenNotHere { span, call } => write!(
                 f,
                 "{span} happened within {call}, and what called it is not here: the header got through the service between them, and its spans did not."
             ),
-            Evidence::CallerNotHere { span, parent } => write!(
+            Evidence::CallerNotHere { span, parent, .. } => write!(
                 f,
                 "{span} names a parent that is not here, {parent}: the span of its caller went elsewhere, or was not recorded."
+            ),
+            Evidence::NotEnded { span } => write!(
+                f,
+                "{span} has no end: it was still running when it was sent or saved, or its end was lost."
             ),
             Evidence::OwnAncestor { span } => write!(f, "{span} is its own ancestor."),
             Evidence::BesideItsCall { span, call, parent } => write!(
                 f,
                 "{span} was called by {call}, and its parent is {parent}: the context around the call was injected, and not that of the call."
+            ),
+            Evidence::HeldOpen { span, task, after } => write!(
+                f,
+                "{span} was open for {} longer than the call that it answered, and ended with {task}: that task may hold it open.",
+                took(*after)
+            ),
+            Evidence::RequestsBelow { span, count } => write!(
+                f,
+                "{count} requests follow each other below {span}: it may be the span of a connection or a loop, so requests that have nothing to do with each other share a trace."
             ),
             Evidence::WrongKind { span, why } => match why {
                 WrongKind::CalledBy(caller) => {
@@ -157,13 +184,35 @@ impl Display for Evidence {
             Evidence::StatusNotSet { span, status } => {
                 write!(f, "{span} has the HTTP status {status}, and its own status is not error.")
             }
-            Evidence::ClockSkew { caller, called, by } => write!(
+            Evidence::CallerHungUp { span, call, request: Abandoned::Dropped } => write!(
+                f,
+                "{call} failed without an answer, and {span} ended without one: its caller hung up, and its own status is not error."
+            ),
+            Evidence::CallerHungUp { span, call, request: Abandoned::WentOn(by) } => write!(
+                f,
+                "{call} failed without an answer, and {span} went on for {} longer: its caller had hung up, and its own status is not error.",
+                took(*by)
+            ),
+            Evidence::ClockSkew { caller, called, by: Skew::Behind(by) } => write!(
                 f,
                 "{} starts up to {} before {}, which called it: the clocks of their hosts differ by at least that.",
-                label(called),
+                plain(called),
                 took(*by),
-                label(caller)
+                plain(caller)
             ),
+            Evidence::ClockSkew { caller, called, by: Skew::Ahead(by) } => write!(
+                f,
+                "{} starts up to {} after the calls of {} that it answered have ended: the clocks of their hosts differ by at least that.",
+                plain(called),
+                took(*by),
+                plain(caller)
+            ),
+            Evidence::NoServiceName { span } => {
+                write!(
+                    f,
+                    "The service of {span} has no name, so nobody can tell it from others without one."
+                )
+            }
             Evidence::MixedVersions { service, library, versions } => {
                 let versions: Vec<String> = versions.iter().map(|it| shortened(it, 40)).collect();
                 write!(
@@ -173,9 +222,21 @@ impl Display for Evidence {
                     versions.join(" and ")
                 )
             }
-            Evidence::ValueInName { span, value } => write!(
+            Evidence::ValueInName { span, value, others: 0 } => write!(
                 f,
-                "The name of {span} has a value in it, `{value}`, so each value makes another name."
+                "The name of {span} has a value in it, `{}`, so each value makes another name.",
+                code(value)
+            ),
+            Evidence::ValueInName { span, value, others } => write!(
+                f,
+                "The name of {span} has a value in it, `{}`, and other names have {others} other {} in its place: each makes another name.",
+                code(value),
+                if *others == 1 { "value" } else { "values" }
+            ),
+            Evidence::TinySpans { parent, count, median } => write!(
+                f,
+                "{parent} has {count} INTERNAL spans right below it, and half of them took no more than {}: recording them may cost more than their work.",
+                took(*median)
             ),
             Evidence::Secret { span, attribute, secret } => {
                 write!(f, "The attribute `{}` of {span} holds {secret}.", shortened(attribute, 100))
@@ -263,6 +324,17 @@ impl Display for Format {
     }
 }
 
+/// How sure it is, in plain words.
+impl Display for Certainty {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Certainty::Certain => "certain",
+            Certainty::Likely => "likely",
+            Certainty::WorthALook => "worth a look",
+        })
+    }
+}
+
 /// The byte of a `traceparent` whose lowest bit is the sampled flag.
 const FLAGS_DIGIT: usize = Field::Flags.range().end - 1;
 
@@ -338,10 +410,16 @@ impl Display for Note {
             Note::Orphan(parent) => write!(f, "orphan: parent {parent} is not here"),
             Note::Ring => f.write_str("its parent is below it"),
             Note::Late(late) => write!(f, "starts {} after its parent ended", took(*late)),
-            Note::Skew(skew) => write!(f, "clock skew: starts {} before its parent", took(*skew)),
+            Note::Skew(Skew::Behind(by)) => {
+                write!(f, "clock skew: starts {} before its parent", took(*by))
+            }
+            Note::Skew(Skew::Ahead(by)) => {
+                write!(f, "clock skew: starts {} after the call that it answered", took(*by))
+            }
             Note::SharedId(id) => {
                 write!(f, "came with the id {id}, which the other side of the call has too")
             }
+            Note::NotEnded => f.write_str("has not ended"),
             Note::WithoutTime => f.write_str("without a time"),
             Note::EndsBeforeItStarts => f.write_str("ends before it starts"),
         }
