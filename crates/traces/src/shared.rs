@@ -1,6 +1,6 @@
 //! Keeps the spans of a trace apart by more than their ids. In the model of Zipkin, and so of B3 headers and Envoy, the two sides of
 //! a call share one span id ([zipkin.io](https://zipkin.io/pages/instrumenting.html#communicating-trace-information)); and some
-//! generators of ids repeat themselves. Only spans that agree in kind, service and start are the same span, exported twice.
+//! generators of ids repeat themselves. Only spans that agree in name, kind, service and start are the same span, exported twice.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,12 +24,18 @@ struct Identity {
     kind: SpanKind,
     start: u64,
     service: String,
+    name: String,
 }
 
 impl Identity {
     fn of(span: &Span) -> Self {
-        let service = span.service().to_owned();
-        Identity { id: span.id, kind: span.kind(), start: span.start(), service }
+        Identity {
+            id: span.id,
+            kind: span.kind(),
+            start: span.start(),
+            service: span.service().to_owned(),
+            name: span.name().to_owned(),
+        }
     }
 }
 
@@ -40,8 +46,8 @@ impl Trace {
             None => drop(self.first.insert(span.id, self.spans.len())),
             Some(first) => {
                 let first = &self.spans[*first];
-                let same = (first.kind(), first.start(), first.service())
-                    == (span.kind(), span.start(), span.service());
+                let same = (first.name(), first.kind(), first.service(), first.start())
+                    == (span.name(), span.kind(), span.service(), span.start());
                 if same || !self.further.insert(Identity::of(&span)) {
                     return false;
                 }

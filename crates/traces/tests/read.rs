@@ -7,6 +7,7 @@ use std::io::Write as _;
 use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message as _;
+use support::in_process::table;
 use traces::case::Case;
 use traces::otlp;
 use traces::read::{self, Contents, Foreign, Form, UNPACKED_LIMIT, Unreadable};
@@ -420,4 +421,13 @@ fn integers_that_readers_of_json_would_round_are_text() {
     assert_eq!(json(i64::MIN), "-9223372036854775808");
     let value = Some(AnyValue { value: Some(Value::IntValue(1 << 53)) });
     assert_eq!(span::any_text(&value), "9007199254740992");
+}
+
+#[test]
+fn a_span_that_was_written_again_at_its_end_has_ended() {
+    let ended = table("1 shop 1 SERVER 0..9 list");
+    let started = table(r#"1 shop 1 SERVER 0..9 list {"endTimeUnixNano": "0"}"#);
+    let case = Case::read(format!("{started}\n{ended}").as_bytes()).expect("a case");
+    let ended: Vec<bool> = case.trees[0].rows.iter().map(|row| row.span.has_ended()).collect();
+    assert_eq!(ended, [true]);
 }

@@ -1,11 +1,12 @@
 //! The lab as a process: what it does and prints, and how it ends when something is wrong.
 
+use std::path::Path;
 use std::process::Stdio;
 
-use lab::process;
+use lab::{process, session};
 use serde_json::{Value, json};
 use support::in_process::{JSON, NEW_YEAR, table, trace_id};
-use support::process::{Lab, containing, fails, run, write};
+use support::process::{Lab, fails, run, write};
 use support::{Setup, client, has, until, within_reason};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
@@ -65,7 +66,12 @@ async fn a_killed_lab_disturbs_nobody_and_the_next_one_goes_on() {
     let setup = Setup::default().with("all", "OTEL_BSP_SCHEDULE_DELAY", 10);
     let system = setup.with_backend(otlp.parse().expect("an address")).start().await;
     assert_eq!(system.ask("user_1").await.status(), 200);
-    until(async || containing(">7<", lab.get("/traces").await)).await;
+    // The pages show spans before they are in the file.
+    until(async || match session::open(Path::new(&file)) {
+        Ok(opened) if opened.spans.len() == 7 => Ok(()),
+        opened => Err(format!("{:?}", opened.map(|it| it.spans.len()))),
+    })
+    .await;
     assert_eq!(lab.signal("-KILL").await, None);
 
     assert_eq!(system.ask("user_2").await.status(), 200);

@@ -335,9 +335,11 @@ impl Random {
 #[tokio::test]
 async fn a_span_that_comes_twice_is_kept_once() {
     let lab = Lab::start().await;
-    lab.export_spans(vec![span(1, 1, 0, "first"), span(1, 1, 0, "again")]).await;
-    lab.export_spans(vec![span(1, 1, 0, "and again")]).await;
+    lab.export_spans(vec![span(1, 1, 0, "same"), span(1, 1, 0, "same")]).await;
+    lab.export_spans(vec![span(1, 1, 0, "same")]).await;
     assert_eq!(lab.spans(), 1);
+    lab.export_spans(vec![span(1, 1, 0, "another with its id")]).await;
+    assert_eq!(lab.spans(), 2);
 }
 
 #[tokio::test]

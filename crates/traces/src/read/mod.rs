@@ -546,7 +546,7 @@ impl Reader {
     }
 
     fn finish(self) -> Result<Contents, Unreadable> {
-        let Reader { form, spans, wire, unread, mut problems, others, foreign, unknown } = self;
+        let Reader { form, mut spans, wire, unread, mut problems, others, foreign, unknown } = self;
         let form = match form {
             Some(form) if !spans.is_empty() || !wire.is_empty() => form,
             _ => {
@@ -564,6 +564,8 @@ impl Reader {
                 });
             }
         };
+        // Some exporters write a span when it starts and again when it has ended: the first one in the list is kept.
+        spans.sort_by_key(|span| !span.has_ended());
         Ok(Contents { form, spans, wire, unread, problems, others })
     }
 }

@@ -417,7 +417,7 @@ impl Display for Note {
                 write!(f, "clock skew: starts {} after the call that it answered", took(*by))
             }
             Note::SharedId(id) => {
-                write!(f, "came with the id {id}, which the other side of the call has too")
+                write!(f, "came with the id {id}, which another span of the trace has too")
             }
             Note::NotEnded => f.write_str("has not ended"),
             Note::WithoutTime => f.write_str("without a time"),
