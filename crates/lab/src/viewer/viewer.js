@@ -318,7 +318,7 @@ function addControls() {
 async function importFile(file) {
   const answer = await fetch("/traces/import", { method: "POST", headers: { "content-type": "application/json" }, body: file });
   const result = await answer.json();
-  if (!answer.ok) throw new Error(`${file.name} was not taken. ${result.message}`);
+  if (!answer.ok) throw new Error(`${file.name} was not taken: ${result.message}`);
   return { ...result, name: file.name };
 }
 
@@ -329,7 +329,7 @@ async function importFiles(files) {
     for (const file of files) results.push(await importFile(file));
     const partly = results.find(({ unread }) => unread);
     if (partly) {
-      showProblem(`${partly.name}: ${partly.spans} spans were taken, and ${partly.unread} parts of the file can't be read. The first: ${partly.problems[0]}`);
+      showProblem(`${partly.name}: spans taken: ${partly.spans}; parts that can't be read: ${partly.unread}. The first: ${partly.problems[0]}`);
     } else {
       const only = results.length === 1 && results[0].traceId;
       location.assign(only ? `/traces/${only}` : "/traces");
