@@ -57,6 +57,9 @@ impl Case {
     pub fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
         let unreadable = match read::read(bytes) {
             Ok(contents) => return Ok(Case::from(contents)),
+            Err(Unreadable::Foreign { foreign }) if foreign.has_traces() => {
+                return Err(Unreadable::Foreign { foreign });
+            }
             Err(unreadable) => unreadable,
         };
         let text = read::unpack(bytes).ok();

@@ -83,7 +83,8 @@ impl Trace {
 
 /// Gives each of several spans with one id an id of its own. The caller's side keeps the id. The called side becomes its child,
 /// and the parent of what its own service did below; [`Span::shared_id`] says which id it came with. Jaeger's
-/// [deduplication](https://github.com/jaegertracing/jaeger/blob/main/internal/jptrace/sanitizer) does the same.
+/// [deduplication](https://github.com/jaegertracing/jaeger/blob/12bba8c9b91cf4a29d314934bc08f4a80e43c042/model/adjuster/span_id_deduper.go)
+/// does the same.
 ///
 /// The new ids depend on the spans alone and not on their order, so that an address of a span stays right.
 pub fn separate(spans: &[Arc<Span>]) -> Vec<Arc<Span>> {
@@ -106,9 +107,15 @@ pub fn separate(spans: &[Arc<Span>]) -> Vec<Arc<Span>> {
         };
         indices.sort_by(|left, right| key(left).cmp(&key(right)));
         let caller = &spans[indices[0]];
-        let mut unused = unused(id);
+        // Seeded with the old id, so that the new ones are the same each time.
+        let mut random = fastrand::Rng::with_seed(u64::from_be_bytes(id.0));
         for index in indices.into_iter().skip(1) {
-            let Some(new) = unused.find(|new| taken.insert(*new)) else { continue };
+            let new = loop {
+                let new = SpanId(random.u64(1..).to_be_bytes());
+                if taken.insert(new) {
+                    break new;
+                }
+            };
             let answers = matches!(spans[index].kind(), SpanKind::Server | SpanKind::Consumer);
             let mut span = Span::clone(&spans[index]);
             span.id = new;
@@ -133,10 +140,4 @@ pub fn separate(spans: &[Arc<Span>]) -> Vec<Arc<Span>> {
         }
     }
     separated
-}
-
-/// Ids to take in place of one that several spans have, without end. The same id always has the same.
-fn unused(id: SpanId) -> impl Iterator<Item = SpanId> {
-    let mut random = fastrand::Rng::with_seed(u64::from_be_bytes(id.0));
-    std::iter::repeat_with(move || SpanId(random.u64(1..).to_be_bytes()))
 }

@@ -3,7 +3,7 @@
 use traces::case::Case;
 use traces::diagnose::{Evidence, Rule, Seen};
 use traces::headers::{Format, Pasted, find};
-use traces::read::Unreadable;
+use traces::read::{Foreign, Unreadable};
 use traces::report;
 use traces::span::{span_id, trace_id};
 
@@ -211,4 +211,14 @@ fn ids_are_read_as_tools_write_them() {
     for wrong in ["", "-", "x", "4bf92f3577b34da6a3ce929d0e0e47360"] {
         assert_eq!(trace_id(wrong), None, "{wrong}");
     }
+}
+
+/// A trace of another form isn't taken for the headers that it recorded.
+#[test]
+fn headers_within_traces_of_another_form_are_not_looked_at() {
+    let apm = format!(
+        r#"{{"transaction": {{"id": "1", "context": {{"headers": {{"traceparent": "{VALID}"}}}}}}}}"#
+    );
+    let refused = Case::read(apm.as_bytes()).expect_err("it isn't read");
+    assert!(matches!(refused, Unreadable::Foreign { foreign: Foreign::ElasticApm }), "{refused}");
 }

@@ -40,15 +40,12 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// A generator that gives the same numbers in every run (xorshift64).
-struct Random(u64);
+/// Makes the same mutations in every run.
+struct Random(fastrand::Rng);
 
 impl Random {
     fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % end.max(1) as u64).expect("small")
+        self.0.usize(..end.max(1))
     }
 
     fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
@@ -125,7 +122,7 @@ fn try_mutations(seed: u64, count: usize) -> usize {
         fs::read_dir(folder).expect("cases").map(|it| it.expect("a file").path()).collect();
     files.sort();
     let files: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).expect("bytes")).collect();
-    let mut random = Random(seed);
+    let mut random = Random(fastrand::Rng::with_seed(seed));
     let mut read = 0;
     for _ in 0..count {
         let bytes = random.mutate(&files);

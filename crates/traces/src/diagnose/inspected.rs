@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::NamedSpan;
+use crate::conventions;
 use crate::exchange::Exchange;
 use crate::headers::{Pasted, Valid};
 use crate::span::attribute;
-use crate::tree::{Row, Tree};
+use crate::tree::Tree;
 
 /// The contents of a case that the rules look at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -68,19 +69,15 @@ impl Failure {
         let proto = deepest.span.proto();
         Some(Failure {
             span: NamedSpan::new(&deepest.span),
-            error_type: attribute(&proto, "error.type").or_else(|| status(deepest)),
+            error_type: attribute(&proto, "error.type").or_else(|| conventions::status(&proto)),
             message: deepest.span.status_message(),
             spans: errors.count(),
             traces: failed.len(),
             of_request: rows().filter(|row| row.parent.is_none()).any(|top| {
-                let status = status(top).and_then(|status| status.parse::<u16>().ok());
+                let status = conventions::status(&top.span.proto());
+                let status = status.and_then(|status| status.parse::<u16>().ok());
                 top.span.is_error() || status.is_some_and(|status| status >= 400)
             }),
         })
     }
-}
-
-fn status(row: &Row) -> Option<String> {
-    let keys = ["http.response.status_code", "http.status_code"];
-    keys.into_iter().find_map(|key| row.span.attribute(key))
 }

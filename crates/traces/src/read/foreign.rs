@@ -32,6 +32,33 @@ pub enum Foreign {
 }
 
 impl Foreign {
+    /// Whether it has traces, in a form that the lab doesn't read. Headers in it are a part of these.
+    pub(crate) fn has_traces(self) -> bool {
+        match self {
+            Foreign::XRay
+            | Foreign::Datadog
+            | Foreign::ChromeTrace
+            | Foreign::ElasticApm
+            | Foreign::CloudTrace
+            | Foreign::Sentry
+            | Foreign::GrafanaFrame
+            | Foreign::TempoSearch
+            | Foreign::JavaScriptConsole
+            | Foreign::DotNetConsole
+            | Foreign::RustConsole
+            | Foreign::JavaConsole
+            | Foreign::RubyConsole => true,
+            Foreign::ErrorAnswer
+            | Foreign::Har
+            | Foreign::Html
+            | Foreign::Xml
+            | Foreign::Yaml
+            | Foreign::Archive
+            | Foreign::Image
+            | Foreign::Binary => false,
+        }
+    }
+
     /// Says in a sentence what the person can do instead.
     pub fn advice(self) -> &'static str {
         const COLLECTOR: &str = "To see these requests here, add an exporter for OTLP: either in the services' OpenTelemetry SDK, or in an \

@@ -1,5 +1,7 @@
 //! Converts values that the forms of traces have in common: ids, times, numbers and attributes.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -131,13 +133,11 @@ pub fn rename_ids(resource_spans: &mut [ResourceSpans]) -> usize {
         if id.is_empty() || id.len() == N {
             return false;
         }
-        // FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/
-        let hash = |seed: u64| {
-            id.iter()
-                .fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-        };
-        let bytes =
-            [hash(0xcbf2_9ce4_8422_2325), hash(0x9e37_79b9_7f4a_7c15)].map(u64::to_be_bytes);
+        let bytes = [0, 1].map(|half: u8| {
+            let mut hasher = DefaultHasher::new();
+            (half, &*id).hash(&mut hasher);
+            hasher.finish().to_be_bytes()
+        });
         *id = bytes.concat()[..N].to_vec();
         true
     }

@@ -83,7 +83,7 @@ impl Rule {
                 "Stop the service so that it flushes: it must call `shutdown` on its provider at Ctrl-C and SIGTERM. Then read its log, which must let `opentelemetry` through: the SDK says there what it could not send.",
                 "Compare the exporter's address with those that the lab prints: gRPC and HTTP have ports of their own, and over HTTP the path is /v1/traces, which OTEL_EXPORTER_OTLP_ENDPOINT gets by itself, and `with_endpoint` does not.",
                 "Look for what switches spans off: a sampler in the code, OTEL_TRACES_SAMPLER, RUST_LOG where spans come from `tracing`, a `traceparent` whose flags end in an even digit; in other SDKs also OTEL_SDK_DISABLED and OTEL_TRACES_EXPORTER.",
-                "See that the program sets a tracer provider, and keeps it until it ends.",
+                "Make sure that the program sets a tracer provider and keeps it until the program ends.",
                 "Send the span of the guide by hand: when it arrives, look in the service, and otherwise at the address and the network.",
             ],
             Rule::BrokenHeader => &[
@@ -111,7 +111,7 @@ impl Rule {
                 "See that every service exports to the same place, and calls `shutdown` on its provider before it ends; then look in its log for spans that were dropped.",
             ],
             Rule::Orphan => &[
-                "Where the caller is yours, let it export its spans here, and sample them; where it is a stranger, nothing is wrong.",
+                "If the caller is one of your services, export its spans here and sample them. If it belongs to somebody else, nothing is wrong.",
             ],
             Rule::NotEnded => &[
                 "If the request was still running, look at the trace again later. Otherwise look for a span that is never ended, or a process that was killed before it could send it.",
