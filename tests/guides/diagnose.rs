@@ -2,7 +2,7 @@
 //! to it. `SNAPSHOTS=overwrite cargo test --test book guides::diagnose` rewrites the recordings of both for the page.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::example::ask;
 use crate::fault_lab::experiment;
@@ -252,7 +252,9 @@ fn together(cases: impl IntoIterator<Item = Case>) -> Case {
 }
 
 fn request_by_sdk(spans: &[Made]) -> ExportTraceServiceRequest {
-    let (trace, zero) = (RandomIdGenerator::default().new_trace_id(), SystemTime::now());
+    // The spans of several cases are compared with each other.
+    let zero = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let trace = RandomIdGenerator::default().new_trace_id();
     let process = |service: &str| {
         let (name, attributes) = service.split_once(' ').unwrap_or((service, ""));
         let attributes = attributes.split_whitespace().filter_map(|pair| pair.split_once('='));

@@ -3,7 +3,9 @@
 
 mod ask;
 mod diagnose;
+mod expect;
 mod file;
+mod mutate;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

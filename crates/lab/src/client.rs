@@ -3,15 +3,12 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, Request, StatusCode};
-use http_body_util::BodyExt as _;
-use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use crate::case::Case;
+use crate::http::{self, Answer};
 use crate::list::Fields;
 use crate::read::Unreadable;
 use crate::span::{TraceId, trace_id};
@@ -69,12 +66,6 @@ pub fn starting_with(typed: &str, ids: impl Iterator<Item = TraceId>) -> Vec<Tra
 /// A running lab.
 pub struct Lab {
     site: String,
-}
-
-/// The status and the body of a response from the lab.
-pub struct Answer {
-    pub status: StatusCode,
-    pub body: Bytes,
 }
 
 impl Lab {
@@ -153,7 +144,10 @@ impl Lab {
     }
 
     /// Gets a trace in one form, such as `json`. Returns `None` when the lab doesn't have the trace.
-    async fn document(&self, id: TraceId, form: &str) -> Result<Option<Bytes>, Error> {
+    ///
+    /// # Errors
+    /// Fails when no lab answers.
+    pub async fn document(&self, id: TraceId, form: &str) -> Result<Option<Bytes>, Error> {
         let answer = self.get(&format!("/traces/{id}.{form}")).await?;
         match answer.status {
             StatusCode::NOT_FOUND => Ok(None),
@@ -224,35 +218,7 @@ impl Lab {
         &self,
         request: Result<Request<Body>, axum::http::Error>,
     ) -> Result<Answer, Error> {
-        let exchange = async {
-            let mut request = request.map_err(std::io::Error::other)?;
-            let host = self.site.parse().map_err(std::io::Error::other)?;
-            request.headers_mut().insert(HOST, host);
-            let stream = TokioIo::new(TcpStream::connect(&self.site).await?);
-            let other = std::io::Error::other;
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(stream).await.map_err(other)?;
-            let connection = async {
-                // The connection ends when the answer has been read. If it fails, the request below fails too and reports
-                // the error.
-                let _ = connection.await;
-                std::future::pending().await
-            };
-            let answer = async {
-                let answer = sender.send_request(request).await.map_err(other)?;
-                let status = answer.status();
-                let body = answer.into_body().collect().await.map_err(other)?;
-                Ok(Answer { status, body: body.to_bytes() })
-            };
-            tokio::select! {
-                answer = answer => answer,
-                never = connection => never,
-            }
-        };
-        let answer = match timeout(TIMEOUT, exchange).await {
-            Ok(answer) => answer,
-            Err(elapsed) => Err(std::io::Error::from(elapsed)),
-        };
+        let answer = http::send(&self.site, request, TIMEOUT).await;
         answer.map_err(|source| Error::NoAnswer { site: self.site.clone(), source })
     }
 }

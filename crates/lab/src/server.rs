@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 
 use crate::listen::{self, AllowedHosts};
+use crate::receivers::Receivers;
 use crate::store::Store;
 use crate::wire::Wire;
-use crate::{grpc, jaeger, receiver, viewer};
+use crate::{jaeger, viewer};
 
 /// How long requests in flight may take when the lab stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,8 +23,7 @@ pub struct Server {
     /// The largest number of connections at each address.
     pub connections: usize,
     site: TcpListener,
-    otlp: TcpListener,
-    grpc: TcpListener,
+    receivers: Receivers,
     addresses: Addresses,
 }
 
@@ -50,14 +51,10 @@ impl Server {
         connections: usize,
     ) -> Result<Self, listen::Error> {
         let site = listen::bind("--site", addresses.site).await?;
-        let otlp = listen::bind("--otlp", addresses.otlp).await?;
-        let grpc = listen::bind("--grpc", addresses.grpc).await?;
-        let addresses = Addresses {
-            site: listen::address(&site)?,
-            otlp: listen::address(&otlp)?,
-            grpc: listen::address(&grpc)?,
-        };
-        Ok(Server { store, wire: Wire::default(), connections, site, otlp, grpc, addresses })
+        let receivers = Receivers::bind(addresses.otlp, addresses.grpc).await?;
+        let (otlp, grpc) = receivers.addresses();
+        let addresses = Addresses { site: listen::address(&site)?, otlp, grpc };
+        Ok(Server { store, wire: Wire::default(), connections, site, receivers, addresses })
     }
 
     /// Returns the addresses of the lab, with the ports that the system chose for port 0.
@@ -89,32 +86,13 @@ impl Server {
         stop: impl Future<Output = ()>,
     ) -> Result<(), listen::Error> {
         let (stopping, stopped) = tokio::sync::watch::channel(false);
-        let stopped = || {
-            let mut stopped = stopped.clone();
-            async move {
-                // An error means that the sender was dropped, which also means stop.
-                let _ = stopped.wait_for(|stopped| *stopped).await;
-            }
+        let stopped = async move {
+            let mut stopped = stopped;
+            // An error means that the sender was dropped, which also means stop.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
         };
         let connections = self.connections;
-        let receivers = async {
-            tokio::try_join!(
-                listen::serve(
-                    self.otlp,
-                    connections,
-                    AllowedHosts::Any,
-                    receiver::routes(self.store.clone()),
-                    stopped(),
-                ),
-                listen::serve(
-                    self.grpc,
-                    connections,
-                    AllowedHosts::Any,
-                    grpc::routes(self.store.clone()),
-                    stopped(),
-                ),
-            )
-        };
+        let receivers = self.receivers.serve(self.store, connections, stopped.shared());
         // An open page keeps its event stream until it is closed, so the pages' server can't wait for its requests.
         let pages = listen::serve(
             self.site,
@@ -129,7 +107,7 @@ impl Server {
             tokio::time::sleep(DRAIN_TIMEOUT).await;
         };
         tokio::select! {
-            ended = receivers => ended.map(drop)?,
+            ended = receivers => ended?,
             ended = pages => ended?,
             () = drained => eprintln!("Warning: some senders were still sending when the lab stopped"),
         }

@@ -9,6 +9,7 @@ pub mod case;
 mod conventions;
 pub mod diagnose;
 pub mod exchange;
+pub mod expect;
 pub mod headers;
 pub mod otlp;
 pub mod read;

@@ -4,6 +4,8 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum as _};
 
 use super::diagnose::Diagnose;
+use super::expect::Expect;
+use super::mutate::Mutate;
 use super::{Outcome, file};
 use crate::case::Case;
 use crate::client::{self, Lab};
@@ -50,6 +52,15 @@ pub enum Ask {
     /// Reads the trace from a running lab or from a file, in any form that `view --open` takes; `-` reads standard input. The
     /// exit status is 1 when a finding counts (see --fail-on), 2 when the trace can't be read, and otherwise 0.
     Diagnose(Diagnose),
+    /// Sends one request and compares its trace with a file.
+    ///
+    /// The request gets the id of a new trace, in the header `traceparent`. The exit status is 1 when the trace differs from the
+    /// file, 2 when the request or the file is at fault or nothing arrives, and otherwise 0.
+    Expect(Expect),
+    /// Sets each fault of each proxy in turn, and says which of them a file of `expect` doesn't notice.
+    ///
+    /// Needs a running lab with proxies between the services. The exit status is 1 when a fault goes unnoticed.
+    Mutate(Mutate),
     /// Breaks the requests of one hop between the services of a running lab, until it is restored.
     ///
     /// `break list` shows the hops, and `break restore` restores all of them.
@@ -72,7 +83,7 @@ pub struct LabAddress {
     pub site: String,
 }
 
-fn host_and_port(text: &str) -> Result<String, String> {
+pub(super) fn host_and_port(text: &str) -> Result<String, String> {
     let text = text.strip_prefix("http://").unwrap_or(text);
     let (address, _) = text.split_once('/').unwrap_or((text, ""));
     match address.rsplit_once(':').map(|(_, port)| port.parse::<u16>()) {
@@ -118,6 +129,8 @@ impl Ask {
                 trace(&lab.site, id.as_deref(), json).await?;
             }
             Ask::Diagnose(diagnose) => return diagnose.run().await,
+            Ask::Expect(expect) => return expect.run().await,
+            Ask::Mutate(mutate) => return mutate.run().await,
             Ask::Break { hop, fault, lab } => break_hop(&lab.site, &hop, fault.as_deref()).await?,
         }
         Ok(Outcome::Fine)

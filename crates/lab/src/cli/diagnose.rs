@@ -247,6 +247,6 @@ fn annotation(finding: &Finding, book: &str) -> String {
 const TRACES_NAMED: usize = 5;
 
 /// Escapes the data of a workflow command.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }

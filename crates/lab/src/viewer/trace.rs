@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
@@ -22,6 +23,7 @@ use crate::request::{self, TracedRequest};
 use crate::span::{
     Span, SpanId, SpanKind, Status, TraceId, any_text, shortened, span_id, target, trace_id,
 };
+use crate::store::Store;
 use crate::summary::Break;
 use crate::traceparent::Traceparent;
 use crate::tree::{LONGEST, Row, Tree, label, took};
@@ -49,6 +51,9 @@ pub async fn page(
     if form == "case.json" {
         return whole_request(id, request().map(|it| it.case).as_ref());
     }
+    if form == "linked.json" {
+        return linked(id, &site.list.store);
+    }
     let Some((tree, spans)) = read(&site.list, id) else {
         return no_such_trace(request().map(|it| it.case).as_ref());
     };
@@ -58,10 +63,19 @@ pub async fn page(
         "json" => download(&tree, &spans),
         "html" => Html(picture(&tree).into_string() + "\n").into_response(),
         _ => {
-            let forms = "There are .txt, .json, .case.json and .html.";
+            let forms = "There are .txt, .json, .case.json, .linked.json and .html.";
             viewer::not_found("No such form of a trace", forms)
         }
     }
+}
+
+/// Serves a trace together with those that are linked to it, for `expect`.
+fn linked(id: &str, store: &Store) -> Response {
+    let arrived =
+        trace_id(id).map(|id| crate::trace_expect::arrived(store, id)).unwrap_or_default();
+    let spans = arrived.joined.iter().chain([&arrived.trace]).flatten().map(AsRef::as_ref);
+    let spans: Vec<&Span> = spans.collect();
+    Json(otlp::to_request(spans.into_iter())).into_response()
 }
 
 /// The contents of a trace's page. [`View::new`] computes them once, and the other methods render them.

@@ -1,0 +1,74 @@
+//! The short form of a file: which services call which.
+
+use std::collections::BTreeSet;
+
+use super::actual::Actual;
+use super::align::Mode;
+use super::file::Edge;
+
+/// An edge that has been seen.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seen {
+    /// `None` where the request enters.
+    pub from: Option<String>,
+    pub to: String,
+    pub link: bool,
+    /// Whether it begins at a span that should hang from another and doesn't.
+    pub detached: bool,
+}
+
+impl Edge {
+    /// Whether the edge stands for one that was seen.
+    pub fn matches(&self, seen: &Seen) -> bool {
+        let from = match (&self.from, &seen.from) {
+            (None, None) => true,
+            (Some(pattern), Some(from)) => pattern.matches(from),
+            _ => false,
+        };
+        from && self.link == seen.link && !seen.detached && self.to.matches(&seen.to)
+    }
+}
+
+/// The edges between the services of the spans.
+pub fn seen(actual: &Actual) -> BTreeSet<Seen> {
+    let mut seen = BTreeSet::new();
+    let service = |node: usize| actual.nodes[node].service().to_owned();
+    let mut entered = |nodes: &[usize], link: bool| {
+        for node in nodes {
+            let detached = actual.nodes[*node].detached.is_some();
+            seen.insert(Seen { from: None, to: service(*node), link, detached });
+        }
+    };
+    entered(&actual.tops, false);
+    entered(&actual.linked, true);
+    for (index, node) in actual.nodes.iter().enumerate() {
+        let below = node.children.iter().map(|child| (*child, false));
+        let linked = node.linked.iter().map(|child| (*child, true));
+        for (child, link) in below.chain(linked) {
+            let (from, to) = (service(index), service(child));
+            if link || from != to {
+                seen.insert(Seen { from: Some(from), to, link, detached: false });
+            }
+        }
+    }
+    seen
+}
+
+/// The edges that were expected and not seen, and those that were seen and not expected.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct EdgesCompared<'a> {
+    pub missing: Vec<&'a Edge>,
+    pub surplus: Vec<Seen>,
+}
+
+/// Compares what was expected with what was seen.
+pub fn compare<'a>(edges: &'a [Edge], actual: &Actual, mode: Mode) -> EdgesCompared<'a> {
+    let seen = seen(actual);
+    let is_missing = |edge: &&Edge| !edge.optional && !seen.iter().any(|it| edge.matches(it));
+    let missing = match mode {
+        Mode::Now => edges.iter().filter(is_missing).collect(),
+        Mode::Ever => Vec::new(),
+    };
+    let is_surplus = |seen: &&Seen| !edges.iter().any(|edge| edge.matches(seen));
+    EdgesCompared { missing, surplus: seen.iter().filter(is_surplus).cloned().collect() }
+}

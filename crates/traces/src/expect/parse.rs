@@ -1,0 +1,443 @@
+//! Reads a file of expected traces, line by line.
+
+use std::fmt;
+
+use super::file::{
+    Alternative, Body, Children, Edge, Expected, File, Item, Outcome, Request, Times,
+};
+use super::glob::Glob;
+use crate::span::SpanKind;
+
+/// How deep a file may be nested.
+const DEPTH_LIMIT: usize = 100;
+
+/// The most lines of a file.
+const LINES_LIMIT: usize = 10_000;
+
+/// A line that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The number of the line, from 1 on.
+    pub line: usize,
+    pub problem: Problem,
+}
+
+impl std::error::Error for Mistake {}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.problem)
+    }
+}
+
+/// What is wrong with a line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("a tab: indent with blanks")]
+    Tab,
+    #[error("its indentation fits no line above it")]
+    Indentation,
+    #[error("the first span of a request must not be indented more than those after it")]
+    FirstIndented,
+    #[error("more than {DEPTH_LIMIT} levels")]
+    TooDeep,
+    #[error("more than {LINES_LIMIT} lines")]
+    TooLong,
+    #[error("{0:?} is not a span: write name, kind and service, with two blanks between them")]
+    NotASpan(String),
+    #[error(
+        "{0:?} says nothing about a span: a status, `error`, `key=value`, `< 300 ms`, `?` or `x2..4` can stand behind the service"
+    )]
+    UnknownItem(String),
+    #[error("{0:?} is said twice")]
+    Twice(String),
+    #[error("{0:?} is not a count: write `x3`, `x2..4` or `x2..`")]
+    NotACount(String),
+    #[error("{0:?} is not a limit: write `< 300 ms`")]
+    NotALimit(String),
+    #[error("nothing can stand below `{0}`")]
+    Below(&'static str),
+    #[error("nothing stands before `{0}`")]
+    NothingBefore(&'static str),
+    #[error("nothing stands behind `{0}`")]
+    NothingBehind(&'static str),
+    #[error("a second request: start each with its name in brackets, such as `[checkout]`")]
+    Unnamed,
+    #[error("a second request {0:?}")]
+    SameName(String),
+    #[error("{0:?} is not a name: use letters, digits, `-`, `_`, `.` and blanks")]
+    BadName(String),
+    #[error("{0:?} is not an edge: write `caller -> called`, `-> entered` or `sender ~> receiver`")]
+    NotAnEdge(String),
+    #[error("`edges` must be the first line of a request")]
+    LateEdges,
+    #[error("the request has neither a span nor `edges`")]
+    NoBody,
+}
+
+/// One line, with what is below it.
+struct Line {
+    number: usize,
+    content: Content,
+    below: Vec<Line>,
+}
+
+enum Content {
+    Span(Box<Expected>),
+    Any,
+    Links,
+    Or,
+    Then,
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// The first line that can't be read.
+pub fn parse(text: &str) -> Result<File, Mistake> {
+    let mut file = File::default();
+    let mut section: Option<Section> = None;
+    let mut comments = Vec::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    for (index, line) in text.lines().enumerate() {
+        let number = index + 1;
+        let mistake = |problem| Mistake { line: number, problem };
+        if number > LINES_LIMIT {
+            return Err(mistake(Problem::TooLong));
+        }
+        let (indentation, content) = indented(line);
+        if content.starts_with('\t') {
+            return Err(mistake(Problem::Tab));
+        }
+        let (columns, comment) = columns(content);
+        let Some(first) = columns.first() else {
+            comments.extend(comment);
+            continue;
+        };
+        let name = first.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        if let Some(name) = name.filter(|_| columns.len() == 1) {
+            if section.as_ref().is_some_and(|it| it.name.is_none()) {
+                return Err(mistake(Problem::Unnamed));
+            }
+            let allowed = |it: char| it.is_alphanumeric() || matches!(it, '-' | '_' | '.' | ' ');
+            if name.trim().is_empty() || !name.chars().all(allowed) {
+                return Err(mistake(Problem::BadName(name.to_owned())));
+            }
+            if let Some(done) = section.take() {
+                file.requests.push(done.finish()?);
+            }
+            if file.requests.iter().any(|it| it.name.as_deref() == Some(name)) {
+                return Err(mistake(Problem::SameName(name.to_owned())));
+            }
+            section =
+                Some(Section::new(Some(name.to_owned()), number, std::mem::take(&mut comments)));
+            continue;
+        }
+        let section = section.get_or_insert_with(|| Section::new(None, number, Vec::new()));
+        section.add(number, indentation, &columns, comment, &mut comments).map_err(mistake)?;
+    }
+    if let Some(done) = section {
+        file.requests.push(done.finish()?);
+    }
+    file.comments = comments;
+    Ok(file)
+}
+
+/// The width of the indentation, in which the branches of a tree count as blanks, and the rest of the line.
+fn indented(line: &str) -> (usize, &str) {
+    let rest = line.trim_start_matches([' ', '│', '├', '└', '─']);
+    (line[..line.len() - rest.len()].chars().count(), rest.trim_end())
+}
+
+/// The columns of a line, which two blanks separate, as they are written; and the comment behind them.
+fn columns(content: &str) -> (Vec<String>, Option<String>) {
+    let mut columns: Vec<String> = Vec::new();
+    let mut column = String::new();
+    let mut characters = content.char_indices().peekable();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '#' if column.is_empty() => {
+                return (columns, Some(content[at + 1..].trim().to_owned()));
+            }
+            '\\' => {
+                column.push('\\');
+                column.extend(characters.next().map(|(_, escaped)| escaped));
+            }
+            ' ' if characters.peek().is_none_or(|(_, next)| *next == ' ') => {
+                if !column.is_empty() {
+                    columns.push(std::mem::take(&mut column));
+                }
+                while characters.next_if(|(_, next)| *next == ' ').is_some() {}
+            }
+            ordinary => column.push(ordinary),
+        }
+    }
+    if !column.is_empty() {
+        columns.push(column);
+    }
+    (columns, None)
+}
+
+/// The lines of one request.
+struct Section {
+    name: Option<String>,
+    line: usize,
+    comments: Vec<String>,
+    edges: Option<Vec<Edge>>,
+    tops: Vec<Line>,
+    /// The indentations of the last line and those above it.
+    open: Vec<usize>,
+}
+
+impl Section {
+    fn new(name: Option<String>, line: usize, comments: Vec<String>) -> Self {
+        Section { name, line, comments, edges: None, tops: Vec::new(), open: Vec::new() }
+    }
+
+    fn add(
+        &mut self,
+        number: usize,
+        indentation: usize,
+        columns: &[String],
+        comment: Option<String>,
+        comments: &mut Vec<String>,
+    ) -> Result<(), Problem> {
+        if let Some(edges) = &mut self.edges {
+            edges.push(edge(columns)?);
+            return Ok(());
+        }
+        if columns == ["edges"] {
+            if !self.tops.is_empty() {
+                return Err(Problem::LateEdges);
+            }
+            self.edges = Some(Vec::new());
+            self.comments.append(comments);
+            return Ok(());
+        }
+        let mut content = content(columns)?;
+        if let Content::Span(span) = &mut content {
+            span.comment = comment;
+            span.comments = std::mem::take(comments);
+        }
+        let depth = match self.open.iter().position(|open| *open == indentation) {
+            Some(depth) => depth,
+            None if self.open.last().is_none_or(|last| *last < indentation) => self.open.len(),
+            None if indentation < self.open[0] => return Err(Problem::FirstIndented),
+            None => return Err(Problem::Indentation),
+        };
+        if depth >= DEPTH_LIMIT {
+            return Err(Problem::TooDeep);
+        }
+        self.open.truncate(depth);
+        self.open.push(indentation);
+        let mut lines = &mut self.tops;
+        for _ in 0..depth {
+            let above = lines.last_mut().expect("an open line");
+            match above.content {
+                Content::Any => return Err(Problem::Below("...")),
+                Content::Or => return Err(Problem::Below("or")),
+                Content::Then => return Err(Problem::Below("then")),
+                Content::Span(_) | Content::Links => lines = &mut above.below,
+            }
+        }
+        lines.push(Line { number, content, below: Vec::new() });
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Request, Mistake> {
+        let Section { name, line, comments, edges, tops, .. } = self;
+        let body = match edges {
+            Some(edges) => Body::Edges(edges),
+            None if tops.is_empty() => return Err(Mistake { line, problem: Problem::NoBody }),
+            None => Body::Tree(children(tops)?),
+        };
+        Ok(Request { name, comments, body })
+    }
+}
+
+/// Sorts the lines below one line into alternatives and groups.
+fn children(lines: Vec<Line>) -> Result<Children, Mistake> {
+    let mut alternatives = vec![Alternative::default()];
+    let mut open: Option<(usize, &'static str)> = None;
+    for Line { number, content, below } in lines {
+        let mistake = |problem| Mistake { line: number, problem };
+        let last = alternatives.last_mut().expect("there is always one");
+        let group = last.groups.last_mut().expect("there is always one");
+        match content {
+            Content::Or | Content::Then if open.is_some() => {
+                let word = if matches!(content, Content::Or) { "or" } else { "then" };
+                return Err(mistake(Problem::NothingBefore(word)));
+            }
+            Content::Or => {
+                if group.is_empty() && last.links.is_none() {
+                    return Err(mistake(Problem::NothingBefore("or")));
+                }
+                open = Some((number, "or"));
+                alternatives.push(Alternative::default());
+                continue;
+            }
+            Content::Then => {
+                if group.is_empty() {
+                    return Err(mistake(Problem::NothingBefore("then")));
+                }
+                open = Some((number, "then"));
+                last.groups.push(Vec::new());
+                continue;
+            }
+            Content::Any => group.push(Item::Any),
+            Content::Links if last.links.is_some() => {
+                return Err(mistake(Problem::Twice("links".to_owned())));
+            }
+            Content::Links if below.is_empty() => {
+                return Err(mistake(Problem::NothingBehind("links")));
+            }
+            Content::Links => last.links = Some(Box::new(children(below)?)),
+            Content::Span(mut span) => {
+                span.children = children(below)?;
+                group.push(Item::Span(span));
+            }
+        }
+        open = None;
+    }
+    match open {
+        Some((line, word)) => Err(Mistake { line, problem: Problem::NothingBehind(word) }),
+        None => Ok(Children { alternatives }),
+    }
+}
+
+fn content(columns: &[String]) -> Result<Content, Problem> {
+    let words: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let (name, kind, service, items) = match words[..] {
+        ["..."] => return Ok(Content::Any),
+        ["links"] => return Ok(Content::Links),
+        ["or"] => return Ok(Content::Or),
+        ["then"] => return Ok(Content::Then),
+        [name, second, ref rest @ ..] => match (kind(second), rest) {
+            (Some(kind), [service, items @ ..]) => (name, Some(kind), *service, items),
+            (Some(_), []) => return Err(Problem::NotASpan(words.join("  "))),
+            (None, items) => (name, None, second, items),
+        },
+        _ => return Err(Problem::NotASpan(words.join("  "))),
+    };
+    let mut span = Expected {
+        name: Glob::parse(name),
+        kind,
+        service: Glob::parse(service),
+        status: None,
+        outcome: Outcome::NoError,
+        attributes: Vec::new(),
+        limit: None,
+        times: Times::ONCE,
+        children: Children::default(),
+        comment: None,
+        comments: Vec::new(),
+    };
+    for item in items {
+        add_item(&mut span, item)?;
+    }
+    Ok(Content::Span(Box::new(span)))
+}
+
+fn kind(word: &str) -> Option<SpanKind> {
+    const KINDS: [SpanKind; 6] = [
+        SpanKind::Unspecified,
+        SpanKind::Internal,
+        SpanKind::Server,
+        SpanKind::Client,
+        SpanKind::Producer,
+        SpanKind::Consumer,
+    ];
+    KINDS.into_iter().find(|kind| kind.as_str() == word)
+}
+
+fn add_item(span: &mut Expected, item: &str) -> Result<(), Problem> {
+    let twice = || Problem::Twice(item.to_owned());
+    let is_status = |text: &str| {
+        text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'*')
+    };
+    let is_count = |text: &str| text.starts_with(|it: char| it.is_ascii_digit());
+    if item == "?" || item.strip_prefix('x').is_some_and(is_count) {
+        if span.times != Times::ONCE {
+            return Err(twice());
+        }
+        span.times = times(item)?;
+    } else if item == "error" || item.starts_with("error ") {
+        if span.outcome != Outcome::NoError {
+            return Err(twice());
+        }
+        let kind = item.strip_prefix("error ").map(Glob::parse);
+        span.outcome = Outcome::Error(kind);
+    } else if is_status(item) {
+        if span.status.replace(Glob::parse(item)).is_some() {
+            return Err(twice());
+        }
+    } else if let Some(limit) = item.strip_prefix('<') {
+        let limit = nanoseconds(limit).ok_or_else(|| Problem::NotALimit(item.to_owned()))?;
+        if span.limit.replace(limit).is_some() {
+            return Err(twice());
+        }
+    } else if let Some((key, value)) = item.split_once('=').filter(|(key, _)| !key.is_empty()) {
+        if span.attributes.iter().any(|(known, _)| known == key) {
+            return Err(twice());
+        }
+        span.attributes.push((key.to_owned(), Glob::parse(value)));
+    } else {
+        return Err(Problem::UnknownItem(item.to_owned()));
+    }
+    Ok(())
+}
+
+fn times(written: &str) -> Result<Times, Problem> {
+    if written == "?" {
+        return Ok(Times::OPTIONAL);
+    }
+    let count = |text: &str| text.parse::<usize>().ok();
+    let range = written.strip_prefix('x').unwrap_or_default();
+    let times = match range.split_once("..") {
+        None => count(range).map(|count| Times { min: count, max: Some(count) }),
+        Some((min, "")) => count(min).map(|min| Times { min, max: None }),
+        Some((min, max)) => {
+            let bounds = count(min).zip(count(max)).filter(|(min, max)| min <= max);
+            bounds.map(|(min, max)| Times { min, max: Some(max) })
+        }
+    };
+    let times = times.filter(|times| times.max != Some(0));
+    times.ok_or_else(|| Problem::NotACount(written.to_owned()))
+}
+
+/// A duration such as `300 ms`, in nanoseconds.
+fn nanoseconds(written: &str) -> Option<u64> {
+    let written = written.trim();
+    let digits = written.find(|it: char| !it.is_ascii_digit() && it != '.')?;
+    let (number, unit) = written.split_at(digits);
+    let unit = match unit.trim() {
+        "µs" | "us" => 1e3,
+        "ms" => 1e6,
+        "s" => 1e9,
+        _ => return None,
+    };
+    let nanoseconds = number.parse::<f64>().ok()? * unit;
+    (nanoseconds > 0.0 && nanoseconds < 1e18).then_some(nanoseconds as u64)
+}
+
+fn edge(columns: &[String]) -> Result<Edge, Problem> {
+    let not_an_edge = || Problem::NotAnEdge(columns.join("  "));
+    let (written, optional) = match columns {
+        [edge] => (edge, false),
+        [edge, mark] if mark == "?" => (edge, true),
+        _ => return Err(not_an_edge()),
+    };
+    let (from, to, link) = if let Some(to) = written.strip_prefix("-> ") {
+        ("", to, false)
+    } else if let Some(to) = written.strip_prefix("~> ") {
+        ("", to, true)
+    } else if let Some((from, to)) = written.split_once(" -> ") {
+        (from, to, false)
+    } else if let Some((from, to)) = written.split_once(" ~> ") {
+        (from, to, true)
+    } else {
+        return Err(not_an_edge());
+    };
+    let from = (!from.is_empty()).then(|| Glob::parse(from));
+    Ok(Edge { from, to: Glob::parse(to), link, optional })
+}
