@@ -29,9 +29,7 @@ pub struct Url {
 /// A text that isn't the URL of such a server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAUrl {
-    #[error(
-        "{0} needs TLS, and the lab speaks http only: send the request by a command such as curl"
-    )]
+    #[error("{0} needs TLS, and the lab speaks http only")]
     Https(String),
     #[error("{0:?} is not a URL: write one such as http://localhost:8080/path")]
     Invalid(String),

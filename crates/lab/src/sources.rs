@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::trace_expect::Source;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use traces::expect::Arrived;
 
 use crate::client::{self, Lab};
@@ -25,6 +27,9 @@ const JAEGER_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long a backend may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The path that only the query API has.
+const SERVICES: &str = "/api/services";
 
 /// The most traces of one service that a backend is asked for.
 const SEARCH_LIMIT: usize = 200;
@@ -112,18 +117,29 @@ pub enum JaegerError {
     Unreadable {
         authority: String,
         #[source]
-        source: Unreadable,
+        source: Box<Unreadable>,
     },
 }
 
 impl Jaeger {
     /// Creates a source for a request that begins now.
-    pub fn new(url: Url, services: Vec<String>) -> Self {
+    ///
+    /// # Errors
+    /// What answers there isn't Jaeger's query API.
+    pub async fn new(url: Url, services: Vec<String>) -> Result<Self, JaegerError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // The clock of another machine may be behind.
         let start = now.saturating_sub(Duration::from_secs(1)).as_micros();
         let url = Url { path: url.path.trim_end_matches('/').to_owned(), ..url };
-        Jaeger { url, services, start, others: Vec::new() }
+        let jaeger = Jaeger { url, services, start, others: Vec::new() };
+        match jaeger.get(SERVICES).await? {
+            Some(_) => Ok(jaeger),
+            None => Err(JaegerError::Status {
+                authority: jaeger.url.authority,
+                status: StatusCode::NOT_FOUND,
+                path: SERVICES.to_owned(),
+            }),
+        }
     }
 
     async fn get(&self, path: &str) -> Result<Option<Answer>, JaegerError> {
@@ -143,7 +159,7 @@ impl Jaeger {
     fn spans(&self, answer: &Answer) -> Result<BTreeMap<TraceId, Vec<Arc<Span>>>, JaegerError> {
         by_trace(&answer.body).map_err(|source| JaegerError::Unreadable {
             authority: self.url.authority.clone(),
-            source,
+            source: Box::new(source),
         })
     }
 }
@@ -194,7 +210,15 @@ fn arrived(json: &[u8], trace: TraceId) -> Result<Arrived, Unreadable> {
 
 /// The spans of a document by their traces; none where it is empty.
 fn by_trace(document: &[u8]) -> Result<BTreeMap<TraceId, Vec<Arc<Span>>>, Unreadable> {
+    /// The answer of Jaeger's query API.
+    #[derive(Deserialize)]
+    struct Found {
+        data: Vec<IgnoredAny>,
+    }
     let mut traces: BTreeMap<TraceId, shared::Trace> = BTreeMap::new();
+    if serde_json::from_slice::<Found>(document).is_ok_and(|found| found.data.is_empty()) {
+        return Ok(BTreeMap::new());
+    }
     match read::read(document) {
         Ok(contents) => {
             for span in contents.spans {

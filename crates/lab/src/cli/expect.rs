@@ -6,8 +6,10 @@ use std::time::Duration;
 use crate::receivers::Receivers;
 use crate::store::{Limits, Store};
 use crate::trace_expect::text::{Text, differences, generalised};
-use crate::trace_expect::{Files, Own, Report, Source, anything, new_traceparent, run};
-use anyhow::{Context as _, bail, ensure};
+use crate::trace_expect::{
+    self, Cause, Files, Own, Report, Source, anything, new_traceparent, run,
+};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request as HttpRequest};
 use clap::{Args, ValueEnum};
@@ -21,7 +23,7 @@ use super::Outcome;
 use super::ask::host_and_port;
 use super::diagnose::escaped;
 use crate::client::Lab;
-use crate::http::{self, Url};
+use crate::http::{self, NotAUrl, Url};
 use crate::output::{print, print_json};
 use crate::process;
 use crate::report;
@@ -137,6 +139,16 @@ fn time(text: &str) -> Result<Duration, String> {
     duration.ok_or_else(|| "write a time such as 6s or 500ms".to_owned())
 }
 
+/// Adds how to write a file that doesn't exist.
+fn with_hint(error: trace_expect::Error) -> anyhow::Error {
+    let is_missing = error.is_missing();
+    let error = anyhow::Error::from(error);
+    match is_missing {
+        true => anyhow!("{error:#}: --update writes it"),
+        false => error,
+    }
+}
+
 /// How the request was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
@@ -167,13 +179,13 @@ impl Expect {
         let name = self.name.as_deref();
         let mut files = match self.update {
             true => Files::open_or_new(&self.file)?,
-            false => Files::open(&self.file)?,
+            false => Files::open(&self.file).map_err(with_hint)?,
         };
         let title = files.title(name);
         let request = match files.request(name) {
             Ok(request) => request.clone(),
-            Err(_) if self.update => anything(self.name.clone()),
-            Err(error) => return Err(error.into()),
+            Err(error) if self.update && error.is_missing() => anything(self.name.clone()),
+            Err(error) => return Err(with_hint(error)),
         };
         let sent = self.how.send(&request, &self.attribute).await?;
         let Sent { report, answer } = &sent;
@@ -260,14 +272,26 @@ struct Json<'a> {
     /// The status of the answer, where it isn't the expected one.
     status: Option<u16>,
     difference: Option<&'a str>,
-    causes: Vec<Cause>,
+    causes: Vec<Reason>,
     others: Vec<Other<'a>>,
 }
 
 #[derive(Serialize)]
-struct Cause {
-    rule: &'static str,
+struct Reason {
+    /// The rule of the diagnosis; `not-taken` where nothing has the trace id that was sent.
+    rule: Option<&'static str>,
     sentence: String,
+}
+
+impl Reason {
+    fn new(cause: &Cause) -> Self {
+        let (rule, sentence) = match cause {
+            Cause::NotTaken { .. } => (Some("not-taken"), cause.to_string()),
+            Cause::Finding(it) => (Some(it.rule.name()), report::cause(it)),
+            Cause::Unknown(it) => (None, it.to_string()),
+        };
+        Reason { rule, sentence: sentence.trim_end().to_owned() }
+    }
 }
 
 #[derive(Serialize)]
@@ -281,7 +305,6 @@ struct Other<'a> {
 
 impl<'a> Json<'a> {
     fn new(title: &'a str, report: &'a Report, matches: bool, status: Option<u16>) -> Self {
-        let causes = report.findings.iter();
         let others = report.others.iter();
         Json {
             request: title,
@@ -297,9 +320,7 @@ impl<'a> Json<'a> {
             counts: report.shown.counts,
             status,
             difference: (!report.matches()).then_some(report.shown.text.as_str()),
-            causes: causes
-                .map(|it| Cause { rule: it.rule.name(), sentence: report::cause(it) })
-                .collect(),
+            causes: report.causes.iter().map(Reason::new).collect(),
             others: others
                 .map(|it| Other {
                     trace_id: it.trace_id,
@@ -358,7 +379,7 @@ impl How {
         let sender = Sender::new(self)?;
         if let Some(url) = &self.jaeger {
             let url = Url::parse(url).context("--jaeger")?;
-            let source = Jaeger::new(url, request.services());
+            let source = Jaeger::new(url, request.services()).await?;
             return self.watch(source, request, keys, &sender).await;
         }
         let site = self.site.as_deref();
@@ -438,7 +459,12 @@ impl<'a> Sender<'a> {
         let (method, url) = request.trim().split_once(' ').unwrap_or(("GET", request.trim()));
         let method: Method =
             method.parse().with_context(|| format!("{method:?} is not a method (--request)"))?;
-        let url = Url::parse(url.trim()).context("--request")?;
+        let url = Url::parse(url.trim()).map_err(|error| match error {
+            NotAUrl::Https(_) => {
+                anyhow!("--request: {error}: give a command behind `--` instead, such as curl")
+            }
+            NotAUrl::Invalid(_) => anyhow!("--request: {error}"),
+        })?;
         let body = match how.body.as_deref().map(|body| (body, body.strip_prefix('@'))) {
             None => Vec::new(),
             Some((_, Some(path))) => {
@@ -531,5 +557,6 @@ fn shown(command: &[String]) -> String {
 /// # Errors
 /// The file can't be read, or doesn't have the request.
 pub fn request(file: &Path, name: Option<&str>) -> anyhow::Result<Request> {
-    Ok(Files::open(file)?.request(name)?.clone())
+    let files = Files::open(file).map_err(with_hint)?;
+    Ok(files.request(name).map_err(with_hint)?.clone())
 }

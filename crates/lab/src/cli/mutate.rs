@@ -83,12 +83,16 @@ impl Mutate {
                 let what = match noticed {
                     Noticed::Trace => "noticed".to_owned(),
                     Noticed::Request(reason) => format!("noticed, by the request: {reason}"),
-                    Noticed::No => format!("NOT noticed: {}", fault.description().to_lowercase()),
+                    Noticed::No => "not noticed".to_owned(),
                 };
                 print(&format!("{hop:hop_width$}  {:width$}  {what}\n", fault.name()))?;
             }
         }
-        print(&format!("{} of {set} faults noticed\n", set - unnoticed))?;
+        let rest = match unnoticed {
+            0 => "",
+            _ => "; after the others, the trace was as the file says",
+        };
+        print(&format!("{} of {set} faults noticed{rest}\n", set - unnoticed))?;
         match unnoticed {
             0 => Ok(Outcome::Fine),
             _ => Ok(Outcome::Found),

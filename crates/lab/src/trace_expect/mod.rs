@@ -36,7 +36,7 @@ use crate::store::{Limits, Store};
 use traces::expect::{self, Body, File, Mistake, NoRequest, Request, Waiting, compare};
 
 pub use own::{Own, arrived};
-pub use run::{Report, Source, new_traceparent, run};
+pub use run::{Cause, Report, Source, new_traceparent, run};
 
 /// The environment variable that makes tests write their files: `update`.
 pub const UPDATE: &str = "TRACE_EXPECT";
@@ -121,7 +121,7 @@ pub enum Error {
     NothingArrived { file: PathBuf },
     #[error("the request failed: {0}")]
     Request(String),
-    #[error("cannot read {}: {UPDATE}=update writes it", path.display())]
+    #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: std::io::Error },
@@ -131,6 +131,17 @@ pub enum Error {
     NoRequest { path: PathBuf, problem: NoRequest },
     #[error("{}: its request has no name: write one in brackets above it, such as `[checkout]`", path.display())]
     Unnamed { path: PathBuf },
+}
+
+impl Error {
+    /// Whether the file doesn't exist yet, or doesn't have the request yet.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Error::Read { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Error::NoRequest { problem, .. } => !matches!(problem, NoRequest::Several { .. }),
+            _ => false,
+        }
+    }
 }
 
 impl From<Infallible> for Error {
@@ -200,6 +211,9 @@ impl Expect {
             let mut text = error.to_string();
             if let Some(source) = error.source() {
                 text.push_str(&format!(": {source}"));
+            }
+            if error.is_missing() {
+                text.push_str(&format!(": {UPDATE}=update writes the file"));
             }
             panic!("{text}");
         }
@@ -283,7 +297,7 @@ impl Files {
     /// It exists and can't be read.
     pub fn open_or_new(path: &Path) -> Result<Self, Error> {
         match Files::open(path) {
-            Err(Error::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.is_missing() => {
                 Ok(Files { path: path.to_owned(), file: File::default() })
             }
             opened => opened,

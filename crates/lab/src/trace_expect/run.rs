@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use traces::diagnose;
-use traces::diagnose::{Certainty, Finding};
+use traces::diagnose::{Certainty, Finding, Inspected};
 use traces::expect::compare::{self, Shown};
 use traces::expect::{Actual, Arrived, Body, Decision, Item, Request, Verdict, Waiting, Watch};
 use traces::span::{Span, SpanId, TraceId};
@@ -55,10 +55,21 @@ pub struct Report {
     /// The attributes that they have.
     pub keys: Vec<String>,
     pub shown: Shown,
-    /// Why they differ, as far as the rules of the diagnosis say; empty for a request that matches.
-    pub findings: Vec<Finding>,
+    /// Why they differ; empty for a request that matches.
+    pub causes: Vec<Cause>,
     /// The traces that arrived besides.
     pub others: Vec<Summary>,
+}
+
+/// Why a trace differs from its file.
+#[derive(Debug, Clone)]
+pub enum Cause {
+    /// Nothing has the trace id that was sent: this service began another trace.
+    NotTaken { service: String, trace: TraceId },
+    /// A rule of the diagnosis says so.
+    Finding(Box<Finding>),
+    /// No rule says why. What the rules have looked at includes whether the request itself failed.
+    Unknown(Box<Inspected>),
 }
 
 /// Sends a request and watches it until its trace is as the file says, or can't be. `keys` are attributes to look at besides
@@ -118,26 +129,33 @@ fn report(
     }
     let actual = Actual::new(&arrived, &sent, &keys, !matches);
     let shown = compare::shown(request, &actual, &keys);
-    let findings = match matches {
+    let causes = match matches {
         true => Vec::new(),
-        false => causes(&arrived.trees(&sent)),
+        false => causes(&arrived, &sent),
     };
     let others = others.iter().enumerate().filter(|(index, _)| !apart.contains(index));
     let others = others.filter_map(|(_, spans)| Tree::new(spans));
     let others = others.map(|tree| Summary::new(&tree)).collect();
-    Report { sent, verdict, waited, actual, keys, shown, findings, others }
+    Report { sent, verdict, waited, actual, keys, shown, causes, others }
 }
 
-/// The findings that explain a difference: those that are certain or likely, and otherwise the first.
-fn causes(trees: &[Tree]) -> Vec<Finding> {
+/// Why the traces of a request differ from its file: the findings that are certain or likely come first.
+fn causes(arrived: &Arrived, sent: &Traceparent) -> Vec<Cause> {
     const MOST: usize = 3;
-    if trees.is_empty() {
-        return Vec::new();
-    }
-    let mut findings = diagnose::diagnose(trees, &[]);
+    let trees = arrived.trees(sent);
+    let not_taken = trees.first().filter(|_| arrived.trace.is_empty()).map(|tree| {
+        let service = tree.tops().next().map_or("", |row| row.span.service()).to_owned();
+        Cause::NotTaken { service, trace: tree.trace_id }
+    });
+    let mut findings = diagnose::diagnose(&trees, &[]);
     findings.sort_by_key(|finding| finding.evidence.certainty() == Certainty::WorthALook);
-    findings.truncate(MOST);
-    findings
+    let findings = findings.into_iter().take(MOST);
+    let mut causes: Vec<Cause> = not_taken.into_iter().collect();
+    causes.extend(findings.map(|finding| Cause::Finding(Box::new(finding))));
+    if causes.is_empty() {
+        causes.push(Cause::Unknown(Box::new(Inspected::new(&trees, &[], &[]))));
+    }
+    causes
 }
 
 /// The places of the other traces that fell off the request: a call of its trace looks like the other end of theirs. Where nothing

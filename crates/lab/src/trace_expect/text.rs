@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use traces::diagnose::Finding;
 use traces::expect::compare::Counts;
 use traces::expect::{Generalised, Verdict};
 use traces::report;
@@ -10,7 +9,7 @@ use traces::summary::Summary;
 use traces::tree::{plain, visible};
 use traces::waterfall::count;
 
-use super::run::Report;
+use super::run::{Cause, Report};
 
 /// The most other traces that are named.
 const OTHERS: usize = 5;
@@ -24,7 +23,7 @@ pub struct Text<'a> {
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { sent, verdict, actual, shown, findings, others, waited, .. } = self.report;
+        let Report { sent, verdict, actual, shown, causes, others, waited, .. } = self.report;
         let name = self.name;
         let trace = sent.trace_id;
         match verdict {
@@ -45,8 +44,8 @@ impl fmt::Display for Text<'_> {
             Verdict::Differs | Verdict::TimedOut => {
                 writeln!(f, "{name}: {}, in trace {trace}\n", differences(shown.counts))?;
                 writeln!(f, "{}", shown.text)?;
-                for finding in findings {
-                    writeln!(f, "{}", cause(finding))?;
+                for cause in causes {
+                    writeln!(f, "{cause}")?;
                 }
             }
         }
@@ -63,18 +62,25 @@ pub fn differences(counts: Counts) -> String {
     numbers.join(", ")
 }
 
-/// A finding as a cause, with what to do.
-pub fn cause(finding: &Finding) -> String {
-    let certainty = finding.evidence.certainty();
-    let mut text = format!(
-        "Cause ({certainty}): {}: {}\n",
-        finding.rule.title().to_lowercase(),
-        visible(&report::cause(finding)),
-    );
-    for step in finding.advice() {
-        text.push_str(&format!("  {step}\n"));
+impl fmt::Display for Cause {
+    /// Writes a paragraph: the cause, and below it what to do.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::NotTaken { service, trace } => writeln!(
+                f,
+                "Cause: nothing has the trace id that was sent: {} began trace {trace}.\n  \
+                 Send the request with the header `traceparent`, and extract it in {0}.",
+                plain(service)
+            ),
+            Cause::Finding(finding) => {
+                let certainty = finding.evidence.certainty();
+                let title = finding.rule.title().to_lowercase();
+                writeln!(f, "Cause ({certainty}): {title}: {}", visible(&report::cause(finding)))?;
+                finding.advice().iter().try_for_each(|step| writeln!(f, "  {step}"))
+            }
+            Cause::Unknown(inspected) => writeln!(f, "{}", visible(&inspected.to_string())),
+        }
     }
-    text
 }
 
 fn others_text(f: &mut fmt::Formatter<'_>, others: &[Summary]) -> fmt::Result {

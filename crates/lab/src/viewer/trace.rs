@@ -74,8 +74,7 @@ fn linked(id: &str, store: &Store) -> Response {
     let arrived =
         trace_id(id).map(|id| crate::trace_expect::arrived(store, id)).unwrap_or_default();
     let spans = arrived.joined.iter().chain([&arrived.trace]).flatten().map(AsRef::as_ref);
-    let spans: Vec<&Span> = spans.collect();
-    Json(otlp::to_request(spans.into_iter())).into_response()
+    Json(otlp::to_request(spans)).into_response()
 }
 
 /// The contents of a trace's page. [`View::new`] computes them once, and the other methods render them.
