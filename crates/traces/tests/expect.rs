@@ -592,3 +592,128 @@ fn a_trace_matches_when_nothing_has_arrived_for_a_while() {
     let other = "5 shop 1 SERVER 0..9 GET /health";
     assert_eq!(decide(CHECKOUT, &[(1, PAID), (5, other)]), (Verdict::Matches, 7));
 }
+
+/// A random tree as a table: up to `count` spans with few names, in a random order, so that many siblings are alike.
+fn random_rows(random: &mut fastrand::Rng, count: usize) -> Vec<String> {
+    let mut rows = vec!["1 shop 1<99 SERVER 0..900 top".to_owned()];
+    for id in 2..=count {
+        let parent = random.usize(1..id);
+        let (service, name) = (random.choice(["shop", "stock"]), random.choice(["a", "b", "c"]));
+        let (service, name) = (service.expect("one"), name.expect("one"));
+        let start = random.usize(1..500);
+        rows.push(format!("1 {service} {id}<{parent} INTERNAL {start}..{} {name}", start + 20));
+    }
+    rows
+}
+
+/// The row with this id, and those below it.
+fn below(rows: &[String], id: usize) -> Vec<usize> {
+    let ids = |row: &str| -> (usize, usize) {
+        let (id, parent) = row.split(' ').nth(2).and_then(|it| it.split_once('<')).expect("ids");
+        (id.parse().expect("a number"), parent.parse().expect("a number"))
+    };
+    let mut found = vec![id];
+    for row in rows {
+        let (id, parent) = ids(row);
+        if found.contains(&parent) {
+            found.push(id);
+        }
+    }
+    found
+}
+
+#[test]
+fn any_tree_matches_the_file_that_was_written_from_it_and_no_other() {
+    let mut random = fastrand::Rng::with_seed(22);
+    for round in 0..150 {
+        let count = random.usize(2..14);
+        let mut rows = random_rows(&mut random, count);
+        let actual = Actual::new(&arrived(&rows.join(";")), &sent(), &[], false);
+        let (body, _) = written(&actual, &[], false);
+        let request = Request { name: None, comments: Vec::new(), body };
+        let looks = |rows: &[String]| {
+            let actual = Actual::new(&arrived(&rows.join(";")), &sent(), &[], true);
+            let attached = Actual::new(&arrived(&rows.join(";")), &sent(), &[], false).attached();
+            (matches(&request, &actual, &[]), may_match(&request, &attached, &[]))
+        };
+        let whole = rows.clone();
+        random.shuffle(&mut rows);
+        assert_eq!(looks(&rows), (true, true), "{round}: {rows:?}");
+        // Whatever has arrived of it, the rest may come.
+        let some: Vec<String> = rows.iter().filter(|_| random.bool()).cloned().collect();
+        if !some.is_empty() && some.len() < rows.len() {
+            assert_eq!(looks(&some), (false, true), "{round}: {some:?}");
+        }
+        // A span too much can't be right, however little else is there.
+        let parent = random.usize(1..=count);
+        let more = format!("1 other {}<{parent} INTERNAL 1..2 d", count + 1);
+        let above = |id: usize| below(&whole, id).contains(&parent);
+        let path: Vec<String> = (1..=count)
+            .filter(|id| above(*id))
+            .map(|id| whole[id - 1].clone())
+            .chain([more])
+            .collect();
+        assert_eq!(looks(&path), (false, false), "{round}: {path:?}");
+        // A subtree that moved to another place of the tree.
+        let moved = random.usize(2..=count);
+        let subtree = below(&whole, moved);
+        let elsewhere: Vec<usize> = (1..=count).filter(|id| !subtree.contains(id)).collect();
+        let to = *random.choice(&elsewhere).expect("the top");
+        let mut changed = whole.clone();
+        let (before, after) = changed[moved - 1].split_once('<').expect("a parent");
+        let (_, after) = after.split_once(' ').expect("a kind");
+        changed[moved - 1] = format!("{before}<{to} {after}");
+        let same_shape = {
+            let actual = Actual::new(&arrived(&changed.join(";")), &sent(), &[], false);
+            let (body, _) = written(&actual, &[], false);
+            canonical(&body.clone()) == canonical(&request.body)
+        };
+        assert_eq!(looks(&changed).0, same_shape, "{round}: {changed:?}");
+    }
+}
+
+/// A tree written such that the order of siblings doesn't matter.
+fn canonical(body: &traces::expect::Body) -> String {
+    fn of(tree: &traces::expect::Children) -> String {
+        let items = tree.alternatives[0].groups[0].iter();
+        let mut items: Vec<String> = items
+            .map(|item| match item {
+                traces::expect::Item::Any => "...".to_owned(),
+                traces::expect::Item::Span(span) => {
+                    let (name, service, times) = (&span.name, &span.service, span.times);
+                    format!("{name} {service} {times}({})", of(&span.children))
+                }
+            })
+            .collect();
+        items.sort();
+        // Equal siblings stand for as many lines.
+        items.join(",")
+    }
+    match body {
+        traces::expect::Body::Tree(tree) => of(tree),
+        traces::expect::Body::Edges(_) => String::new(),
+    }
+}
+
+#[test]
+fn what_differs_is_all_that_is_shown() {
+    let mut random = fastrand::Rng::with_seed(5);
+    for round in 0..150 {
+        let count = random.usize(3..14);
+        let rows = random_rows(&mut random, count);
+        let actual = Actual::new(&arrived(&rows.join(";")), &sent(), &[], false);
+        let (body, _) = written(&actual, &[], false);
+        let request = Request { name: None, comments: Vec::new(), body };
+        let lost = below(&rows, random.usize(2..=count));
+        let rest: Vec<String> =
+            (1..=count).filter(|id| !lost.contains(id)).map(|id| rows[id - 1].clone()).collect();
+        let actual = Actual::new(&arrived(&rest.join(";")), &sent(), &[], false);
+        let shown = shown(&request, &actual, &[]);
+        assert_eq!(shown.counts.missing, lost.len(), "{round}: {}", shown.text);
+        assert_eq!((shown.counts.surplus, shown.counts.changed), (0, 0), "{round}: {}", shown.text);
+        // And the file that is written from it matches.
+        let (body, _) = updated(&request, &actual, &[]);
+        let request = Request { body, ..request };
+        assert!(matches(&request, &actual, &[]), "{round}: {}", shown.text);
+    }
+}
