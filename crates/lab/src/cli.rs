@@ -14,8 +14,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::read::{Contents, Form, Unreadable};
+use crate::recorder::Recorder;
 use crate::server::{Addresses, Server};
-use crate::session::{self, Recorder};
+use crate::session;
 use crate::store::{Limits, Store};
 use crate::waterfall::count;
 use crate::{grpc, otlp, output, receiver, span, viewer};

@@ -1,6 +1,6 @@
 //! A receiver and viewer of traces for the services on your own machine.
 //!
-//! Data flows one way: [`receiver`] (HTTP) and [`grpc`] -> [`store`] -> [`list`] and [`request`] -> [`jaeger`] (JSON),
+//! Data flows one way: [`receiver`] (HTTP) and [`grpc`] -> [`store`], which are in the crate `traces-receiver`, -> [`list`] and [`request`] -> [`jaeger`] (JSON),
 //! [`viewer`] (HTML) and [`terminal`] (text). [`session`] reads and writes files. [`wire`] is a proxy to put in front of a
 //! service. It records headers and breaks requests on demand.
 //!
@@ -10,23 +10,16 @@
 
 pub mod cli;
 pub mod client;
-pub mod grpc;
-pub mod guard;
 pub mod http;
 pub mod jaeger;
 pub mod list;
-pub mod listen;
 mod output;
 pub mod process;
-pub mod receiver;
-pub mod receivers;
 pub mod request;
 pub mod server;
 pub mod session;
 mod sources;
-pub mod store;
 pub mod terminal;
-pub mod trace_expect;
 pub mod viewer;
 pub mod wire;
 
@@ -35,3 +28,4 @@ pub use traces::{
     analysis, case, diagnose, otlp, read, report, shared, span, summary, traceparent, tree,
     waterfall,
 };
+pub use traces_receiver::{grpc, guard, http as receiver, listen, receivers, recorder, store};

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::trace_expect::Source;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use trace_expect::Source;
 use traces::expect::Arrived;
 
 use crate::client::{self, Lab};

@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use crate::receivers::Receivers;
 use crate::store::{Limits, Store};
-use crate::trace_expect::text::{Text, differences, generalised};
-use crate::trace_expect::{
-    self, Cause, Files, Own, Report, Source, anything, new_traceparent, run,
-};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request as HttpRequest};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::process::Command;
+use trace_expect::text::{Text, differences, generalised};
+use trace_expect::{self, Cause, Files, Own, Report, Source, anything, new_traceparent, run};
 use traces::expect::compare::Counts;
 use traces::expect::{Request, Verdict, Waiting};
 use traces::traceparent::Traceparent;

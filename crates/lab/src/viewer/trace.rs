@@ -71,8 +71,7 @@ pub async fn page(
 
 /// Serves a trace together with those that are linked to it, for `expect`.
 fn linked(id: &str, store: &Store) -> Response {
-    let arrived =
-        trace_id(id).map(|id| crate::trace_expect::arrived(store, id)).unwrap_or_default();
+    let arrived = trace_id(id).map(|id| trace_expect::arrived(store, id)).unwrap_or_default();
     let spans = arrived.joined.iter().chain([&arrived.trace]).flatten().map(AsRef::as_ref);
     Json(otlp::to_request(spans)).into_response()
 }

@@ -10,7 +10,7 @@ use flate2::read::{GzEncoder, ZlibEncoder};
 use lab::listen::{self, AllowedHosts};
 use lab::otlp::{self, Rejected, SPANS_LIMIT};
 use lab::receiver::BODY_LIMIT;
-use lab::session::Recorder;
+use lab::recorder::Recorder;
 use lab::span::{DEPTH_LIMIT, Flaw, SpanKind, Status, TEXT_LIMIT, Unfit};
 use lab::store::{Limits, Store};
 use lab::wire::Wire;

@@ -1,4 +1,4 @@
-//! Receives OTLP over gRPC. [`crate::receiver`] does the same over HTTP.
+//! Receives OTLP over gRPC. [`crate::http`] does the same over HTTP.
 //!
 //! Follows <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc>.
 
@@ -10,9 +10,9 @@ use tonic::codec::CompressionEncoding::{Gzip, Zstd};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, async_trait};
 
-use crate::otlp::{self, Batch};
-use crate::receiver::{self, partial_success};
+use crate::http::{self, partial_success};
 use crate::store::Store;
+use traces::otlp::{self, Batch};
 
 /// The largest message in bytes, uncompressed. The OpenTelemetry Collector has the same limit. tonic reads a message into
 /// memory before decoding it.
@@ -43,7 +43,7 @@ impl trace::trace_service_server::TraceService for GrpcReceiver {
     ) -> Result<Response<trace::ExportTraceServiceResponse>, Status> {
         let Batch { spans, rejected, .. } = otlp::from_request(request.into_inner())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        receiver::add(self.0.clone(), spans)
+        http::add(self.0.clone(), spans)
             .await
             .map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(partial_success(rejected)))

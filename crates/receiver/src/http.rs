@@ -23,9 +23,9 @@ use serde_json::json;
 use tokio::task::JoinError;
 
 use crate::guard;
-use crate::otlp::{self, Batch, Rejected};
-use crate::span::Span;
 use crate::store::Store;
+use traces::otlp::{self, Batch, Rejected};
+use traces::span::Span;
 
 /// The largest body in bytes, both compressed and uncompressed.
 pub const BODY_LIMIT: usize = 16 * 1024 * 1024;

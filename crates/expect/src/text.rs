@@ -9,7 +9,7 @@ use traces::summary::Summary;
 use traces::tree::{plain, visible};
 use traces::waterfall::count;
 
-use super::run::{Cause, Report};
+use crate::run::{Cause, Report};
 
 /// The most other traces that are named.
 const OTHERS: usize = 5;

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
-use crate::session::Recorder;
-use crate::shared;
-use crate::span::{Source, Span, SpanId, TraceId};
-use crate::tree::Tree;
+use crate::recorder::Recorder;
+use traces::shared;
+use traces::span::{Source, Span, SpanId, TraceId};
+use traces::tree::Tree;
 
 /// The limits of the store.
 #[derive(Debug, Clone, Copy)]

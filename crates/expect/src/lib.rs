@@ -4,8 +4,8 @@
 //! # async fn order(_: String) -> Result<(), std::io::Error> { Ok(()) }
 //! #[tokio::test]
 //! async fn a_checkout_is_one_trace() {
-//!     // Start the services with OTEL_EXPORTER_OTLP_ENDPOINT=lab::trace_expect::endpoint().
-//!     lab::trace_expect::expect("tests/checkout.trace", async |traceparent| {
+//!     // Start the services with OTEL_EXPORTER_OTLP_ENDPOINT=trace_expect::endpoint().
+//!     trace_expect::expect("tests/checkout.trace", async |traceparent| {
 //!         // Send the request with the header `traceparent`.
 //!         order(traceparent).await
 //!     })
@@ -32,8 +32,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::store::{Limits, Store};
 use traces::expect::{self, Body, File, Mistake, NoRequest, Request, Waiting, compare};
+use traces_receiver::store::{Limits, Store};
 
 pub use own::{Own, arrived};
 pub use run::{Cause, Report, Source, new_traceparent, run};
@@ -63,7 +63,7 @@ fn shared() -> &'static Shared {
             let runtime = runtime.expect("the receiver of the tests needs a runtime");
             runtime.block_on(async move {
                 let free = SocketAddr::from(([127, 0, 0, 1], 0));
-                let receivers = crate::receivers::Receivers::bind(free, free).await;
+                let receivers = traces_receiver::Receivers::bind(free, free).await;
                 let receivers = receivers.expect("the receiver of the tests needs two free ports");
                 // The test waits for this below.
                 let _ = sender.send(receivers.addresses());

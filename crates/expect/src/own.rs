@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use crate::store::Store;
 use tokio::sync::watch;
 use traces::expect::Arrived;
 use traces::span::{Span, TraceId};
+use traces_receiver::store::Store;
 
-use super::run::Source;
+use crate::run::Source;
 
 /// The traces in a store, as a source for one request.
 pub struct Own {

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use crate::listen::{self, AllowedHosts};
 use crate::store::Store;
-use crate::{grpc, receiver};
+use crate::{grpc, http};
 
 /// The receivers, which listen. [`Receivers::serve`] answers the requests.
 pub struct Receivers {
@@ -44,7 +44,7 @@ impl Receivers {
         stop: impl Future<Output = ()> + Clone + Send + 'static,
     ) -> Result<(), listen::Error> {
         let any = AllowedHosts::Any;
-        let http = receiver::routes(store.clone());
+        let http = http::routes(store.clone());
         let grpc = grpc::routes(store);
         tokio::try_join!(
             listen::serve(self.otlp, connections, any, http, stop.clone()),
