@@ -28,6 +28,6 @@ pub mod wire;
 
 pub use output::{print, print_json};
 pub use traces::{
-    analysis, case, diagnose, otlp, read, report, shared, span, summary, traceparent, tree,
+    analysis, case, compare, diagnose, otlp, read, report, shared, span, summary, traceparent, tree,
     waterfall,
 };

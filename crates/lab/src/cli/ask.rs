@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum as _};
 
 use super::diagnose::Diagnose;
+use super::diff::Diff;
 use super::{Outcome, file};
 use crate::case::Case;
 use crate::client::{self, Lab};
@@ -50,6 +51,11 @@ pub enum Ask {
     /// Reads the trace from a running lab or from a file, in any form that `view --open` takes; `-` reads standard input. The
     /// exit status is 1 when a finding counts (see --fail-on), 2 when the trace can't be read, and otherwise 0.
     Diagnose(Diagnose),
+    /// Compares two traces: which spans only one of them has, and where the time went.
+    ///
+    /// Spans are paired by service and name, below spans that are paired. The exit status is 1 when the structures differ, 2 when a
+    /// trace can't be read, and otherwise 0.
+    Diff(Diff),
     /// Breaks the requests of one hop between the services of a running lab, until it is restored.
     ///
     /// `break list` shows the hops, and `break restore` restores all of them.
@@ -118,6 +124,7 @@ impl Ask {
                 trace(&lab.site, id.as_deref(), json).await?;
             }
             Ask::Diagnose(diagnose) => return diagnose.run().await,
+            Ask::Diff(diff) => return diff.run().await,
             Ask::Break { hop, fault, lab } => break_hop(&lab.site, &hop, fault.as_deref()).await?,
         }
         Ok(Outcome::Fine)
