@@ -618,6 +618,20 @@ async fn the_gate_of_the_guide_fails_the_job() {
     }
 }
 
+/// The differences between two requests of the book's services, as the reference shows them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reference_shows_differences_between_two_traces() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, shown) in [("nothing-arrived-near", "before.json"), ("hung-up", "after.json")] {
+        let recorded = folder_of_recordings().join(format!("diagnose/{name}.json"));
+        std::fs::copy(recorded, folder.path().join(shown)).expect("a copy");
+    }
+    let mut diff = command("lab", "diff before.json after.json").await;
+    let output = diff.current_dir(folder.path()).output().await.expect("it runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    check!("reference/diff.txt", &String::from_utf8(output.stdout).expect("text"));
+}
+
 /// The shape that the reference documents.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reference_shows_findings_as_json() {
