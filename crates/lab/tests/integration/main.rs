@@ -4,5 +4,7 @@ mod diff;
 mod gate;
 mod process;
 mod receiver;
+#[cfg(unix)]
+mod release;
 mod viewer;
 mod wire;
