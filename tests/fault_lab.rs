@@ -5,6 +5,7 @@ use clap::ValueEnum as _;
 use course::experiment::Experiment;
 use course::hops::HOPS;
 use lab::case::Case;
+use lab::compare::compare;
 use lab::list::List;
 use lab::report::Links;
 use lab::request;
@@ -132,6 +133,23 @@ fn traces_are_as_said(case: &Case, hop: Hop, fault: Fault, what: &str) {
         let client = &rows[server.parent.expect("its parent")].span;
         let gap = server.span.start() - client.start();
         assert!(u128::from(gap) >= LATENCY.as_nanos(), "{what}: {gap}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_that_a_hop_adds_is_found_in_the_call_before_it() {
+    let whole = experiment(HOPS[0], None).await;
+    for hop in HOPS {
+        let slow = experiment(hop, Some(Fault::AddLatency)).await;
+        let comparison = compare(&whole.trees[0], &slow.trees[0]);
+        assert!(!comparison.differs(), "{}", hop.name);
+        let (caller, waited, rows) = &comparison.services()[0];
+        let server = comparison.answered_by(rows[0]);
+        assert_eq!((*caller, server), (hop.from, Some(hop.to)), "{}", hop.name);
+        // Of the rest, a request takes a few milliseconds.
+        let added = waited.difference() as f64 / 1e6;
+        let expected = LATENCY.as_secs_f64() * 1e3;
+        assert!((expected - 100.0..expected + 100.0).contains(&added), "{}: {added}", hop.name);
     }
 }
 

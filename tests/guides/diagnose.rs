@@ -620,6 +620,72 @@ async fn the_gate_of_the_guide_fails_the_job() {
     }
 }
 
+/// The steps of the workflow that the guide shows, with a session that has a fault and with one that has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_workflow_of_the_guide_fails_when_traces_are_broken() {
+    if support::is_missing("curl", "install the package `curl`") {
+        return;
+    }
+    let path = "examples/test_propagation/.github/workflows/traces.yml";
+    let file = std::fs::read_to_string(support::root().join(path)).expect("a workflow");
+    let file: serde_yaml_ng::Value = serde_yaml_ng::from_str(&file).expect("YAML");
+    let steps = file["jobs"]["traces"]["steps"].as_sequence().expect("steps");
+    let step = |name: &str| steps.iter().find(|it| it["name"] == name).expect("a step");
+    let test = step("Start the services and test them");
+    assert_eq!(test["env"]["OTEL_EXPORTER_OTLP_ENDPOINT"], "http://127.0.0.1:4318");
+    let start = step("Start the lab")["run"].as_str().expect("a script");
+    support::has(start, ["lab view --save session.jsonl", "http://127.0.0.1:3000/traces"]);
+    for (session, passes) in [("missing-spans", false), ("missing-spans-near", true)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let saved = folder.path().join("session.jsonl");
+        let lab = support::process::Lab::view(&format!("--save {}", saved.display())).await;
+        let recorded = folder_of_recordings().join(format!("diagnose/{session}.json"));
+        let send = format!(
+            "#!/bin/sh\ncurl --silent --fail --noproxy '*' --header 'content-type: application/json' \\
+             --data-binary @{} \"$OTEL_EXPORTER_OTLP_ENDPOINT/v1/traces\"\n",
+            recorded.display()
+        );
+        let script = folder.path().join("test.sh");
+        std::fs::write(&script, send).expect("written");
+        // Marked as a program by the shell itself.
+        let run = |step: &serde_yaml_ng::Value| {
+            let script = step["run"].as_str().expect("a script");
+            let mut bash = tokio::process::Command::new("bash");
+            bash.args(["-e", "-c", &format!("chmod +x test.sh\n{script}")])
+                .current_dir(folder.path())
+                .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", lab.otlp()))
+                .env("LAB_SITE", lab.site());
+            bash
+        };
+        let path = std::env::var("PATH").expect("a path");
+        let path = format!("{}:{path}", support::binaries().await.display());
+        let sent = run(test).output().await.expect("bash runs");
+        assert!(sent.status.success(), "{sent:?}");
+        let looked = run(step("Look at the traces")).env("PATH", path).output().await;
+        let looked = looked.expect("bash runs");
+        assert_eq!(looked.status.success(), passes, "{session}: {looked:?}");
+        // The file that a failed job keeps.
+        let mut arguments = format!("diagnose {}", saved.display());
+        arguments.push_str(" --fail-on missing-spans");
+        let kept = command("lab", &arguments).await.output().await.expect("it runs");
+        assert_eq!(kept.status.success(), passes, "{session}: {kept:?}");
+    }
+}
+
+/// The differences between two requests of the book's services, as the reference shows them.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reference_shows_differences_between_two_traces() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, shown) in [("nothing-arrived-near", "before.json"), ("hung-up", "after.json")] {
+        let recorded = folder_of_recordings().join(format!("diagnose/{name}.json"));
+        std::fs::copy(recorded, folder.path().join(shown)).expect("a copy");
+    }
+    let mut diff = command("lab", "diff before.json after.json").await;
+    let output = diff.current_dir(folder.path()).output().await.expect("it runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    check!("reference/diff.txt", &String::from_utf8(output.stdout).expect("text"));
+}
+
 /// The shape that the reference documents.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reference_shows_findings_as_json() {

@@ -3,6 +3,7 @@
 
 mod ask;
 mod diagnose;
+mod diff;
 mod expect;
 mod file;
 mod mutate;
@@ -128,6 +129,7 @@ pub fn notes(program: &str) -> String {
         ("traces --status error --min 100ms", "slow requests that failed"),
         ("trace", "the newest trace"),
         ("diagnose", "what is wrong with it"),
+        ("diff before.json after.json", "what changed"),
     ];
     let width = program.len() + 36;
     let examples: String = examples

@@ -1,4 +1,6 @@
-//! Formats traces for a terminal: the list of traces and the waterfall of one.
+//! Formats traces for a terminal: the list of traces, the waterfall of one, and the differences between two.
+
+mod diff;
 
 use std::fmt::Write as _;
 
@@ -12,6 +14,8 @@ use crate::summary::Summary;
 use crate::tree::{self, Row, Tree, plain, took, visible};
 use crate::waterfall::{caption, count, look};
 use crate::wire::HopState;
+
+pub use diff::diff;
 
 /// The smallest and the largest width of a bar, in columns.
 const BAR_WIDTH: (usize, usize) = (12, 60);

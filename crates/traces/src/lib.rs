@@ -1,11 +1,12 @@
 //! Reads traces and says what is in them: spans as they arrive, their tree, where the time went, what looks broken, and a
 //! picture of it all. Uses no clock, no file and no socket, so that the lab and a browser run the same code.
 //!
-//! [`read`] reads files of many forms, [`otlp`] what is received, and [`headers`] headers; [`tree`] orders the spans; [`analysis`], [`summary`] and [`diagnose`] find facts, as data; [`report`] and
+//! [`read`] reads files of many forms, [`otlp`] what is received, and [`headers`] headers; [`tree`] orders the spans; [`analysis`], [`summary`], [`compare`] and [`diagnose`] find facts, as data; [`report`] and
 //! [`waterfall`] turn these into text and HTML. [`case`] puts a request and its headers on the wire into one file.
 
 pub mod analysis;
 pub mod case;
+pub mod compare;
 mod conventions;
 pub mod diagnose;
 pub mod exchange;

@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum as _};
 
 use super::diagnose::Diagnose;
+use super::diff::Diff;
 use super::expect::Expect;
 use super::mutate::Mutate;
 use super::{Outcome, file};
@@ -61,6 +62,11 @@ pub enum Ask {
     ///
     /// Needs a running lab with proxies between the services. The exit status is 1 when a fault goes unnoticed.
     Mutate(Mutate),
+    /// Compares two traces: which spans only one of them has, and where the time went.
+    ///
+    /// Spans are paired by service and name, below spans that are paired. The exit status is 1 when the structures differ, 2 when a
+    /// trace can't be read, and otherwise 0.
+    Diff(Diff),
     /// Breaks the requests of one hop between the services of a running lab, until it is restored.
     ///
     /// `break list` shows the hops, and `break restore` restores all of them.
@@ -131,6 +137,7 @@ impl Ask {
             Ask::Diagnose(diagnose) => return diagnose.run().await,
             Ask::Expect(expect) => return expect.run().await,
             Ask::Mutate(mutate) => return mutate.run().await,
+            Ask::Diff(diff) => return diff.run().await,
             Ask::Break { hop, fault, lab } => break_hop(&lab.site, &hop, fault.as_deref()).await?,
         }
         Ok(Outcome::Fine)

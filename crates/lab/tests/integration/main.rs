@@ -1,7 +1,10 @@
 //! The lab alone: what it receives, what it shows, what its proxies pass on, and all of it as a process.
 
+mod diff;
 mod gate;
 mod process;
 mod receiver;
+#[cfg(unix)]
+mod release;
 mod viewer;
 mod wire;

@@ -75,6 +75,9 @@ impl Names {
     }
 }
 
+/// The characters between the parts of a name.
+pub(crate) const SEPARATORS: [char; 11] = [' ', '/', '?', '&', '=', ':', ',', '(', ')', '\'', '"'];
+
 /// A part of a name that may be a value.
 struct Value<'a> {
     /// The offset at which it begins, in bytes.
@@ -91,9 +94,8 @@ fn find<'a>(span: &'a Span, proto: &Proto) -> Option<Value<'a>> {
     let fixed = route.and_then(|route| Some((name.find(&route)?, route.len())));
     let path = conventions::path(proto);
     let raw = path.is_some_and(|path| name.split(' ').any(|word| word == path));
-    let separators = [' ', '/', '?', '&', '=', ':', ',', '(', ')', '\'', '"'];
     let mut start = 0;
-    for text in name.split(separators) {
+    for text in name.split(SEPARATORS) {
         let here = start;
         start += text.len() + 1;
         let in_route = fixed.is_some_and(|(at, length)| (at..at + length).contains(&here));
@@ -116,7 +118,7 @@ fn find<'a>(span: &'a Span, proto: &Proto) -> Option<Value<'a>> {
 
 /// Whether a text is an id by its form: a UUID or a long hexadecimal number, or a number that is too long for a port, a postcode
 /// or a date.
-fn has_form(text: &str) -> bool {
+pub(crate) fn has_form(text: &str) -> bool {
     let hex = text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
     let long_hex = hex && text.len() >= 16 && digits >= 4;
@@ -125,7 +127,7 @@ fn has_form(text: &str) -> bool {
     long_hex || long_number
 }
 
-fn is_mail(text: &str) -> bool {
+pub(crate) fn is_mail(text: &str) -> bool {
     text.split_once('@').is_some_and(|(user, host)| {
         let top = host.rsplit_once('.').map_or("", |(_, top)| top);
         let is_top = top.len() >= 2 && top.bytes().all(|byte| byte.is_ascii_alphabetic());
