@@ -2,6 +2,7 @@
 
 mod gate;
 mod process;
+mod proxies;
 mod receiver;
 mod viewer;
 mod wire;
