@@ -30,7 +30,7 @@ const FIRST_TRACE_DEADLINE: Duration = Duration::from_secs(20);
 /// Fails when an address is taken, the services don't compile or start, the book doesn't build, or a service ends by itself.
 pub async fn course(options: Serve, services: Option<Services>) -> anyhow::Result<()> {
     let stopped = lab::cli::stop_signal()?;
-    let mut lab = options.lab.bind().await?;
+    let lab = options.lab.bind().await?;
     let listeners = match &services {
         Some(services) => Some([
             listen::bind("--gateway", services.gateway).await?,
