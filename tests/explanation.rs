@@ -41,7 +41,7 @@ use tracing::{Instrument as _, info_span};
 async fn one_header_holds_the_ids_of_the_caller_and_both_ends_record_them() {
     let system = Setup::default().wired().start().await;
     system.ask_with(&[("baggage", "tenant=acme")]).await;
-    let user = system.wire.address(support::hop("gateway-user"));
+    let user = system.wire.address("gateway-user");
     let stopped = system.stop().await;
 
     let mut exchanges = stopped.wire.exchanges().into_iter();
@@ -229,7 +229,7 @@ async fn a_backend_decides_how_often_a_span_arrives_and_not_what_a_client_sees()
 /// is compared with both.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_way_and_a_process_that_stands_still_give_the_same_trace() {
-    let hop = support::hop("user-llm");
+    let hop = "user-llm";
     let system = Setup::default().wired().start().await;
     system.wire.set(hop, Some(Fault::AddLatency));
     assert_eq!(system.ask("user_1").await.status(), 200);
@@ -242,7 +242,7 @@ async fn a_slow_way_and_a_process_that_stands_still_give_the_same_trace() {
         until(async || {
             let exchanges = system.wire.exchanges();
             let hops: Vec<&str> = exchanges.iter().map(|it| &*it.hop).collect();
-            hops.contains(&hop.name).then_some(()).ok_or(hops.join(", "))
+            hops.contains(&hop).then_some(()).ok_or(hops.join(", "))
         })
         .await;
         // Not to wait for something: this is how long the process stands still.

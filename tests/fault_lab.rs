@@ -3,14 +3,14 @@
 
 use clap::ValueEnum as _;
 use course::experiment::Experiment;
-use course::hops::HOPS;
+use course::hops::{HOPS, Hop};
 use lab::case::Case;
 use lab::compare::compare;
 use lab::list::List;
 use lab::report::Links;
 use lab::request;
 use lab::span::{Span, SpanKind};
-use lab::wire::{Fault, Hop, LATENCY};
+use lab::wire::{Fault, LATENCY};
 use support::in_process::Lab;
 use support::recording::{Compared, check_named};
 use support::{Setup, WHOLE, has, lacks, shape};
@@ -18,7 +18,7 @@ use support::{Setup, WHOLE, has, lacks, shape};
 /// One request of the fault lab, to services that are then stopped: so all their spans are there.
 pub async fn experiment(hop: Hop, fault: Option<Fault>) -> Case {
     let system = Setup::default().wired().start().await;
-    let gateway = system.wire.address(HOPS[0]).expect("a proxy");
+    let gateway = system.wire.address(HOPS[0].name).expect("a proxy");
     let sent = Experiment { hop, fault }.send(gateway, &system.wire, &system.store);
     let id = sent.await.expect("it is sent");
     let stopped = system.stop().await;
@@ -199,7 +199,7 @@ fn headers_are_as_said(case: &Case, hop: Hop, fault: Fault, what: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_went_over_the_wire_stands_beside_the_span_that_sent_it() {
     let system = Setup::default().wired().start().await;
-    let gateway = system.wire.address(HOPS[0]).expect("a proxy");
+    let gateway = system.wire.address(HOPS[0].name).expect("a proxy");
     let send = async |hop, fault| {
         let sent = Experiment { hop, fault }.send(gateway, &system.wire, &system.store);
         sent.await.expect("it is sent")

@@ -156,7 +156,7 @@ async fn the_fault_lab_sends_a_request_through_the_readers_own_services() {
     browser.wait_for(STATUS, "You said 3 traces; there is 1 trace.").await;
     browser.shows(HEADING, "clear-sampled on gateway-user, just now").await;
     assert_eq!(system.wire.exchanges().len(), seen + 3);
-    let faults = HOPS.map(|hop| system.wire.fault(hop));
+    let faults = HOPS.map(|hop| system.wire.fault(hop.name));
     assert_eq!(faults, [None; 3], "the page restores the faults that it has set");
     assert_eq!(browser.errors().await, NO_ERRORS);
     system.stop().await;

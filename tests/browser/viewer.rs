@@ -266,7 +266,7 @@ async fn a_hop_is_broken_on_the_page_with_keys_alone() {
         browser.run("$('.hop select').focus();").await;
         browser.press(&[option, key::TAB, key::ENTER].concat()).await;
         // A script that waits would go with its page.
-        until(async || match lab.wire.fault(HOPS[1]) {
+        until(async || match lab.wire.fault(HOPS[1].name) {
             now if now == fault => Ok(()),
             now => Err(format!("{now:?}")),
         })
@@ -286,7 +286,7 @@ async fn everybody_can_use_it() {
     failed.attributes = vec![attribute("long", &"line\n".repeat(100)), attribute("short", "x")];
     lab.export_of("database", vec![failed, span(1, 9, 3, "INSERT")]).await;
     // With a hop, and a request on it.
-    lab.wire.set(HOPS[1], Some(Fault::DropTraceparent));
+    lab.wire.set(HOPS[1].name, Some(Fault::DropTraceparent));
     let url = format!("http://{}/traces", serve_hop(&lab).await);
     let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let request = client().get(url).header("traceparent", header);

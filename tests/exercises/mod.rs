@@ -386,7 +386,7 @@ async fn two_faults_leave_two_traces_that_are_in_order_and_the_wire_knows_both()
     for (hop, fault) in [(HOPS[1], Fault::ClearSampled), (HOPS[2], Fault::DropTraceparent)] {
         let command = format!("cargo run -- break {} {}\n", hop.name, fault.name());
         assert!(page().contains(&command), "the page does not say: {command}");
-        system.wire.set(hop, Some(fault));
+        system.wire.set(hop.name, Some(fault));
     }
     assert_eq!(status(question(&system, "user_1", "?")).await, 200);
     let stopped = system.stop().await;

@@ -117,7 +117,7 @@ fn traces(stopped: &Stopped) -> Case {
 /// Acts as a caller whose spans go elsewhere, with these flags in its header.
 async fn called(flags: &str) -> Stopped {
     let system = Setup::default().wired().start().await;
-    let address = system.wire.address(HOPS[2]).expect("a proxy");
+    let address = system.wire.address(HOPS[2].name).expect("a proxy");
     let traceparent = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}");
     assert_eq!(ask(address, "/generate", &[("traceparent", &traceparent)]).await, 200);
     system.stop().await
@@ -148,7 +148,7 @@ async fn headers_in_another_format() {
     let traceparent = ("traceparent", "00-80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-01");
     let with = async |headers: &[(&str, &str)]| {
         let system = Setup::default().wired().start().await;
-        let address = system.wire.address(HOPS[2]).expect("a proxy");
+        let address = system.wire.address(HOPS[2].name).expect("a proxy");
         assert_eq!(ask(address, "/generate", headers).await, 200);
         let stopped = system.stop().await;
         Case::new(stopped.trees(), stopped.wire.exchanges())

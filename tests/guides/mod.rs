@@ -17,6 +17,7 @@ mod more_than_one_machine;
 mod other_backends;
 mod own_telemetry;
 mod polyglot;
+mod proxy;
 mod real_llm;
 mod sampling;
 mod service_mesh;

@@ -16,7 +16,7 @@ use super::component::{Component, installed, output_of};
 use super::example::{ask, binaries, compare, flags, free_address, header, local, neighbor};
 use crate::python_original;
 use support::recording::{check, recorded};
-use support::{Setup, free_port, hop, hung, plan, root, serve, within_reason};
+use support::{Setup, free_port, hung, plan, root, serve, within_reason};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -224,7 +224,7 @@ async fn our_services_join_the_trace_of_the_original_and_keep_its_flags_and_bagg
         .run_by("user-service", "tenant_services user-service")
         .run_by("llm-service", "tenant_services llm-service");
     let system = setup.wired().start().await;
-    let user_service = system.wire.address(hop("gateway-user")).expect("an address");
+    let user_service = system.wire.address("gateway-user").expect("an address");
     let mut command = Command::new(folder.join("bin/python"));
     command
         .arg(root().join("tests/python_original/run_service.py"))

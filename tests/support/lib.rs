@@ -24,7 +24,7 @@ use lab::receiver;
 use lab::span::{Span, SpanKind, TraceId};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
-use lab::wire::{Fault, Hop, Wire};
+use lab::wire::{Fault, Wire};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
@@ -43,12 +43,6 @@ POST /api/query SERVER api-gateway http 200
         POST /generate SERVER llm-service http 200
           chat offline INTERNAL llm-service
 ";
-
-/// The hop of that name between the book's services.
-pub fn hop(name: &str) -> Hop {
-    let hop = HOPS.into_iter().find(|hop| hop.name == name);
-    hop.unwrap_or_else(|| panic!("unknown hop {name}"))
-}
 
 /// Any free port of the loopback interface.
 pub const FREE: &str = "127.0.0.1:0";
@@ -386,7 +380,7 @@ impl Setup {
         let backend = self.backend.unwrap_or(own);
         let wire = Wire::new(HOPS);
         for (hop, fault) in &self.faults {
-            wire.set(self::hop(hop), Some(*fault));
+            wire.set(hop, Some(*fault));
         }
         let log = Log::default();
         let binaries = binaries().await;

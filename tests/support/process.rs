@@ -160,7 +160,7 @@ pub async fn command(program: &str, arguments: &str) -> Command {
     }
     let arguments: Vec<&str> = arguments.split_whitespace().collect();
     let flags = match arguments.first() {
-        Some(&"view") => &ADDRESSES[..3],
+        Some(&("view" | "wire")) => &ADDRESSES[..3],
         // The others ask a running lab.
         Some(first) if !first.starts_with("--") => &[],
         _ => &ADDRESSES[..],

@@ -28,10 +28,10 @@ use lab::report::{self, Links};
 use lab::span::{Source, Span, TraceId};
 use lab::store::Store;
 use lab::waterfall::{count, picture};
-use lab::wire::{Fault, Hop, NO_PROXIES, Wire, now, random_traceparent};
+use lab::wire::{Fault, UnknownHop, Wire, now, random_traceparent};
 use lab::{guard, request, viewer};
 
-use crate::hops::{self, HOPS};
+use crate::hops::{self, HOPS, Hop};
 
 /// How long the spans of a request may take to arrive.
 const SPAN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,6 +42,9 @@ const SERVICE: &str = "fault-lab";
 /// The headers that the client sends in addition to `traceparent`.
 const TRACESTATE: &str = "client=fault-lab";
 const BAGGAGE: &str = "session.id=42";
+
+/// The error message of a course without services.
+const NO_SERVICES: &str = "this lab runs no services to break: in a clone of the book, `cargo run` without `view` starts three";
 
 /// A request with a fault on one hop. `None` sends a control request without a fault.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +72,7 @@ impl Experiment {
         let request = client.post(&url).json(&query).header("traceparent", traceparent.to_string());
         let request = request.header("tracestate", TRACESTATE).header("baggage", BAGGAGE);
 
-        let guard = wire.begin_experiment(self.hop, self.fault).await;
+        let guard = wire.begin_experiment(self.hop.name, self.fault).await;
         let start = now();
         let answer = request.send().await;
         let end = now();
@@ -176,12 +179,13 @@ async fn answer(
     if let Err(refused) = guard::only_our_pages(&headers) {
         return refused.into_response();
     }
-    let Some(gateway) = wire.address(HOPS[0]) else {
-        return refused(StatusCode::CONFLICT, NO_PROXIES.to_owned());
+    let Some(gateway) = wire.address(HOPS[0].name) else {
+        return refused(StatusCode::CONFLICT, NO_SERVICES.to_owned());
     };
-    let hop = match wire.hop(&form.hop) {
-        Ok(hop) => hop,
-        Err(unknown) => return refused(StatusCode::NOT_FOUND, unknown.to_string()),
+    let Some(hop) = HOPS.into_iter().find(|hop| hop.name == form.hop) else {
+        let known = HOPS.map(|hop| hop.name.to_owned()).to_vec();
+        let unknown = UnknownHop { name: form.hop, known };
+        return refused(StatusCode::NOT_FOUND, unknown.to_string());
     };
     let fault = form.fault.filter(|name| !name.is_empty());
     let fault = match fault.map(|name| Fault::named(&name)).transpose() {

@@ -1,6 +1,22 @@
 //! The hops between the book's services and the outcome of each fault on them.
 
-use lab::wire::{Fault, Hop, LATENCY};
+use lab::wire::{self, Fault, LATENCY};
+
+/// The connection from a caller to one of the book's services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hop {
+    pub name: &'static str,
+    /// The caller.
+    pub from: &'static str,
+    /// The called service.
+    pub to: &'static str,
+}
+
+impl From<Hop> for wire::Hop {
+    fn from(hop: Hop) -> Self {
+        wire::Hop { name: hop.name.into(), to: hop.to.into() }
+    }
+}
 
 /// The hops of a request, in the order in which it passes them.
 pub const HOPS: [Hop; 3] = [

@@ -39,6 +39,14 @@ enum Command {
     /// Serves the book and the lab without the services, for when you bring your own.
     #[command(after_long_help = cli::notes("cargo run --"))]
     View(Serve),
+    /// Does what `view` does, with proxies in front of your services.
+    #[command(after_long_help = cli::notes("cargo run --"))]
+    Wire {
+        #[command(flatten)]
+        proxies: cli::Proxies,
+        #[command(flatten)]
+        options: Serve,
+    },
     #[command(flatten)]
     Ask(Ask),
     /// Checks a step of the tutorial and says what is missing.
@@ -142,6 +150,9 @@ async fn run(cli: Cli) -> anyhow::Result<Outcome> {
     match cli.command {
         None => run::course(cli.options, Some(cli.services)).await?,
         Some(Command::View(options)) => run::course(options, None).await?,
+        Some(Command::Wire { proxies, options: Serve { lab, book } }) => {
+            run::course(Serve { lab: lab.with(proxies), book }, None).await?;
+        }
         Some(Command::Ask(ask)) => return ask.run().await,
         Some(Command::Check { step, lab, project }) => {
             return check(&lab.site, step, &project).await;

@@ -30,7 +30,7 @@ const FIRST_TRACE_DEADLINE: Duration = Duration::from_secs(20);
 /// Fails when an address is taken, the services don't compile or start, the book doesn't build, or a service ends by itself.
 pub async fn course(options: Serve, services: Option<Services>) -> anyhow::Result<()> {
     let stopped = lab::cli::stop_signal()?;
-    let mut lab = options.lab.bind().await?;
+    let lab = options.lab.bind().await?;
     let listeners = match &services {
         Some(services) => Some([
             listen::bind("--gateway", services.gateway).await?,
@@ -49,7 +49,15 @@ pub async fn course(options: Serve, services: Option<Services>) -> anyhow::Resul
     let (built, pages) = watch::channel(None);
     let pages = root.is_some().then_some(pages);
     if listeners.is_some() {
-        lab.wire = Wire::new(HOPS);
+        for hop in HOPS {
+            let is_taken = lab.wire.address(hop.name).is_some();
+            ensure!(
+                !is_taken,
+                "the proxy {0} needs another name: {0} is a proxy of the book's services",
+                hop.name
+            );
+        }
+        lab.wire.announce(HOPS);
     }
     let (store, wire, addresses) = (lab.store.clone(), lab.wire.clone(), lab.addresses());
     let book = format!("http://{}/", addresses.site);

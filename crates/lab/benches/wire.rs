@@ -14,8 +14,6 @@ use tokio::net::TcpListener;
 const REQUESTS: usize = 5_000;
 const ROUNDS: usize = 5;
 
-const HOP: Hop = Hop { name: "bench", from: "client", to: "server" };
-
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -23,7 +21,7 @@ async fn main() -> anyhow::Result<()> {
     let routes = Router::new().route("/", post(async |body: String| body));
     tokio::spawn(async move { axum::serve(listener, routes).await });
     let proxy = TcpListener::bind("127.0.0.1:0").await?;
-    let proxied = Wire::default().serve(HOP, proxy, direct)?;
+    let proxied = Wire::default().serve(Hop::named_after("server"), proxy, direct)?;
 
     let client = Client::builder().no_proxy().build()?;
     let urls = [direct, proxied].map(|address| format!("http://{address}/").parse::<Url>());

@@ -7,6 +7,7 @@ mod diff;
 mod expect;
 mod file;
 mod mutate;
+mod wire;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use crate::waterfall::count;
 use crate::{grpc, otlp, output, receiver, span, viewer};
 
 pub use ask::{Ask, LabAddress};
+pub use wire::Proxies;
 
 /// The options of a lab that receives spans.
 #[derive(Args)]
@@ -57,6 +59,10 @@ pub struct Options {
         help_heading = "Addresses"
     )]
     grpc: SocketAddr,
+    /// Puts a proxy in front of a service. It listens at LISTEN, forwards to TARGET, shows the headers of each request on
+    /// /wire, and breaks requests by `lab break NAME`. Can be given several times.
+    #[arg(long, value_name = "NAME=LISTEN,TARGET", help_heading = "Addresses")]
+    wire: Vec<wire::Proxy>,
     /// Shows the spans of a file from the start: of OTLP, Jaeger, Zipkin, Tempo, or the console exporters of Go and
     /// Python, also packed with gzip or zstd. Can be given several times.
     #[arg(long, value_name = "FILE", help_heading = "Session")]
@@ -76,15 +82,22 @@ pub struct Options {
 }
 
 impl Options {
-    /// Listens at the addresses and opens the files.
+    /// Adds the proxies of `lab wire`.
+    pub fn with(mut self, Proxies { proxies }: Proxies) -> Self {
+        self.wire.extend(proxies);
+        self
+    }
+
+    /// Listens at the addresses, starts the proxies and opens the files.
     ///
     /// # Errors
-    /// Fails when an address is taken or a file can't be read or written.
+    /// Fails when an address is taken, a proxy would forward to itself, or a file can't be read or written.
     pub async fn bind(self) -> anyhow::Result<Server> {
         let addresses = Addresses { site: self.site, otlp: self.otlp, grpc: self.grpc };
         let store = Store::new(Limits { spans: self.max_spans, bytes: self.max_bytes });
         // Listen first: a lab that can't start must not touch a file.
         let mut server = Server::bind(addresses, store.clone(), self.max_connections).await?;
+        wire::start(self.wire, &server.wire).await?;
         for path in &self.open {
             let Contents { form, spans, unread, problems, others, .. } = match session::open(path) {
                 // A session in which nothing arrived, such as the file that --save is about to continue.
@@ -126,6 +139,7 @@ pub fn notes(program: &str) -> String {
         ("view", "look at the traces of your own services"),
         ("", ""),
         ("view --save today.jsonl", "and keep them"),
+        ("wire users=127.0.0.1:8081,localhost:9091", "with a proxy before a service"),
         ("traces --status error --min 100ms", "slow requests that failed"),
         ("trace", "the newest trace"),
         ("diagnose", "what is wrong with it"),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use lab::cli::{self, Ask, Options, Outcome};
+use lab::cli::{self, Ask, Options, Outcome, Proxies};
 use lab::{server, viewer};
 
 /// A receiver and viewer of traces for the services on your own machine.
@@ -19,6 +19,16 @@ enum Command {
     /// Receives traces and shows them, until Ctrl-C.
     #[command(after_long_help = cli::notes("lab"))]
     View(Options),
+    /// Does what `view` does, with proxies in front of your services.
+    ///
+    /// Each proxy shows the headers of every request on the page /wire, and `lab break` breaks requests there. It reads HTTP/1.1;
+    /// HTTP/2 and TLS pass unread.
+    Wire {
+        #[command(flatten)]
+        proxies: Proxies,
+        #[command(flatten)]
+        options: Options,
+    },
     #[command(flatten)]
     Ask(Ask),
     /// Prints the completions of a shell.
@@ -34,16 +44,19 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
-        Command::View(options) => {
-            let stopped = cli::stop_signal()?;
-            let server = options.bind().await?;
-            lab::print(&server.welcome(None))?;
-            let pages =
-                viewer::without_book(server::pages(server.store.clone(), server.wire.clone()));
-            server.serve(pages, stopped).await?;
-        }
+        Command::View(options) => view(options).await?,
+        Command::Wire { proxies, options } => view(options.with(proxies)).await?,
         Command::Ask(ask) => return ask.run().await,
         Command::Completions { shell } => cli::completions(shell, &mut Cli::command())?,
     }
     Ok(Outcome::Fine)
+}
+
+async fn view(options: Options) -> anyhow::Result<()> {
+    let stopped = cli::stop_signal()?;
+    let server = options.bind().await?;
+    lab::print(&server.welcome(None))?;
+    let pages = viewer::without_book(server::pages(server.store.clone(), server.wire.clone()));
+    server.serve(pages, stopped).await?;
+    Ok(())
 }

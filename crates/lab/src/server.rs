@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use crate::listen::{self, AllowedHosts};
 use crate::receivers::Receivers;
 use crate::store::Store;
-use crate::wire::Wire;
+use crate::wire::{HopState, Wire};
 use crate::{jaeger, viewer};
 
 /// How long requests in flight may take when the lab stops.
@@ -66,11 +66,22 @@ impl Server {
     pub fn welcome(&self, book: Option<&str>) -> String {
         let Addresses { site, otlp, grpc } = self.addresses;
         let book = book.map_or(String::new(), |book| format!("Book     {book}\n"));
+        let proxies = self.wire.states();
+        let mut wire: String = proxies
+            .iter()
+            .map(|HopState { hop, address, target, .. }| {
+                format!("Proxy    http://{address} -> {target} ({hop})\n")
+            })
+            .collect();
+        if !proxies.is_empty() {
+            wire = format!("Wire     http://{site}/wire\n{wire}");
+        }
         format!(
             "{book}\
              Traces   http://{site}/traces\n\
              OTLP     http://{otlp}\n\
-             gRPC     http://{grpc}\n\n\
+             gRPC     http://{grpc}\n\
+             {wire}\n\
              Send spans here: Traces shows them at once. Ctrl-C stops.\n"
         )
     }

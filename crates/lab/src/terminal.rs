@@ -71,9 +71,11 @@ pub fn list(traces: &[Summary]) -> String {
 /// Formats the hops, one per line.
 pub fn hops(hops: &[HopState]) -> String {
     let broken = AnsiColor::Yellow.on_default();
-    let lines = hops.iter().map(|HopState { hop, address, fault }| {
+    let width = hops.iter().map(|it| it.hop.len()).max().unwrap_or_default();
+    let lines = hops.iter().map(|HopState { hop, address, target, fault, .. }| {
         let fault = fault.as_ref().map_or("no fault".to_owned(), |fault| styled(broken, fault));
-        format!("{hop:14}  {address:21}  {fault}\n")
+        let way = format!("{address} -> {target}");
+        format!("{hop:width$}  {way:46}  {fault}\n")
     });
     lines.collect()
 }

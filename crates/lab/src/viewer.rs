@@ -83,6 +83,7 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         .route("/traces/viewer.js", asset("text/javascript", SCRIPT.to_owned()))
         .route("/wire", get(wire::page))
         .route("/wire.json", get(wire::json))
+        .route("/wire.events", get(wire::events))
         .route("/wire/{hop}", post(wire::set))
         .with_state(ViewerState { list: List::new(store), wire })
 }

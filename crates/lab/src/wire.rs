@@ -1,31 +1,57 @@
 //! The wire: a proxy in front of each service, which records the headers of every request and breaks them on demand.
-//! Without a fault, it forwards every byte unchanged.
+//! Without a fault, it forwards every byte unchanged. It reads HTTP/1.1 and passes HTTP/2 and TLS on without reading them.
 
 mod fault;
 mod framing;
 mod proxy;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 use traces::exchange::Exchange;
 use traces::traceparent::{SpanId, TraceId, Traceparent};
 
 pub use fault::{Fault, LATENCY, UnknownFault};
 
-/// The connection from a caller to a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// The connection from one or more callers to a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hop {
-    pub name: &'static str,
-    /// The caller.
-    pub from: &'static str,
-    /// The called service, which the proxy is in front of.
-    pub to: &'static str,
+    pub name: Arc<str>,
+    /// The called service, which the proxy is in front of. Should be its `service.name`.
+    pub to: Arc<str>,
+}
+
+impl Hop {
+    /// Creates the hop to the service `name`, with the same name.
+    pub fn named_after(name: &str) -> Self {
+        let name: Arc<str> = name.into();
+        Hop { to: Arc::clone(&name), name }
+    }
+}
+
+/// A protocol that a proxy passes on without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Opaque {
+    /// HTTP/2 without TLS, such as gRPC (RFC 9113, 3.3).
+    #[serde(rename = "HTTP/2")]
+    Http2,
+    #[serde(rename = "TLS")]
+    Tls,
+}
+
+impl Display for Opaque {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Opaque::Http2 => "HTTP/2",
+            Opaque::Tls => "TLS",
+        })
+    }
 }
 
 /// The state of a hop, as in `/wire.json`.
@@ -34,8 +60,25 @@ pub struct HopState {
     pub hop: String,
     /// The address of its proxy.
     pub address: String,
+    /// The host and port that the proxy forwards to.
+    pub target: String,
     /// The name of the fault that is set.
     pub fault: Option<String>,
+    /// How many connections the proxy has passed on without reading them, by protocol.
+    pub unread: BTreeMap<Opaque, usize>,
+}
+
+impl HopState {
+    /// Describes in one sentence what the proxy passes on without reading it. Returns `None` when it has read everything.
+    pub fn note(&self) -> Option<String> {
+        let protocols: Vec<String> = self.unread.keys().map(Opaque::to_string).collect();
+        let protocols = (!protocols.is_empty()).then(|| protocols.join(" and "))?;
+        Some(format!(
+            "{} passes {protocols} on unread: its requests aren't listed, and of the faults only `{}` works on it",
+            self.hop,
+            Fault::Cut.name()
+        ))
+    }
 }
 
 /// The name of a hop is unknown.
@@ -43,11 +86,12 @@ pub struct HopState {
 #[error("unknown hop {name:?}: use one of {}", known.join(", "))]
 pub struct UnknownHop {
     pub name: String,
-    pub known: Vec<&'static str>,
+    pub known: Vec<String>,
 }
 
 /// The error message of a lab without proxies.
-pub const NO_PROXIES: &str = "this lab runs no services to break: in a clone of the book, `cargo run` without `view` starts three";
+pub const NO_PROXIES: &str =
+    "this lab has no proxies to break requests with: start it with `lab wire NAME=LISTEN,TARGET`";
 
 /// The largest number of recorded exchanges. When it is reached, the oldest is dropped.
 pub const EXCHANGES: usize = 1000;
@@ -60,115 +104,167 @@ pub struct Wire {
     experiment_lock: Arc<AsyncMutex<()>>,
 }
 
-type Faults = BTreeMap<&'static str, Fault>;
+type Faults = BTreeMap<Arc<str>, Fault>;
 
 #[derive(Default)]
 struct Inner {
-    /// The hops in order, each with the address of its proxy once it listens.
-    hops: Vec<(Hop, Option<SocketAddr>)>,
+    /// The hops in order, each with its proxy once it listens.
+    hops: Vec<(Hop, Option<Proxy>)>,
     faults: Faults,
     /// Replaces `faults` during an experiment.
     experiment: Option<Faults>,
     exchanges: VecDeque<Exchange>,
     /// The number of exchanges that were dropped.
     dropped: usize,
+    /// Counts the changes of everything above.
+    version: watch::Sender<u64>,
+}
+
+struct Proxy {
+    address: SocketAddr,
+    target: Arc<str>,
+    unread: BTreeMap<Opaque, usize>,
+}
+
+impl Inner {
+    fn changed(&self) {
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Returns the fault that applies to a request now: that of the experiment, or else the one that is set.
+    fn active_fault(&self, hop: &str) -> Option<Fault> {
+        let faults = self.experiment.as_ref().unwrap_or(&self.faults);
+        faults.get(hop).copied()
+    }
 }
 
 impl Wire {
     /// Creates a wire for `hops`, which are shown in this order. [`Wire::serve`] starts their proxies.
-    pub fn new(hops: impl IntoIterator<Item = Hop>) -> Self {
+    pub fn new(hops: impl IntoIterator<Item = impl Into<Hop>>) -> Self {
         let wire = Wire::default();
-        wire.lock().hops = hops.into_iter().map(|hop| (hop, None)).collect();
+        wire.announce(hops);
         wire
     }
 
-    /// Starts the proxy of `hop`, which forwards every connection of `listener` to `target`. Returns the listener's address.
+    /// Adds hops whose proxies [`Wire::serve`] starts later. They are shown in this order, after those that are known.
+    pub fn announce(&self, hops: impl IntoIterator<Item = impl Into<Hop>>) {
+        self.lock().hops.extend(hops.into_iter().map(|hop| (hop.into(), None)));
+    }
+
+    /// Starts the proxy of `hop`, which forwards every connection of `listener` to `target`, a host and a port. The host's name
+    /// is looked up for each connection. Returns the listener's address.
     ///
     /// # Errors
     /// Fails when the listener's address can't be read.
     pub fn serve(
         &self,
-        hop: Hop,
+        hop: impl Into<Hop>,
         listener: TcpListener,
-        target: SocketAddr,
+        target: impl Display,
     ) -> std::io::Result<SocketAddr> {
-        let address = listener.local_addr()?;
+        let (hop, address) = (hop.into(), listener.local_addr()?);
+        let target: Arc<str> = target.to_string().into();
+        let proxy = Proxy { address, target: Arc::clone(&target), unread: BTreeMap::new() };
         let mut inner = self.lock();
-        match inner.hops.iter_mut().find(|(known, _)| *known == hop) {
-            Some((_, listening_at)) => *listening_at = Some(address),
-            None => inner.hops.push((hop, Some(address))),
+        match inner.hops.iter_mut().find(|(known, _)| known.name == hop.name) {
+            Some((_, served)) => *served = Some(proxy),
+            None => inner.hops.push((hop.clone(), Some(proxy))),
         }
+        inner.changed();
         drop(inner);
         tokio::spawn(proxy::serve(self.clone(), hop, listener, target));
         Ok(address)
     }
 
     /// Returns the address of a hop's proxy, or `None` when it has none.
-    pub fn address(&self, hop: Hop) -> Option<SocketAddr> {
+    pub fn address(&self, hop: &str) -> Option<SocketAddr> {
         let inner = self.lock();
-        inner.hops.iter().find(|(known, _)| *known == hop)?.1
+        let (_, proxy) = inner.hops.iter().find(|(known, _)| *known.name == *hop)?;
+        proxy.as_ref().map(|proxy| proxy.address)
     }
 
-    /// Finds a hop that has a proxy by its name.
+    /// Checks that a hop of this name has a proxy.
     ///
     /// # Errors
     /// Fails when no such hop has this name. The error lists the known names.
-    pub fn hop(&self, name: &str) -> Result<Hop, UnknownHop> {
-        let inner = self.lock();
-        let served = || inner.hops.iter().filter(|(_, address)| address.is_some());
-        let found = served().find(|(hop, _)| hop.name == name);
-        found.map(|(hop, _)| *hop).ok_or_else(|| UnknownHop {
-            name: name.to_owned(),
-            known: served().map(|(hop, _)| hop.name).collect(),
-        })
+    pub fn check(&self, name: &str) -> Result<(), UnknownHop> {
+        if self.address(name).is_some() {
+            return Ok(());
+        }
+        let known = self.states().into_iter().map(|state| state.hop).collect();
+        Err(UnknownHop { name: name.to_owned(), known })
     }
 
     /// Returns the states of the hops that have a proxy, in order.
     pub fn states(&self) -> Vec<HopState> {
         let inner = self.lock();
-        let served = inner.hops.iter().filter_map(|(hop, address)| {
+        let served = inner.hops.iter().filter_map(|(hop, proxy)| {
+            let proxy = proxy.as_ref()?;
             Some(HopState {
-                hop: hop.name.to_owned(),
-                address: (*address)?.to_string(),
-                fault: inner.faults.get(hop.name).map(|fault| fault.name()),
+                hop: hop.name.to_string(),
+                address: proxy.address.to_string(),
+                target: proxy.target.to_string(),
+                fault: inner.faults.get(&hop.name).map(|fault| fault.name()),
+                unread: proxy.unread.clone(),
             })
         });
         served.collect()
     }
 
-    /// Sets the fault of a hop, or restores the hop with `None`. Doesn't affect requests in flight.
-    pub fn set(&self, hop: Hop, fault: Option<Fault>) {
+    /// Sets the fault of a hop, or restores the hop with `None`. Doesn't affect requests in flight. [`Fault::Cut`] also closes
+    /// the connections that are passed on unread.
+    pub fn set(&self, hop: &str, fault: Option<Fault>) {
         let mut inner = self.lock();
         match fault {
-            Some(fault) => inner.faults.insert(hop.name, fault),
-            None => inner.faults.remove(hop.name),
+            Some(fault) => inner.faults.insert(hop.into(), fault),
+            None => inner.faults.remove(hop),
         };
+        inner.changed();
     }
 
     /// Applies only this fault until the returned guard is dropped. The faults that are set apply again after that. Waits for
     /// the end of other experiments first.
-    pub async fn begin_experiment(&self, hop: Hop, fault: Option<Fault>) -> ExperimentGuard {
+    pub async fn begin_experiment(&self, hop: &str, fault: Option<Fault>) -> ExperimentGuard {
         let lock = Arc::clone(&self.experiment_lock).lock_owned().await;
-        let faults = fault.map(|fault| (hop.name, fault)).into_iter().collect();
-        self.lock().experiment = Some(faults);
+        let faults = fault.map(|fault| (hop.into(), fault)).into_iter().collect();
+        let mut inner = self.lock();
+        inner.experiment = Some(faults);
+        inner.changed();
+        drop(inner);
         ExperimentGuard { wire: self.clone(), _lock: lock }
     }
 
     /// Returns the fault that is set on a hop.
-    pub fn fault(&self, hop: Hop) -> Option<Fault> {
-        self.lock().faults.get(hop.name).copied()
+    pub fn fault(&self, hop: &str) -> Option<Fault> {
+        self.lock().faults.get(hop).copied()
     }
 
-    /// Returns the fault that applies to a request now: that of the experiment, or else the one that is set.
-    fn active_fault(&self, hop: Hop) -> Option<Fault> {
-        let inner = self.lock();
-        let faults = inner.experiment.as_ref().unwrap_or(&inner.faults);
-        faults.get(hop.name).copied()
+    fn active_fault(&self, hop: &str) -> Option<Fault> {
+        self.lock().active_fault(hop)
+    }
+
+    /// Waits until [`Fault::Cut`] applies to a hop.
+    async fn is_cut(&self, hop: &str) {
+        let mut changes = self.changes();
+        // The sender lives as long as this wire, so there is always a next change.
+        while self.active_fault(hop) != Some(Fault::Cut) && changes.changed().await.is_ok() {}
     }
 
     /// Returns the recorded exchanges, the oldest first.
     pub fn exchanges(&self) -> Vec<Exchange> {
         self.lock().exchanges.iter().cloned().collect()
+    }
+
+    /// Returns the last `limit` exchanges with their numbers, the newest first.
+    pub fn latest(&self, limit: usize) -> Vec<(usize, Exchange)> {
+        let inner = self.lock();
+        let numbered = inner.exchanges.iter().enumerate().rev().take(limit);
+        numbered.map(|(index, it)| (inner.dropped + index, it.clone())).collect()
+    }
+
+    /// Returns a receiver that is notified of every change, and whose value counts the changes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.lock().version.subscribe()
     }
 
     /// Records an exchange and returns its number.
@@ -179,6 +275,7 @@ impl Wire {
             inner.dropped += 1;
         }
         inner.exchanges.push_back(exchange);
+        inner.changed();
         inner.dropped + inner.exchanges.len() - 1
     }
 
@@ -189,6 +286,26 @@ impl Wire {
         if let Some(exchange) = index.and_then(|index| inner.exchanges.get_mut(index)) {
             exchange.end = Some(now());
             exchange.status = status;
+            inner.changed();
+        }
+    }
+
+    /// Counts a connection that is passed on unread. Prints a note about the first one of a hop and a protocol.
+    fn count_unread(&self, hop: &str, protocol: Opaque) {
+        let mut inner = self.lock();
+        let mut proxies = inner.hops.iter_mut();
+        let proxy = proxies.find_map(|(known, it)| it.as_mut().filter(|_| *known.name == *hop));
+        let count = proxy.map(|proxy| proxy.unread.entry(protocol).or_default());
+        let is_first = count.is_some_and(|count| {
+            *count += 1;
+            *count == 1
+        });
+        inner.changed();
+        drop(inner);
+        if is_first {
+            let states = self.states().into_iter();
+            let note = states.filter(|state| state.hop == hop).find_map(|state| state.note());
+            eprintln!("Note: {}", note.unwrap_or_default());
         }
     }
 
@@ -206,7 +323,9 @@ pub struct ExperimentGuard {
 
 impl Drop for ExperimentGuard {
     fn drop(&mut self) {
-        self.wire.lock().experiment = None;
+        let mut inner = self.wire.lock();
+        inner.experiment = None;
+        inner.changed();
     }
 }
 

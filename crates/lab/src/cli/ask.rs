@@ -15,7 +15,7 @@ use crate::output::{print, print_json};
 use crate::span::TraceId;
 use crate::summary::Summary;
 use crate::terminal;
-use crate::wire::Fault;
+use crate::wire::{Fault, HopState};
 
 /// The commands for a lab that runs in another terminal, or for a file.
 #[derive(Subcommand)]
@@ -67,12 +67,12 @@ pub enum Ask {
     /// Spans are paired by service and name, below spans that are paired. The exit status is 1 when the structures differ, 2 when a
     /// trace can't be read, and otherwise 0.
     Diff(Diff),
-    /// Breaks the requests of one hop between the services of a running lab, until it is restored.
+    /// Breaks the requests at one proxy of a running lab, until it is restored.
     ///
-    /// `break list` shows the hops, and `break restore` restores all of them.
+    /// `lab wire` starts proxies. `break list` lists them, and `break restore` restores all of them.
     #[command(after_long_help = faults())]
     Break {
-        /// A hop, or `list`, or `restore`.
+        /// The name of a proxy, or `list`, or `restore`.
         hop: String,
         /// The fault, or `restore`.
         fault: Option<String>,
@@ -104,7 +104,7 @@ fn faults() -> String {
     let lines = faults.map(|fault| format!("  {:23}{}\n", fault.name(), fault.description()));
     let lines: String = lines.collect();
     format!(
-        "Faults:\n{lines}\nExamples:\n  lab break gateway-user drop-traceparent\n  lab break gateway-user restore\n  \
+        "Faults:\n{lines}\nExamples:\n  lab break gateway drop-traceparent\n  lab break gateway restore\n  \
          lab break list"
     )
 }
@@ -202,5 +202,9 @@ async fn break_hop(site: &str, hop: &str, fault: Option<&str>) -> anyhow::Result
         (_, None) => bail!("which fault? `lab break --help` lists them; `restore` is one too"),
     };
     ensure!(!hops.is_empty(), crate::wire::NO_PROXIES);
-    print(&terminal::hops(&hops))
+    print(&terminal::hops(&hops))?;
+    for note in hops.iter().filter_map(HopState::note) {
+        eprintln!("Note: {note}");
+    }
+    Ok(())
 }

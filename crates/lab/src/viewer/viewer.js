@@ -20,15 +20,18 @@ function localTimes(within) {
 }
 
 /* Live updates: after each event, the page fetches its new contents and replaces them if they have changed. It waits while
-   the reader has paused it, has selected text, or has scrolled down in the list. */
+   the reader has paused it, has selected text, or has scrolled down in the list. Forms are replaced only when the lab has changed
+   them, so that a choice that isn't sent yet stays. */
 const collapsed = new Set(); // the ids of the collapsed rows
 let shown = results()?.innerHTML; // the HTML from the server, before this script changed it
+const proxies = document.getElementById("hops");
+let shownProxies = proxies?.innerHTML;
 let paused = false;
 let lastAnnounced = 0; // when a live update was last announced, in milliseconds since 1970
 
 const mustWait = () => paused || document.hidden
   || (results().contains(getSelection().anchorNode) && !getSelection().isCollapsed)
-  || (!grid() && scrollY > 200);
+  || (!grid() && scrollY > results().offsetTop + 200);
 
 async function refresh() {
   const address = location.href;
@@ -36,12 +39,19 @@ async function refresh() {
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (address !== location.href) return refresh();
+  const nextProxies = page.getElementById("hops");
+  if (proxies && nextProxies && nextProxies.innerHTML !== shownProxies && !proxies.contains(document.activeElement)) {
+    shownProxies = nextProxies.innerHTML;
+    proxies.replaceChildren(...nextProxies.childNodes);
+  }
   const [now, next] = [results(), page.getElementById("results")];
   if (!now || !next || next.innerHTML === shown) return;
   shown = next.innerHTML;
   const focus = document.activeElement?.closest("#results [id], #results a");
   const found = focus && (focus.id ? `#${focus.id}` : `a[href="${CSS.escape(focus.getAttribute("href"))}"]`);
+  const open = [...now.querySelectorAll("details[id][open]")].map((it) => it.id);
   now.replaceChildren(...next.childNodes);
+  for (const id of open) document.getElementById(id)?.setAttribute("open", "");
   localTimes(now);
   const service = document.querySelector("form.filter select[name=service]");
   const services = page.querySelector("form.filter select[name=service]");
@@ -53,7 +63,8 @@ async function refresh() {
   for (const id of collapsed) toggle(document.getElementById(id), false);
   start();
   const again = found && document.querySelector(`#results ${found}`);
-  if (again?.matches("tr")) focusRow(again, false); else again?.focus({ preventScroll: true });
+  if (again?.matches("tr")) focusRow(again, false);
+  else (again?.querySelector("summary") ?? again)?.focus({ preventScroll: true });
   // Announce updates at most every ten seconds, so that a screen reader can also read the page.
   if (Date.now() - lastAnnounced > 10_000) { lastAnnounced = Date.now(); announce(now.querySelector("caption")?.textContent ?? ""); }
 }

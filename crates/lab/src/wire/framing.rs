@@ -1,9 +1,12 @@
-//! Finds the ends of heads and bodies in a stream of HTTP/1.1 requests, and the status of an answer (RFC 9112).
+//! Finds the ends of heads and bodies in a stream of HTTP/1.1 requests, and the status of an answer (RFC 9112). Recognises HTTP/2 and
+//! TLS by their first bytes.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::OwnedWriteHalf;
+
+use super::Opaque;
 
 /// The largest head of a request or an answer, in bytes. The limit of the services, which is hyper's, is lower.
 pub const HEAD_LIMIT: usize = 512 * 1024;
@@ -14,11 +17,19 @@ pub const READ_SIZE: usize = 16 * 1024;
 /// The largest number of headers of a request or an answer.
 const HEADERS_LIMIT: usize = 200;
 
+/// The first bytes of a client that speaks HTTP/2 (RFC 9113, 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The first bytes of a client that speaks TLS: the type of a handshake record and the major version (RFC 8446, 5.1).
+const TLS_HANDSHAKE: &[u8] = &[22, 3];
+
 /// Reads the requests that a client sends on one connection.
 pub struct Requests<R> {
     from: R,
     /// The bytes that were read but not yet forwarded.
     buffer: Vec<u8>,
+    /// Whether no request has been read yet.
+    at_start: bool,
 }
 
 /// The next event on the client's side of a connection.
@@ -26,6 +37,8 @@ pub enum ClientEvent {
     Request(Head),
     /// The peers have switched to another protocol. The following bytes aren't HTTP.
     Switched,
+    /// The connection begins with another protocol.
+    Opaque(Opaque),
     /// The client has closed the connection.
     End,
 }
@@ -37,6 +50,10 @@ pub struct Head {
     pub body: BodyLength,
     /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, 10.1.1).
     pub expects_continue: bool,
+    /// Whether the answer has no body, whatever its headers say (RFC 9110, 9.3.2).
+    pub is_head: bool,
+    /// Whether the client offers to switch to HTTP/2 (RFC 7540, 3.2).
+    pub offers_http2: bool,
 }
 
 /// The length of a body (RFC 9112, 6.3).
@@ -84,7 +101,7 @@ impl Upstream {
 impl<R: AsyncRead + Unpin> Requests<R> {
     pub fn new(from: R) -> Self {
         let buffer = Vec::with_capacity(READ_SIZE);
-        Requests { from, buffer }
+        Requests { from, buffer, at_start: true }
     }
 
     /// Reads the head of the next request. Returns early when the connection `has_switched` to another protocol.
@@ -96,25 +113,62 @@ impl<R: AsyncRead + Unpin> Requests<R> {
             if has_switched() {
                 return Ok(ClientEvent::Switched);
             }
+            if self.at_start {
+                match self.opaque() {
+                    Recognised::Yes(protocol) => return Ok(ClientEvent::Opaque(protocol)),
+                    Recognised::No => self.at_start = false,
+                    Recognised::NotYet => {
+                        if !self.read().await? {
+                            return self.end();
+                        }
+                        continue;
+                    }
+                }
+            }
             let mut headers = [httparse::EMPTY_HEADER; HEADERS_LIMIT];
             let mut request = httparse::Request::new(&mut headers);
             match request.parse(&self.buffer) {
                 Ok(httparse::Status::Complete(length)) => {
                     let (body, expects_continue) = body_length(&request)?;
+                    let is_head = request.method == Some("HEAD");
+                    let upgrade = header(&request, "upgrade").unwrap_or_default();
+                    let mut offers = upgrade.split(|byte| *byte == b',');
+                    let offers_http2 =
+                        offers.any(|it| it.trim_ascii().eq_ignore_ascii_case(b"h2c"));
                     let bytes = self.buffer.drain(..length).collect();
-                    return Ok(ClientEvent::Request(Head { bytes, body, expects_continue }));
+                    let head = Head { bytes, body, expects_continue, is_head, offers_http2 };
+                    return Ok(ClientEvent::Request(head));
                 }
                 Ok(httparse::Status::Partial) if self.buffer.len() <= HEAD_LIMIT => {}
                 Ok(httparse::Status::Partial) => return Err(invalid("the head is too long")),
                 Err(error) => return Err(invalid(&error.to_string())),
             }
             if !self.read().await? {
-                return match self.buffer.is_empty() {
-                    true => Ok(ClientEvent::End),
-                    false => Err(io::ErrorKind::UnexpectedEof.into()),
-                };
+                return self.end();
             }
         }
+    }
+
+    /// Returns the event of a client that has closed the connection.
+    fn end(&self) -> io::Result<ClientEvent> {
+        match self.buffer.is_empty() {
+            true => Ok(ClientEvent::End),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Looks for another protocol in the first bytes of the connection.
+    fn opaque(&self) -> Recognised {
+        let protocols = [(HTTP2_PREFACE, Opaque::Http2), (TLS_HANDSHAKE, Opaque::Tls)];
+        for (start, protocol) in protocols {
+            if self.buffer.starts_with(start) {
+                return Recognised::Yes(protocol);
+            }
+            if start.starts_with(&self.buffer) {
+                return Recognised::NotYet;
+            }
+        }
+        Recognised::No
     }
 
     /// Forwards all following bytes until the client closes the connection.
@@ -213,17 +267,21 @@ impl<R: AsyncRead + Unpin> Requests<R> {
     }
 }
 
+/// Whether the first bytes of a connection are those of another protocol than HTTP/1.1.
+enum Recognised {
+    Yes(Opaque),
+    No,
+    /// More bytes are needed.
+    NotYet,
+}
+
 fn invalid(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason.to_owned())
 }
 
 /// Returns the length of the body after a head, and whether the client waits for `100 Continue` before it sends the body.
 fn body_length(request: &httparse::Request) -> io::Result<(BodyLength, bool)> {
-    let find = |name: &str| {
-        let mut headers = request.headers.iter().rev();
-        let found = headers.find(|header| header.name.eq_ignore_ascii_case(name));
-        found.map(|header| header.value)
-    };
+    let find = |name| header(request, name);
     let body = match (find("transfer-encoding"), find("content-length")) {
         (Some(encoding), _) if encoding.to_ascii_lowercase().ends_with(b"chunked") => {
             BodyLength::Chunked
@@ -237,6 +295,13 @@ fn body_length(request: &httparse::Request) -> io::Result<(BodyLength, bool)> {
         (None, None) => BodyLength::Bytes(0),
     };
     Ok((body, find("expect").is_some()))
+}
+
+/// Returns the value of the last header of that name.
+fn header<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> Option<&'a [u8]> {
+    let mut headers = request.headers.iter().rev();
+    let found = headers.find(|header| header.name.eq_ignore_ascii_case(name));
+    found.map(|header| header.value)
 }
 
 /// Finds the final status in the first bytes of an answer, after statuses of 1xx that only announce it. Returns `None` when more

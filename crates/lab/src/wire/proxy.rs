@@ -1,25 +1,31 @@
 //! The proxy of one hop. It reads the heads of requests and applies the fault that is set. It forwards bodies and answers
-//! unchanged.
+//! unchanged, and also everything on a connection that isn't HTTP/1.1.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex as StdMutex};
+use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use traces::exchange::Exchange;
 
 use super::fault::Action;
-use super::framing::{ClientEvent, HEAD_LIMIT, Head, READ_SIZE, Requests, Upstream, final_status};
-use super::{Hop, Wire, now};
+use super::framing::{
+    BodyLength, ClientEvent, HEAD_LIMIT, Head, READ_SIZE, Requests, Upstream, final_status,
+};
+use super::{Fault, Hop, Opaque, Wire, now};
 
 /// Headers with credentials, whose values aren't recorded.
 const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
 const SERVER_ERROR: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
+
+/// How long the service may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The state that the two directions of a connection share.
 type SharedAnswers = Arc<StdMutex<AnswerState>>;
@@ -33,32 +39,39 @@ struct AnswerState {
 }
 
 /// Serves a hop until the listener is dropped.
-pub async fn serve(wire: Wire, hop: Hop, mut listener: TcpListener, target: SocketAddr) {
+pub async fn serve(wire: Wire, hop: Hop, mut listener: TcpListener, target: Arc<str>) {
     loop {
         // axum's `accept` retries after an error of a single connection.
         let (client, _) = Listener::accept(&mut listener).await;
-        let wire = wire.clone();
+        let (wire, hop, target) = (wire.clone(), hop.clone(), Arc::clone(&target));
         // An error closes both ends of this connection, like an error without a proxy.
-        tokio::spawn(async move { drop(connection(wire, hop, client, target).await) });
+        tokio::spawn(async move { drop(connection(wire, hop, client, &target).await) });
     }
 }
 
-async fn connection(wire: Wire, hop: Hop, client: TcpStream, target: SocketAddr) -> io::Result<()> {
-    let upstream = TcpStream::connect(target).await?;
+async fn connection(wire: Wire, hop: Hop, client: TcpStream, target: &str) -> io::Result<()> {
     client.set_nodelay(true)?;
-    upstream.set_nodelay(true)?;
     let (requests, to_client) = client.into_split();
-    let (answers, to_upstream) = upstream.into_split();
     let to_client = Arc::new(Mutex::new(to_client));
     let answer_state = SharedAnswers::default();
-    let forward = Forwarder {
+    let mut forward = Forwarder {
         requests: Requests::new(requests),
-        upstream: Upstream::new(to_upstream),
+        upstream: Upstream::none(),
+        unreachable: None,
         to_client: Arc::clone(&to_client),
         answers: Arc::clone(&answer_state),
         hop,
         wire: wire.clone(),
     };
+    let upstream = match connect(target).await {
+        Ok(upstream) => upstream,
+        Err(error) => {
+            forward.unreachable = Some(format!("{target}: {error}"));
+            return forward.run().await.map(drop);
+        }
+    };
+    let (answers, to_upstream) = upstream.into_split();
+    forward.upstream = Upstream::new(to_upstream);
     let mut forward = std::pin::pin!(forward.run());
     let mut back = std::pin::pin!(pass_back(answers, &to_client, &answer_state, &wire));
     tokio::select! {
@@ -75,6 +88,15 @@ async fn connection(wire: Wire, hop: Hop, client: TcpStream, target: SocketAddr)
     }
 }
 
+async fn connect(target: &str) -> io::Result<TcpStream> {
+    let upstream = timeout(CONNECT_TIMEOUT, TcpStream::connect(target)).await.map_err(|_| {
+        let reason = format!("it took no connection within {} s", CONNECT_TIMEOUT.as_secs());
+        io::Error::new(io::ErrorKind::TimedOut, reason)
+    })??;
+    upstream.set_nodelay(true)?;
+    Ok(upstream)
+}
+
 /// The reason why the proxy stopped forwarding requests.
 enum End {
     /// A fault has cut the connection. No more bytes may pass.
@@ -87,6 +109,8 @@ enum End {
 struct Forwarder {
     requests: Requests<OwnedReadHalf>,
     upstream: Upstream,
+    /// The reason why there is no connection to the service.
+    unreachable: Option<String>,
     to_client: Arc<Mutex<OwnedWriteHalf>>,
     answers: SharedAnswers,
     hop: Hop,
@@ -95,21 +119,42 @@ struct Forwarder {
 
 impl Forwarder {
     async fn run(mut self) -> io::Result<End> {
+        // Whether the last request may switch the connection to HTTP/2.
+        let mut offers_http2 = false;
         loop {
             let answers = Arc::clone(&self.answers);
             let has_switched = || answers.lock().is_ok_and(|answers| answers.switched);
             match self.requests.next(has_switched).await? {
                 ClientEvent::Request(head) => {
+                    offers_http2 = head.offers_http2;
                     if let Some(end) = self.pass_request(head).await? {
                         return Ok(end);
                     }
                 }
                 ClientEvent::Switched => {
-                    self.requests.rest(&mut self.upstream).await?;
-                    break;
+                    return self.pass_unread(offers_http2.then_some(Opaque::Http2)).await;
                 }
+                ClientEvent::Opaque(protocol) => return self.pass_unread(Some(protocol)).await,
                 ClientEvent::End => break,
             }
+        }
+        self.upstream.finish().await;
+        Ok(End::Closed)
+    }
+
+    /// Forwards all following bytes until the client closes the connection or [`Fault::Cut`] is set. Counts the connection when
+    /// its protocol is known.
+    async fn pass_unread(&mut self, protocol: Option<Opaque>) -> io::Result<End> {
+        let is_cut = self.wire.active_fault(&self.hop.name) == Some(Fault::Cut);
+        if is_cut || self.unreachable.is_some() {
+            return Ok(End::Cut);
+        }
+        if let Some(protocol) = protocol {
+            self.wire.count_unread(&self.hop.name, protocol);
+        }
+        tokio::select! {
+            end = self.requests.rest(&mut self.upstream) => end?,
+            () = self.wire.is_cut(&self.hop.name) => return Ok(End::Cut),
         }
         self.upstream.finish().await;
         Ok(End::Closed)
@@ -118,37 +163,36 @@ impl Forwarder {
     /// Forwards one request or answers it, depending on the fault of the hop. Returns `Some` when it was the last
     /// request that can be forwarded.
     async fn pass_request(&mut self, head: Head) -> io::Result<Option<End>> {
-        let Head { bytes, body, expects_continue } = head;
-        let fault = self.wire.active_fault(self.hop);
+        let Head { bytes, body, expects_continue, is_head, .. } = head;
+        let fault = self.wire.active_fault(&self.hop.name);
         let action = fault.map_or(Action::Forward, |fault| fault.action());
         let changed = fault.map(|fault| fault.apply(&bytes));
         let delivered = changed.as_deref().unwrap_or(&bytes);
+        let is_forwarded = action == Action::Forward && self.unreachable.is_none();
         let number = self.wire.record(Exchange {
-            hop: self.hop.name.to_owned(),
-            to: self.hop.to.to_owned(),
+            hop: self.hop.name.to_string(),
+            to: self.hop.to.to_string(),
             start: now(),
             end: None,
             sent: text(&bytes),
-            delivered: (action == Action::Forward).then(|| text(delivered)),
+            delivered: is_forwarded.then(|| text(delivered)),
             status: None,
             fault: fault.map(|fault| fault.name()),
         });
-        match action {
-            Action::Cut => return Ok(Some(End::Cut)),
-            Action::ServerError => {
-                if !expects_continue {
-                    self.requests.body(body, &mut Upstream::none()).await?;
-                }
-                self.wire.record_answer(number, Some(500));
-                let mut to_client = self.to_client.lock().await;
-                to_client.write_all(SERVER_ERROR).await?;
-                if expects_continue {
-                    // The client got no `100 Continue`, so it doesn't send the body.
-                    to_client.shutdown().await?;
-                    return Ok(Some(End::Cut));
-                }
+        match (action, &self.unreachable) {
+            (Action::Cut, _) => Ok(Some(End::Cut)),
+            (Action::ServerError, _) => {
+                self.answer(number, 500, SERVER_ERROR, body, expects_continue).await?;
+                // A client that got no `100 Continue` doesn't send the body.
+                Ok(expects_continue.then_some(End::Cut))
             }
-            Action::Forward => {
+            (Action::Forward, Some(reason)) => {
+                let answer = bad_gateway(&self.hop.name, reason, is_head);
+                self.answer(number, 502, &answer, body, expects_continue).await?;
+                // The client connects again for its next request, and so does the proxy.
+                Ok(Some(End::Cut))
+            }
+            (Action::Forward, None) => {
                 if let Some(fault) = fault {
                     tokio::time::sleep(fault.latency()).await;
                 }
@@ -157,10 +201,37 @@ impl Forwarder {
                 }
                 self.upstream.write(delivered).await;
                 self.requests.body(body, &mut self.upstream).await?;
+                Ok((!self.upstream.is_open()).then_some(End::Closed))
             }
         }
-        Ok((!self.upstream.is_open()).then_some(End::Closed))
     }
+
+    /// Sends an answer of the proxy itself, after the body of the request.
+    async fn answer(
+        &mut self,
+        number: usize,
+        status: u16,
+        answer: &[u8],
+        body: BodyLength,
+        expects_continue: bool,
+    ) -> io::Result<()> {
+        if !expects_continue {
+            self.requests.body(body, &mut Upstream::none()).await?;
+        }
+        self.wire.record_answer(number, Some(status));
+        self.to_client.lock().await.write_all(answer).await
+    }
+}
+
+/// The answer of the proxy `hop` whose service can't be reached for `reason`.
+fn bad_gateway(hop: &str, reason: &str, is_head: bool) -> Vec<u8> {
+    let line = format!("the lab's proxy {hop} can't reach {reason}\n");
+    let head = format!(
+        "HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        line.len()
+    );
+    let body = if is_head { "" } else { &line };
+    [head.as_bytes(), body.as_bytes()].concat()
 }
 
 /// Converts a head to text, each byte to one character (ISO 8859-1), and removes the values of [`CREDENTIALS`].

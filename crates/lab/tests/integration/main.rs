@@ -3,6 +3,7 @@
 mod diff;
 mod gate;
 mod process;
+mod proxies;
 mod receiver;
 #[cfg(unix)]
 mod release;

@@ -129,7 +129,7 @@ async fn what_cannot_be_diagnosed_is_told_in_a_line() {
         assert!(told.starts_with("Nothing arrived (likely): "), "{told}");
         has(&told, ["  1. Wait", "  2. Stop"]);
     }
-    lab.refuses("break list", "this lab runs no services").await;
+    lab.refuses("break list", "this lab has no proxies").await;
     let folder = tempfile::tempdir().expect("a folder");
     let notes = write(folder.path(), "notes.txt", "no trace at all");
     fails("lab", &format!("diagnose {notes}"), ["notes.txt: there is no trace in it"]).await;

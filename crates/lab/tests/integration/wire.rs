@@ -10,12 +10,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 /// The hop of a wire without the book's services.
-const HOP: Hop = Hop { name: "a-b", from: "a", to: "b" };
+const HOP: &str = "a-b";
 
 /// A proxy before `target`.
 async fn proxied(wire: &Wire, target: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind(FREE).await.expect("a free port");
-    wire.serve(HOP, listener, target).expect("an address")
+    let hop = Hop { name: HOP.into(), to: "b".into() };
+    wire.serve(hop, listener, target).expect("an address")
 }
 
 /// A proxy before the listener that is returned.
@@ -187,7 +188,7 @@ async fn the_page_and_the_terminal_set_faults_and_no_other_site_does() {
     // Without services there is nothing to break.
     assert_eq!(lab.post("/wire/a-b", &[json], drop).await.0, 409);
     assert_eq!(lab.post("/wire/try", &[json], r#"{"hop":"a-b"}"#).await.0, 409);
-    has(&lab.page("/wire").await, ["runs no services"]);
+    has(&lab.page("/wire").await, ["This lab has no proxies"]);
 
     proxied(&lab.wire, lab.address).await;
     let (status, hops) = lab.post("/wire/a-b", &[json], drop).await;

@@ -180,13 +180,46 @@ fn all(summary: &str, head: &str) -> Markup {
     html! { details { summary { (summary) } pre tabindex="0" role="group" aria-label=(summary) { (text) } } }
 }
 
+/// What happened to a header on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    None,
+    /// It was sent and didn't arrive.
+    Dropped,
+    /// It arrived and wasn't sent.
+    Added,
+}
+
+/// Returns all headers of an exchange: those that were sent, in order, then those that were added. If nothing arrived, none
+/// counts as dropped.
+pub fn changes(exchange: &Exchange) -> Vec<(Change, &str)> {
+    let delivered = exchange.delivered.as_deref();
+    let sent = lines(&exchange.sent).map(|line| {
+        let is_kept = delivered.is_none_or(|it| lines(it).any(|other| other == line));
+        (if is_kept { Change::None } else { Change::Dropped }, line)
+    });
+    let mut changes: Vec<_> = sent.collect();
+    let mut added = HashMap::new();
+    for line in delivered.into_iter().flat_map(lines) {
+        let more = added.entry(line).or_insert_with(|| {
+            let count = |head: &str| lines(head).filter(|it| *it == line).count();
+            delivered.map_or(0, count).saturating_sub(count(&exchange.sent))
+        });
+        if *more > 0 {
+            *more -= 1;
+            changes.push((Change::Added, line));
+        }
+    }
+    changes
+}
+
 /// The same in a terminal, with all headers: what was sent and did not arrive behind `-`, what arrived and was not sent
 /// behind `+`.
 pub fn wire_text(case: &Case) -> String {
     let mut text = String::new();
     let rows = || case.trees.iter().flat_map(|tree| &tree.rows);
     for exchange in &case.wire {
-        let Exchange { hop, sent, delivered, status, fault, .. } = exchange;
+        let Exchange { hop, delivered, status, fault, .. } = exchange;
         let answer = status.map_or("no answer".to_owned(), |status| status.to_string());
         let fault = fault.as_ref().map_or(String::new(), |fault| format!("  fault: {fault}"));
         let sender = exchange.sent_by().and_then(|it| {
@@ -196,21 +229,13 @@ pub fn wire_text(case: &Case) -> String {
             format!("  sent by {} of {}", plain(row.span.name()), plain(row.span.service()))
         });
         let _ = writeln!(text, "{hop}  {answer}{sender}{fault}");
-        let delivered = delivered.as_deref();
-        for line in lines(sent) {
-            let kept = delivered.is_none_or(|it| lines(it).any(|other| other == line));
-            let _ = writeln!(text, "  {} {}", if kept { ' ' } else { '-' }, visible(line));
-        }
-        let mut added = HashMap::new();
-        for line in delivered.into_iter().flat_map(lines) {
-            let more = added.entry(line).or_insert_with(|| {
-                let count = |head: &str| lines(head).filter(|it| *it == line).count();
-                delivered.map_or(0, count).saturating_sub(count(sent))
-            });
-            if *more > 0 {
-                *more -= 1;
-                let _ = writeln!(text, "  + {}", visible(line));
-            }
+        for (change, line) in changes(exchange) {
+            let mark = match change {
+                Change::None => ' ',
+                Change::Dropped => '-',
+                Change::Added => '+',
+            };
+            let _ = writeln!(text, "  {mark} {}", visible(line));
         }
         if delivered.is_none() {
             text.push_str("  nothing arrived\n");

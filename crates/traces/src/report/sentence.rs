@@ -26,6 +26,14 @@ pub fn cause(finding: &Finding) -> String {
     text
 }
 
+/// Begins a sentence about a header that a service got. The proxies of a reader are named after their services.
+fn on(hop: &str, to: &str) -> String {
+    match hop == to {
+        true => to.to_owned(),
+        false => format!("On {hop}, {to}"),
+    }
+}
+
 /// One sentence.
 impl Display for Evidence {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -44,7 +52,7 @@ impl Display for Evidence {
                     "By the standard, a service that gets this begins a trace of its own: {invalid}."
                 ),
                 Seen::OnHop { hop, to } => {
-                    write!(f, "On {hop}, {to} got a `traceparent` that is not valid: {invalid}.")
+                    write!(f, "{} got a `traceparent` that is not valid: {invalid}.", on(hop, to))
                 }
                 Seen::OnSpan(span) => {
                     write!(f, "{span} came with a `traceparent` that is not valid: {invalid}.")
@@ -61,7 +69,7 @@ impl Display for Evidence {
                 let allowed = "`traceparent` headers where one is allowed, and which one counts depends on the propagator.";
                 match seen {
                     Seen::Alone => write!(f, "There are {count} {allowed}"),
-                    Seen::OnHop { hop, to } => write!(f, "On {hop}, {to} got {count} {allowed}"),
+                    Seen::OnHop { hop, to } => write!(f, "{} got {count} {allowed}", on(hop, to)),
                     Seen::OnSpan(span) => write!(
                         f,
                         "{span} came with a `traceparent` that is not valid: {count} headers where one is allowed."
@@ -75,6 +83,9 @@ impl Display for Evidence {
                 );
                 match seen {
                     Seen::Alone => write!(f, "This `traceparent` {joined}"),
+                    Seen::OnHop { hop, to } if hop == to => {
+                        write!(f, "The `traceparent` that {to} got {joined}")
+                    }
                     Seen::OnHop { hop, to } => {
                         write!(f, "On {hop}, the `traceparent` that {to} got {joined}")
                     }
@@ -88,7 +99,7 @@ impl Display for Evidence {
                 match seen {
                     Seen::Alone => write!(f, "The caller sent {format} (`{header}`)")?,
                     Seen::OnHop { hop, to } => {
-                        write!(f, "On {hop}, {to} got {format} (`{header}`)")?
+                        write!(f, "{} got {format} (`{header}`)", on(hop, to))?
                     }
                     Seen::OnSpan(span) => write!(f, "{span} came with {format} (`{header}`)")?,
                 }
