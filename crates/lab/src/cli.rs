@@ -4,6 +4,7 @@
 mod ask;
 mod diagnose;
 mod file;
+mod probe;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use crate::waterfall::count;
 use crate::{grpc, otlp, output, receiver, span, viewer};
 
 pub use ask::{Ask, LabAddress};
+pub use probe::text as probe_report;
 
 /// The options of a lab that receives spans.
 #[derive(Args)]

@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum as _};
 
 use super::diagnose::Diagnose;
+use super::probe::Probe;
 use super::{Outcome, file};
 use crate::case::Case;
 use crate::client::{self, Lab};
@@ -50,6 +51,13 @@ pub enum Ask {
     /// Reads the trace from a running lab or from a file, in any form that `view --open` takes; `-` reads standard input. The
     /// exit status is 1 when a finding counts (see --fail-on), 2 when the trace can't be read, and otherwise 0.
     Diagnose(Diagnose),
+    /// Probes a service that runs: does it pass on the trace?
+    ///
+    /// Sends it requests as many callers do, with valid and with broken trace headers, plays the services that it calls, and looks
+    /// at what reaches them and at the spans. The service is started as always, with the addresses of its neighbors and of its spans'
+    /// receiver set to the probe's. Rules that the standards call a MUST fail the probe; other deviations are reported. The exit
+    /// status is 1 when a case fails, 2 when the service can't be judged, and otherwise 0.
+    Probe(Box<Probe>),
     /// Breaks the requests of one hop between the services of a running lab, until it is restored.
     ///
     /// `break list` shows the hops, and `break restore` restores all of them.
@@ -118,6 +126,7 @@ impl Ask {
                 trace(&lab.site, id.as_deref(), json).await?;
             }
             Ask::Diagnose(diagnose) => return diagnose.run().await,
+            Ask::Probe(probe) => return probe.run().await,
             Ask::Break { hop, fault, lab } => break_hop(&lab.site, &hop, fault.as_deref()).await?,
         }
         Ok(Outcome::Fine)
