@@ -141,7 +141,8 @@ async fn request_to(listener: &TcpListener) -> Vec<String> {
 /// Returns the trace headers of a request, with letters for ids.
 fn headers(lines: &[String]) -> Value {
     let id = Regex::new("^00-[0-9a-f]{32}-[0-9a-f]{16}").expect("a pattern");
-    let session = Regex::new("[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}|[0-9]{9,}").expect("a pattern");
+    let session =
+        Regex::new("[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}|[0-9]{9,}").expect("a pattern");
     let pairs = lines.iter().filter_map(|line| line.split_once(": "));
     let found = pairs.filter_map(|(name, value)| match name.to_lowercase().as_str() {
         "traceparent" => Some((name, id.replace(value, "00-T-P").into_owned())),

@@ -282,7 +282,7 @@ impl Probe {
         }
         let unseen = judged.iter().filter(|it| it.verdict == Verdict::Unseen);
         let unseen: Vec<String> = unseen.map(|it| it.case.name.to_string()).collect();
-        (!unseen.is_empty()).then(|| Error::Unseen { unseen, of: judged.len() })
+        (!unseen.is_empty()).then_some(Error::Unseen { unseen, of: judged.len() })
     }
 }
 

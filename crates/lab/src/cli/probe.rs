@@ -291,7 +291,7 @@ const HEADER_SHOWN: usize = 28;
 fn came(case: &Case) -> String {
     let headers = case.headers.iter().map(|(name, value)| {
         let value = match value {
-            Value::Template(template) => template.replace('O', "0…0").replace('Q', "0…0"),
+            Value::Template(template) => template.replace(['O', 'Q'], "0…0"),
             Value::Members(count) => return format!("{count} members"),
             Value::Entries(count) => return format!("{count} entries"),
         };

@@ -51,6 +51,7 @@ enum Fault {
     RandomFlagDropped,
     B3Read,
     CallsOnlyOnce,
+    Caches,
     OneSpanForBoth,
     SamplesAll,
 }
@@ -188,8 +189,11 @@ impl Service {
         let random = caller.is_some_and(|it| it.random) && !self.has(Fault::RandomFlagDropped);
         let mut spans = vec![span(trace_id, server, caller.map(|it| it.parent_id), 2)];
         let mut calls = self.calls;
-        if self.has(Fault::CallsOnlyOnce) && self.answered.set(()).is_err() {
-            calls = 1;
+        let first = self.answered.set(()).is_ok();
+        match self.fault {
+            Some(Fault::CallsOnlyOnce) if !first => calls = 1,
+            Some(Fault::Caches) if !first => calls = 0,
+            _ => {}
         }
         for index in 0..calls {
             let (client_id, mut trace_id) = (id(), trace_id);
@@ -519,6 +523,22 @@ async fn calls_alone_are_judged_without_spans() {
     assert!(!report.is_broken() && report.incomplete.is_none());
     let out = &case(&report, "sampled").out;
     assert!(matches!(out[..], [Out::Traceparent { flags: 1, .. }]), "{out:?}");
+}
+
+/// A service with a cache calls nobody for the second request.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_calls_the_spans_decide() {
+    let report = Service::with(Fault::Caches, 1).report().await;
+    let text = cli::probe_report(&report);
+    assert!(!report.is_broken() && report.incomplete.is_none(), "{text}");
+    has(&text, ["span of T below P"]);
+
+    let service = Service::with(Fault::Caches, 1);
+    let plan = Plan { receivers: None, ..service.plan().await };
+    let report = service.probe(plan).await.expect("a report");
+    let incomplete = report.incomplete.as_ref().expect("cases that show nothing").to_string();
+    has(&incomplete, ["26 of 27 cases can't be judged", "no header, not sampled"]);
+    has(&cli::probe_report(&report), ["neither a call nor a span shows what the service did"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
