@@ -117,7 +117,7 @@ async fn a_gateway_at_the_edge_is_sound_when_the_probe_knows_it() {
     service.stop().await;
 }
 
-/// Waits for a request, answers it, and returns its lines as they were sent.
+/// Waits for a request and answers it. Returns its lines as they were sent.
 async fn request_to(listener: &TcpListener) -> Vec<String> {
     let (mut connection, _) = within_reason(listener.accept()).await.expect("a call");
     let mut head = Vec::new();

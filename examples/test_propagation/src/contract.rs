@@ -114,9 +114,9 @@ pub struct Neighbor {
 }
 
 impl Neighbor {
-    /// Listens on a free port and gives `answer` to everything. `calls` is the number
-    /// of calls that one request causes, with those that come after its answer. It is
-    /// 0 for a leaf, which calls nobody.
+    /// Listens on a free port and gives `answer` to everything. `calls` is the
+    /// number of calls that one request causes, with those that come after its
+    /// answer. It is 0 for a leaf, which calls nobody.
     ///
     /// # Errors
     /// Fails when no port is free.

@@ -1,5 +1,5 @@
-//! Services that break the contract, each in one way. Trust a test only after you have
-//! seen it fail.
+//! Services that break the contract, each in one way. Trust a test only after you
+//! have seen it fail.
 
 use std::time::Duration;
 

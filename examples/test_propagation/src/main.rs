@@ -1,5 +1,6 @@
 //! Checks the contract against the tutorial's user-service, `sound`, against another
-//! sound service, or against one with a seeded fault. Prints the result of each case.
+//! sound service, or against one with a seeded fault. Prints the result of each
+//! case.
 
 use std::time::Duration;
 
