@@ -10,6 +10,7 @@ mod fault_lab;
 mod follow_the_book;
 mod gates;
 mod guides;
+mod probe;
 mod python_original;
 mod recordings;
 mod reference;

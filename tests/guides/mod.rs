@@ -16,7 +16,7 @@ mod message_queues;
 mod more_than_one_machine;
 mod other_backends;
 mod own_telemetry;
-mod polyglot;
+pub mod polyglot;
 mod proxy;
 mod real_llm;
 mod sampling;

@@ -14,9 +14,10 @@ use tokio::process::Command;
 
 use super::component::{Component, installed, output_of};
 use super::example::{ask, binaries, compare, flags, free_address, header, local, neighbor};
+use crate::probe::Around;
 use crate::python_original;
 use support::recording::{check, recorded};
-use support::{Setup, free_port, hung, plan, root, serve, within_reason};
+use support::{Setup, free_port, has, hung, plan, root, serve, within_reason};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -34,14 +35,18 @@ const SETTINGS: [(&str, &str); 3] = [
 const LISTENING: &str = "Running on http://127.0.0.1:";
 
 /// The service of the guide.
-struct Flask {
+pub struct Flask {
     process: Component,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Flask {
     /// `None` where Flask is not installed.
-    async fn start(backend: SocketAddr, llm: SocketAddr, settings: Settings<'_>) -> Option<Flask> {
+    pub async fn start(
+        backend: SocketAddr,
+        llm: SocketAddr,
+        settings: Settings<'_>,
+    ) -> Option<Flask> {
         let python = installed("polyglot")?.join("bin/python");
         let address = local(free_port());
         let mut command = Command::new(python);
@@ -188,6 +193,19 @@ async fn the_variables_of_the_sampler_mean_the_same() {
         let bits = flags.map(|it| u8::from_str_radix(it, 16).expect("a number") & 1);
         assert_eq!(bits.collect::<Vec<_>>(), [sampled; 3], "{share} {headers:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_probe_finds_the_service_in_python_sound() {
+    let around = Around::free();
+    let settings = [("OTEL_BSP_SCHEDULE_DELAY", "100")];
+    let flask = Flask::start(around.otlp, around.neighbor, &settings).await;
+    let Some(flask) = flask else { return };
+    let body = r#"{"user_id":"user_1","query":"?"}"#;
+    let url = format!("http://{}/process", flask.address);
+    let probed = around.probe(&url, &["--body", body, "--settle", "2s"]).await;
+    assert_eq!(probed.status, Some(0), "{}", probed.printed);
+    has(&probed.printed, ["00-T-C-01"]);
 }
 
 /// A service that makes no span leaves the parent as it came.

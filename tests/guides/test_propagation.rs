@@ -20,11 +20,22 @@ async fn the_service_of_the_tutorial_keeps_the_contract() {
     assert_eq!(ran.stdout().lines().filter(|line| line.starts_with("kept ")).count(), 6);
     let mut trees = ran.trees();
     trees.retain(|tree| tree.trace_id.to_string().starts_with("4bf92f35"));
-    // Three cases have the trace of the caller, and two of them its span as their parent are sampled alike.
     assert_eq!(trees.len(), 1);
     let servers = trees[0].rows.iter().filter(|row| row.span.kind() == SpanKind::Server);
     assert_eq!(servers.count(), 3, "the sampled ones");
     check!("test-propagation/sound.html", &figures(&trees));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sound_services_keep_the_contract_however_often_they_call() {
+    for service in ["two-calls", "spawned", "leaf"] {
+        for _ in 0..5 {
+            let ran = Example::new(&format!("{COMMAND}{service}")).run().await;
+            let kept = ran.stdout().lines().filter(|line| line.starts_with("kept ")).count();
+            assert_eq!(kept, 6, "{service}: {}", ran.stdout());
+            assert!(ran.output.status.success(), "{service}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,6 +47,9 @@ async fn every_fault_breaks_the_contract_in_its_own_way() {
         ("injected-too-early", "the parent is not the CLIENT span"),
         ("appended-twice", "2 traceparent headers"),
         ("copied", "the parent is the caller"),
+        ("second-call-bare", "0 traceparent headers"),
+        ("spawned-bare", "the trace is another"),
+        ("leaf-not-extracted", "the trace is another"),
     ];
     let names: Vec<&str> = Fault::ALL.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, seen.map(|(name, _)| name)[1..]);

@@ -1,9 +1,11 @@
 //! The 200 that lied: runs the Python tutorial that this book descends from as it is published. The introduction shows the
 //! traces of one request to it and names the cause.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use crate::guides::component::Component;
+use crate::probe::Around;
 use axum::routing::post;
 use axum::{Json, Router};
 use lab::diagnose::diagnose;
@@ -12,7 +14,7 @@ use lab::span::SpanKind;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use support::recording::{check, figures};
-use support::{arrived, client, refused, root, serve, skipped, within_reason};
+use support::{arrived, client, has, refused, root, serve, skipped, within_reason};
 
 use regex::Regex;
 use serde_json::{Value, json};
@@ -215,4 +217,41 @@ fn cell(body: &str) -> String {
     let start: String = body.chars().take(120).collect();
     let rest = if start.len() < body.len() { "…" } else { "" };
     format!("`{start}{rest}`")
+}
+
+/// Starts user-service alone, which calls `neighbor`. Returns its address.
+pub async fn user_service(folder: &Path, neighbor: SocketAddr) -> (Component, String) {
+    let backend = serve(Router::new().route("/session/start", post(session))).await;
+    let mut service = Command::new(folder.join("bin/python"));
+    service
+        .arg(root().join("tests/python_original/run_service.py"))
+        .arg(folder.join("distributed_tracing/user_service.py"))
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("PORTS", format!("5002={}", neighbor.port()))
+        .env("HH_API_KEY", "none")
+        .env("HH_API_URL", format!("http://{backend}"))
+        .env("OTEL_SERVICE_NAME", "user-service");
+    let service = Component::start(service, LISTENING).await;
+    let lines = service.lines();
+    let port = lines.iter().find_map(|line| line.split_once(LISTENING)).expect("a line").1;
+    (service, format!("127.0.0.1:{}", port.trim()))
+}
+
+/// The probe needs one service, and names the cause.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_probe_says_that_no_trace_is_continued_and_why() {
+    let Some(folder) = installed() else { return };
+    let around = Around::free();
+    let (_service, address) = user_service(&folder, around.neighbor).await;
+    let body = query("user_1").to_string();
+    // It exports to HoneyHive's path only.
+    let answer = r#"/generate={"response":""}"#;
+    let flags = ["--body", &body, "--answer", answer, "--no-spans", "--settle", "2s"];
+    let probed = around.probe(&format!("http://{address}/process"), &flags).await;
+    assert_eq!(probed.status, Some(1), "{}", probed.printed);
+    let causes =
+        ["The service continues no trace", "dict(request.headers) has the key `Traceparent`"];
+    has(&probed.printed, causes);
+    check!("reference/probe-python.txt", &probed.printed);
 }

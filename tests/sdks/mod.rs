@@ -6,18 +6,20 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use crate::guides::component::Component;
+use crate::probe::Around;
 use lab::diagnose::{Rule, diagnose};
 use lab::process;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use regex::Regex;
 use serde_json::{Value, json};
 use support::in_process::{Lab, span};
-use support::{arrived, client, free_port, is_missing, root, serve, skipped, within_reason};
+use support::process::write;
+use support::{arrived, client, free_port, has, is_missing, root, serve, skipped, within_reason};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
 /// The folder that install.sh fills; `None` where it has not run since its versions changed.
-fn installed() -> Option<PathBuf> {
+pub fn installed() -> Option<PathBuf> {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap_or_default();
     let pinned = read("tests/sdks/requirements.txt") + &read("tests/sdks/package-lock.json");
     if read("target/sdks/installed") == pinned {
@@ -269,4 +271,52 @@ async fn a_foreign_client_of_jaeger_reads_the_lab() {
         let right = texts.iter().all(|text| answer.contains(text)) && !answer.contains(other);
         assert!(right, "{texts:?} without {other:?}: {answer}");
     }
+}
+
+/// Caddy as a proxy before `neighbor`. It makes one span for a request and passes on the id of that span.
+pub struct Proxy {
+    pub address: SocketAddr,
+    _caddy: Component,
+    _folder: tempfile::TempDir,
+}
+
+impl Proxy {
+    /// Returns `None` where Caddy isn't installed.
+    pub async fn start(neighbor: SocketAddr, otlp: SocketAddr) -> Option<Proxy> {
+        let caddy = installed()?.join("bin/caddy");
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let folder = tempfile::tempdir().expect("a folder");
+        let hello = std::fs::read_to_string(root().join("tests/sdks/Caddyfile")).expect("text");
+        let proxy = hello.replace("respond \"traced\"", &format!("reverse_proxy {neighbor}"));
+        let file = write(folder.path(), "Caddyfile", &proxy);
+        let mut caddy = exporting(caddy, otlp, "http/protobuf");
+        caddy
+            .args(["run", "--config", &file])
+            .env("CADDY_PORT", address.port().to_string())
+            .env("XDG_DATA_HOME", folder.path())
+            .env("OTEL_BSP_SCHEDULE_DELAY", "100")
+            .env("OTEL_SERVICE_NAME", "caddy");
+        let caddy = Component::start(caddy, "serving initial configuration").await;
+        Some(Proxy { address, _caddy: caddy, _folder: folder })
+    }
+}
+
+/// Caddy passes on every header of the caller, among them a `tracestate` that came without a valid `traceparent`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_probe_finds_caddy_sound_but_for_the_headers_that_it_copies() {
+    let around = Around::free();
+    let Some(proxy) = Proxy::start(around.neighbor, around.otlp).await else { return };
+    let url = format!("http://{}/", proxy.address);
+    let probed = around.probe(&url, &["--settle", "2s"]).await;
+    assert_eq!(probed.status, Some(1), "{}", probed.printed);
+    has(
+        &probed.printed,
+        [
+            "the service has no CLIENT span here: the parent is its SERVER span",
+            "although it came without a valid traceparent (TC Tracestate Header)\n        in cut off, tracestate alone\n",
+            " 2 broken.",
+        ],
+    );
+    let allowed = ["--settle", "2s", "--allow", "cut off", "--allow", "tracestate alone"];
+    assert_eq!(around.probe(&url, &allowed).await.status, Some(0));
 }

@@ -7,6 +7,7 @@ mod diff;
 mod expect;
 mod file;
 mod mutate;
+mod probe;
 mod wire;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use crate::waterfall::count;
 use crate::{grpc, otlp, output, receiver, span, viewer};
 
 pub use ask::{Ask, LabAddress};
+pub use probe::text as probe_report;
 pub use wire::Proxies;
 
 /// The options of a lab that receives spans.

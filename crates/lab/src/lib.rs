@@ -5,6 +5,8 @@
 //! service. It records headers and breaks requests on demand.
 //!
 //! [`server`] runs all of this. [`listen`] limits the number of connections, and [`guard`] checks where requests come from.
+//! [`probe`] asks a single service whether it passes on the trace.
+//!
 //! [`cli`] is the command line, and [`client`] sends requests to a running lab. [`process`] starts programs that end
 //! together with the program that started them. Code that needs neither a socket nor a clock is in the crate `traces`.
 
@@ -14,6 +16,7 @@ pub mod http;
 pub mod jaeger;
 pub mod list;
 mod output;
+pub mod probe;
 pub mod process;
 pub mod request;
 pub mod server;

@@ -1,27 +1,33 @@
 //! The contract: for each kind of header that comes in, what must go out. The
-//! service stands between a caller and a neighbor, which are both the test.
+//! service stands between a caller and a neighbor. The test is both.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::http::HeaderMap;
 use axum::{Json, Router};
 use opentelemetry::trace::SpanKind;
-use opentelemetry_sdk::trace::{InMemorySpanExporter, SpanData};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use reqwest::{Client, Url};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
 
-/// What a caller sends.
+/// How long a call or a span may take to come after the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The headers of a caller, and what they ask for.
 struct Case {
     name: &'static str,
     headers: &'static [(&'static str, &'static str)],
-    /// Whether a valid `traceparent` says that the caller is sampled; nothing where
-    /// there is none, and the service has to begin a trace.
+    /// Whether the caller is sampled. `None` without a valid `traceparent`: the
+    /// service then starts a trace.
     sampled: Option<bool>,
 }
 
@@ -74,34 +80,66 @@ const CASES: [Case; 6] = [
     },
 ];
 
-/// Whom the service calls: answers all requests, and remembers their headers.
+/// A list that can be waited on. It is emptied before each case.
+type Received<T> = Arc<watch::Sender<Vec<T>>>;
+
+/// Returns the list once `enough` is true of it, or as it is after [`PATIENCE`].
+async fn when<T: Clone>(
+    list: &Received<T>,
+    enough: impl FnMut(&Vec<T>) -> bool,
+) -> Vec<T> {
+    let mut changes = list.subscribe();
+    // If time runs out, the violations say what is missing.
+    let _ = timeout(PATIENCE, changes.wait_for(enough)).await;
+    list.borrow().clone()
+}
+
+/// The spans that have ended. Set it as the exporter of the service under test.
+#[derive(Clone, Debug, Default)]
+pub struct Spans(Received<SpanData>);
+
+impl SpanExporter for Spans {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        self.0.send_modify(|spans| spans.extend(batch));
+        Ok(())
+    }
+}
+
+/// The services that the service under test calls. It answers every request and
+/// keeps the headers.
 pub struct Neighbor {
     pub url: Url,
-    seen: Arc<Mutex<Vec<HeaderMap>>>,
+    calls: usize,
+    received: Received<HeaderMap>,
 }
 
 impl Neighbor {
-    /// Listens on a free port; `answer` is what it says to everything.
+    /// Listens on a free port and gives `answer` to everything. `calls` is the
+    /// number of calls that one request causes, with those that come after its
+    /// answer. It is 0 for a leaf, which calls nobody.
     ///
     /// # Errors
-    /// When there is no free port.
-    pub async fn start(answer: Value) -> anyhow::Result<Neighbor> {
-        let seen = Arc::<Mutex<Vec<HeaderMap>>>::default();
-        let remember = Arc::clone(&seen);
+    /// Fails when no port is free.
+    pub async fn start(calls: usize, answer: Value) -> anyhow::Result<Neighbor> {
+        let received = Received::default();
+        let sender = Arc::clone(&received);
         let routes = Router::new().fallback(async move |headers: HeaderMap| {
-            let mut all = remember.lock().unwrap_or_else(PoisonError::into_inner);
-            all.push(headers);
+            sender.send_modify(|all| all.push(headers));
             Json(answer)
         });
         let url = format!("http://{}", listen(routes).await?).parse()?;
-        Ok(Neighbor { url, seen })
+        Ok(Neighbor {
+            url,
+            calls,
+            received,
+        })
     }
 }
 
 /// Serves `routes` on a free port.
 ///
 /// # Errors
-/// When there is none.
+/// Fails when no port is free.
 pub async fn listen(routes: Router) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -109,85 +147,173 @@ pub async fn listen(routes: Router) -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-/// Asks the service at `url` once for each case, and returns the name of the case
-/// with what is wrong in what `neighbor` was sent: nothing, where the contract is
-/// kept. `spans` is where the service's spans go, at their end.
+/// Sends `body` to the service at `url` once for each case. Returns the name of each
+/// case and how the service violates the contract in it.
 ///
 /// # Errors
-/// When the service does not answer, or does not call `neighbor`.
+/// Fails when the service doesn't answer, or answers with an error status.
 pub async fn check(
     url: &Url,
     body: &Value,
     neighbor: &Neighbor,
-    spans: &InMemorySpanExporter,
+    spans: &Spans,
 ) -> anyhow::Result<Vec<(&'static str, Vec<String>)>> {
     // Names as HTTP/1 clients in the field write them: `Traceparent`.
     let client = Client::builder().http1_title_case_headers().build()?;
     let mut results = Vec::new();
     for case in CASES {
-        spans.reset();
+        neighbor.received.send_replace(Vec::new());
+        spans.0.send_replace(Vec::new());
         let mut request = client.post(url.clone()).json(body);
         for (name, value) in case.headers {
             request = request.header(*name, *value);
         }
         request.send().await?.error_for_status()?;
-        let mut seen = neighbor.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = seen.pop().context("the service has called nobody")?;
-        let recorded = spans.get_finished_spans()?;
-        results.push((case.name, violations(&case, &sent, &recorded)));
+        let enough = |calls: &Vec<_>| calls.len() >= neighbor.calls;
+        let calls = when(&neighbor.received, enough).await;
+        let found = match neighbor.calls {
+            0 => leaf_violations(&case, &calls, spans).await,
+            _ => violations(&case, &calls, neighbor.calls, spans).await,
+        };
+        results.push((case.name, found));
     }
     Ok(results)
 }
 
-fn violations(case: &Case, sent: &HeaderMap, spans: &[SpanData]) -> Vec<String> {
-    let values: Vec<&str> = sent
-        .get_all("traceparent")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect();
-    let [value] = values[..] else {
-        return vec![format!("{} traceparent headers were sent", values.len())];
-    };
-    let parts: Vec<&str> = value.split('-').collect();
-    let ["00", trace, parent, flags] = parts[..] else {
-        return vec![format!("{value} is no traceparent")];
-    };
+/// A valid `traceparent` that the service has sent.
+struct Sent<'a> {
+    trace: &'a str,
+    parent: &'a str,
+    flags: &'a str,
+}
+
+impl<'a> Sent<'a> {
+    fn read(headers: &'a HeaderMap) -> Result<Sent<'a>, String> {
+        let values = headers.get_all("traceparent").iter();
+        let values: Vec<&str> =
+            values.filter_map(|value| value.to_str().ok()).collect();
+        let [value] = values[..] else {
+            return Err(format!("{} traceparent headers were sent", values.len()));
+        };
+        let parts: Vec<&str> = value.split('-').collect();
+        let ["00", trace, parent, flags] = parts[..] else {
+            return Err(format!("{value} is not a traceparent"));
+        };
+        Ok(Sent {
+            trace,
+            parent,
+            flags,
+        })
+    }
+
+    /// The lowest bit of the flags. Some SDKs don't pass on the others.
+    fn sampled(&self) -> bool {
+        u8::from_str_radix(self.flags, 16).is_ok_and(|flags| flags & 1 == 1)
+    }
+
+    fn is_from(&self, span: &SpanData) -> bool {
+        span.span_context.span_id().to_string() == self.parent
+    }
+}
+
+async fn violations(
+    case: &Case,
+    calls: &[HeaderMap],
+    expected: usize,
+    spans: &Spans,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    if calls.len() != expected {
+        found.push(format!("{} calls were made, not {expected}", calls.len()));
+    }
+    let mut traces = Vec::new();
+    for headers in calls {
+        match Sent::read(headers) {
+            Ok(sent) => {
+                found.extend(call_violations(case, &sent, spans).await);
+                traces.push(sent.trace);
+            }
+            Err(invalid) => found.push(invalid),
+        }
+        for name in ["tracestate", "baggage"] {
+            let came = case.headers.iter().find(|(it, _)| *it == name);
+            let value = headers.get(name).and_then(|it| it.to_str().ok());
+            let value = value.filter(|it| !it.is_empty());
+            if value != came.map(|(_, value)| *value) {
+                found.push(format!("{name} is {value:?}, and not what came in"));
+            }
+        }
+    }
+    traces.dedup();
+    if case.sampled.is_none() && traces.len() > 1 {
+        found.push("the calls of one request are in several traces".to_owned());
+    }
+    found.dedup();
+    found
+}
+
+async fn call_violations(
+    case: &Case,
+    sent: &Sent<'_>,
+    spans: &Spans,
+) -> Vec<String> {
     let mut found = Vec::new();
     match case.sampled {
-        Some(_) if trace != TRACE => found.push("the trace is another".to_owned()),
-        None if trace == TRACE => {
+        Some(_) if sent.trace != TRACE => {
+            found.push("the trace is another".to_owned())
+        }
+        None if sent.trace == TRACE => {
             found.push("a broken header was believed".to_owned())
         }
         _ => {}
     }
-    if parent == CALLER {
+    if sent.sampled() != case.sampled.unwrap_or(true) {
+        found.push(format!("the flags are {}", sent.flags));
+    }
+    if sent.parent == CALLER {
         found.push("the parent is the caller, and not the service".to_owned());
-    }
-    // The lowest bit. Of the others, some SDKs pass on none.
-    let sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
-    if sampled != case.sampled.unwrap_or(true) {
-        found.push(format!("the flags are {flags}"));
-    }
-    let call = spans.iter().find(|span| span.span_kind == SpanKind::Client);
-    match call {
-        Some(call) if call.span_context.span_id().to_string() != parent => {
+    } else if sent.sampled() {
+        // Each call has a CLIENT span of its own. It ends after its call, and in
+        // spawned work after the answer.
+        let ended = when(&spans.0, |spans| spans.iter().any(|it| sent.is_from(it)));
+        let ended = ended.await;
+        let call = ended.iter().find(|span| sent.is_from(span));
+        if call.is_none_or(|span| span.span_kind != SpanKind::Client) {
             found.push("the parent is not the CLIENT span of the call".to_owned());
-        }
-        None if sampled => found.push("the call has no CLIENT span".to_owned()),
-        _ => {}
-    }
-    for name in ["tracestate", "baggage"] {
-        let came = case.headers.iter().find(|(it, _)| *it == name);
-        let value = sent.get(name).and_then(|it| it.to_str().ok());
-        let value = value.filter(|it| !it.is_empty());
-        if value != came.map(|(_, value)| *value) {
-            found.push(format!("{name} is {value:?}, and not what came in"));
         }
     }
     found
 }
 
-/// A request that the service of the tutorial takes.
+/// Nothing goes out of a leaf, so its SERVER span has to show whose trace it is in.
+async fn leaf_violations(
+    case: &Case,
+    calls: &[HeaderMap],
+    spans: &Spans,
+) -> Vec<String> {
+    if !calls.is_empty() {
+        return vec![format!("{} calls were made by a leaf", calls.len())];
+    }
+    if case.sampled == Some(false) {
+        return Vec::new();
+    }
+    let is_server = |span: &SpanData| span.span_kind == SpanKind::Server;
+    let ended = when(&spans.0, |spans| spans.iter().any(is_server)).await;
+    let Some(server) = ended.iter().find(|span| is_server(span)) else {
+        return vec!["no SERVER span has ended".to_owned()];
+    };
+    let trace = server.span_context.trace_id().to_string();
+    let parent = server.parent_span_id.to_string();
+    let violation = match case.sampled {
+        Some(_) if trace != TRACE => "the trace is another",
+        Some(_) if parent != CALLER => "the parent is not the caller",
+        None if trace == TRACE => "a broken header was believed",
+        _ => return Vec::new(),
+    };
+    vec![violation.to_owned()]
+}
+
+/// A request that the service of the tutorial accepts.
 pub fn question() -> Value {
     json!({ "user_id": "user_1", "query": "What is a trace?" })
 }

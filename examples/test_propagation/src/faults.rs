@@ -1,10 +1,12 @@
-//! Services that break the contract, each in one way: whoever trusts a test has
-//! seen it fail.
+//! Services that break the contract, each in one way. Trust a test only after you
+//! have seen it fail.
 
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName};
+use axum::middleware::map_request;
 use axum::routing::post;
 use distributed_tracing::outgoing::inject_context_into_carrier;
 use distributed_tracing::server;
@@ -17,7 +19,7 @@ use reqwest::{Client, Url};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// What is wrong with a service.
+/// A way to break the contract.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The line that injects was deleted.
@@ -30,29 +32,73 @@ pub enum Fault {
     AppendedTwice,
     /// The caller's headers are copied, as a proxy does.
     Copied,
+    /// The second of two calls goes out without headers.
+    SecondCallBare,
+    /// The call is made in a task that was spawned without the context.
+    SpawnedBare,
+    /// A service that calls nobody starts a trace of its own.
+    LeafNotExtracted,
 }
 
 impl Fault {
-    pub const ALL: [(&str, Fault); 5] = [
+    pub const ALL: [(&str, Fault); 8] = [
         ("nothing-injected", Fault::NothingInjected),
         ("nothing-extracted", Fault::NothingExtracted),
         ("injected-too-early", Fault::InjectedTooEarly),
         ("appended-twice", Fault::AppendedTwice),
         ("copied", Fault::Copied),
+        ("second-call-bare", Fault::SecondCallBare),
+        ("spawned-bare", Fault::SpawnedBare),
+        ("leaf-not-extracted", Fault::LeafNotExtracted),
     ];
+
+    /// How many calls a request causes.
+    pub fn calls(self) -> usize {
+        match self {
+            Fault::SecondCallBare => 2,
+            Fault::LeafNotExtracted => 0,
+            _ => 1,
+        }
+    }
 }
 
 /// A service with `fault` that calls the one at `neighbor`.
 pub fn service(fault: Fault, neighbor: Url) -> Router {
     let answer =
-        async move |came: HeaderMap| match call(fault, &neighbor, &came).await {
+        async move |came: HeaderMap| match answer(fault, neighbor, came).await {
             Ok(()) => "answered",
             Err(_) => "the neighbor did not answer",
         };
     let routes = Router::new().route("/process", post(answer));
     match fault {
         Fault::NothingExtracted => routes,
+        Fault::LeafNotExtracted => {
+            let forget = map_request(async |mut request: Request| {
+                request.headers_mut().remove("traceparent");
+                request
+            });
+            server::traced(routes, DEADLINE).layer(forget)
+        }
         _ => server::traced(routes, DEADLINE),
+    }
+}
+
+async fn answer(
+    fault: Fault,
+    neighbor: Url,
+    came: HeaderMap,
+) -> reqwest::Result<()> {
+    match fault {
+        Fault::LeafNotExtracted => Ok(()),
+        Fault::SpawnedBare => {
+            tokio::spawn(async move { call(fault, &neighbor, &came).await });
+            Ok(())
+        }
+        Fault::SecondCallBare => {
+            call(fault, &neighbor, &came).await?;
+            Client::new().post(neighbor).send().await.map(drop)
+        }
+        _ => call(fault, &neighbor, &came).await,
     }
 }
 
@@ -71,7 +117,6 @@ async fn call(
         inject_context_into_carrier(&mut headers);
         match fault {
             Fault::NothingInjected => headers.clear(),
-            Fault::NothingExtracted => {}
             Fault::InjectedTooEarly => headers = early,
             Fault::AppendedTwice => {
                 let name = HeaderName::from_static("traceparent");
@@ -86,6 +131,7 @@ async fn call(
                     headers.extend(came.get(&name).map(|it| (name, it.clone())));
                 }
             }
+            _ => {}
         }
         Client::new()
             .post(neighbor.clone())

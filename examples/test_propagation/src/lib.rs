@@ -1,4 +1,6 @@
-//! What a service must pass on, as a contract that a test can hold against it.
+//! A contract on the headers that a service passes on, services that keep it, and
+//! services that break it.
 
 pub mod contract;
 pub mod faults;
+pub mod sound;

@@ -1,5 +1,6 @@
-//! Checks the contract against the tutorial's user-service, `sound`, or against one
-//! with a seeded fault. Prints the result of each case.
+//! Checks the contract against the tutorial's user-service, `sound`, against another
+//! sound service, or against one with a seeded fault. Prints the result of each
+//! case.
 
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use distributed_tracing::outgoing::Upstream;
 use distributed_tracing::{server, telemetry};
 use opentelemetry::global;
 use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use reqwest::Url;
 use serde_json::json;
-use test_propagation::contract::{self, Neighbor};
+use test_propagation::contract::{self, Neighbor, Spans};
 use test_propagation::faults::{self, Fault};
+use test_propagation::sound;
 
 // Its `main` is not called.
 #[allow(dead_code)]
@@ -27,7 +29,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 async fn main() -> Result<(), Failure> {
     let name = std::env::args().nth(1).unwrap_or_default();
     // In memory for the contract, and over OTLP so that you can look at the spans.
-    let spans = InMemorySpanExporter::default();
+    let spans = Spans::default();
     let mut provider = SdkTracerProvider::builder()
         .with_resource(telemetry::resource("user-service"))
         .with_simple_exporter(spans.clone());
@@ -40,7 +42,7 @@ async fn main() -> Result<(), Failure> {
     if name != "no-propagator" {
         telemetry::set_propagator();
     }
-    let neighbor = Neighbor::start(json!({ "response": "" })).await?;
+    let neighbor = Neighbor::start(calls(&name), json!({ "response": "" })).await?;
     let address = contract::listen(service(&name, neighbor.url.clone())?).await?;
     let url = format!("http://{address}/process").parse()?;
     let results =
@@ -67,14 +69,35 @@ async fn main() -> Result<(), Failure> {
 }
 
 fn service(name: &str, neighbor: Url) -> anyhow::Result<Router> {
-    if ["sound", "no-propagator"].contains(&name) {
-        let routes = user_service::routes(Upstream::new(neighbor, DEADLINE)?);
-        return Ok(server::traced(routes, DEADLINE));
+    let upstream = Upstream::new(neighbor.clone(), DEADLINE)?;
+    Ok(match name {
+        "sound" | "no-propagator" => {
+            server::traced(user_service::routes(upstream), DEADLINE)
+        }
+        "two-calls" => sound::two_calls(upstream),
+        "spawned" => sound::spawned(upstream),
+        "leaf" => sound::leaf(),
+        _ => {
+            let fault = fault(name).with_context(|| {
+                let names = Fault::ALL.map(|(name, _)| name).join(", ");
+                let sound = "sound, two-calls, spawned, leaf";
+                format!("name a service: {sound}, no-propagator, {names}")
+            });
+            faults::service(fault?, neighbor)
+        }
+    })
+}
+
+/// How many calls a request to the service causes.
+fn calls(name: &str) -> usize {
+    match name {
+        "two-calls" => 2,
+        "leaf" => 0,
+        _ => fault(name).map_or(1, Fault::calls),
     }
-    let names = Fault::ALL.map(|(name, _)| name).join(", ");
+}
+
+fn fault(name: &str) -> Option<Fault> {
     let fault = Fault::ALL.into_iter().find(|(it, _)| *it == name);
-    let fault = fault.with_context(|| {
-        format!("say which service: sound, no-propagator, {names}")
-    });
-    Ok(faults::service(fault?.1, neighbor))
+    fault.map(|(_, fault)| fault)
 }

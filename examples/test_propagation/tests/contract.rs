@@ -1,18 +1,19 @@
-//! user-service keeps the contract: what comes in goes out, with its own span
-//! between.
+//! Checks that user-service keeps the contract: it passes on what comes in, with its
+//! own span in between.
 //!
-//! One test in this file: provider and propagator are those of the whole process.
+//! The provider and the propagator belong to the whole process, so this file has one
+//! test.
 
 use std::time::Duration;
 
 use distributed_tracing::outgoing::Upstream;
 use distributed_tracing::{server, telemetry};
 use opentelemetry::global;
-use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde_json::json;
-use test_propagation::contract::{self, Neighbor};
+use test_propagation::contract::{self, Neighbor, Spans};
 
-// The service; it has a `main` that a test does not call.
+// The service. Its `main` isn't called here.
 #[allow(dead_code)]
 #[path = "../../distributed_tracing/src/bin/user_service.rs"]
 mod user_service;
@@ -21,15 +22,16 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn the_contract_is_kept() -> anyhow::Result<()> {
-    let spans = InMemorySpanExporter::default();
+    let spans = Spans::default();
     let provider = SdkTracerProvider::builder()
-        // Each span as it ends: nothing waits, and nothing has to be flushed.
+        // Exports each span as it ends, so that nothing has to be flushed.
         .with_simple_exporter(spans.clone())
         .build();
     global::set_tracer_provider(provider);
     telemetry::set_propagator();
 
-    let neighbor = Neighbor::start(json!({ "response": "" })).await?;
+    // A request to user-service causes one call.
+    let neighbor = Neighbor::start(1, json!({ "response": "" })).await?;
     let upstream = Upstream::new(neighbor.url.clone(), DEADLINE)?;
     let service = server::traced(user_service::routes(upstream), DEADLINE);
     let address = contract::listen(service).await?;

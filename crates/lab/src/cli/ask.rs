@@ -7,6 +7,7 @@ use super::diagnose::Diagnose;
 use super::diff::Diff;
 use super::expect::Expect;
 use super::mutate::Mutate;
+use super::probe::Probe;
 use super::{Outcome, file};
 use crate::case::Case;
 use crate::client::{self, Lab};
@@ -67,6 +68,13 @@ pub enum Ask {
     /// Spans are paired by service and name, below spans that are paired. The exit status is 1 when the structures differ, 2 when a
     /// trace can't be read, and otherwise 0.
     Diff(Diff),
+    /// Probes a service that runs: does it pass on the trace?
+    ///
+    /// Sends it requests as many callers do, with valid and with broken trace headers, plays the services that it calls, and looks
+    /// at what reaches them and at the spans. The service is started as always, with the addresses of its neighbors and of its spans'
+    /// receiver set to the probe's. Rules that the standards call a MUST fail the probe; other deviations are reported. The exit
+    /// status is 1 when a case fails, 2 when the service can't be judged, and otherwise 0.
+    Probe(Box<Probe>),
     /// Breaks the requests at one proxy of a running lab, until it is restored.
     ///
     /// `lab wire` starts proxies. `break list` lists them, and `break restore` restores all of them.
@@ -138,6 +146,7 @@ impl Ask {
             Ask::Expect(expect) => return expect.run().await,
             Ask::Mutate(mutate) => return mutate.run().await,
             Ask::Diff(diff) => return diff.run().await,
+            Ask::Probe(probe) => return probe.run().await,
             Ask::Break { hop, fault, lab } => break_hop(&lab.site, &hop, fault.as_deref()).await?,
         }
         Ok(Outcome::Fine)

@@ -2,6 +2,7 @@
 
 mod diff;
 mod gate;
+mod probe;
 mod process;
 mod proxies;
 mod receiver;
