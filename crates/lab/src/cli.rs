@@ -53,8 +53,8 @@ pub struct Options {
         help_heading = "Addresses"
     )]
     grpc: SocketAddr,
-    /// Shows the spans of a file from the start: of OTLP, Jaeger, Zipkin, Tempo, or the console exporters of Go and
-    /// Python, also packed with gzip or zstd. Can be given several times.
+    /// Shows the spans of a file from the start: of OTLP, Jaeger, Zipkin, Tempo, or the console exporters of Go, Python
+    /// and PHP, also packed with gzip or zstd. Can be given several times.
     #[arg(long, value_name = "FILE", help_heading = "Session")]
     open: Vec<PathBuf>,
     /// Appends what is received to a file, as OTLP JSON, one request per line.

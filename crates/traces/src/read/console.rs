@@ -1,4 +1,4 @@
-//! Reads what the console exporters of Go and Python print.
+//! Reads what the console exporters of Go, Python and PHP print.
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
@@ -8,7 +8,8 @@ use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use super::Document;
 use super::json::Json;
 use super::value::{
-    Losses, count, double, id, int, kind, parent_id, plain, plain_map, status, timestamp,
+    Flaw, Losses, count, double, id, int, kind, parent_id, plain, plain_map, status, timestamp,
+    unsigned,
 };
 
 /// Reads a span of Go's
@@ -95,20 +96,63 @@ fn go_attributes(json: &Json, losses: &mut Losses) -> Vec<KeyValue> {
         .collect()
 }
 
+/// The names of the fields in which the exporters of two languages differ, and how they write a time.
+struct Dialect {
+    parent: &'static str,
+    start: &'static str,
+    end: &'static str,
+    code: [&'static str; 2],
+    read_time: fn(&Json) -> Result<u64, Flaw>,
+}
+
 /// Reads a span of Python's
 /// [`ConsoleSpanExporter`](https://opentelemetry-python.readthedocs.io/en/latest/sdk/trace.export.html), which prints
 /// `ReadableSpan.to_json`.
 pub fn python(json: &Json, document: &mut Document) {
+    let dialect = Dialect {
+        parent: "parentid",
+        start: "start_time",
+        end: "end_time",
+        code: ["statuscode", "canonicalcode"],
+        read_time: timestamp,
+    };
+    with_context(json, &dialect, document);
+}
+
+/// Whether a value is a span of PHP's exporter and not of Python's.
+pub fn is_php(json: &Json) -> bool {
+    json.has("parentspanid") && json.has("start")
+}
+
+/// Reads a span of PHP's
+/// [`ConsoleSpanExporter`](https://github.com/open-telemetry/opentelemetry-php/blob/01652a170241eb0f2e6ddd2b90cc110ed11a58c5/src/SDK/Trace/SpanExporter/FriendlySpanConverter.php),
+/// whose times are in nanoseconds.
+pub fn php(json: &Json, document: &mut Document) {
+    let dialect = Dialect {
+        parent: "parentspanid",
+        start: "start",
+        end: "end",
+        code: ["code", "code"],
+        read_time: |json| unsigned(json).map_err(|_| Flaw::Time),
+    };
+    with_context(json, &dialect, document);
+}
+
+fn with_context(json: &Json, dialect: &Dialect, document: &mut Document) {
     let losses = &mut document.losses;
     let resource = json.get("resource");
-    // Before 1.0 the resource was the map of its attributes.
+    // In PHP, and in Python before 1.0, the resource is the map of its attributes.
     let resource =
         plain_map(if resource.has("attributes") { resource.get("attributes") } else { resource });
     let name = json.get("name").text();
     losses.enter(name);
+    let mut time = |json: &Json, field: &str| {
+        let value = json.get(&key(field));
+        losses.field(field, value, (dialect.read_time)(value))
+    };
     let (context, own) = (json.get("context"), json.get("status"));
     let events = json.get("events").items().iter().map(|event| Event {
-        time_unix_nano: time(event, "timestamp", losses),
+        time_unix_nano: time(event, "timestamp"),
         name: event.get("name").text().to_owned(),
         attributes: plain_map(event.get("attributes")),
         ..Event::default()
@@ -123,15 +167,15 @@ pub fn python(json: &Json, document: &mut Document) {
     let span = Span {
         trace_id: id::<16>(context.get("traceid")),
         span_id: id::<8>(context.get("spanid")),
-        parent_span_id: parent_id(json.get("parentid")),
+        parent_span_id: parent_id(json.get(dialect.parent)),
         name: name.to_owned(),
         kind: kind(json.get("kind")).into(),
         links: links.collect(),
-        start_time_unix_nano: time(json, "start_time", losses),
-        end_time_unix_nano: time(json, "end_time", losses),
+        start_time_unix_nano: time(json, dialect.start),
+        end_time_unix_nano: time(json, dialect.end),
         attributes: plain_map(json.get("attributes")),
         events,
-        status: status(own.any(&["statuscode", "canonicalcode"]), own.get("description").text()),
+        status: status(own.any(&dialect.code), own.get("description").text()),
         ..Span::default()
     };
     document.add(resource, InstrumentationScope::default(), span);

@@ -15,11 +15,18 @@ pub enum Foreign {
     Sentry,
     GrafanaFrame,
     TempoSearch,
+    Langfuse,
+    LangSmith,
+    Lightstep,
+    SkyWalking,
+    Tracetest,
     JavaScriptConsole,
     DotNetConsole,
     RustConsole,
     JavaConsole,
     RubyConsole,
+    /// Objects with the fields of spans, in a form without a name here.
+    OtherSpans,
     /// An answer of Jaeger or of the lab that has an error and no trace.
     ErrorAnswer,
     Har,
@@ -43,11 +50,17 @@ impl Foreign {
             | Foreign::Sentry
             | Foreign::GrafanaFrame
             | Foreign::TempoSearch
+            | Foreign::Langfuse
+            | Foreign::LangSmith
+            | Foreign::Lightstep
+            | Foreign::SkyWalking
+            | Foreign::Tracetest
             | Foreign::JavaScriptConsole
             | Foreign::DotNetConsole
             | Foreign::RustConsole
             | Foreign::JavaConsole
-            | Foreign::RubyConsole => true,
+            | Foreign::RubyConsole
+            | Foreign::OtherSpans => true,
             Foreign::ErrorAnswer
             | Foreign::Har
             | Foreign::Html
@@ -69,7 +82,13 @@ impl Foreign {
             | Foreign::Datadog
             | Foreign::Sentry
             | Foreign::ElasticApm
-            | Foreign::CloudTrace => COLLECTOR,
+            | Foreign::CloudTrace
+            | Foreign::Langfuse
+            | Foreign::LangSmith
+            | Foreign::Lightstep
+            | Foreign::SkyWalking
+            | Foreign::Tracetest
+            | Foreign::OtherSpans => COLLECTOR,
             Foreign::ChromeTrace => {
                 "It shows what a program did on its threads, not requests between services: open it at ui.perfetto.dev"
             }
@@ -113,6 +132,12 @@ impl fmt::Display for Foreign {
             Foreign::Sentry => "an event of Sentry",
             Foreign::GrafanaFrame => "a data frame of Grafana",
             Foreign::TempoSearch => "the result of a search in Tempo",
+            Foreign::Langfuse => "a trace of Langfuse",
+            Foreign::LangSmith => "runs of LangSmith",
+            Foreign::Lightstep => "a trace of Lightstep",
+            Foreign::SkyWalking => "segments of SkyWalking",
+            Foreign::Tracetest => "a trace of Tracetest",
+            Foreign::OtherSpans => "spans in a form that the lab doesn't know",
             Foreign::JavaScriptConsole => {
                 "the output of JavaScript's console exporter, which isn't JSON"
             }
@@ -178,15 +203,74 @@ pub fn of_json(json: &Json) -> Option<Foreign> {
         || has(&["fields", "refid"])
     {
         Some(Foreign::GrafanaFrame)
+    } else if has(&["rootspan"]) {
+        Some(Foreign::Tracetest)
+    } else if json.get("type").text() == "stored-traces" {
+        Some(Foreign::Lightstep)
+    } else if has(&["tracesegmentid"]) {
+        Some(Foreign::SkyWalking)
+    } else if has(&["trace", "observations"]) {
+        Some(Foreign::Langfuse)
+    } else if has(&["dottedorder"]) {
+        Some(Foreign::LangSmith)
     } else if json.get("log").has("entries") {
         Some(Foreign::Har)
     } else if !json.get("errors").items().is_empty() || json.get("error").has("message") {
         Some(Foreign::ErrorAnswer)
-    } else if let Json::Array(items) = json.any(&["traces", "spans", "data", "results", "frames"]) {
+    } else if let Json::Array(items) =
+        json.any(&["traces", "spans", "data", "results", "frames", "post"])
+    {
         items.first().and_then(of_json)
     } else {
         None
     }
+}
+
+/// Whether there are spans in a JSON document, in whatever form: a list or an object named after spans whose members begin and
+/// end, or an object with the id of a span and of its parent that does. A record of a log has at most the ids and one time.
+pub fn has_spans(json: &Json) -> bool {
+    match json {
+        Json::Array(items) => items.iter().any(has_spans),
+        Json::Object(fields) => {
+            let names: Vec<String> = fields.iter().map(|(key, _)| letters(key)).collect();
+            let is_span = is_timed(&names)
+                && names.iter().any(|name| name == "spanid")
+                && names.iter().any(|name| name.starts_with("parent"));
+            let members = names
+                .iter()
+                .zip(fields)
+                .filter(|(name, _)| name.contains("span") || *name == "children");
+            let mut members = members.map(|(_, (_, value))| value.items().first().unwrap_or(value));
+            is_span || members.any(is_member) || fields.iter().any(|(_, value)| has_spans(value))
+        }
+        _ => false,
+    }
+}
+
+/// Whether an object has the times of a span and a name or an id, which a period of time hasn't.
+fn is_member(json: &Json) -> bool {
+    let names: Vec<String> = json.fields().iter().map(|(key, _)| letters(key)).collect();
+    let has = |part: &str| names.iter().any(|name| name.contains(part));
+    let is_named = names.iter().any(|name| name == "name" || name == "id")
+        || has("spanid")
+        || has("spanname")
+        || has("operation");
+    is_named && is_timed(&names)
+}
+
+/// Whether one of these names of fields is that of a time of a beginning, and one of an end or how long it took.
+fn is_timed(names: &[String]) -> bool {
+    let any = |whole: &str, parts: &[&str]| {
+        names.iter().any(|name| name == whole || parts.iter().any(|part| name.contains(part)))
+    };
+    any("start", &["starttime", "startedat", "timestart", "timestamp"])
+        && any("end", &["endtime", "endedat", "timeend", "duration", "finish"])
+}
+
+/// The letters of a name, in lower case: `span-id` and `spanID` are the same.
+fn letters(name: &str) -> String {
+    let letters = name.chars().filter(char::is_ascii_alphabetic);
+    letters.map(|letter| letter.to_ascii_lowercase()).collect()
 }
 
 /// Looks at a text without JSON.
