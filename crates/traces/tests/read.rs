@@ -105,7 +105,67 @@ fn the_times_and_records_of_phps_console_exporter_are_read() {
     assert_eq!(child.proto().events[0].time_unix_nano, 1_750_000_000_015_000_000);
 }
 
-/// Fields as files have them, in which no day is right.
+/// Its numbers of kinds begin with INTERNAL, and its times are pairs or microseconds.
+#[test]
+fn the_spans_of_javascripts_sdk_are_read() {
+    let rest = r#""name": "GET /cart", "kind": 1, "status": {"code": 2, "message": "late"}, "attributes": {"a": 1},
+        "events": [{"name": "retry", "time": [1750000000, 10000000]}]"#;
+    for span in [
+        format!(
+            r#"{{"spanContext": {{"traceId": "e1", "spanId": "01"}}, "parentSpanContext": {{"spanId": "02"}}, {rest},
+            "startTime": [1750000000, 0], "endTime": [1750000000, 30000000], "resource": {{"attributes": {{"service.name": "shop"}}}}}}"#
+        ),
+        format!(
+            r#"{{"traceId": "e1", "id": "01", "parentId": "02", {rest}, "timestamp": 1750000000000000, "duration": 30000.0,
+            "resource": {{"_attributes": {{"service.name": "shop"}}}}}}"#
+        ),
+    ] {
+        let contents = read_text(&span);
+        assert_eq!(contents.form, Form::JavaScript, "{span}");
+        assert!(contents.problems.is_empty(), "{contents:?}");
+        let span = &contents.spans[0];
+        assert_eq!((span.service(), span.kind()), ("shop", SpanKind::Server));
+        assert_eq!((span.status(), span.status_message()), (Status::Error, "late".to_owned()));
+        assert_eq!((span.start(), span.duration()), (1_750_000_000_000_000_000, 30_000_000));
+        assert_eq!(span.proto().events[0].time_unix_nano, 1_750_000_000_010_000_000);
+        assert_eq!(span.attribute("a").as_deref(), Some("1"));
+        let ids = (span.id.to_string(), span.parent.map(|id| id.to_string()));
+        assert_eq!(ids, ("0000000000000001".to_owned(), Some("0000000000000002".to_owned())));
+    }
+}
+
+/// Go's own JSON of Jaeger's model has numbers where protobuf's has text.
+#[test]
+fn a_duration_and_an_id_are_numbers_in_gos_json_of_jaeger() {
+    let span = r#"{"trace_id": "AAAAAAAAAABSlpqJVVcaPw==", "span_id": "AAAAAABkfZg=", "parent_span_id": 6866147, "operation_name": "get",
+        "start_time": "2017-01-26T21:46:31.639875Z", "duration": 22938000}"#;
+    let text = format!(r#"{{"process": {{}}, "spans": [{span}]}}"#);
+    let contents = read_text(&text);
+    let span = &contents.spans[0];
+    assert_eq!(span.duration(), 22_938_000);
+    assert_eq!(span.parent.map(|id| id.to_string()).as_deref(), Some("000000000068c4e3"));
+    for (written, nanoseconds) in
+        [("\"5000ns\"", 5000), ("\"1.5ms\"", 1_500_000), ("\"0.1s\"", 100_000_000)]
+    {
+        let contents = read_text(&text.replace("22938000", written));
+        assert_eq!(contents.spans[0].duration(), nanoseconds, "{written}");
+    }
+}
+
+#[test]
+fn a_status_of_phoenix_is_read_from_the_span() {
+    let text = String::from_utf8(bytes("silent-python-console.json")).expect("text");
+    let text = text.replace(
+        r#""status": {"status_code": "UNSET"}"#,
+        r#""status_code": "ERROR", "status_message": "late""#,
+    );
+    let contents = read_text(&text);
+    assert_eq!(
+        (contents.spans[0].status(), contents.spans[0].status_message()),
+        (Status::Error, "late".to_owned())
+    );
+}
+
 #[test]
 fn a_time_that_is_none_is_left_out_and_named() {
     let text = String::from_utf8(bytes("silent-python-console.json")).expect("text");
@@ -460,6 +520,36 @@ fn what_is_not_read_is_refused_by_its_name_with_a_way_out() {
         (r#"{"projectId": "p", "traceId": "1", "spans": [{"spanId": "1"}]}"#, Foreign::CloudTrace),
         (r#"{"event_id": "1", "contexts": {"trace": {}}, "spans": []}"#, Foreign::Sentry),
         (r#"{"traces": [{"traceID": "1", "rootTraceName": "a"}]}"#, Foreign::TempoSearch),
+        (
+            r#"{"traceID": "1", "rootTraceName": "a", "spanSet": {"spans": []}}"#,
+            Foreign::TempoSearch,
+        ),
+        (r#"{"batchWriteSpansRequest": [{"name": "p", "spans": []}]}"#, Foreign::CloudTrace),
+        (
+            r#"{"data": [{"fields": [{"name": "traceID", "values": ["1"]}]}]}"#,
+            Foreign::GrafanaFrame,
+        ),
+        (
+            r#"[{"traceId": "1", "traceSegmentId": "2", "spans": [{"operationName": "a", "startTime": 1, "spanId": 0}]}]"#,
+            Foreign::SkyWalking,
+        ),
+        (
+            r#"{"trace": {"id": "1"}, "observations": [{"id": "2", "startTime": "a"}]}"#,
+            Foreign::Langfuse,
+        ),
+        (r#"{"post": [{"id": "1", "dotted_order": "a"}]}"#, Foreign::LangSmith),
+        (
+            "2022-06-09 DEBUG {\"kind\": \"exporter\"}\nSpan #0\n    Trace ID       : 7d40\n",
+            Foreign::CollectorDebug,
+        ),
+        (
+            "{\n  name          : /a\n  parent_span_id: 00\n  span kind     : Client\n}",
+            Foreign::CppConsole,
+        ),
+        (
+            "'GET /' : 70c2 7fd1 SERVER [tracer:\n a:1] AttributesMap{data=\n{}}",
+            Foreign::JavaConsole,
+        ),
         (
             r#"{"data": null, "errors": [{"code": 404, "msg": "trace not found"}]}"#,
             Foreign::ErrorAnswer,

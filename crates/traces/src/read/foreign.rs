@@ -21,6 +21,8 @@ pub enum Foreign {
     SkyWalking,
     Tracetest,
     JavaScriptConsole,
+    CollectorDebug,
+    CppConsole,
     DotNetConsole,
     RustConsole,
     JavaConsole,
@@ -56,6 +58,8 @@ impl Foreign {
             | Foreign::SkyWalking
             | Foreign::Tracetest
             | Foreign::JavaScriptConsole
+            | Foreign::CollectorDebug
+            | Foreign::CppConsole
             | Foreign::DotNetConsole
             | Foreign::RustConsole
             | Foreign::JavaConsole
@@ -98,7 +102,11 @@ impl Foreign {
             Foreign::TempoSearch => {
                 "It has only summaries: get each trace from `/api/traces/ID` of Tempo"
             }
+            Foreign::CollectorDebug => {
+                "Add the exporter `file` to the Collector's pipeline, whose output the lab reads, or one for OTLP that sends to `lab view`"
+            }
             Foreign::JavaScriptConsole
+            | Foreign::CppConsole
             | Foreign::DotNetConsole
             | Foreign::RustConsole
             | Foreign::RubyConsole => EXPORTER,
@@ -141,6 +149,8 @@ impl fmt::Display for Foreign {
             Foreign::JavaScriptConsole => {
                 "the output of JavaScript's console exporter, which isn't JSON"
             }
+            Foreign::CollectorDebug => "the output of the Collector's exporter `debug`",
+            Foreign::CppConsole => "the output of C++'s `ostream` exporter",
             Foreign::DotNetConsole => "the output of .NET's console exporter",
             Foreign::RustConsole => "the output of Rust's `opentelemetry-stdout`",
             Foreign::JavaConsole => "the output of Java's exporter `logging`",
@@ -174,12 +184,13 @@ pub fn of_json(json: &Json) -> Option<Foreign> {
         Some(Foreign::XRay)
     } else if has(&["traceevents"]) || has(&["ph", "ts"]) {
         Some(Foreign::ChromeTrace)
-    } else if has(&["traces"])
-        && json
-            .get("traces")
-            .items()
-            .iter()
-            .any(|it| it.has("roottracename") || it.has("durationms"))
+    } else if has(&["traceid", "roottracename"])
+        || has(&["traces"])
+            && json
+                .get("traces")
+                .items()
+                .iter()
+                .any(|it| it.has("roottracename") || it.has("durationms"))
     {
         Some(Foreign::TempoSearch)
     } else if number("traceid") && number("spanid")
@@ -191,6 +202,7 @@ pub fn of_json(json: &Json) -> Option<Foreign> {
     {
         Some(Foreign::ElasticApm)
     } else if has(&["projectid", "traceid", "spans"])
+        || has(&["batchwritespansrequest"])
         || json.get("name").text().starts_with("projects/")
     {
         Some(Foreign::CloudTrace)
@@ -201,6 +213,7 @@ pub fn of_json(json: &Json) -> Option<Foreign> {
         Some(Foreign::Sentry)
     } else if has(&["schema", "data"]) && json.get("schema").has("fields")
         || has(&["fields", "refid"])
+        || json.get("fields").items().first().is_some_and(|field| field.has("values"))
     {
         Some(Foreign::GrafanaFrame)
     } else if has(&["rootspan"]) {
@@ -291,7 +304,11 @@ pub fn of_text(text: &str) -> Option<Foreign> {
         Some(Foreign::RubyConsole)
     } else if has("Instrumentation Scope") && has("TraceId") || has("Spans\nResource") {
         Some(Foreign::RustConsole)
-    } else if has("[tracer: ") && has("AttributesMap") {
+    } else if has("\nSpan #0\n") && has("Trace ID") {
+        Some(Foreign::CollectorDebug)
+    } else if has("parent_span_id") && has("span kind") {
+        Some(Foreign::CppConsole)
+    } else if has("[tracer:") && has("AttributesMap") {
         Some(Foreign::JavaConsole)
     } else if has("traceId: '") {
         Some(Foreign::JavaScriptConsole)

@@ -64,6 +64,8 @@ pub enum Form {
     PythonConsole,
     /// The output of the exporter with the same name in PHP.
     PhpConsole,
+    /// A `ReadableSpan` of JavaScript's SDK as JSON.
+    JavaScript,
 }
 
 impl fmt::Display for Form {
@@ -76,6 +78,7 @@ impl fmt::Display for Form {
             Form::GoConsole => "output of Go's console exporter",
             Form::PythonConsole => "output of Python's console exporter",
             Form::PhpConsole => "output of PHP's console exporter",
+            Form::JavaScript => "spans of JavaScript's SDK",
         })
     }
 }
@@ -529,6 +532,9 @@ impl Reader {
         } else if jaeger::is_span(json) {
             jaeger::span(json, json.get("process"), document);
             Form::Jaeger
+        } else if console::is_javascript(json) {
+            console::javascript(json, document);
+            Form::JavaScript
         } else if json.has("spancontext") && json.has("name") {
             console::go(json, document);
             Form::GoConsole

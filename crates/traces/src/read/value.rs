@@ -111,8 +111,13 @@ pub fn text_attribute(key: &str, text: &str) -> KeyValue {
 }
 
 /// Reads an id of `N` bytes: hexadecimal digits in any case, also with `0x` in front or without leading zeros, or base64, as
-/// protobuf's own JSON has it. Returns no bytes for an absent id, and the id's own bytes, too few or too many, for a wrong one.
+/// protobuf's own JSON has it; for a span also a number, as Go's has it. Returns no bytes for an absent id, and the id's own bytes, too few or too many, for a wrong one.
 pub fn id<const N: usize>(value: &Json) -> Vec<u8> {
+    if let Json::Int(number) = value
+        && N == 8
+    {
+        return number.to_be_bytes().to_vec();
+    }
     let text = value.text().trim();
     let digits = text.strip_prefix("0x").unwrap_or(text);
     let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
