@@ -137,6 +137,18 @@ async fn a_filter_of_log_lines_takes_spans_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_targets_without_the_middlewares_takes_the_server_span_away() {
+    let broken = "\
+order INTERNAL shop
+  POST /reserve CLIENT shop http 200
+
+reserve INTERNAL stock
+";
+    let repaired = TOGETHER.to_owned() + "      reserve INTERNAL stock\n";
+    shows(symptom!("filtered-server"), broken, &[Rule::RootWithin], &repaired).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_status_code_alone_is_no_error() {
     let broken = "POST /fail CLIENT shop http 500\n  POST /fail SERVER stock http 500 error 500\n";
     let repaired = broken.replace("shop http 500", "shop http 500 error 500");

@@ -65,8 +65,8 @@ pub struct Options {
     /// /wire, and breaks requests by `lab break NAME`. Can be given several times.
     #[arg(long, value_name = "NAME=LISTEN,TARGET", help_heading = "Addresses")]
     wire: Vec<wire::Proxy>,
-    /// Shows the spans of a file from the start: of OTLP, Jaeger, Zipkin, Tempo, or the console exporters of Go and
-    /// Python, also packed with gzip or zstd. Can be given several times.
+    /// Shows the spans of a file from the start: of OTLP, Jaeger, Zipkin, Tempo, or the console exporters of Go, Python
+    /// and PHP, also packed with gzip or zstd. Can be given several times.
     #[arg(long, value_name = "FILE", help_heading = "Session")]
     open: Vec<PathBuf>,
     /// Appends what is received to a file, as OTLP JSON, one request per line.

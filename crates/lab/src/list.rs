@@ -16,7 +16,8 @@ use crate::tree::Tree;
 #[derive(Clone)]
 pub struct List {
     pub store: Store,
-    known: Arc<Mutex<HashMap<TraceId, Arc<Summary>>>>,
+    /// Each with how often its trace had changed then.
+    known: Arc<Mutex<HashMap<TraceId, (usize, Arc<Summary>)>>>,
 }
 
 impl List {
@@ -26,16 +27,16 @@ impl List {
 
     /// Returns the summary of every trace. The trace whose first span arrived last comes first.
     pub fn summaries(&self) -> Vec<Arc<Summary>> {
-        let sizes = self.store.sizes();
+        let traces = self.store.changes_of_traces();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = HashMap::with_capacity(sizes.len());
-        let summaries = sizes.into_iter().filter_map(|(id, spans)| {
-            let same = known.remove(&id).filter(|known| known.spans == spans);
-            let summary = same.or_else(|| {
+        let mut kept = HashMap::with_capacity(traces.len());
+        let summaries = traces.into_iter().filter_map(|(id, changes)| {
+            let same = known.remove(&id).filter(|(seen, _)| *seen == changes);
+            let summary = same.map(|(_, summary)| summary).or_else(|| {
                 let tree = Tree::new(&self.store.trace(id)?)?;
                 Some(Arc::new(Summary::new(&tree)))
             })?;
-            kept.insert(id, Arc::clone(&summary));
+            kept.insert(id, (changes, Arc::clone(&summary)));
             Some(summary)
         });
         let summaries = summaries.collect();

@@ -1,11 +1,11 @@
 //! Finds everything that belongs to one request: its traces, of which a broken request has several, and its headers on the
 //! wire.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::case::Case;
-use crate::diagnose::answered_by;
+use crate::diagnose::{self, NamedSpan, answered_by, parts_of_requests};
 use crate::list::List;
 use crate::span::TraceId;
 use crate::store::Store;
@@ -28,12 +28,21 @@ pub struct TracedRequest {
 
 /// Returns the summaries of the traces that overlap with a period, in nanoseconds since 1970. Other traces can't be parts of
 /// a request in that period.
-fn near(list: &List, start: u64, end: u64) -> Vec<Arc<Summary>> {
-    let near = list.summaries().into_iter().filter(|it| {
+fn near(summaries: &[Arc<Summary>], start: u64, end: u64) -> Vec<Arc<Summary>> {
+    let near = summaries.iter().filter(|it| {
         it.start_time_unix_nano <= end
             && start <= it.start_time_unix_nano.saturating_add(it.duration_nano)
     });
-    near.take(NEARBY_LIMIT).collect()
+    near.take(NEARBY_LIMIT).cloned().collect()
+}
+
+/// Returns the earliest request of each service that has answered any.
+fn first_requests(summaries: &[Arc<Summary>]) -> Vec<NamedSpan> {
+    let mut traces: Vec<&Summary> = summaries.iter().map(Arc::as_ref).collect();
+    traces.sort_by_key(|it| (it.start_time_unix_nano, it.trace_id));
+    let mut services = HashSet::new();
+    let requests = traces.into_iter().flat_map(|it| &it.requests);
+    requests.filter(|request| services.insert(&request.service)).cloned().collect()
 }
 
 /// Returns the case of the request that a trace belongs to, as [`find`] does.
@@ -57,7 +66,8 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
     let of_wire = exchanges.iter().find(has_id).map(|it| (it.start, it.end.unwrap_or(it.start)));
     let (start, end) = time.or(of_wire)?;
 
-    let near = near(list, start, end);
+    let summaries = list.summaries();
+    let near = near(&summaries, start, end);
     let breaks = summary::breaks(&near).into_iter().map(|it| {
         let traces = [it.traces.0, it.traces.1].map(|index| near[index].trace_id);
         (it, traces)
@@ -68,11 +78,14 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
     let exchanges =
         exchanges.into_iter().filter(|it| it.start <= end && start <= it.end.unwrap_or(it.start));
     let exchanges: Vec<Exchange> = exchanges.collect();
-    // The span that answered a request may be in any trace of that period.
-    let trees: Vec<Tree> = match exchanges.is_empty() {
+    // The span that answered a request may be in any trace of that period, and so may the request of a root that isn't one.
+    let unrequested = near.iter().any(|it| it.is_unrequested);
+    let trees: Vec<Tree> = match exchanges.is_empty() && !unrequested {
         true => Vec::new(),
         false => near.iter().filter_map(|it| tree(&list.store, it.trace_id)).collect(),
     };
+    let mut elsewhere = if unrequested { first_requests(&summaries) } else { Vec::new() };
+    together.extend(parts_of_requests(&trees, &elsewhere).into_iter().map(BTreeSet::from));
     let linked: Vec<BTreeSet<TraceId>> = exchanges
         .iter()
         .map(|exchange| {
@@ -97,7 +110,11 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
     let wire = exchanges.into_iter().zip(&linked).filter(|(_, set)| !set.is_disjoint(&ids));
     let wire: Vec<_> = wire.map(|(exchange, _)| exchange).collect();
     let trees = ids.iter().filter_map(|id| tree(&list.store, *id));
-    Some(TracedRequest { case: Case::new(trees.collect(), wire), breaks })
+    let case = Case::new(trees.collect(), wire);
+    let services: HashSet<&str> =
+        diagnose::unrequested(&case.trees).map(|root| root.service()).collect();
+    elsewhere.retain(|request| services.contains(&*request.service));
+    Some(TracedRequest { case: Case { elsewhere, ..case }, breaks })
 }
 
 fn tree(store: &Store, id: TraceId) -> Option<Tree> {

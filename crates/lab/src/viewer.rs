@@ -170,7 +170,7 @@ async fn events(State(list): State<List>, Query(query): Query<EventsQuery>) -> R
     if query.seen.is_some_and(|seen| seen != *changes.borrow()) {
         changes.mark_changed();
     }
-    let subscription = Subscription { store: list.store, changes, trace, spans: None };
+    let subscription = Subscription { store: list.store, changes, trace, seen: None };
     let events = futures_util::stream::unfold(subscription, async |mut subscription| {
         subscription.changed().await?;
         let event = Event::default().data("new");
@@ -184,8 +184,8 @@ struct Subscription {
     store: Store,
     changes: watch::Receiver<u64>,
     trace: Option<TraceId>,
-    /// The number of spans of the trace at the last event.
-    spans: Option<usize>,
+    /// How often the trace had changed at the last event.
+    seen: Option<usize>,
 }
 
 impl Subscription {
@@ -199,8 +199,8 @@ impl Subscription {
             let Some(trace) = self.trace else {
                 return Some(());
             };
-            let spans = self.store.spans_of(trace);
-            if self.spans.replace(spans) != Some(spans) {
+            let changes = self.store.changes_of(trace);
+            if self.seen.replace(changes) != Some(changes) {
                 return Some(());
             }
         }
@@ -252,6 +252,7 @@ async fn import(
     let problems: Vec<String> = contents.problems.iter().map(Problem::to_string).collect();
     let answer = json!({
         "spans": count, "traces": traces.len(), "traceId": only, "unread": contents.unread, "problems": problems,
+        "notShown": (!contents.others.is_empty()).then(|| contents.others.to_string()),
     });
     Json(answer).into_response()
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::watch;
 
 use crate::recorder::Recorder;
-use traces::shared;
+use traces::shared::{self, Added};
 use traces::span::{Source, Span, SpanId, TraceId};
 use traces::tree::Tree;
 
@@ -148,11 +148,11 @@ impl Store {
         traces.iter().filter_map(|spans| Tree::new(spans)).collect()
     }
 
-    /// Returns the id of every trace and the number of its spans, the newest trace first.
-    pub fn sizes(&self) -> Vec<(TraceId, usize)> {
+    /// Returns the id of every trace and how often its spans have changed, the newest trace first.
+    pub fn changes_of_traces(&self) -> Vec<(TraceId, usize)> {
         let inner = self.lock();
         let newest_first = inner.order.iter().rev();
-        newest_first.filter_map(|id| Some((*id, inner.traces.get(id)?.spans.len()))).collect()
+        newest_first.filter_map(|id| Some((*id, inner.traces.get(id)?.spans.changes()))).collect()
     }
 
     /// Returns the spans with a link to a trace, or to one span of it, in the order of their start.
@@ -167,9 +167,9 @@ impl Store {
         found
     }
 
-    /// Returns the number of spans of one trace.
-    pub fn spans_of(&self, id: TraceId) -> usize {
-        self.lock().traces.get(&id).map_or(0, |trace| trace.spans.len())
+    /// Returns how often the spans of one trace have changed.
+    pub fn changes_of(&self, id: TraceId) -> usize {
+        self.lock().traces.get(&id).map_or(0, |trace| trace.spans.changes())
     }
 
     /// Returns the current contents of the store in numbers.
@@ -232,9 +232,11 @@ impl Inner {
             Trace::default()
         });
         let span = Arc::new(span);
-        if !trace.spans.add(Arc::clone(&span)) {
-            return None;
-        }
+        let replaced = match trace.spans.add(Arc::clone(&span)) {
+            Added::New => 0,
+            Added::Instead(span) => span.size(),
+            Added::Repeated => return None,
+        };
         let mut bytes = span.size();
         // Traces share sources, so this count is too high rather than too low.
         let address = Arc::as_ptr(&span.source) as usize;
@@ -242,9 +244,9 @@ impl Inner {
             bytes += span.source.size();
             new.insert(Arc::clone(&span.source));
         }
-        trace.bytes += bytes;
-        self.bytes += bytes;
-        self.spans += 1;
+        trace.bytes = trace.bytes + bytes - replaced;
+        self.bytes = self.bytes + bytes - replaced;
+        self.spans += usize::from(replaced == 0);
         Some(span)
     }
 

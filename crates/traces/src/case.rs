@@ -1,10 +1,10 @@
-//! One case for a diagnosis: the traces of a request, and what went over the wire. As a file it is OTLP JSON, with the wire
-//! in a field that other readers ignore.
+//! One case for a diagnosis: the traces of a request, and what went over the wire. As a file it is OTLP JSON, with the rest
+//! in fields that other readers ignore.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::diagnose::{self, Finding, Inspected};
+use crate::diagnose::{self, Finding, Inspected, NamedSpan};
 use crate::exchange::Exchange;
 use crate::headers::{self, Pasted};
 use crate::otlp;
@@ -12,8 +12,9 @@ use crate::read::{self, Contents, Others, Problem, Unreadable};
 use crate::shared::Trace;
 use crate::tree::Tree;
 
-/// The name of the field with the wire.
+/// The names of the fields that other readers ignore.
 const WIRE: &str = "wire";
+const ELSEWHERE: &str = "requestsElsewhere";
 
 /// Traces, and the requests on the wire that belong to them.
 #[derive(Debug, Default)]
@@ -22,9 +23,13 @@ pub struct Case {
     pub trees: Vec<Tree>,
     /// In the order of time.
     pub wire: Vec<Exchange>,
-    /// The parts of a file that could not be read.
+    /// A request of each service that has answered some in traces that aren't here, as far as a rule has to know.
+    pub elsewhere: Vec<NamedSpan>,
+    /// The number of parts of a file that could not be read.
+    pub unread: usize,
+    /// The first of them.
     pub problems: Vec<Problem>,
-    /// The parts of a file that aren't spans.
+    /// The parts of a file that aren't spans of their own.
     pub others: Others,
     /// The headers of a text without traces.
     pub headers: Vec<Pasted>,
@@ -32,13 +37,13 @@ pub struct Case {
 
 impl From<Contents> for Case {
     fn from(contents: Contents) -> Self {
-        let Contents { spans, wire, problems, others, .. } = contents;
+        let Contents { spans, wire, elsewhere, unread, problems, others, .. } = contents;
         let mut traces: BTreeMap<_, Trace> = BTreeMap::new();
         for span in spans {
             traces.entry(span.trace_id).or_default().add(Arc::new(span));
         }
         let trees = traces.into_values().filter_map(|trace| Tree::new(&trace.spans()));
-        Case { problems, others, ..Case::new(trees.collect(), wire) }
+        Case { elsewhere, unread, problems, others, ..Case::new(trees.collect(), wire) }
     }
 }
 
@@ -57,13 +62,11 @@ impl Case {
     pub fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
         let unreadable = match read::read(bytes) {
             Ok(contents) => return Ok(Case::from(contents)),
-            Err(Unreadable::Foreign { foreign }) if foreign.has_traces() => {
-                return Err(Unreadable::Foreign { foreign });
-            }
             Err(unreadable) => unreadable,
         };
         let text = read::unpack(bytes).ok();
         let text = text.as_deref().and_then(read::text);
+        let text = text.filter(|text| unreadable.may_be_headers(text));
         let headers = text.map(|text| headers::find(&text)).unwrap_or_default();
         match headers.is_empty() {
             true => Err(unreadable),
@@ -74,7 +77,7 @@ impl Case {
     /// Runs the rules over the case.
     pub fn findings(&self) -> Vec<Finding> {
         match self.headers.is_empty() {
-            true => diagnose::diagnose(&self.trees, &self.wire),
+            true => diagnose::diagnose_part(&self.trees, &self.wire, &self.elsewhere),
             false => diagnose::of_headers(&self.headers),
         }
     }
@@ -94,6 +97,9 @@ impl Case {
         let mut json = serde_json::to_value(request)?;
         if !self.wire.is_empty() {
             json[WIRE] = serde_json::to_value(&self.wire)?;
+        }
+        if !self.elsewhere.is_empty() {
+            json[ELSEWHERE] = serde_json::to_value(&self.elsewhere)?;
         }
         serde_json::to_vec(&json)
     }

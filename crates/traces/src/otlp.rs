@@ -35,9 +35,9 @@ pub enum Error {
     /// A message of a file can't be unpacked, for this reason.
     #[error("{0}")]
     Frame(String),
-    /// The number of spans of a document whose ids can't be read.
+    /// The number of spans of a file whose ids can't be read.
     #[error(
-        "the ids of {0} of its spans are neither hexadecimal nor base64: they have other ids here"
+        "the ids of {0} of the spans are neither hexadecimal nor base64: they have other ids here"
     )]
     RenamedIds(usize),
     /// One value can't be read.
@@ -59,23 +59,32 @@ pub enum Error {
 #[derive(Debug, Default)]
 pub struct Batch {
     pub spans: Vec<Span>,
-    /// The spans that can't be kept, where there are any.
+    /// What can't be kept, where there is anything.
     pub rejected: Option<Rejected>,
     sources: usize,
 }
 
-/// Spans of a request that can't be kept.
+/// The parts of a request that can't be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// How many there are.
+    /// The number of spans; 0 where only values are left out of spans that are kept.
     pub spans: usize,
     /// The first of them, and why.
-    pub first: Unfit,
+    pub first: Reason,
+}
+
+/// The first part of a request that can't be kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    #[error(transparent)]
+    Span(#[from] Unfit),
+    #[error(transparent)]
+    Value(LeftOut),
 }
 
 fn rejected(Rejected { spans, first }: &Rejected) -> String {
     match spans {
-        1 => first.to_string(),
+        0 | 1 => first.to_string(),
         _ => format!("{first} ({} further spans of it can't be kept either)", spans - 1),
     }
 }
@@ -85,7 +94,7 @@ impl Batch {
         match span {
             Ok(span) => self.spans.push(span),
             Err(first) => {
-                let none = Rejected { spans: 0, first };
+                let none = Rejected { spans: 0, first: first.into() };
                 self.rejected.get_or_insert(none).spans += 1;
             }
         }
@@ -108,7 +117,9 @@ impl Batch {
     /// A request of which nothing can be taken is refused; of any other, what can be taken is.
     fn finished(self) -> Result<Self, Error> {
         match self.rejected {
-            Some(rejected) if self.spans.is_empty() => Err(Error::Unfit(rejected.first)),
+            Some(Rejected { first: Reason::Span(first), .. }) if self.spans.is_empty() => {
+                Err(Error::Unfit(first))
+            }
             rejected => Ok(Batch { rejected, ..self }),
         }
     }
@@ -208,10 +219,10 @@ impl Fields {
 }
 
 /// Reads the JSON form, also where it is spelled in a way that the specification doesn't allow, as
-/// [`read`](crate::read::read) does.
+/// [`read`](crate::read::read) does. A value that can't be read is left out of its span.
 ///
 /// # Errors
-/// The text can't be read, there is too much in it, a value in it can't be read, or none of its spans can be kept.
+/// The text can't be read, there is too much in it, or none of its spans can be kept.
 pub fn from_json(body: &[u8]) -> Result<Batch, Error> {
     let strict = match serde_json::from_slice(body) {
         Ok(request) => return from_request(request),
@@ -219,10 +230,14 @@ pub fn from_json(body: &[u8]) -> Result<Batch, Error> {
     };
     let text = std::str::from_utf8(body).map_err(|_| Error::NotUtf8)?;
     match read::request(text).map_err(Error::Json)? {
-        Some((request, left_out)) => match left_out.into_iter().next() {
-            Some(first) => Err(Error::LeftOut(first)),
-            None => from_request(request),
-        },
+        Some((request, left_out)) => {
+            let mut batch = from_request(request)?;
+            if let Some(first) = left_out.into_iter().next() {
+                let none = Rejected { spans: 0, first: Reason::Value(first) };
+                batch.rejected.get_or_insert(none);
+            }
+            Ok(batch)
+        }
         None => Err(Error::Json(strict)),
     }
 }

@@ -1,9 +1,13 @@
 //! Keeps the spans of a trace apart by more than their ids. In the model of Zipkin, and so of B3 headers and Envoy, the two sides of
 //! a call share one span id ([zipkin.io](https://zipkin.io/pages/instrumenting.html#communicating-trace-information)); and some
-//! generators of ids repeat themselves. Only spans that agree in name, kind, service and start are the same span, exported twice.
+//! generators of ids repeat themselves. Two spans are the same one if they agree in name, kind, service and start, and one of
+//! them says all that the other says: a request was exported twice, or a span at its start and again at its end.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use opentelemetry_proto::tonic::trace::v1::{Span as Proto, Status};
+use prost::Message;
 
 use crate::span::{Span, SpanId, SpanKind};
 
@@ -13,8 +17,20 @@ pub struct Trace {
     spans: Vec<Arc<Span>>,
     /// The index of the first span with an id.
     first: HashMap<SpanId, usize>,
-    /// The further spans with an id.
-    further: HashSet<Identity>,
+    /// The indices of the further spans with an id.
+    further: HashMap<Identity, Vec<usize>>,
+    changes: usize,
+}
+
+/// Whether a trace has taken a span.
+#[derive(Debug)]
+pub enum Added {
+    /// The trace didn't have it.
+    New,
+    /// It replaces this one, which said less.
+    Instead(Arc<Span>),
+    /// The trace has one that says as much.
+    Repeated,
 }
 
 /// The facts in which two spans with one id differ.
@@ -39,22 +55,45 @@ impl Identity {
     }
 }
 
+/// How many spans that agree in all but their contents are compared with another. Nobody sends one so often, and comparing takes
+/// time.
+const COMPARED: usize = 8;
+
 impl Trace {
-    /// Adds a span, unless the trace has it already. Returns whether it was added.
-    pub fn add(&mut self, span: Arc<Span>) -> bool {
-        match self.first.get(&span.id) {
-            None => drop(self.first.insert(span.id, self.spans.len())),
-            Some(first) => {
-                let first = &self.spans[*first];
-                let same = (first.name(), first.kind(), first.service(), first.start())
-                    == (span.name(), span.kind(), span.service(), span.start());
-                if same || !self.further.insert(Identity::of(&span)) {
-                    return false;
+    /// Adds a span, unless the trace has it already.
+    pub fn add(&mut self, span: Arc<Span>) -> Added {
+        let index = self.spans.len();
+        if let Some(first) = self.first.get(&span.id).copied() {
+            let agrees = |first: &Span| {
+                (first.name(), first.kind(), first.service(), first.start())
+                    == (span.name(), span.kind(), span.service(), span.start())
+            };
+            let first = Some(first).filter(|first| agrees(&self.spans[*first]));
+            let identity = Identity::of(&span);
+            let further = self.further.get(&identity).into_iter().flatten().copied();
+            for index in first.into_iter().chain(further).take(COMPARED) {
+                let known = &mut self.spans[index];
+                let (known_proto, proto) = (known.proto(), span.proto());
+                if says_all(&known_proto, &proto) {
+                    return Added::Repeated;
+                }
+                if says_all(&proto, &known_proto) {
+                    self.changes += 1;
+                    return Added::Instead(std::mem::replace(known, span));
                 }
             }
+            self.further.entry(identity).or_default().push(index);
+        } else {
+            self.first.insert(span.id, index);
         }
+        self.changes += 1;
         self.spans.push(span);
-        true
+        Added::New
+    }
+
+    /// How often a span was added or replaced.
+    pub fn changes(&self) -> usize {
+        self.changes
     }
 
     /// The number of spans.
@@ -81,6 +120,27 @@ impl Trace {
     }
 }
 
+/// Whether a span says all that another with the same identity says. One that hasn't ended says nothing of its end.
+fn says_all(span: &Proto, other: &Proto) -> bool {
+    let no_less = |own: u64, other: u64| other == 0 || own == other;
+    no_less(span.end_time_unix_nano, other.end_time_unix_nano)
+        && span.parent_span_id == other.parent_span_id
+        && other
+            .status
+            .as_ref()
+            .is_none_or(|other| *other == Status::default() || span.status.as_ref() == Some(other))
+        && has_all(&span.attributes, &other.attributes)
+        && has_all(&span.events, &other.events)
+        && has_all(&span.links, &other.links)
+}
+
+/// Whether a list has all items of another, in any order. Compares their bytes, because a number that is none, `NaN`, doesn't
+/// equal itself.
+fn has_all<M: Message>(list: &[M], other: &[M]) -> bool {
+    let bytes = |items: &[M]| items.iter().map(Message::encode_to_vec).collect::<HashSet<_>>();
+    other.is_empty() || bytes(other).is_subset(&bytes(list))
+}
+
 /// Gives each of several spans with one id an id of its own. The caller's side keeps the id. The called side becomes its child,
 /// and the parent of what its own service did below; [`Span::shared_id`] says which id it came with. Jaeger's
 /// [deduplication](https://github.com/jaegertracing/jaeger/blob/12bba8c9b91cf4a29d314934bc08f4a80e43c042/model/adjuster/span_id_deduper.go)
@@ -105,7 +165,10 @@ pub fn separate(spans: &[Arc<Span>]) -> Vec<Arc<Span>> {
             let span = &spans[*index];
             (!calls(span.kind()), span.start(), span.kind(), span.service(), span.name())
         };
-        indices.sort_by(|left, right| key(left).cmp(&key(right)));
+        let contents = |index: &usize| spans[*index].proto().encode_to_vec();
+        indices.sort_by(|left, right| {
+            key(left).cmp(&key(right)).then_with(|| contents(left).cmp(&contents(right)))
+        });
         let caller = &spans[indices[0]];
         // Seeded with the old id, so that the new ones are the same each time.
         let mut random = fastrand::Rng::with_seed(u64::from_be_bytes(id.0));

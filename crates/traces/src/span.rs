@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::trace::v1::Span as Proto;
 use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind as ProtoKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::{DecodeError, Message as _};
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 pub use crate::traceparent::{SpanId, TraceId};
@@ -33,7 +34,8 @@ fn padded<const DIGITS: usize>(text: &str) -> Option<String> {
 
 /// The side of a call that a span describes, or its place in a queue, as
 /// [OpenTelemetry](https://opentelemetry.io/docs/specs/otel/trace/api/#spankind) defines it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum SpanKind {
     /// The sender gave no kind, or one that this version of OTLP doesn't have.
     Unspecified,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::conventions;
+use crate::diagnose::{NamedSpan, is_request, unrequested};
 use crate::span::{Span, SpanId, SpanKind, TraceId, target};
 use crate::tree::Tree;
 
@@ -34,6 +35,12 @@ pub struct Summary {
     /// The names of all spans.
     #[serde(skip)]
     pub names: BTreeSet<String>,
+    /// The first request of each service that has answered any.
+    #[serde(skip)]
+    pub requests: Vec<NamedSpan>,
+    /// Whether it has a root that isn't a request.
+    #[serde(skip)]
+    pub is_unrequested: bool,
     /// Client spans that nobody has answered in this trace.
     #[serde(skip)]
     unanswered: Vec<Call>,
@@ -67,6 +74,12 @@ impl Summary {
         let rows = tree.rows.iter().zip(answered);
         let unanswered =
             rows.filter(|(row, answered)| row.span.kind() == SpanKind::Client && !answered);
+        let mut requests: Vec<NamedSpan> = Vec::new();
+        for span in tree.rows.iter().map(|row| &row.span).filter(|span| is_request(span)) {
+            if requests.iter().all(|known| known.service != span.service()) {
+                requests.push(NamedSpan::new(span));
+            }
+        }
         let uncalled = tree.tops().filter(|row| row.span.kind() == SpanKind::Server);
         Summary {
             trace_id: tree.trace_id,
@@ -78,6 +91,8 @@ impl Summary {
             whole: tree.is_whole(),
             start_time_unix_nano: tree.start,
             duration_nano: tree.duration,
+            requests,
+            is_unrequested: unrequested([tree]).next().is_some(),
             names: tree.rows.iter().map(|row| row.span.name().to_owned()).collect(),
             unanswered: unanswered
                 .map(|(row, _)| Call::new(&row.span))

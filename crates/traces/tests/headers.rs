@@ -3,7 +3,7 @@
 use traces::case::Case;
 use traces::diagnose::{Evidence, Rule, Seen};
 use traces::headers::{Format, Pasted, find};
-use traces::read::{Foreign, Unreadable};
+use traces::read::Unreadable;
 use traces::report;
 use traces::span::{span_id, trace_id};
 
@@ -213,12 +213,70 @@ fn ids_are_read_as_tools_write_them() {
     }
 }
 
-/// A trace of another form isn't taken for the headers that it recorded.
+/// A trace isn't taken for the headers that it recorded, whether its form is known or not.
 #[test]
-fn headers_within_traces_of_another_form_are_not_looked_at() {
-    let apm = format!(
-        r#"{{"transaction": {{"id": "1", "context": {{"headers": {{"traceparent": "{VALID}"}}}}}}}}"#
-    );
-    let refused = Case::read(apm.as_bytes()).expect_err("it isn't read");
-    assert!(matches!(refused, Unreadable::Foreign { foreign: Foreign::ElasticApm }), "{refused}");
+fn headers_within_traces_that_are_not_read_are_not_looked_at() {
+    let tag = format!(r#""tags": {{"traceparent": "{VALID}"}}"#);
+    for (text, expected) in [
+        (
+            format!(r#"{{"transaction": {{"id": "1", "context": {{{tag}}}}}}}"#),
+            "it looks like documents of Elastic APM",
+        ),
+        (
+            format!(
+                r#"{{"ID": "1", "RootSpan": {{"ID": "2", "Children": [{{"ID": "3", {tag}}}]}}}}"#
+            ),
+            "it looks like a trace of Tracetest",
+        ),
+        (
+            format!(
+                r#"{{"data": [{{"type": "stored-traces", "attributes": {{"spans": [{{{tag}}}]}}}}]}}"#
+            ),
+            "it looks like a trace of Lightstep",
+        ),
+        // Of programs that nobody has heard of.
+        (
+            format!(
+                r#"{{"answer": {{"span-list": [{{"name": "a", "start-time-ms": 1, "end-time-ms": 2, {tag}}}]}}}}"#
+            ),
+            "it looks like spans in a form that the lab doesn't know",
+        ),
+        (
+            format!(
+                r#"[{{"span_id": "1", "parent_id": "", "timestamp": "2024-07-30", "duration_ms": 5, {tag}}}]"#
+            ),
+            "it looks like spans in a form that the lab doesn't know",
+        ),
+        // OTLP without ids, and a trace that was cut off.
+        (
+            format!(
+                r#"{{"resourceSpans": [{{"scopeSpans": [{{"spans": [{{"name": "a", {tag}}}]}}]}}]}}"#
+            ),
+            "line 1: span \"a\": the trace id must be",
+        ),
+        (
+            format!(r#"{{"data": [{{"spans": [{{"operationName": "a", {tag}}}, {{"#),
+            "line 1: not JSON",
+        ),
+    ] {
+        let refused = Case::read(text.as_bytes()).expect_err(&text).to_string();
+        assert!(refused.starts_with(expected), "{text}: {refused}");
+    }
+    // Records of logs know their span, and may know how long it has been open.
+    for log in [
+        format!(
+            r#"{{"timestamp": "2024-07-30", "level": "INFO", "span": {{"name": "request"}}, "spans": [{{"name": "request"}}], {tag}}}"#
+        ),
+        format!(
+            r#"{{"@timestamp": "2024-07-30", "span": {{"id": "1"}}, "trace": {{"id": "2"}}, "event": {{"duration": 5}}, {tag}}}"#
+        ),
+        format!(
+            r#"{{"start_time": "2024-07-30", "duration": 5, "span_id": "1", "timespan": {{"start": 1, "end": 2}}, {tag}}}"#
+        ),
+        format!(
+            r#"{{"start_time": "2024-07-30", "duration": 5, "x_b3_spanid": "1", "x_b3_parentspanid": "2", {tag}}}"#
+        ),
+    ] {
+        assert_eq!(text(&log), "This `traceparent` is valid and sampled.\n", "{log}");
+    }
 }

@@ -41,6 +41,7 @@ fn each_form_is_read_as_the_trace_that_it_is() {
         ("bom-utf8.json", Form::OtlpJson),
         ("gzip.json.gz", Form::OtlpJson),
         ("refused-zipkin.json", Form::Zipkin),
+        ("php-console.json", Form::PhpConsole),
     ] {
         let contents = case(name);
         assert_eq!(contents.form, form, "{name}");
@@ -78,8 +79,9 @@ fn the_output_of_console_exporters_is_read_among_the_lines_of_a_log() {
         let log =
             format!("[2024-01-02] started\nGET / 200\n{text}\r\n{text}\n127.0.0.1 - GET / {{x}}\n");
         let contents = read_text(&log);
-        assert_eq!((contents.form, contents.others.lines), (form, 3), "{name}: {contents:?}");
-        assert_eq!(names(&contents), ["list", "list"], "{name}");
+        let others = "3 lines of text, 1 repeated span";
+        assert_eq!((contents.form, &*contents.others.to_string()), (form, others), "{name}");
+        assert_eq!(names(&contents), ["list"], "{name}");
         let span = &contents.spans[0];
         assert_eq!(
             (span.service(), span.kind(), span.parent),
@@ -89,6 +91,155 @@ fn the_output_of_console_exporters_is_read_among_the_lines_of_a_log() {
         assert_eq!((span.start(), span.duration()), (start, 10_000_000), "{name}");
         assert_eq!(span.attribute("http.request.method").as_deref(), Some("GET"), "{name}");
     }
+}
+
+#[test]
+fn the_times_and_records_of_phps_console_exporter_are_read() {
+    let text = String::from_utf8(bytes("php-console.json")).expect("text");
+    let records = r#"{"resource": {}, "scope": {"name": "monolog", "logs": [{"body": "dice rolled", "trace_id": "e1"}]}}"#;
+    let contents = read_text(&format!("{text}{records}\n"));
+    assert_eq!(contents.others.to_string(), "1 log record");
+    let child = &contents.spans[1];
+    assert_eq!((child.duration(), child.status()), (10_000_000, Status::Error));
+    assert_eq!(child.status_message(), "no such item");
+    assert_eq!(child.proto().events[0].time_unix_nano, 1_750_000_000_015_000_000);
+}
+
+/// Its numbers of kinds begin with INTERNAL, and its times are pairs or microseconds.
+#[test]
+fn the_spans_of_javascripts_sdk_are_read() {
+    let rest = r#""name": "GET /cart", "kind": 1, "status": {"code": 2, "message": "late"}, "attributes": {"a": 1},
+        "events": [{"name": "retry", "time": [1750000000, 10000000]}]"#;
+    for span in [
+        format!(
+            r#"{{"spanContext": {{"traceId": "e1", "spanId": "01"}}, "parentSpanContext": {{"spanId": "02"}}, {rest},
+            "startTime": [1750000000, 0], "endTime": [1750000000, 30000000], "resource": {{"attributes": {{"service.name": "shop"}}}}}}"#
+        ),
+        format!(
+            r#"{{"traceId": "e1", "id": "01", "parentId": "02", {rest}, "timestamp": 1750000000000000, "duration": 30000.0,
+            "resource": {{"_attributes": {{"service.name": "shop"}}}}}}"#
+        ),
+    ] {
+        let contents = read_text(&span);
+        assert_eq!(contents.form, Form::JavaScript, "{span}");
+        assert!(contents.problems.is_empty(), "{contents:?}");
+        let span = &contents.spans[0];
+        assert_eq!((span.service(), span.kind()), ("shop", SpanKind::Server));
+        assert_eq!((span.status(), span.status_message()), (Status::Error, "late".to_owned()));
+        assert_eq!((span.start(), span.duration()), (1_750_000_000_000_000_000, 30_000_000));
+        assert_eq!(span.proto().events[0].time_unix_nano, 1_750_000_000_010_000_000);
+        assert_eq!(span.attribute("a").as_deref(), Some("1"));
+        let ids = (span.id.to_string(), span.parent.map(|id| id.to_string()));
+        assert_eq!(ids, ("0000000000000001".to_owned(), Some("0000000000000002".to_owned())));
+    }
+}
+
+/// Go's own JSON of Jaeger's model has numbers where protobuf's has text.
+#[test]
+fn a_duration_and_an_id_are_numbers_in_gos_json_of_jaeger() {
+    let span = r#"{"trace_id": "AAAAAAAAAABSlpqJVVcaPw==", "span_id": "AAAAAABkfZg=", "parent_span_id": 6866147, "operation_name": "get",
+        "start_time": "2017-01-26T21:46:31.639875Z", "duration": 22938000}"#;
+    let text = format!(r#"{{"process": {{}}, "spans": [{span}]}}"#);
+    let contents = read_text(&text);
+    let span = &contents.spans[0];
+    assert_eq!(span.duration(), 22_938_000);
+    assert_eq!(span.parent.map(|id| id.to_string()).as_deref(), Some("000000000068c4e3"));
+    for (written, nanoseconds) in
+        [("\"5000ns\"", 5000), ("\"1.5ms\"", 1_500_000), ("\"0.1s\"", 100_000_000)]
+    {
+        let contents = read_text(&text.replace("22938000", written));
+        assert_eq!(contents.spans[0].duration(), nanoseconds, "{written}");
+    }
+}
+
+#[test]
+fn a_status_of_phoenix_is_read_from_the_span() {
+    let text = String::from_utf8(bytes("silent-python-console.json")).expect("text");
+    let text = text.replace(
+        r#""status": {"status_code": "UNSET"}"#,
+        r#""status_code": "ERROR", "status_message": "late""#,
+    );
+    let contents = read_text(&text);
+    assert_eq!(
+        (contents.spans[0].status(), contents.spans[0].status_message()),
+        (Status::Error, "late".to_owned())
+    );
+}
+
+#[test]
+fn a_time_that_is_none_is_left_out_and_named() {
+    let text = String::from_utf8(bytes("silent-python-console.json")).expect("text");
+    let time = "2024-01-02T03:04:05.000001Z";
+    assert!(text.contains(time), "{text}");
+    let read = |now: &str| read_text(&text.replace(time, now));
+    for wrong in [
+        "2024-13-02T03:04:05Z",
+        "2024-00-02T03:04:05Z",
+        "2024-01-00T03:04:05Z",
+        "2024-01-32T03:04:05Z",
+        "2024-04-31T03:04:05Z",
+        "2023-02-29T03:04:05Z",
+        "2100-02-29T03:04:05Z",
+        "2024-01-02T24:04:05Z",
+        "2024-01-02T03:60:05Z",
+        "2024-01-02T03:04:61Z",
+        "2024-01-02T03:04:05+24:00",
+        "2024-01-02T03:04:05+01:60",
+        "2024-01-02T03:04:05+1",
+        "2024-01-02T03:04:05+01:00:00",
+        "2024-01-02T03:04:05+01:00Z",
+        "2024-01-02T03:04:05.Z",
+        "2024-01-02T03:04:05.1x",
+        "2024-01-02T03:04:05 Z",
+        "2024/01/02T03:04:05Z",
+        "2024-01-02-03:04:05Z",
+        "2024-01-02T03-04-05Z",
+        "2024-1-2T03:04:05Z",
+        "2024-01-02",
+        "+024-01-02T03:04:05Z",
+        "2024-01-02T03:04",
+        "today",
+        "1704164645",
+    ] {
+        let contents = read(wrong);
+        assert_eq!(contents.spans[0].start(), 0, "{wrong}");
+        let problem = contents.problems[0].to_string();
+        assert_eq!(
+            problem,
+            format!(
+                "line 1: span \"list\": the field \"start_time\" is left out: {wrong:?} is not a time"
+            )
+        );
+    }
+    for (right, nanoseconds) in [
+        (time, 1_704_164_645_000_001_000),
+        ("2024-01-02T03:04:05", 1_704_164_645_000_000_000),
+        ("2024-01-02t03:04:05z", 1_704_164_645_000_000_000),
+        ("2024-01-02 03:04:05Z", 1_704_164_645_000_000_000),
+        ("2024-01-02T04:34:05.5+01:30", 1_704_164_645_500_000_000),
+        ("2024-01-01T19:04:05,25-0800", 1_704_164_645_250_000_000),
+        ("2024-01-02T04:04:05+01", 1_704_164_645_000_000_000),
+        ("2024-01-02T03:04:05.0000000019Z", 1_704_164_645_000_000_001),
+        ("2024-02-29T00:00:00Z", 1_709_164_800_000_000_000),
+        ("2000-02-29T00:00:00Z", 951_782_400_000_000_000),
+        ("2016-12-31T23:59:60Z", 1_483_228_800_000_000_000),
+        ("0001-01-01T00:00:00Z", 0),
+        ("1969-12-31T23:59:59Z", 0),
+    ] {
+        let contents = read(right);
+        assert_eq!(contents.spans[0].start(), nanoseconds, "{right}");
+        assert!(contents.problems.is_empty(), "{right}: {contents:?}");
+    }
+}
+
+/// A document that breaks off costs a look at the rest of the text, so a text may have many.
+#[test]
+fn documents_behind_many_broken_ones_are_read() {
+    let good = r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "01", "spanId": "02", "name": "kept"}]}]}]}"#;
+    let broken = "{\"resourceSpans\": [{\"a\":\n".repeat(100_000);
+    let contents = read_text(&format!("{broken}{good}\n"));
+    assert_eq!((names(&contents), contents.unread), (vec!["kept"], 100_000));
+    assert_eq!(contents.problems.len(), 100);
 }
 
 #[test]
@@ -106,12 +257,20 @@ fn ids_of_an_example_are_replaced_and_belong_together() {
     let text = text
         .replace("\"0000000000000001\"", "\"span-1\"")
         .replace("00000000000000e10000000000000000", "t");
-    let contents = read_text(&text);
-    assert_eq!(contents.spans[1].parent, Some(contents.spans[0].id));
+    let line = text.replace('\n', " ");
+    // The same spans again are the same, and one warning is enough.
+    let contents = read_text(&format!("{text}\n{line}\n"));
+    let [root, child] = &contents.spans[..] else { panic!("{contents:?}") };
+    assert_eq!((child.parent, contents.others.repeated), (Some(root.id), 2));
+    let problems: Vec<String> = contents.problems.iter().map(ToString::to_string).collect();
     assert_eq!(
-        contents.problems[0].to_string(),
-        "line 1: the ids of 2 of its spans are neither hexadecimal nor base64: they have other ids here"
+        problems,
+        [
+            "line 1: the ids of 4 of the spans are neither hexadecimal nor base64: they have other ids here"
+        ]
     );
+    // In each version of the lab, so that the address of a span stays right.
+    assert_eq!(root.id.to_string(), "c704145f4f203041");
 }
 
 #[test]
@@ -320,7 +479,8 @@ fn what_is_packed_or_in_utf16_is_read() {
         // As the Collector's file exporter writes it.
         ([&framed[..], &framed].concat(), 2),
     ] {
-        assert_eq!(read::read(&bytes).expect("spans").spans.len(), spans);
+        let contents = read::read(&bytes).expect("spans");
+        assert_eq!(contents.spans.len() + contents.others.repeated, spans);
     }
 }
 
@@ -360,6 +520,36 @@ fn what_is_not_read_is_refused_by_its_name_with_a_way_out() {
         (r#"{"projectId": "p", "traceId": "1", "spans": [{"spanId": "1"}]}"#, Foreign::CloudTrace),
         (r#"{"event_id": "1", "contexts": {"trace": {}}, "spans": []}"#, Foreign::Sentry),
         (r#"{"traces": [{"traceID": "1", "rootTraceName": "a"}]}"#, Foreign::TempoSearch),
+        (
+            r#"{"traceID": "1", "rootTraceName": "a", "spanSet": {"spans": []}}"#,
+            Foreign::TempoSearch,
+        ),
+        (r#"{"batchWriteSpansRequest": [{"name": "p", "spans": []}]}"#, Foreign::CloudTrace),
+        (
+            r#"{"data": [{"fields": [{"name": "traceID", "values": ["1"]}]}]}"#,
+            Foreign::GrafanaFrame,
+        ),
+        (
+            r#"[{"traceId": "1", "traceSegmentId": "2", "spans": [{"operationName": "a", "startTime": 1, "spanId": 0}]}]"#,
+            Foreign::SkyWalking,
+        ),
+        (
+            r#"{"trace": {"id": "1"}, "observations": [{"id": "2", "startTime": "a"}]}"#,
+            Foreign::Langfuse,
+        ),
+        (r#"{"post": [{"id": "1", "dotted_order": "a"}]}"#, Foreign::LangSmith),
+        (
+            "2022-06-09 DEBUG {\"kind\": \"exporter\"}\nSpan #0\n    Trace ID       : 7d40\n",
+            Foreign::CollectorDebug,
+        ),
+        (
+            "{\n  name          : /a\n  parent_span_id: 00\n  span kind     : Client\n}",
+            Foreign::CppConsole,
+        ),
+        (
+            "'GET /' : 70c2 7fd1 SERVER [tracer:\n a:1] AttributesMap{data=\n{}}",
+            Foreign::JavaConsole,
+        ),
         (
             r#"{"data": null, "errors": [{"code": 404, "msg": "trace not found"}]}"#,
             Foreign::ErrorAnswer,
@@ -421,6 +611,41 @@ fn integers_that_readers_of_json_would_round_are_text() {
     assert_eq!(json(i64::MIN), "-9223372036854775808");
     let value = Some(AnyValue { value: Some(Value::IntValue(1 << 53)) });
     assert_eq!(span::any_text(&value), "9007199254740992");
+}
+
+/// A span with the id, name, kind, service and start of another is dropped only if the other says as much.
+#[test]
+fn only_a_span_that_says_no_more_than_another_is_dropped() {
+    let span = "1 shop 1 SERVER 0..9 list";
+    let spans = |rows: &[&str]| {
+        let text: String = rows.iter().map(|row| format!("{}\n", table(row))).collect();
+        let contents = read_text(&text);
+        let repeated = contents.others.repeated;
+        let case = Case::from(contents);
+        (case.trees[0].rows.len(), repeated)
+    };
+    let (a, both) = (format!("{span} a=1"), format!("{span} b=2 a=1"));
+    assert_eq!(spans(&[span, span, span]), (1, 2));
+    // As exporters write a span again that has more by then, and as a proxy adds to one of two copies.
+    assert_eq!(spans(&[span, &a, &both, &a]), (1, 3));
+    for other in [
+        "a=2",
+        "b=1",
+        "error=late",
+        r#"{"events": [{"name": "a"}]}"#,
+        r#"{"endTimeUnixNano": "1"}"#,
+    ] {
+        let other = format!("{span} {other}");
+        assert_eq!(spans(&[&a, &other, &a, &other]), (2, 2), "{other}");
+    }
+    // Whatever their order is, they get the same ids.
+    let ids = |rows: [&str; 2]| -> BTreeSet<_> {
+        let text = rows.map(|row| table(row).to_string()).join("\n");
+        let case = Case::read(text.as_bytes()).expect("a case");
+        case.trees[0].rows.iter().map(|row| (row.span.id, row.span.attribute("a"))).collect()
+    };
+    let other = format!("{span} a=2");
+    assert_eq!(ids([&a, &other]), ids([&other, &a]));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 pub mod async_client;
 pub mod baggage_not_copied;
 pub mod exporter_traces_itself;
+pub mod filtered_server;
 pub mod grpc_shutdown;
 pub mod guard_across_await;
 pub mod high_cardinality;

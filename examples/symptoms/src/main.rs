@@ -76,7 +76,8 @@ async fn show_in_trace(name: &str, way: Way) -> anyhow::Result<()> {
         "baggage-not-copied" => run!(baggage_not_copied, way),
         "guard-across-await" => run!(guard_across_await, way),
         "high-cardinality" => run!(high_cardinality, way),
-        "layer-behind-reload"
+        "filtered-server"
+        | "layer-behind-reload"
         | "set-parent-too-late"
         | "status-not-set"
         | "wrong-parent" => {
@@ -96,6 +97,7 @@ async fn show_in_trace(name: &str, way: Way) -> anyhow::Result<()> {
 /// The other process of the symptoms that need one.
 async fn serve_stock(name: &str, way: Way) -> anyhow::Result<()> {
     match name {
+        "filtered-server" => run!(filtered_server, way),
         "layer-behind-reload" => run!(layer_behind_reload, way),
         "set-parent-too-late" => run!(set_parent_too_late, way),
         _ => stock::sound().await,

@@ -69,7 +69,7 @@ impl Diagnose {
     /// Fails when the file can't be read, no lab answers, or it doesn't have the trace.
     pub async fn run(self) -> anyhow::Result<Outcome> {
         let Subject { case, book, missing } = self.read().await?;
-        file::warn(&case.problems, case.others);
+        file::warn(case.unread, &case.problems, case.others);
         let findings = case.findings();
         match self.format {
             Format::Json => {

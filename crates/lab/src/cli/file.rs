@@ -13,6 +13,7 @@ use crate::read::{self, Contents, Others, Problem};
 use crate::span::TraceId;
 use crate::store::{Limits, Store};
 use crate::summary::Summary;
+use crate::waterfall::count;
 
 /// Whether an argument names a file, or standard input with `-`.
 pub fn is_file(name: &str) -> bool {
@@ -37,14 +38,22 @@ pub fn bytes(name: &str) -> anyhow::Result<Vec<u8>> {
 /// Reads a file and prints a warning for each part that can't be read.
 fn contents(name: &str) -> anyhow::Result<Contents> {
     let contents = read::read(&bytes(name)?).with_context(|| name.to_owned())?;
-    warn(&contents.problems, contents.others);
+    warn(contents.unread, &contents.problems, contents.others);
     Ok(contents)
 }
 
-/// Prints a warning for each part of a file that can't be read, and what else was in it.
-pub fn warn(problems: &[Problem], others: Others) {
-    for problem in problems {
+/// How many parts of a file that can't be read are listed.
+const LISTED: usize = 10;
+
+/// Prints a warning for each of the first parts of a file that can't be read, counts the others, and says what else was in it.
+pub fn warn(unread: usize, problems: &[Problem], others: Others) {
+    let listed = &problems[..problems.len().min(LISTED)];
+    for problem in listed {
         eprintln!("Warning: {problem}");
+    }
+    if unread > listed.len() {
+        let more = count(unread - listed.len(), "further part");
+        eprintln!("Warning: {more} of it can't be read either");
     }
     if !others.is_empty() {
         eprintln!("Not shown: {others}");

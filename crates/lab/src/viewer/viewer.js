@@ -325,6 +325,11 @@ function addControls() {
   form.append(keys);
 }
 
+/* Shows what the last import has left out, on the page to which it led. */
+const NOT_SHOWN = "lab-not-shown";
+showProblem(sessionStorage.getItem(NOT_SHOWN) ?? "");
+sessionStorage.removeItem(NOT_SHOWN);
+
 /* Imports a file that was chosen or dropped on the page. */
 async function importFile(file) {
   const answer = await fetch("/traces/import", { method: "POST", headers: { "content-type": "application/json" }, body: file });
@@ -342,6 +347,8 @@ async function importFiles(files) {
     if (partly) {
       showProblem(`${partly.name}: spans taken: ${partly.spans}; parts that can't be read: ${partly.unread}. The first: ${partly.problems[0]}`);
     } else {
+      const left = results.filter(({ notShown }) => notShown).map(({ name, notShown }) => `${name}: not shown: ${notShown}`);
+      if (left.length) sessionStorage.setItem(NOT_SHOWN, left.join("; "));
       const only = results.length === 1 && results[0].traceId;
       location.assign(only ? `/traces/${only}` : "/traces");
     }

@@ -55,6 +55,42 @@ async fn every_trace_of_a_lab_is_looked_at() {
     lab.refuses("diagnose --all 1", "leave out the id").await;
 }
 
+/// A root that isn't a request is diagnosed by other traces: the one of a request, and any with a request of its service.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_alone_is_diagnosed_as_in_the_file_with_all() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spans = "1 shop 1 SERVER 0..9 pay; 2 shop 1 INTERNAL 2..4 validate;
+                 3 shop 1 CLIENT 20..26 ask; 3 bank 2<1 SERVER 21..25 ask;
+                 4 shop 1 INTERNAL 40..41 job; 5 shop 1 SERVER 39..45 list; 6 shop 1 SERVER 39..46 list";
+    let file = write(folder.path(), "all.json", &table(spans).to_string());
+    let of_file = async |file: &str| {
+        let output = run("lab", &format!("diagnose {file}")).await;
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let all = of_file(&file).await;
+    let lab = Lab::view(&format!("--open {file}")).await;
+    let within = "A root in the middle of a request (worth a look): ";
+    let begins = "A trace that begins with a call (worth a look): ";
+    let nothing = "No rule found a fault";
+    for (trace, expected) in
+        [(1, within), (2, within), (3, begins), (4, nothing), (5, nothing), (6, nothing)]
+    {
+        let id = trace_id(trace);
+        let alone = lab.ask(&format!("diagnose {id}")).await;
+        let alone = alone.replace(&format!("http://{}/", lab.site()), "the book's page ");
+        assert!(alone.starts_with(expected), "{trace}: {alone}");
+        assert!(expected == nothing || all.contains(alone.trim_end()), "{trace}: {alone}{all}");
+        // The file of the case says the same, and so does the page.
+        let case =
+            write(folder.path(), "case.json", &lab.get(&format!("/traces/{id}.case.json")).await);
+        assert_eq!(of_file(&case).await, alone);
+        let page = lab.get(&format!("/traces/{id}")).await;
+        has(&page, [expected.split(" (").next().expect("a title")]);
+    }
+    has(&all, [within, begins, "`validate` (INTERNAL, shop)", "such as `pay` (SERVER, shop)"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_get_the_findings_as_json() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -27,7 +27,7 @@ use opentelemetry_proto::tonic::trace::v1::{self as proto, Span};
 use prost::Message as _;
 use reqwest::{Client, Method};
 use support::in_process::{
-    JSON, Lab, PROTOBUF, attribute, json_body, protobuf, span, spans, table, trace_path,
+    JSON, Lab, PROTOBUF, attribute, json_body, protobuf, span, spans, table, trace_id, trace_path,
 };
 use support::{DEADLINE, client, has, serve, until};
 use tokio::net::TcpStream;
@@ -148,6 +148,37 @@ async fn a_span_that_cannot_be_kept_is_told_and_does_not_cost_its_neighbours() {
     let mut client = TraceServiceClient::new(grpc(&lab.store).await);
     let answer = client.export(request(mixed)).await.expect("it is taken");
     assert_eq!(answer.into_inner().partial_success, expected);
+}
+
+/// The specification asks for a message and no rejected span where the answer only warns.
+#[tokio::test]
+async fn a_value_or_span_in_json_that_cannot_be_read_costs_itself_alone() {
+    let lab = Lab::start().await;
+    let taken = async |body: String, rejected: &str, reason: &str| {
+        let (status, answer) = lab.export(JSON, "", body).await;
+        assert_eq!(status, 200, "{answer}");
+        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+        let partial = &answer["partialSuccess"];
+        let message = partial["errorMessage"].as_str().expect("a message");
+        assert_eq!((&partial["rejectedSpans"], message), (&rejected.into(), reason));
+    };
+    let spans = "1 shop 1 SERVER 0..9 pay items=1 paid=yes; 1 shop 2<1 INTERNAL 1..2 print";
+    let body = table(spans).to_string();
+    let bad_value = body.replacen(r#"{"stringValue":"1"}"#, r#"{"intValue":"one"}"#, 1);
+    assert_ne!(bad_value, body);
+    let reason =
+        "span \"pay\": the attribute \"items\" is left out: \"one\" is not an integer of 64 bits";
+    taken(bad_value.clone(), "0", reason).await;
+    let json = lab.get_json(trace_path(1) + ".json").await;
+    let kept = &json["resourceSpans"][0]["scopeSpans"][0]["spans"];
+    let keys = kept[0]["attributes"].as_array().expect("attributes").iter().map(|it| &it["key"]);
+    assert_eq!((keys.collect::<Vec<_>>(), lab.spans()), (vec![&"paid".into()], 2));
+
+    let bad_span = bad_value.replacen("\"0000000000000002\"", "\"no id\"", 1);
+    let bad_span = bad_span.replace(&trace_id(1), &trace_id(2));
+    let reason = "span \"print\": the span id must be 8 bytes and not all zero";
+    taken(bad_span, "1", reason).await;
+    assert_eq!(lab.spans(), 3);
 }
 
 #[tokio::test]
@@ -479,7 +510,7 @@ fn a_span_that_is_not_kept_is_known_by_its_flaw() {
 
     let batch = otlp::from_json(table(&[SHORT, SOUND].join(";")).to_string().as_bytes());
     let batch = batch.expect("one is left");
-    let rejected = Rejected { spans: 1, first: flaw };
+    let rejected = Rejected { spans: 1, first: flaw.into() };
     assert_eq!((batch.spans.len(), batch.rejected), (1, Some(rejected)));
 }
 

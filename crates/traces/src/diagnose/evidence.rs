@@ -1,5 +1,7 @@
 //! The evidence of the rules: one variant for each way in which a rule finds a fault, with the data of it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::diagnose::{Rule, Secret};
 use crate::headers::Format;
 use crate::span::{Span, SpanId, SpanKind, TraceId};
@@ -198,7 +200,7 @@ pub enum Library {
 }
 
 /// A span as a sentence names it. The names are as they came: show them by [`crate::tree::plain`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedSpan {
     pub name: String,
     pub kind: SpanKind,
@@ -206,7 +208,7 @@ pub struct NamedSpan {
 }
 
 impl NamedSpan {
-    pub(super) fn new(span: &Span) -> Self {
+    pub(crate) fn new(span: &Span) -> Self {
         NamedSpan {
             name: span.name().to_owned(),
             kind: span.kind(),

@@ -27,6 +27,7 @@ use crate::tree::Tree;
 pub use evidence::{Abandoned, Around, Certainty, Evidence, Library, NamedSpan, Seen, WrongKind};
 pub use header::{answered_by, of_header};
 pub use inspected::{Failure, Inspected};
+pub use roots::{is_request, parts_of_requests, unrequested};
 pub use secrets::Secret;
 
 /// A rule, named after the fault that it finds. Causes come before their consequences, and findings are reported in this
@@ -159,6 +160,11 @@ pub fn of_headers(headers: &[Pasted]) -> Vec<Finding> {
 /// Runs every rule over these traces, and over what a proxy has seen of their requests. The findings are sorted by rule,
 /// at most ten for each.
 pub fn diagnose(trees: &[Tree], wire: &[Exchange]) -> Vec<Finding> {
+    diagnose_part(trees, wire, &[])
+}
+
+/// Does the same for a part of all traces. `elsewhere` has a request of each service that has answered some in the other traces.
+pub fn diagnose_part(trees: &[Tree], wire: &[Exchange], elsewhere: &[NamedSpan]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut unsampled = BTreeSet::new();
     for exchange in wire {
@@ -169,7 +175,7 @@ pub fn diagnose(trees: &[Tree], wire: &[Exchange]) -> Vec<Finding> {
         }));
     }
     findings.extend(shape::fallen_apart(trees));
-    findings.extend(roots::misplaced(trees));
+    findings.extend(roots::misplaced(trees, elsewhere));
     let mut versions = spans::Versions::default();
     let mut names = names::Names::default();
     let mut grouped = spans::Grouped::default();

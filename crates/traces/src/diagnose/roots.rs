@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use super::{Around, Evidence, Finding, NamedSpan, place};
+use super::{Around, Evidence, Finding, NamedSpan, Rule, place};
 use crate::conventions;
-use crate::span::{Span, SpanKind, any_text};
+use crate::span::{Span, SpanKind, TraceId, any_text};
 use crate::tree::Tree;
 
 /// How many roots are looked at.
@@ -14,8 +14,35 @@ const ROOTS: usize = 1000;
 /// Among more spans than this, nobody looks for the ones around a root: the rule stays silent.
 const MOST: usize = 10_000;
 
-/// Roots that aren't requests, and belong to a request or may do so.
-pub(super) fn misplaced(trees: &[Tree]) -> Vec<Finding> {
+/// The roots that aren't requests and aren't linked to anything.
+pub fn unrequested<'a>(
+    trees: impl IntoIterator<Item = &'a Tree>,
+) -> impl Iterator<Item = &'a Span> {
+    let roots = trees.into_iter().flat_map(Tree::tops).map(|row| &*row.span);
+    roots.filter(|span| {
+        let kind = matches!(span.kind(), SpanKind::Internal | SpanKind::Client);
+        kind && span.parent.is_none() && span.links.is_empty()
+    })
+}
+
+/// Whether a span answers a request or takes a message.
+pub fn is_request(span: &Span) -> bool {
+    matches!(span.kind(), SpanKind::Server | SpanKind::Consumer)
+}
+
+/// The two traces of each root that ran within a request or a call of another trace, as the rule finds it among these trees.
+pub fn parts_of_requests(trees: &[Tree], elsewhere: &[NamedSpan]) -> Vec<[TraceId; 2]> {
+    let findings = misplaced(trees, elsewhere).into_iter();
+    let found = findings.filter_map(|finding| match (finding.rule, &finding.spans[..]) {
+        (Rule::RootWithin, [(root, _), (around, _)]) => Some([*root, *around]),
+        _ => None,
+    });
+    found.collect()
+}
+
+/// Roots that aren't requests, and belong to a request or may do so. `elsewhere` has a request of each service that has answered
+/// some in traces that aren't among the trees.
+pub(super) fn misplaced(trees: &[Tree], elsewhere: &[NamedSpan]) -> Vec<Finding> {
     let mut requests: HashMap<&str, Vec<&Span>> = HashMap::new();
     let mut calls = Vec::new();
     for tree in trees {
@@ -28,7 +55,7 @@ pub(super) fn misplaced(trees: &[Tree]) -> Vec<Finding> {
         for (row, answered) in tree.rows.iter().zip(answered) {
             let span = &*row.span;
             match span.kind() {
-                SpanKind::Server | SpanKind::Consumer => {
+                _ if is_request(span) => {
                     requests.entry(span.service()).or_default().push(span);
                 }
                 SpanKind::Client if !answered => {
@@ -43,27 +70,28 @@ pub(super) fn misplaced(trees: &[Tree]) -> Vec<Finding> {
             }
         }
     }
-    let roots = trees.iter().flat_map(Tree::tops).map(|row| &*row.span);
-    let roots = roots.filter(|span| {
-        let kind = matches!(span.kind(), SpanKind::Internal | SpanKind::Client);
-        kind && span.parent.is_none() && span.links.is_empty()
-    });
+    let elsewhere: HashMap<&str, &NamedSpan> =
+        elsewhere.iter().map(|request| (&*request.service, request)).collect();
     let mut findings: Vec<Finding> = Vec::new();
     let mut by_service: HashMap<&str, usize> = HashMap::new();
-    for root in roots.take(ROOTS) {
+    for root in unrequested(trees).take(ROOTS) {
         let own = requests.get(root.service()).map(Vec::as_slice).unwrap_or_default();
-        let around = match own {
-            [] => only(&calls, root).filter(|call| call.service() != root.service()),
-            own => only(own, root).filter(|request| !are_apart(request, root)),
+        let first = || own.first().map(|request| NamedSpan::new(request));
+        let answered = elsewhere.get(root.service()).copied().cloned().or_else(first);
+        let around = match answered {
+            None => only(&calls, root).filter(|call| call.service() != root.service()),
+            Some(_) => only(own, root).filter(|request| !are_apart(request, root)),
         };
         if let Some(around) = around {
             let spans = vec![place(root), place(around)];
             let around = NamedSpan::new(around);
-            let around =
-                if own.is_empty() { Around::Call(around) } else { Around::Request(around) };
+            let around = match answered {
+                None => Around::Call(around),
+                Some(_) => Around::Request(around),
+            };
             let span = NamedSpan::new(root);
             findings.push(Finding::new(Evidence::RootWithin { span, around }, spans));
-        } else if let Some(request) = own.first().filter(|_| is_call(root)) {
+        } else if let Some(request) = answered.filter(|_| is_call(root)) {
             // A pool opens and tests its connections on its own.
             match by_service.get(root.service()) {
                 Some(index) => {
@@ -74,8 +102,7 @@ pub(super) fn misplaced(trees: &[Tree]) -> Vec<Finding> {
                 }
                 None => {
                     by_service.insert(root.service(), findings.len());
-                    let (span, request) = (NamedSpan::new(root), NamedSpan::new(request));
-                    let evidence = Evidence::ClientRoot { span, request };
+                    let evidence = Evidence::ClientRoot { span: NamedSpan::new(root), request };
                     findings.push(Finding::new(evidence, vec![place(root)]));
                 }
             }

@@ -1,4 +1,4 @@
-//! Reads what the console exporters of Go and Python print.
+//! Reads what the console exporters of Go, Python, PHP and JavaScript print.
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
@@ -8,7 +8,8 @@ use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use super::Document;
 use super::json::Json;
 use super::value::{
-    Losses, count, double, id, int, kind, parent_id, plain, plain_map, status, timestamp,
+    Flaw, Losses, count, double, id, int, kind, microseconds, parent_id, plain, plain_map, status,
+    timestamp, unsigned,
 };
 
 /// Reads a span of Go's
@@ -95,20 +96,63 @@ fn go_attributes(json: &Json, losses: &mut Losses) -> Vec<KeyValue> {
         .collect()
 }
 
+/// The names of the fields in which the exporters of two languages differ, and how they write a time.
+struct Dialect {
+    parent: &'static str,
+    start: &'static str,
+    end: &'static str,
+    code: [&'static str; 2],
+    read_time: fn(&Json) -> Result<u64, Flaw>,
+}
+
 /// Reads a span of Python's
 /// [`ConsoleSpanExporter`](https://opentelemetry-python.readthedocs.io/en/latest/sdk/trace.export.html), which prints
 /// `ReadableSpan.to_json`.
 pub fn python(json: &Json, document: &mut Document) {
+    let dialect = Dialect {
+        parent: "parentid",
+        start: "start_time",
+        end: "end_time",
+        code: ["statuscode", "canonicalcode"],
+        read_time: timestamp,
+    };
+    with_context(json, &dialect, document);
+}
+
+/// Whether a value is a span of PHP's exporter and not of Python's.
+pub fn is_php(json: &Json) -> bool {
+    json.has("parentspanid") && json.has("start")
+}
+
+/// Reads a span of PHP's
+/// [`ConsoleSpanExporter`](https://github.com/open-telemetry/opentelemetry-php/blob/01652a170241eb0f2e6ddd2b90cc110ed11a58c5/src/SDK/Trace/SpanExporter/FriendlySpanConverter.php),
+/// whose times are in nanoseconds.
+pub fn php(json: &Json, document: &mut Document) {
+    let dialect = Dialect {
+        parent: "parentspanid",
+        start: "start",
+        end: "end",
+        code: ["code", "code"],
+        read_time: |json| unsigned(json).map_err(|_| Flaw::Time),
+    };
+    with_context(json, &dialect, document);
+}
+
+fn with_context(json: &Json, dialect: &Dialect, document: &mut Document) {
     let losses = &mut document.losses;
     let resource = json.get("resource");
-    // Before 1.0 the resource was the map of its attributes.
+    // In PHP, and in Python before 1.0, the resource is the map of its attributes.
     let resource =
         plain_map(if resource.has("attributes") { resource.get("attributes") } else { resource });
     let name = json.get("name").text();
     losses.enter(name);
+    let mut time = |json: &Json, field: &str| {
+        let value = json.get(&key(field));
+        losses.field(field, value, (dialect.read_time)(value))
+    };
     let (context, own) = (json.get("context"), json.get("status"));
     let events = json.get("events").items().iter().map(|event| Event {
-        time_unix_nano: time(event, "timestamp", losses),
+        time_unix_nano: time(event, "timestamp"),
         name: event.get("name").text().to_owned(),
         attributes: plain_map(event.get("attributes")),
         ..Event::default()
@@ -120,21 +164,96 @@ pub fn python(json: &Json, document: &mut Document) {
         attributes: plain_map(link.get("attributes")),
         ..Link::default()
     });
+    // Arize Phoenix has the status in fields of the span.
+    let flat = || status(json.get("statuscode"), json.get("statusmessage").text());
     let span = Span {
         trace_id: id::<16>(context.get("traceid")),
         span_id: id::<8>(context.get("spanid")),
-        parent_span_id: parent_id(json.get("parentid")),
+        parent_span_id: parent_id(json.get(dialect.parent)),
         name: name.to_owned(),
         kind: kind(json.get("kind")).into(),
         links: links.collect(),
-        start_time_unix_nano: time(json, "start_time", losses),
-        end_time_unix_nano: time(json, "end_time", losses),
+        start_time_unix_nano: time(json, dialect.start),
+        end_time_unix_nano: time(json, dialect.end),
         attributes: plain_map(json.get("attributes")),
         events,
-        status: status(own.any(&["statuscode", "canonicalcode"]), own.get("description").text()),
+        status: status(own.any(&dialect.code), own.get("description").text()).or_else(flat),
         ..Span::default()
     };
     document.add(resource, InstrumentationScope::default(), span);
+}
+
+/// Whether a value is a span of JavaScript's SDK as `JSON.stringify` writes it: a `ReadableSpan`, or what its console exporter
+/// prints.
+pub fn is_javascript(json: &Json) -> bool {
+    let has_ids = json.has("traceid") || json.get("spancontext").has("traceid");
+    let is_readable = matches!(json.get("starttime"), Json::Array(_));
+    let is_printed = ["id", "timestamp", "resource"].iter().all(|name| json.has(name));
+    let has_map = matches!(json.get("attributes"), Json::Object(_));
+    json.has("name") && has_ids && has_map && (is_readable || is_printed)
+}
+
+/// Reads a span of JavaScript's SDK.
+pub fn javascript(json: &Json, document: &mut Document) {
+    let losses = &mut document.losses;
+    let resource = plain_map(json.get("resource").get("attributes"));
+    let scope = json.any(&["instrumentationscope", "instrumentationlibrary"]);
+    let scope = InstrumentationScope {
+        name: scope.get("name").text().to_owned(),
+        version: scope.get("version").text().to_owned(),
+        ..InstrumentationScope::default()
+    };
+    let name = json.get("name").text();
+    losses.enter(name);
+    let mut field = |json: &Json, name: &str, read: fn(&Json) -> Result<u64, Flaw>| {
+        let value = json.get(&key(name));
+        losses.field(name, value, read(value))
+    };
+    let context = if json.has("spancontext") { json.get("spancontext") } else { json };
+    let parent = match json.get("parentspancontext") {
+        Json::Null => json.any(&["parentspanid", "parentid"]),
+        context => context.get("spanid"),
+    };
+    let (start, end) = if json.has("starttime") {
+        (field(json, "startTime", timestamp), field(json, "endTime", timestamp))
+    } else {
+        let start = field(json, "timestamp", microseconds);
+        (start, start.saturating_add(field(json, "duration", microseconds)))
+    };
+    // The numbers of its API, which begin with INTERNAL.
+    let kind = match json.get("kind") {
+        Json::Int(number) => kind(&Json::Int(number.saturating_add(1))),
+        name => kind(name),
+    };
+    let events = json.get("events").items().iter().map(|event| Event {
+        time_unix_nano: field(event, "time", timestamp),
+        name: event.get("name").text().to_owned(),
+        attributes: plain_map(event.get("attributes")),
+        ..Event::default()
+    });
+    let events = events.collect();
+    let links = json.get("links").items().iter().map(|link| Link {
+        trace_id: id::<16>(link.get("context").get("traceid")),
+        span_id: id::<8>(link.get("context").get("spanid")),
+        attributes: plain_map(link.get("attributes")),
+        ..Link::default()
+    });
+    let own = json.get("status");
+    let span = Span {
+        trace_id: id::<16>(context.get("traceid")),
+        span_id: id::<8>(context.any(&["spanid", "id"])),
+        parent_span_id: parent_id(parent),
+        name: name.to_owned(),
+        kind: kind.into(),
+        start_time_unix_nano: start,
+        end_time_unix_nano: end,
+        attributes: plain_map(json.get("attributes")),
+        events,
+        links: links.collect(),
+        status: status(own.get("code"), own.get("message").text()),
+        ..Span::default()
+    };
+    document.add(resource, scope, span);
 }
 
 fn time(json: &Json, field: &str, losses: &mut Losses) -> u64 {

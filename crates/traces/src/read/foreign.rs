@@ -15,11 +15,20 @@ pub enum Foreign {
     Sentry,
     GrafanaFrame,
     TempoSearch,
+    Langfuse,
+    LangSmith,
+    Lightstep,
+    SkyWalking,
+    Tracetest,
     JavaScriptConsole,
+    CollectorDebug,
+    CppConsole,
     DotNetConsole,
     RustConsole,
     JavaConsole,
     RubyConsole,
+    /// Objects with the fields of spans, in a form without a name here.
+    OtherSpans,
     /// An answer of Jaeger or of the lab that has an error and no trace.
     ErrorAnswer,
     Har,
@@ -43,11 +52,19 @@ impl Foreign {
             | Foreign::Sentry
             | Foreign::GrafanaFrame
             | Foreign::TempoSearch
+            | Foreign::Langfuse
+            | Foreign::LangSmith
+            | Foreign::Lightstep
+            | Foreign::SkyWalking
+            | Foreign::Tracetest
             | Foreign::JavaScriptConsole
+            | Foreign::CollectorDebug
+            | Foreign::CppConsole
             | Foreign::DotNetConsole
             | Foreign::RustConsole
             | Foreign::JavaConsole
-            | Foreign::RubyConsole => true,
+            | Foreign::RubyConsole
+            | Foreign::OtherSpans => true,
             Foreign::ErrorAnswer
             | Foreign::Har
             | Foreign::Html
@@ -69,7 +86,13 @@ impl Foreign {
             | Foreign::Datadog
             | Foreign::Sentry
             | Foreign::ElasticApm
-            | Foreign::CloudTrace => COLLECTOR,
+            | Foreign::CloudTrace
+            | Foreign::Langfuse
+            | Foreign::LangSmith
+            | Foreign::Lightstep
+            | Foreign::SkyWalking
+            | Foreign::Tracetest
+            | Foreign::OtherSpans => COLLECTOR,
             Foreign::ChromeTrace => {
                 "It shows what a program did on its threads, not requests between services: open it at ui.perfetto.dev"
             }
@@ -79,7 +102,11 @@ impl Foreign {
             Foreign::TempoSearch => {
                 "It has only summaries: get each trace from `/api/traces/ID` of Tempo"
             }
+            Foreign::CollectorDebug => {
+                "Add the exporter `file` to the Collector's pipeline, whose output the lab reads, or one for OTLP that sends to `lab view`"
+            }
             Foreign::JavaScriptConsole
+            | Foreign::CppConsole
             | Foreign::DotNetConsole
             | Foreign::RustConsole
             | Foreign::RubyConsole => EXPORTER,
@@ -113,9 +140,17 @@ impl fmt::Display for Foreign {
             Foreign::Sentry => "an event of Sentry",
             Foreign::GrafanaFrame => "a data frame of Grafana",
             Foreign::TempoSearch => "the result of a search in Tempo",
+            Foreign::Langfuse => "a trace of Langfuse",
+            Foreign::LangSmith => "runs of LangSmith",
+            Foreign::Lightstep => "a trace of Lightstep",
+            Foreign::SkyWalking => "segments of SkyWalking",
+            Foreign::Tracetest => "a trace of Tracetest",
+            Foreign::OtherSpans => "spans in a form that the lab doesn't know",
             Foreign::JavaScriptConsole => {
                 "the output of JavaScript's console exporter, which isn't JSON"
             }
+            Foreign::CollectorDebug => "the output of the Collector's exporter `debug`",
+            Foreign::CppConsole => "the output of C++'s `ostream` exporter",
             Foreign::DotNetConsole => "the output of .NET's console exporter",
             Foreign::RustConsole => "the output of Rust's `opentelemetry-stdout`",
             Foreign::JavaConsole => "the output of Java's exporter `logging`",
@@ -149,12 +184,13 @@ pub fn of_json(json: &Json) -> Option<Foreign> {
         Some(Foreign::XRay)
     } else if has(&["traceevents"]) || has(&["ph", "ts"]) {
         Some(Foreign::ChromeTrace)
-    } else if has(&["traces"])
-        && json
-            .get("traces")
-            .items()
-            .iter()
-            .any(|it| it.has("roottracename") || it.has("durationms"))
+    } else if has(&["traceid", "roottracename"])
+        || has(&["traces"])
+            && json
+                .get("traces")
+                .items()
+                .iter()
+                .any(|it| it.has("roottracename") || it.has("durationms"))
     {
         Some(Foreign::TempoSearch)
     } else if number("traceid") && number("spanid")
@@ -166,6 +202,7 @@ pub fn of_json(json: &Json) -> Option<Foreign> {
     {
         Some(Foreign::ElasticApm)
     } else if has(&["projectid", "traceid", "spans"])
+        || has(&["batchwritespansrequest"])
         || json.get("name").text().starts_with("projects/")
     {
         Some(Foreign::CloudTrace)
@@ -176,17 +213,77 @@ pub fn of_json(json: &Json) -> Option<Foreign> {
         Some(Foreign::Sentry)
     } else if has(&["schema", "data"]) && json.get("schema").has("fields")
         || has(&["fields", "refid"])
+        || json.get("fields").items().first().is_some_and(|field| field.has("values"))
     {
         Some(Foreign::GrafanaFrame)
+    } else if has(&["rootspan"]) {
+        Some(Foreign::Tracetest)
+    } else if json.get("type").text() == "stored-traces" {
+        Some(Foreign::Lightstep)
+    } else if has(&["tracesegmentid"]) {
+        Some(Foreign::SkyWalking)
+    } else if has(&["trace", "observations"]) {
+        Some(Foreign::Langfuse)
+    } else if has(&["dottedorder"]) {
+        Some(Foreign::LangSmith)
     } else if json.get("log").has("entries") {
         Some(Foreign::Har)
     } else if !json.get("errors").items().is_empty() || json.get("error").has("message") {
         Some(Foreign::ErrorAnswer)
-    } else if let Json::Array(items) = json.any(&["traces", "spans", "data", "results", "frames"]) {
+    } else if let Json::Array(items) =
+        json.any(&["traces", "spans", "data", "results", "frames", "post"])
+    {
         items.first().and_then(of_json)
     } else {
         None
     }
+}
+
+/// Whether there are spans in a JSON document, in whatever form: a list or an object named after spans whose members begin and
+/// end, or an object with the id of a span and of its parent that does. A record of a log has at most the ids and one time.
+pub fn has_spans(json: &Json) -> bool {
+    match json {
+        Json::Array(items) => items.iter().any(has_spans),
+        Json::Object(fields) => {
+            let names: Vec<String> = fields.iter().map(|(key, _)| letters(key)).collect();
+            let is_span = is_timed(&names)
+                && names.iter().any(|name| name == "spanid")
+                && names.iter().any(|name| name.starts_with("parent"));
+            let members = names
+                .iter()
+                .zip(fields)
+                .filter(|(name, _)| name.contains("span") || *name == "children");
+            let mut members = members.map(|(_, (_, value))| value.items().first().unwrap_or(value));
+            is_span || members.any(is_member) || fields.iter().any(|(_, value)| has_spans(value))
+        }
+        _ => false,
+    }
+}
+
+/// Whether an object has the times of a span and a name or an id, which a period of time hasn't.
+fn is_member(json: &Json) -> bool {
+    let names: Vec<String> = json.fields().iter().map(|(key, _)| letters(key)).collect();
+    let has = |part: &str| names.iter().any(|name| name.contains(part));
+    let is_named = names.iter().any(|name| name == "name" || name == "id")
+        || has("spanid")
+        || has("spanname")
+        || has("operation");
+    is_named && is_timed(&names)
+}
+
+/// Whether one of these names of fields is that of a time of a beginning, and one of an end or how long it took.
+fn is_timed(names: &[String]) -> bool {
+    let any = |whole: &str, parts: &[&str]| {
+        names.iter().any(|name| name == whole || parts.iter().any(|part| name.contains(part)))
+    };
+    any("start", &["starttime", "startedat", "timestart", "timestamp"])
+        && any("end", &["endtime", "endedat", "timeend", "duration", "finish"])
+}
+
+/// The letters of a name, in lower case: `span-id` and `spanID` are the same.
+fn letters(name: &str) -> String {
+    let letters = name.chars().filter(char::is_ascii_alphabetic);
+    letters.map(|letter| letter.to_ascii_lowercase()).collect()
 }
 
 /// Looks at a text without JSON.
@@ -207,7 +304,11 @@ pub fn of_text(text: &str) -> Option<Foreign> {
         Some(Foreign::RubyConsole)
     } else if has("Instrumentation Scope") && has("TraceId") || has("Spans\nResource") {
         Some(Foreign::RustConsole)
-    } else if has("[tracer: ") && has("AttributesMap") {
+    } else if has("\nSpan #0\n") && has("Trace ID") {
+        Some(Foreign::CollectorDebug)
+    } else if has("parent_span_id") && has("span kind") {
+        Some(Foreign::CppConsole)
+    } else if has("[tracer:") && has("AttributesMap") {
         Some(Foreign::JavaConsole)
     } else if has("traceId: '") {
         Some(Foreign::JavaScriptConsole)

@@ -41,8 +41,11 @@ pub fn span(json: &Json, process: &Json, document: &mut Document) {
     losses.enter(name);
     let trace_id = id::<16>(json.get("traceid"));
     let (start, duration) = (json.get("starttime"), json.get("duration"));
+    // Go's own JSON of Jaeger's model has a text, and a duration in nanoseconds.
+    let by_go = start.text().contains('T') && duration.text().is_empty();
     let start = losses.field("startTime", start, time(start));
-    let duration = losses.field("duration", duration, time(duration));
+    let read = if by_go { unsigned(duration) } else { time(duration) };
+    let duration = losses.field("duration", duration, read);
     let mut span = Span {
         span_id: id::<8>(json.get("spanid")),
         parent_span_id: parent_id(json.get("parentspanid")),
@@ -65,15 +68,20 @@ pub fn span(json: &Json, process: &Json, document: &mut Document) {
     document.add(resource, scope, span);
 }
 
-/// Reads microseconds, or what protobuf's JSON has: a time of RFC 3339, or seconds such as `0.1s`.
+/// Reads microseconds, or what protobuf's JSON has: a time of RFC 3339, or a duration such as `0.1s` or `5000ns`.
 fn time(json: &Json) -> Result<u64, Flaw> {
     let text = json.text();
     if text.contains('T') {
         return timestamp(json);
     }
-    match text.strip_suffix('s').map(str::parse::<f64>) {
-        // The cast ends at the largest number.
-        Some(seconds) => Ok((seconds.map_err(|_| Flaw::Time)? * 1e9) as u64),
+    let units = [("ns", 1.0), ("µs", 1e3), ("us", 1e3), ("ms", 1e6), ("s", 1e9)];
+    let split = |(unit, factor): &(&str, f64)| Some((text.strip_suffix(unit)?, *factor));
+    match units.iter().find_map(split) {
+        Some((number, factor)) => {
+            let nanoseconds = number.parse::<f64>().map_err(|_| Flaw::Time)? * factor;
+            // The cast ends at the largest number.
+            Ok(nanoseconds.round() as u64)
+        }
         None => microseconds(json),
     }
 }
@@ -186,6 +194,7 @@ fn tags(json: &Json, losses: &mut Losses) -> Vec<KeyValue> {
 /// Whether a value is a span of this form.
 pub fn is_span(json: &Json) -> bool {
     json.has("operationname")
-        && json.has("spanid")
+        // A number in SkyWalking and in Jaeger's thrift.
+        && matches!(json.get("spanid"), Json::Text(_))
         && unsigned(json.get("starttimeunixnano")) == Ok(0)
 }

@@ -15,6 +15,7 @@ mod zipkin;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
@@ -26,8 +27,10 @@ use serde::de::IgnoredAny;
 
 use self::json::Json;
 use self::value::Losses;
+use crate::diagnose::NamedSpan;
 use crate::exchange::Exchange;
 use crate::otlp::{Batch, Error, from_protobuf, from_request};
+use crate::shared::Trace;
 use crate::span::Span;
 
 pub use foreign::Foreign;
@@ -37,7 +40,7 @@ pub use value::{Flaw, LeftOut};
 
 /// The forms of traces that are read, as a sentence lists them.
 pub const FORMS: &str = "OTLP in JSON or protobuf (also as Tempo and Grafana have it), Jaeger JSON, Zipkin JSON, and \
-                         what the console exporters of Go and Python print; packed with gzip or zstd or not at all";
+                         what the console exporters of Go, Python and PHP print; packed with gzip or zstd or not at all";
 
 /// The most problems that are described. Further ones are counted.
 const PROBLEMS_LIMIT: usize = 100;
@@ -59,6 +62,10 @@ pub enum Form {
     GoConsole,
     /// The output of `ConsoleSpanExporter`.
     PythonConsole,
+    /// The output of the exporter with the same name in PHP.
+    PhpConsole,
+    /// A `ReadableSpan` of JavaScript's SDK as JSON.
+    JavaScript,
 }
 
 impl fmt::Display for Form {
@@ -70,6 +77,8 @@ impl fmt::Display for Form {
             Form::Zipkin => "Zipkin JSON",
             Form::GoConsole => "output of Go's console exporter",
             Form::PythonConsole => "output of Python's console exporter",
+            Form::PhpConsole => "output of PHP's console exporter",
+            Form::JavaScript => "spans of JavaScript's SDK",
         })
     }
 }
@@ -82,6 +91,8 @@ pub struct Contents {
     pub spans: Vec<Span>,
     /// The exchanges on the wire, which the lab's own files have.
     pub wire: Vec<Exchange>,
+    /// The requests of services in other traces, likewise.
+    pub elsewhere: Vec<NamedSpan>,
     /// The number of problems, each of which cost itself alone.
     pub unread: usize,
     /// The first hundred problems.
@@ -89,7 +100,7 @@ pub struct Contents {
     pub others: Others,
 }
 
-/// The parts of a file that aren't spans.
+/// The parts of a file that aren't spans of their own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Others {
     /// Log records, as far as they can be told apart.
@@ -99,6 +110,8 @@ pub struct Others {
     pub documents: usize,
     /// Lines of text between the documents.
     pub lines: usize,
+    /// Spans that say no more than another one in the file.
+    pub repeated: usize,
 }
 
 impl Others {
@@ -116,6 +129,7 @@ impl fmt::Display for Others {
             (self.metrics, "metric"),
             (self.documents, "other JSON document"),
             (self.lines, "line of text"),
+            (self.repeated, "repeated span"),
         ];
         let mut first = true;
         for (count, noun) in counts.into_iter().filter(|(count, _)| *count > 0) {
@@ -174,6 +188,32 @@ pub enum Unreadable {
     /// None of its spans can be read: the first problem.
     #[error(transparent)]
     Problem(Problem),
+}
+
+impl Unreadable {
+    /// Whether the file may be headers of a request all the same. Headers in a trace are a part of it, even where the trace can't
+    /// be read.
+    pub(crate) fn may_be_headers(&self, text: &str) -> bool {
+        /// Names that only spans have, in the forms that are read. What isn't JSON may be a trace that was cut off.
+        const OF_SPANS: [&str; 5] = [
+            "\"resourceSpans\"",
+            "\"resource_spans\"",
+            "\"operationName\"",
+            "\"SpanContext\"",
+            "\"localEndpoint\"",
+        ];
+        match self {
+            Unreadable::Foreign { foreign } => !foreign.has_traces(),
+            Unreadable::Problem(Problem { error: Error::NotJson(_), .. }) => {
+                !OF_SPANS.iter().any(|name| text.contains(name))
+            }
+            Unreadable::UnknownJson(_) | Unreadable::NoTrace | Unreadable::OtherSignals(_) => true,
+            Unreadable::Empty
+            | Unreadable::Packed(_)
+            | Unreadable::NoSpans { .. }
+            | Unreadable::Problem(_) => false,
+        }
+    }
 }
 
 fn fields(names: &[String]) -> String {
@@ -271,18 +311,24 @@ struct Reader {
     form: Option<Form>,
     spans: Vec<Span>,
     wire: Vec<Exchange>,
+    elsewhere: Vec<NamedSpan>,
     unread: usize,
     problems: Vec<Problem>,
     others: Others,
+    /// The line of the first span whose ids can't be read, and how many there are.
+    renamed: Option<(usize, usize)>,
     foreign: Option<Foreign>,
     /// The names of the fields of the first document of an unknown form.
     unknown: Option<Vec<String>>,
 }
 
-/// The part of a case file that other readers ignore.
-#[derive(Deserialize)]
-struct Wire {
+/// The parts of a case file that other readers ignore.
+#[derive(Default, Deserialize)]
+struct Own {
+    #[serde(default)]
     wire: Vec<Exchange>,
+    #[serde(default, rename = "requestsElsewhere")]
+    elsewhere: Vec<NamedSpan>,
 }
 
 /// A document of OTLP JSON as the specification has it, which is parsed without a tree in between.
@@ -292,6 +338,8 @@ struct Strict {
     resource_spans: Vec<ResourceSpans>,
     #[serde(default)]
     wire: Vec<Exchange>,
+    #[serde(default, rename = "requestsElsewhere")]
+    elsewhere: Vec<NamedSpan>,
 }
 
 impl Strict {
@@ -357,10 +405,11 @@ impl Reader {
 
     /// Reads JSON documents one after the other, a line each or laid out for people, and skips the text between them.
     fn documents(&mut self, text: &str) {
-        /// A text whose documents so often break off, or are broken far behind their beginning, has none. Each costs a look
-        /// at much of the text.
-        const UNFINISHED: usize = 1000;
-        let (mut start, mut line, mut unfinished) = (0, 1, 0);
+        /// A document that breaks off costs a look at the rest of the text. When that adds up to the text's length times
+        /// `LOOKS`, plus `SHORT` bytes, a document must end in its line.
+        const LOOKS: usize = 16;
+        const SHORT: usize = 1024 * 1024;
+        let (mut start, mut line, mut budget) = (0, 1, LOOKS * text.len() + SHORT);
         let newlines = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count();
         while let Some(blank) = text[start..].find(|it: char| !it.is_ascii_whitespace()) {
             line += newlines(&text[start..start + blank]);
@@ -369,7 +418,8 @@ impl Reader {
             let line_end = rest.find('\n').unwrap_or(rest.len());
             let mut length = line_end;
             if rest.starts_with(['{', '[']) {
-                match length_of_document(rest) {
+                let whole = if budget > 0 { rest } else { &rest[..line_end] };
+                match length_of_document(whole) {
                     Ok(whole) => {
                         length = whole;
                         self.document(&rest[..whole], line);
@@ -379,7 +429,8 @@ impl Reader {
                         self.others.lines += 1
                     }
                     Err(error) => {
-                        unfinished += usize::from(error.is_eof() || error.line() > 50);
+                        let lines = whole.split_inclusive('\n').take(error.line());
+                        budget = budget.saturating_sub(lines.map(str::len).sum());
                         self.problem(Some(line), Error::NotJson(error));
                     }
                 }
@@ -391,9 +442,6 @@ impl Reader {
                     None if matches!(rest[..line_end].trim_end(), "," | "]" | "],") => {}
                     None => self.others.lines += 1,
                 }
-            }
-            if unfinished > UNFINISHED {
-                break;
             }
             line += newlines(&rest[..length]);
             start += length;
@@ -413,6 +461,7 @@ impl Reader {
             let request = ExportTraceServiceRequest { resource_spans: strict.resource_spans };
             self.batch(Form::OtlpJson, Some(line), from_request(request));
             self.wire.extend(strict.wire);
+            self.elsewhere.extend(strict.elsewhere);
             return;
         }
         let json = match Json::parse(text) {
@@ -422,23 +471,26 @@ impl Reader {
         let mut document = Document::default();
         if !self.take(&json, &mut document) {
             self.others.documents += 1;
-            self.foreign = self.foreign.or_else(|| foreign::of_json(&json));
+            self.foreign = self.foreign.or_else(|| {
+                let spans = || foreign::has_spans(&json).then_some(Foreign::OtherSpans);
+                foreign::of_json(&json).or_else(spans)
+            });
             self.unknown.get_or_insert_with(|| {
                 let names = json.fields().iter().map(|(key, _)| crate::span::shortened(key, 30));
                 names.take(8).collect()
             });
             return;
         }
-        if json.has("wire") {
-            self.wire.extend(
-                serde_json::from_str::<Wire>(text).map_or_else(|_| Vec::new(), |it| it.wire),
-            );
+        if json.has("wire") || json.has("requestselsewhere") {
+            let own: Own = serde_json::from_str(text).unwrap_or_default();
+            self.wire.extend(own.wire);
+            self.elsewhere.extend(own.elsewhere);
         }
         let Document { mut resource_spans, losses, form, .. } = document;
         if let Some(form) = form {
             let renamed = value::rename_ids(&mut resource_spans);
             if renamed > 0 {
-                self.problem(Some(line), Error::RenamedIds(renamed));
+                self.renamed.get_or_insert((line, 0)).1 += renamed;
             }
             let request = ExportTraceServiceRequest { resource_spans };
             self.batch(form, Some(line), from_request(request));
@@ -480,12 +532,20 @@ impl Reader {
         } else if jaeger::is_span(json) {
             jaeger::span(json, json.get("process"), document);
             Form::Jaeger
+        } else if console::is_javascript(json) {
+            console::javascript(json, document);
+            Form::JavaScript
         } else if json.has("spancontext") && json.has("name") {
             console::go(json, document);
             Form::GoConsole
         } else if json.get("context").has("traceid") && json.has("name") {
-            console::python(json, document);
-            Form::PythonConsole
+            if console::is_php(json) {
+                console::php(json, document);
+                Form::PhpConsole
+            } else {
+                console::python(json, document);
+                Form::PythonConsole
+            }
         } else if zipkin::is_version_1(json) {
             zipkin::version_1(json, document);
             Form::Zipkin
@@ -517,12 +577,17 @@ impl Reader {
             records(logs, &["scopelogs", "instrumentationlibrarylogs"], "logrecords");
         self.others.metrics +=
             records(metrics, &["scopemetrics", "instrumentationlibrarymetrics"], "metrics");
+        // PHP's console exporter prints the records of a scope together.
+        let of_scope = json.get("scope").get("logs").items().len();
+        self.others.logs += of_scope;
         let record = json.has("body") && (json.has("severitynumber") || json.has("severity"));
         self.others.logs += usize::from(record);
         let scope_metrics = json.get("scopemetrics").items().iter();
         self.others.metrics +=
             scope_metrics.map(|it| it.get("metrics").items().len()).sum::<usize>();
-        record || ["resourcelogs", "resourcemetrics", "scopemetrics"].iter().any(|it| json.has(it))
+        record
+            || of_scope > 0
+            || ["resourcelogs", "resourcemetrics", "scopemetrics"].iter().any(|it| json.has(it))
     }
 
     fn batch(&mut self, form: Form, line: Option<usize>, batch: Result<Batch, Error>) {
@@ -545,8 +610,22 @@ impl Reader {
         }
     }
 
-    fn finish(self) -> Result<Contents, Unreadable> {
-        let Reader { form, mut spans, wire, unread, mut problems, others, foreign, unknown } = self;
+    fn finish(mut self) -> Result<Contents, Unreadable> {
+        if let Some((line, spans)) = self.renamed {
+            self.problem(Some(line), Error::RenamedIds(spans));
+        }
+        let Reader {
+            form,
+            mut spans,
+            wire,
+            elsewhere,
+            unread,
+            mut problems,
+            mut others,
+            foreign,
+            unknown,
+            ..
+        } = self;
         let form = match form {
             Some(form) if !spans.is_empty() || !wire.is_empty() => form,
             _ => {
@@ -564,10 +643,31 @@ impl Reader {
                 });
             }
         };
-        // Some exporters write a span when it starts and again when it has ended: the first one in the list is kept.
+        // Some exporters write a span when it starts and again when it has ended, so the ended one is compared first.
         spans.sort_by_key(|span| !span.has_ended());
-        Ok(Contents { form, spans, wire, unread, problems, others })
+        let all = spans.len();
+        let spans = each_once(spans);
+        others.repeated = all - spans.len();
+        Ok(Contents { form, spans, wire, elsewhere, unread, problems, others })
     }
+}
+
+/// Leaves out a span if another one says as much. Keeps the spans of a trace together, and otherwise their order.
+fn each_once(spans: Vec<Span>) -> Vec<Span> {
+    let mut indices = HashMap::new();
+    let mut traces: Vec<Trace> = Vec::new();
+    for span in spans {
+        let index = *indices.entry(span.trace_id).or_insert_with(|| {
+            traces.push(Trace::default());
+            traces.len() - 1
+        });
+        traces[index].add(Arc::new(span));
+    }
+    traces
+        .into_iter()
+        .flat_map(|trace| trace.received().to_vec())
+        .map(Arc::unwrap_or_clone)
+        .collect()
 }
 
 /// The length of the JSON document that a text begins with, in bytes.

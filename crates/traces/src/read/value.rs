@@ -1,7 +1,5 @@
 //! Converts values that the forms of traces have in common: ids, times, numbers and attributes.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-
 use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -113,8 +111,13 @@ pub fn text_attribute(key: &str, text: &str) -> KeyValue {
 }
 
 /// Reads an id of `N` bytes: hexadecimal digits in any case, also with `0x` in front or without leading zeros, or base64, as
-/// protobuf's own JSON has it. Returns no bytes for an absent id, and the id's own bytes, too few or too many, for a wrong one.
+/// protobuf's own JSON has it; for a span also a number, as Go's has it. Returns no bytes for an absent id, and the id's own bytes, too few or too many, for a wrong one.
 pub fn id<const N: usize>(value: &Json) -> Vec<u8> {
+    if let Json::Int(number) = value
+        && N == 8
+    {
+        return number.to_be_bytes().to_vec();
+    }
     let text = value.text().trim();
     let digits = text.strip_prefix("0x").unwrap_or(text);
     let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -133,12 +136,12 @@ pub fn rename_ids(resource_spans: &mut [ResourceSpans]) -> usize {
         if id.is_empty() || id.len() == N {
             return false;
         }
-        let bytes = [0, 1].map(|half: u8| {
-            let mut hasher = DefaultHasher::new();
-            (half, &*id).hash(&mut hasher);
-            hasher.finish().to_be_bytes()
+        // FNV-1a, so that each version of the lab gives the same ids.
+        let hash = id.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        *id = bytes.concat()[..N].to_vec();
+        let mut random = fastrand::Rng::with_seed(hash);
+        *id = [random.u64(1..), random.u64(..)].map(u64::to_be_bytes).concat()[..N].to_vec();
         true
     }
     let scopes = resource_spans.iter_mut().flat_map(|it| &mut it.scope_spans);
@@ -258,31 +261,42 @@ pub fn timestamp(value: &Json) -> Result<u64, Flaw> {
 }
 
 fn nanoseconds(text: &str) -> Option<u64> {
-    let number = |range: std::ops::Range<usize>| -> Option<i64> {
-        let digits = text.get(range)?;
-        let all = digits.bytes().all(|byte| byte.is_ascii_digit());
-        if all { digits.parse().ok() } else { None }
+    let (date_and_time, rest) = text.split_at_checked(19)?;
+    let [year, month, day, hour, minute, second] = numbers(date_and_time, "0000-00-00T00:00:00")?;
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last = match month {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
     };
-    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
-    let rest = text.get(19..)?;
-    let zone = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
-    let (fraction, zone) = rest.split_at(zone);
-    let fraction = match fraction.strip_prefix(['.', ',']) {
-        Some(digits) => {
-            let digits: String = digits.chars().chain("000000000".chars()).take(9).collect();
-            digits.parse::<u32>().ok()?
+    // The second 60 is a leap second.
+    let in_range = (1..=12).contains(&month)
+        && (1..=last).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60;
+    let (fraction, zone) = match rest.strip_prefix(['.', ',']) {
+        Some(rest) => {
+            let end = rest.find(|it: char| !it.is_ascii_digit()).unwrap_or(rest.len());
+            let (digits, zone) = rest.split_at(end);
+            let nine = digits.chars().chain("000000000".chars()).take(9);
+            (nine.collect::<String>().parse().ok().filter(|_| end > 0)?, zone)
         }
-        None if fraction.is_empty() => 0,
-        None => return None,
+        None => (0, rest),
     };
     let offset = match zone {
         "" | "Z" | "z" => 0,
         _ => {
-            let digits: String = zone[1..].chars().filter(|it| *it != ':').collect();
-            let minutes = 60 * digits.get(..2)?.parse::<i64>().ok()?
-                + digits.get(2..4).map_or(Some(0), |it| it.parse::<i64>().ok())?;
-            if zone.starts_with('-') { -minutes } else { minutes }
+            let (sign, digits) = zone.split_at_checked(1)?;
+            let [hours, minutes] = numbers(digits, "00:00")
+                .or_else(|| numbers(digits, "0000").map(|[both]| [both / 100, both % 100]))
+                .or_else(|| numbers(digits, "00").map(|[hours]| [hours, 0]))?;
+            let minutes = Some(60 * hours + minutes).filter(|_| hours < 24 && minutes < 60)?;
+            match sign {
+                "+" => minutes,
+                "-" => -minutes,
+                _ => return None,
+            }
         }
     };
     // Days from 1970, counted in years that begin in March, so that the leap day is the last.
@@ -290,11 +304,33 @@ fn nanoseconds(text: &str) -> Option<u64> {
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
     let days = days - 719_468;
     let seconds = (days * 24 + hour) * 3600 + (minute - offset) * 60 + second;
-    let seconds = u64::try_from(seconds).unwrap_or_default();
-    match seconds {
-        0 => Some(0),
-        seconds => Some(seconds.saturating_mul(1_000_000_000).saturating_add(fraction.into())),
+    let nanoseconds = match u64::try_from(seconds) {
+        Ok(seconds @ 1..) => seconds.saturating_mul(1_000_000_000).saturating_add(fraction),
+        _ => 0,
+    };
+    in_range.then_some(nanoseconds)
+}
+
+/// Reads the numbers of a text that has the shape of another: a digit for each 0, and the same characters between them. `T` may
+/// also be `t` or a space.
+fn numbers<const N: usize>(text: &str, shape: &str) -> Option<[i64; N]> {
+    let mut numbers = [0; N];
+    let mut index = 0;
+    if text.len() != shape.len() {
+        return None;
     }
+    for (byte, expected) in text.bytes().zip(shape.bytes()) {
+        match expected {
+            b'0' if byte.is_ascii_digit() => {
+                let number = numbers.get_mut(index)?;
+                *number = *number * 10 + i64::from(byte - b'0');
+            }
+            b'T' if matches!(byte, b'T' | b't' | b' ') => index += 1,
+            _ if byte == expected && expected != b'0' => index += 1,
+            _ => return None,
+        }
+    }
+    Some(numbers)
 }
 
 /// Reads a kind: its number in OTLP, or its name in any of the spellings `SPAN_KIND_SERVER`, `SpanKind.SERVER` and `server`.

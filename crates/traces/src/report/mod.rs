@@ -248,9 +248,10 @@ pub fn wire_text(case: &Case) -> String {
 pub fn case(case: &Case, links: &Links) -> Markup {
     html! {
         (findings(case, links))
-        @if !case.problems.is_empty() {
-            p { (count(case.problems.len(), "part")) " of it can't be read; the first: " (case.problems[0]) }
+        @if let Some(problem) = case.problems.first() {
+            p { (count(case.unread, "part")) " of it can't be read; the first: " (problem) }
         }
+        @if !case.others.is_empty() { p { "Not shown: " (case.others) } }
         @for tree in &case.trees { (picture(tree)) }
         (wire(&case.wire, false))
     }
