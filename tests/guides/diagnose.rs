@@ -2,6 +2,7 @@
 //! to it. `SNAPSHOTS=overwrite cargo test --test book guides::diagnose` rewrites the recordings of both for the page.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use super::example::ask;
@@ -252,7 +253,9 @@ fn together(cases: impl IntoIterator<Item = Case>) -> Case {
 }
 
 fn request_by_sdk(spans: &[Made]) -> ExportTraceServiceRequest {
-    let (trace, zero) = (RandomIdGenerator::default().new_trace_id(), SystemTime::now());
+    /// The same for all traces of a case: on a busy machine the clock moves on between two of them.
+    static ZERO: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
+    let (trace, zero) = (RandomIdGenerator::default().new_trace_id(), *ZERO);
     let process = |service: &str| {
         let (name, attributes) = service.split_once(' ').unwrap_or((service, ""));
         let attributes = attributes.split_whitespace().filter_map(|pair| pair.split_once('='));
