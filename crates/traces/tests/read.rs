@@ -408,6 +408,31 @@ fn zipkins_error_tag_and_endpoints_are_kept() {
     }
 }
 
+/// An entry without a kind and a duration is what a tracer has sent late of a span.
+#[test]
+fn late_parts_of_a_zipkin_span_are_joined_to_it() {
+    let text = r#"[{"traceId": "1", "id": "2", "tags": {"late": "1", "k": "no"}, "localEndpoint": {"serviceName": "shop"}},
+        {"traceId": "1", "id": "2", "kind": "CLIENT", "name": "get", "timestamp": 1, "duration": 2, "tags": {"k": "v"}, "localEndpoint": {"serviceName": "web"}},
+        {"traceId": "1", "id": "2", "kind": "SERVER", "name": "get", "timestamp": 1, "duration": 2, "shared": true, "localEndpoint": {"serviceName": "shop"}},
+        {"traceId": "1", "id": "2", "timestamp": 2, "annotations": [{"timestamp": 2, "value": "retry"}]},
+        {"traceId": "1", "id": "3", "name": "alone", "tags": {"k": "v"}},
+        {"traceId": "1", "id": "4", "name": "local", "timestamp": 1, "duration": 1}]"#;
+    let contents = read_text(text);
+    let spans = contents.spans.iter().map(|span| {
+        let texts = ["late", "k"].map(|key| span.attribute(key).unwrap_or_default());
+        (span.kind(), texts.join("-"), span.proto().events.len())
+    });
+    let mut spans: Vec<_> = spans.collect();
+    spans.sort();
+    let expected = [
+        (SpanKind::Unspecified, "-", 0),
+        (SpanKind::Unspecified, "-v", 0),
+        (SpanKind::Server, "1-no", 0),
+        (SpanKind::Client, "-v", 1),
+    ];
+    assert_eq!(spans, expected.map(|(kind, texts, events)| (kind, texts.to_owned(), events)));
+}
+
 /// In version 1 both sides of a call may be in one span.
 #[test]
 fn zipkins_version_1_is_read_by_its_annotations() {

@@ -488,6 +488,9 @@ impl Reader {
         }
         let Document { mut resource_spans, losses, form, .. } = document;
         if let Some(form) = form {
+            if form == Form::Zipkin {
+                zipkin::join_fragments(&mut resource_spans);
+            }
             let renamed = value::rename_ids(&mut resource_spans);
             if renamed > 0 {
                 self.renamed.get_or_insert((line, 0)).1 += renamed;

@@ -1,9 +1,12 @@
 //! Reads [Zipkin's JSON](https://zipkin.io/zipkin-api/#/default/get_trace__traceId_) of version 2, and version 1 by way of it. Times are in microseconds. In its
 //! model the two sides of a call may share a span id; [`crate::shared`] gives each an id of its own.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::trace::v1::Span;
-use opentelemetry_proto::tonic::trace::v1::span::Event;
+use opentelemetry_proto::tonic::trace::v1::span::{Event, SpanKind};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 
 use super::Document;
 use super::jaeger::from_tags;
@@ -63,6 +66,69 @@ pub fn span(json: &Json, document: &mut Document) {
         name => vec![text_attribute("service.name", name)],
     };
     document.add(resource, scope, span);
+}
+
+/// No tracer sends so many parts of one span late. To look through them for each side of a call takes time.
+const LATE_PARTS: usize = 100;
+
+/// Joins what was sent late of a span to the span: an entry with the same id that has neither a kind nor a duration, and only adds
+/// tags and annotations, as [Zipkin](https://github.com/openzipkin/zipkin/blob/master/zipkin/src/main/java/zipkin2/internal/Trace.java)
+/// does. Its service is that of the span, or absent.
+pub fn join_fragments(resource_spans: &mut [ResourceSpans]) {
+    let is_fragment = |span: &Span| span.kind == 0 && span.end_time_unix_nano == 0;
+    let services: Vec<Option<KeyValue>> = resource_spans
+        .iter()
+        .map(|it| it.resource.as_ref().and_then(|it| it.attributes.first().cloned()))
+        .collect();
+    /// The ids of the trace and of the span.
+    type Ids = (Vec<u8>, Vec<u8>);
+    let mut fragments: BTreeMap<Ids, Vec<(usize, Span)>> = BTreeMap::new();
+    for (index, scope) in scopes(resource_spans) {
+        for span in scope.spans.extract_if(.., |span| is_fragment(span)) {
+            let id = (span.trace_id.clone(), span.span_id.clone());
+            fragments.entry(id).or_default().push((index, span));
+        }
+    }
+    if fragments.is_empty() {
+        return;
+    }
+    let calls = |kind: i32| kind == SpanKind::Client as i32 || kind == SpanKind::Producer as i32;
+    // One without a service belongs to the caller's side if that is here.
+    for callers_only in [true, false] {
+        for (index, scope) in scopes(resource_spans) {
+            for span in scope.spans.iter_mut().filter(|span| span.kind != 0) {
+                let id = (span.trace_id.clone(), span.span_id.clone());
+                let Some(own) = fragments.get_mut(&id).filter(|own| own.len() <= LATE_PARTS) else {
+                    continue;
+                };
+                let belongs = |of: usize| match &services[of] {
+                    None => calls(span.kind) || !callers_only,
+                    service => *service == services[index],
+                };
+                for (_, fragment) in own.extract_if(.., |(of, _)| belongs(*of)).collect::<Vec<_>>()
+                {
+                    let keys: BTreeSet<String> =
+                        span.attributes.iter().map(|it| it.key.clone()).collect();
+                    let new = fragment.attributes.into_iter();
+                    span.attributes.extend(new.filter(|it| !keys.contains(&it.key)));
+                    span.events.extend(fragment.events);
+                }
+            }
+        }
+    }
+    let mut left: BTreeMap<usize, Vec<Span>> = BTreeMap::new();
+    for (index, span) in fragments.into_values().flatten() {
+        left.entry(index).or_default().push(span);
+    }
+    for (index, scope) in scopes(resource_spans) {
+        scope.spans.extend(left.remove(&index).unwrap_or_default());
+    }
+}
+
+/// The only scope of each resource, with its index.
+fn scopes(resource_spans: &mut [ResourceSpans]) -> impl Iterator<Item = (usize, &mut ScopeSpans)> {
+    let scopes = resource_spans.iter_mut().map(|it| it.scope_spans.first_mut());
+    scopes.enumerate().filter_map(|(index, scope)| Some((index, scope?)))
 }
 
 /// Adds an address and a port, under the names of
