@@ -224,7 +224,7 @@ async fn an_http2_client_passes_unread_and_the_lab_says_so() {
         export(id).await.expect("it is taken");
     }
     assert_eq!(store.usage().spans, 2);
-    let note = "receiver passes HTTP/2 on unread: its requests aren't listed, and of the faults only `cut` works on it";
+    let note = "receiver passes HTTP/2 on unread: these requests aren't listed, and of the faults only cut works on them";
     has(&lab.get("/wire").await, [note, "HTTP/2: 2 connections", "None yet."]);
     has(&lab.get("/wire.json").await, [r#""unread":{"HTTP/2":2}"#]);
 
