@@ -288,7 +288,7 @@ async fn tls_and_an_upgrade_to_http2_pass_unread() {
     assert_eq!(statuses, [Some(101)]);
 }
 
-/// As a service that is restarted does.
+/// The service is down at first, and then it starts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_down_is_answered_for_and_found_again() {
     let (address, socket) = refused();
