@@ -343,10 +343,10 @@ async fn a_proxy_that_cannot_work_is_refused_in_a_line() {
             "the proxies b, a would forward to each other in a circle".to_owned(),
         ),
     ] {
-        fails("lab", &format!("wire {proxies}"), [&reason]).await;
+        within_reason(fails("lab", &format!("wire {proxies}"), [&reason])).await;
     }
     let options = format!("view --wire a={FREE},localhost:1 --wire a={FREE},localhost:2");
-    fails("lab", &options, ["two proxies are named a"]).await;
+    within_reason(fails("lab", &options, ["two proxies are named a"])).await;
 
     for (proxy, reason) in [
         ("gateway", "write NAME=LISTEN,TARGET"),
@@ -361,7 +361,7 @@ async fn a_proxy_that_cannot_work_is_refused_in_a_line() {
         ("a=127.0.0.1:0,http://localhost:1", "\"http://localhost:1\" isn't a service"),
         ("a=127.0.0.1:0,::1:80", "\"::1:80\" isn't a service"),
     ] {
-        let output = run("lab", &format!("wire {proxy}")).await;
+        let output = within_reason(run("lab", &format!("wire {proxy}"))).await;
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{proxy}: {stderr}");
         has(stderr.lines().next().expect("a line"), [reason]);
