@@ -276,6 +276,33 @@ async fn a_hop_is_broken_on_the_page_with_keys_alone() {
     }
 }
 
+/// The requests are live, and an update undoes nothing that the reader has done.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_requests_on_the_wire_are_live() {
+    let lab = Lab::start().await;
+    let url = format!("http://{}/traces", serve_hop(&lab).await);
+    let send = async || {
+        let answer = client().get(&url).header("x-order", "7").send().await;
+        assert_eq!(answer.expect("an answer").status(), 200);
+    };
+    let Some(browser) = open(lab.address, "/wire", WIDE).await else { return };
+    browser.run("window.same = true;").await;
+    send().await;
+    browser.wait_for("texts('.requests th code')", ["GET /traces"]).await;
+    browser.click("#request0 summary").await;
+    browser.run("$('.hop select').value = 'cut';").await;
+    send().await;
+    browser.wait_for("$$('.requests tbody').length", 2).await;
+    let kept = "[window.same, $('#request0').open, $('#request1').open, $('.hop select').value]";
+    browser.shows(kept, json!([true, true, false, "cut"])).await;
+    browser.shows("text('#request0 .headers').includes('x-order: 7')", true).await;
+    // A fault that is set elsewhere.
+    lab.wire.set(HOPS[1].name, Some(Fault::DropBaggage));
+    browser.wait_for("text('.hop .broken')", "Broken: drop-baggage").await;
+    browser.shows("[window.same, $('.hop select').value]", json!([true, "drop-baggage"])).await;
+    assert_eq!(browser.errors().await, NO_ERRORS);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_can_use_it() {
     let Some(axe) = axe() else { return };

@@ -141,7 +141,7 @@ pub fn notes(program: &str) -> String {
         ("view", "look at the traces of your own services"),
         ("", ""),
         ("view --save today.jsonl", "and keep them"),
-        ("wire users=127.0.0.1:8081,localhost:9091", "with a proxy before a service"),
+        ("wire shop=127.0.0.1:8080,shop:80", "with a proxy in front of one"),
         ("traces --status error --min 100ms", "slow requests that failed"),
         ("trace", "the newest trace"),
         ("diagnose", "what is wrong with it"),

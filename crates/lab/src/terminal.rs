@@ -71,11 +71,12 @@ pub fn list(traces: &[Summary]) -> String {
 /// Formats the hops, one per line.
 pub fn hops(hops: &[HopState]) -> String {
     let broken = AnsiColor::Yellow.on_default();
-    let width = hops.iter().map(|it| it.hop.len()).max().unwrap_or_default();
-    let lines = hops.iter().map(|HopState { hop, address, target, fault, .. }| {
-        let fault = fault.as_ref().map_or("no fault".to_owned(), |fault| styled(broken, fault));
-        let way = format!("{address} -> {target}");
-        format!("{hop:width$}  {way:46}  {fault}\n")
+    let way = |it: &HopState| format!("{} -> {}", it.address, it.target);
+    let names = hops.iter().map(|it| it.hop.len()).max().unwrap_or_default();
+    let ways = hops.iter().map(|it| way(it).len()).max().unwrap_or_default();
+    let lines = hops.iter().map(|it| {
+        let fault = it.fault.as_ref().map_or("no fault".to_owned(), |fault| styled(broken, fault));
+        format!("{:names$}  {:ways$}  {fault}\n", it.hop, way(it))
     });
     lines.collect()
 }

@@ -72,13 +72,15 @@ impl HopState {
     /// Describes in one sentence what the proxy passes on without reading it. Returns `None` when it has read everything.
     pub fn note(&self) -> Option<String> {
         let protocols: Vec<String> = self.unread.keys().map(Opaque::to_string).collect();
-        let protocols = (!protocols.is_empty()).then(|| protocols.join(" and "))?;
-        Some(format!(
-            "{} passes {protocols} on unread: its requests aren't listed, and of the faults only `{}` works on it",
-            self.hop,
-            Fault::Cut.name()
-        ))
+        (!protocols.is_empty()).then(|| note(&self.hop, &protocols.join(" and ")))
     }
+}
+
+fn note(hop: &str, protocols: &str) -> String {
+    format!(
+        "{hop} passes {protocols} on unread: these requests aren't listed, and of the faults only {} works on them",
+        Fault::Cut.name()
+    )
 }
 
 /// The name of a hop is unknown.
@@ -303,9 +305,7 @@ impl Wire {
         inner.changed();
         drop(inner);
         if is_first {
-            let states = self.states().into_iter();
-            let note = states.filter(|state| state.hop == hop).find_map(|state| state.note());
-            eprintln!("Note: {}", note.unwrap_or_default());
+            eprintln!("Note: {}", note(hop, &protocol.to_string()));
         }
     }
 

@@ -183,6 +183,12 @@ async fn a_taken_port_is_one_line_that_names_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_readers_proxy_cannot_have_the_name_of_one_of_ours() {
+    let wire = format!("--wire user-llm={FREE},localhost:9090");
+    fails("course", &wire, ["the proxy user-llm needs another name"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_book_that_does_not_build_is_one_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let book = format!("--book {}", folder.path().display());

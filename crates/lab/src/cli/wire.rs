@@ -86,7 +86,7 @@ fn is_target(text: &str) -> bool {
 pub enum Error {
     #[error("two proxies are named {0}: give each another name")]
     Duplicate(String),
-    #[error("the proxy {name} cannot listen on {address}: choose another address")]
+    #[error("the proxy {name} cannot listen on {address} (choose another address)")]
     Taken { name: String, address: SocketAddr, source: io::Error },
     #[error("the proxy {name} would forward to itself: {target} is where it listens")]
     Itself { name: String, target: String },

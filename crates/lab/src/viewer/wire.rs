@@ -143,7 +143,7 @@ fn request(number: usize, exchange: &Exchange) -> Markup {
                 @for id in &traces { a href={ "/traces/" (id) } { code { (&id.to_string()[..8]) } } " " }
                 @if traces.is_empty() { "none" }
             }
-            td { @if let Some(fault) = &exchange.fault { span.broken { (fault) } } }
+            td.fault { @if let Some(fault) = &exchange.fault { span.broken { (fault) } } }
             td.when { (moment(exchange.start)) }
         }
         tr { td colspan="6" { (headers(number, exchange)) } }

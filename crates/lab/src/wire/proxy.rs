@@ -90,7 +90,7 @@ async fn connection(wire: Wire, hop: Hop, client: TcpStream, target: &str) -> io
 
 async fn connect(target: &str) -> io::Result<TcpStream> {
     let upstream = timeout(CONNECT_TIMEOUT, TcpStream::connect(target)).await.map_err(|_| {
-        let reason = format!("it took no connection within {} s", CONNECT_TIMEOUT.as_secs());
+        let reason = format!("it accepted no connection within {} s", CONNECT_TIMEOUT.as_secs());
         io::Error::new(io::ErrorKind::TimedOut, reason)
     })??;
     upstream.set_nodelay(true)?;

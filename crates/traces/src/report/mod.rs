@@ -180,7 +180,7 @@ fn all(summary: &str, head: &str) -> Markup {
     html! { details { summary { (summary) } pre tabindex="0" role="group" aria-label=(summary) { (text) } } }
 }
 
-/// What happened to a header on the way.
+/// Whether a header was changed on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     None,
