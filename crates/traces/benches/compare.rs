@@ -18,7 +18,8 @@ fn tree(rows: &[String]) -> Tree {
     Tree::new(&spans.unwrap_or_default()).expect("a tree")
 }
 
-/// Seven services whose spans have about three children each. Every span in so many has another name.
+/// Seven services whose spans have about three children each. If `renamed` isn't 0, every span with a multiple of it as its number
+/// has a name of its own.
 fn wide(renamed: usize) -> Tree {
     let rows: Vec<String> = (1..=10_000_usize)
         .map(|id| {

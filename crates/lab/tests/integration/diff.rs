@@ -93,15 +93,18 @@ async fn differences_are_printed_as_json() {
 #[tokio::test(flavor = "multi_thread")]
 async fn time_alone_makes_no_difference_unless_a_flag_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
-    let trace = |end: u64| json_of(&format!("1 a 1 SERVER 0..{end} root; 1 b 2<1 SERVER 3..90 x"));
-    let a = write(folder.path(), "a.json", &trace(100));
-    let b = write(folder.path(), "b.json", &trace(130));
-    let printed = run("lab", &format!("diff {a} {b} --slower-than 30%")).await;
+    let trace = |end: u64, below: u64| {
+        json_of(&format!("1 a 1 SERVER 0..{end} root; 1 b 2<1 SERVER 3..{below} x"))
+    };
+    let a = write(folder.path(), "a.json", &trace(100, 90));
+    let b = write(folder.path(), "b.json", &trace(131, 91));
+    let printed = run("lab", &format!("diff {a} {b} --slower-than 31.1%")).await;
     assert_eq!(printed.status.code(), Some(0), "{printed:?}");
     let printed = String::from_utf8(printed.stdout).expect("text");
     has(&printed, ["Structure: no difference in 2 spans", "+30.00 ms  a  13.00 ms -> 43.00 ms"]);
-    let printed = finds("lab", &format!("diff {a} {b} --slower-than 29.9")).await;
-    has(&printed, ["B takes longer than A by more than 29.9 %"]);
+    has(&printed, ["131.00 ms, +31.00 ms, on", "+1.00 ms  elsewhere"]);
+    let printed = finds("lab", &format!("diff {a} {b} --slower-than 30.9")).await;
+    has(&printed, ["B takes longer than A by more than 30.9 %"]);
     // Faster is fine.
     assert_eq!(run("lab", &format!("diff {b} {a} --slower-than 0%")).await.status.code(), Some(0));
     let wrong = run("lab", &format!("diff {a} {b} --slower-than much")).await;

@@ -23,7 +23,7 @@ pub(super) fn pattern(name: &str) -> String {
     pattern
 }
 
-/// Where the value in a part of a name begins.
+/// Returns where the value in a part of a name begins.
 fn value_at(text: &str) -> Option<usize> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
     let is_id = |text: &str| !text.is_empty() && has_form(text);
