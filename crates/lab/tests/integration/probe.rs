@@ -560,6 +560,15 @@ async fn what_cannot_be_probed_is_said_in_a_line() {
     let refused = format!("probe http://{refusing}/ {neighbor}");
     fails("lab", &refused, ["answers 401 Unauthorized to the first request (who?)", "--header"])
         .await;
+    let asked = Arc::new(OnceLock::new());
+    let once = async move || match asked.set(()) {
+        Ok(()) => StatusCode::CREATED,
+        Err(()) => StatusCode::CONFLICT,
+    };
+    let once = serve(Router::new().fallback(once)).await;
+    let twice = format!("probe http://{once}/ --leaf --otlp {FREE} --grpc {FREE}");
+    fails("lab", &twice, ["answers 409 Conflict when the first request, which it answered 201"])
+        .await;
     let nobody = format!("probe http://127.0.0.1:1/ {neighbor}");
     fails("lab", &nobody, ["no service answers at 127.0.0.1:1: start it"]).await;
     let taken = format!("probe http://127.0.0.1:1/ --leaf --otlp {refusing} --grpc {FREE}");
