@@ -261,19 +261,14 @@ impl Probe {
         self.shared.calls.of(case).len()
     }
 
-    /// Waits until the spans have arrived that the calls name, or none has come for a while. A leaf's spans can't be named: there,
-    /// waits until none comes.
+    /// Waits until the spans have arrived that answered the requests and made the calls, or none has come for a while. A leaf may
+    /// start a trace where it should continue one, and no call would name that: there, waits until none comes.
     async fn wait_for_spans(&self, sent: &[Exchange]) {
         let mut changes = self.store.changes();
         let deadline = Instant::now() + self.plan.timeout;
         loop {
             let observed = self.observed(sent);
-            let missing =
-                observed.iter().flat_map(|it| it.awaited(self.plan.edge)).any(|awaited| {
-                    let (trace, span) = awaited;
-                    let spans = self.store.trace(trace).unwrap_or_default();
-                    !spans.iter().any(|it| span.is_none_or(|id| judge::is(it, id)))
-                });
+            let missing = observed.iter().any(|it| it.misses_spans(&self.store, self.plan.edge));
             let has_calls = observed.iter().any(|it| !it.calls.is_empty());
             if !missing && has_calls {
                 return;

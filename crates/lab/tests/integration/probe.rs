@@ -446,9 +446,11 @@ async fn what_the_rules_leave_open_is_reported_and_passes() {
         (Fault::B3Read, "B3 alone", "the service reads B3"),
         (Fault::CallsOnlyOnce, "no header", "1 call came, and 2 for the first request"),
         (Fault::OneSpanForBoth, "sampled", "no CLIENT span here: the parent is its SERVER span"),
+        (Fault::OneSpanForBoth, "no header", "two calls carry the same parent id"),
         (Fault::SamplesAll, "not sampled", "the call is sampled, and the caller isn't"),
     ] {
-        let calls = if fault == Fault::CallsOnlyOnce { 2 } else { 1 };
+        let two = [Fault::CallsOnlyOnce, Fault::OneSpanForBoth].contains(&fault);
+        let calls = if two { 2 } else { 1 };
         let service = Service::with(fault, calls);
         let plan = Plan { allowed: vec!["sampled and random".to_owned()], ..service.plan().await };
         let report = service.probe(plan).await.expect("a report");
