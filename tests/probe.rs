@@ -83,10 +83,11 @@ async fn the_services_of_the_book_are_sound() {
     let around = Around::free();
     let plan = around.plan("api-gateway").await.calling("user-service", around.neighbor);
     let service = started(plan).await;
+    let flags = [&flags[..], &["--callers"]].concat();
     let probed = around.probe(&format!("http://{}/api/query", service.address), &flags).await;
     service.stop().await;
     assert_eq!(probed.status, Some(0), "{}", probed.printed);
-    has(&probed.printed, ["00-T-C-01"]);
+    has(&probed.printed, ["00-T-C-01", "Go SDK in Caddy"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

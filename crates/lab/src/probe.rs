@@ -65,6 +65,11 @@ pub enum Error {
     )]
     Refused { status: StatusCode, body: String },
     #[error(
+        "the service answers {status} when the first request, which it answered {first}, is repeated without trace headers: give it a \
+         request that it accepts again and again"
+    )]
+    NotRepeatable { first: u16, status: StatusCode },
+    #[error(
         "the service never called {addresses}: point it there, or say --leaf if it calls no other service"
     )]
     NeverCalled { addresses: String },
@@ -164,7 +169,9 @@ impl Probe {
         let mut expected_calls = first_calls;
         for index in 1..self.plan.cases.len() {
             let (exchange, _) = self.send(index).await;
-            if exchange.answer == Ok(first_status) {
+            if exchange.answer != Ok(first_status) {
+                self.repeat_first(first_status).await?;
+            } else {
                 let calls = self.wait_for_calls(index, expected_calls).await;
                 // A service that calls less often from here on, such as one with a cache, isn't waited for again.
                 expected_calls = expected_calls.min(calls);
@@ -193,6 +200,22 @@ impl Probe {
             return Err(Error::Refused { status, body });
         }
         Ok((exchange, status.as_u16()))
+    }
+
+    /// Sends the request without trace headers, after a case was answered in another way. If this is answered in another way too,
+    /// the headers aren't the cause.
+    async fn repeat_first(&self, first: u16) -> Result<(), Error> {
+        self.shared.calls.begin(usize::MAX);
+        let answer = self.plan.request.send([], false, self.plan.timeout).await;
+        match answer {
+            Ok((status, _)) if status.as_u16() != first => {
+                Err(Error::NotRepeatable { first, status })
+            }
+            Ok(_) => Ok(()),
+            Err(source) => {
+                Err(Error::NoService { address: self.plan.request.host.address(), source })
+            }
+        }
     }
 
     /// Sends the request of a case.
@@ -238,19 +261,14 @@ impl Probe {
         self.shared.calls.of(case).len()
     }
 
-    /// Waits until the spans have arrived that the calls name, or none has come for a while. A leaf's spans can't be named: there,
-    /// waits until none comes.
+    /// Waits until the spans have arrived that answered the requests and made the calls, or none has come for a while. A leaf may
+    /// start a trace where it should continue one, and no call would name that: there, waits until none comes.
     async fn wait_for_spans(&self, sent: &[Exchange]) {
         let mut changes = self.store.changes();
         let deadline = Instant::now() + self.plan.timeout;
         loop {
             let observed = self.observed(sent);
-            let missing =
-                observed.iter().flat_map(|it| it.awaited(self.plan.edge)).any(|awaited| {
-                    let (trace, span) = awaited;
-                    let spans = self.store.trace(trace).unwrap_or_default();
-                    !spans.iter().any(|it| span.is_none_or(|id| judge::is(it, id)))
-                });
+            let missing = observed.iter().any(|it| it.misses_spans(&self.store, self.plan.edge));
             let has_calls = observed.iter().any(|it| !it.calls.is_empty());
             if !missing && has_calls {
                 return;

@@ -450,6 +450,7 @@ fn sentence(finding: &Finding) -> String {
             "the caller's parent id was sent on: the service has no span of its own there"
                 .to_owned()
         }
+        Finding::SameParent => "two calls carry the same parent id".to_owned(),
         Finding::NoSpan => "no span has the parent id that was sent on".to_owned(),
         Finding::NotTheClient(kind) => {
             format!(

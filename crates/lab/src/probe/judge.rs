@@ -1,6 +1,6 @@
 //! Compares what a service did in one case with what the case expects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
@@ -53,6 +53,8 @@ pub enum Finding {
     SeveralTraces(usize),
     /// The parent that went out is the caller's.
     CallersParent,
+    /// Two calls have the same parent.
+    SameParent,
     /// No span with the id of the parent has arrived.
     NoSpan,
     /// The service has CLIENT spans in the trace, and the parent is a span of this kind.
@@ -95,6 +97,7 @@ impl Finding {
         match self {
             Finding::NotContinued | Finding::Believed | Finding::OneOfTwo => case,
             Finding::NotStarted
+            | Finding::SameParent
             | Finding::NoClient(_)
             | Finding::Sampled(_)
             | Finding::Random(_)
@@ -134,6 +137,9 @@ impl Finding {
             Finding::EntriesLost { .. } => Some(Rule::new(Spec::Baggage, "Limits")),
             Finding::EntryChanged { .. } => Some(Rule::new(Spec::Baggage, "value")),
             Finding::SeveralTraces(_) => otel("Context"),
+            Finding::SameParent => {
+                Some(Rule::new(Spec::Suite, "test_multiple_requests_with_valid_traceparent"))
+            }
             Finding::NotEntered => otel("Propagators API"),
             Finding::Recorded => otel("Trace SDK, Sampling"),
             _ => None,
@@ -215,20 +221,19 @@ pub struct Judge<'a> {
 }
 
 impl Observed {
-    /// The spans that have to arrive: the trace, and the id where it is known.
-    pub fn awaited(&self, edge: bool) -> Vec<(TraceId, Option<SpanId>)> {
-        let mut awaited: Vec<_> = self
-            .calls
-            .iter()
-            .filter_map(|call| only(&call.headers))
-            .filter(|sent| sent.sampled && sent.parent_id != self.ids.parent)
-            .map(|sent| (sent.trace_id, Some(sent.parent_id)))
-            .collect();
+    /// Whether spans are still missing: the parents of the calls, and the span that answered the request.
+    pub fn misses_spans(&self, store: &Store, edge: bool) -> bool {
+        let has = |trace: TraceId, is_wanted: &dyn Fn(&Span) -> bool| {
+            store.trace(trace).is_some_and(|spans| spans.iter().any(|span| is_wanted(span)))
+        };
+        let mut calls = self.calls.iter().filter_map(|call| only(&call.headers));
+        let misses_parent = calls.any(|sent| {
+            let is_own = sent.sampled && sent.parent_id != self.ids.parent;
+            is_own && !has(sent.trace_id, &|span| is(span, sent.parent_id))
+        });
         let sampled = self.case.flags().is_some_and(|flags| flags & SAMPLED != 0);
-        if self.calls.is_empty() && self.answer.is_ok() && sampled && !edge {
-            awaited.push((self.ids.trace, None));
-        }
-        awaited
+        let is_entered = || has(self.ids.trace, &|span| span.parent == Some(self.ids.parent));
+        misses_parent || sampled && self.answer.is_ok() && !edge && !is_entered()
     }
 }
 
@@ -236,7 +241,7 @@ const SAMPLED: u8 = 1;
 const RANDOM: u8 = 1 << 1;
 
 /// Whether a span has this id, or came with it.
-pub fn is(span: &Span, id: SpanId) -> bool {
+fn is(span: &Span, id: SpanId) -> bool {
     span.id == id || span.shared_id() == Some(id)
 }
 
@@ -283,10 +288,12 @@ impl Judge<'_> {
                 let (calls, first) = (calls.len(), self.first_calls);
                 add(None, Finding::FewerCalls { calls, first });
             }
-            let mut traces: Vec<TraceId> =
-                calls.iter().filter_map(|call| Some(only(&call.headers)?.trace_id)).collect();
-            traces.sort_unstable();
-            traces.dedup();
+            let sent = || calls.iter().filter_map(|call| only(&call.headers));
+            let traces: BTreeSet<TraceId> = sent().map(|it| it.trace_id).collect();
+            let parents: BTreeSet<SpanId> = sent().map(|it| it.parent_id).collect();
+            if parents.len() < sent().count() {
+                add(None, Finding::SameParent);
+            }
             if traces.len() > 1 && self.expected(case) != Expected::Continue {
                 add(None, Finding::SeveralTraces(traces.len()));
             }

@@ -72,7 +72,7 @@ pub struct Answer {
 /// A request that a neighbor got.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The index of the case that it belongs to.
+    /// The index of the case that it belongs to; another number for a request that belongs to none.
     pub case: usize,
     pub neighbor: String,
     pub method: Method,

@@ -446,9 +446,11 @@ async fn what_the_rules_leave_open_is_reported_and_passes() {
         (Fault::B3Read, "B3 alone", "the service reads B3"),
         (Fault::CallsOnlyOnce, "no header", "1 call came, and 2 for the first request"),
         (Fault::OneSpanForBoth, "sampled", "no CLIENT span here: the parent is its SERVER span"),
+        (Fault::OneSpanForBoth, "no header", "two calls carry the same parent id"),
         (Fault::SamplesAll, "not sampled", "the call is sampled, and the caller isn't"),
     ] {
-        let calls = if fault == Fault::CallsOnlyOnce { 2 } else { 1 };
+        let two = [Fault::CallsOnlyOnce, Fault::OneSpanForBoth].contains(&fault);
+        let calls = if two { 2 } else { 1 };
         let service = Service::with(fault, calls);
         let plan = Plan { allowed: vec!["sampled and random".to_owned()], ..service.plan().await };
         let report = service.probe(plan).await.expect("a report");
@@ -559,6 +561,15 @@ async fn what_cannot_be_probed_is_said_in_a_line() {
     let neighbor = format!("--neighbor 127.0.0.1:{} --otlp {FREE} --grpc {FREE}", free_port());
     let refused = format!("probe http://{refusing}/ {neighbor}");
     fails("lab", &refused, ["answers 401 Unauthorized to the first request (who?)", "--header"])
+        .await;
+    let asked = Arc::new(OnceLock::new());
+    let once = async move || match asked.set(()) {
+        Ok(()) => StatusCode::CREATED,
+        Err(()) => StatusCode::CONFLICT,
+    };
+    let once = serve(Router::new().fallback(once)).await;
+    let twice = format!("probe http://{once}/ --leaf --otlp {FREE} --grpc {FREE}");
+    fails("lab", &twice, ["answers 409 Conflict when the first request, which it answered 201"])
         .await;
     let nobody = format!("probe http://127.0.0.1:1/ {neighbor}");
     fails("lab", &nobody, ["no service answers at 127.0.0.1:1: start it"]).await;
