@@ -16,9 +16,11 @@ use crate::tree::Tree;
 #[derive(Clone)]
 pub struct List {
     pub store: Store,
-    /// Each with how often its trace had changed then.
-    known: Arc<Mutex<HashMap<TraceId, (usize, Arc<Summary>)>>>,
+    known: Arc<Mutex<HashMap<TraceId, Known>>>,
 }
+
+/// A summary, and how often its trace had changed then.
+type Known = (usize, Arc<Summary>);
 
 impl List {
     pub fn new(store: Store) -> Self {

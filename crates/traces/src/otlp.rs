@@ -59,7 +59,7 @@ pub enum Error {
 #[derive(Debug, Default)]
 pub struct Batch {
     pub spans: Vec<Span>,
-    /// What can't be kept, where there is anything.
+    /// The parts that can't be kept; `None` if there are none.
     pub rejected: Option<Rejected>,
     sources: usize,
 }

@@ -17,11 +17,11 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::setup::{FLUSH, exporter, layer, provider};
 use crate::stock::serve;
 
-/// As middleware of another crate makes it: its target is not that of our own crate.
+/// Makes the span as middleware of another crate does, with that crate's target.
 async fn server_span(request: Request, next: Next) -> Response {
     let span =
         info_span!(target: "middleware", "POST /reserve", otel.kind = "server");
-    // A span that is filtered out takes no parent. The request must go on.
+    // This fails when the span is filtered out. The request must go on.
     let _ = span.set_parent(extract_context_from_carrier(request.headers()));
     next.run(request).instrument(span).await
 }

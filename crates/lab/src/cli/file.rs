@@ -45,7 +45,8 @@ fn contents(name: &str) -> anyhow::Result<Contents> {
 /// How many parts of a file that can't be read are listed.
 const LISTED: usize = 10;
 
-/// Prints a warning for each of the first parts of a file that can't be read, counts the others, and says what else was in it.
+/// Prints a warning for each of the first parts of a file that can't be read, the number of the others, and the number of things
+/// that aren't shown.
 pub fn warn(unread: usize, problems: &[Problem], others: Others) {
     let listed = &problems[..problems.len().min(LISTED)];
     for problem in listed {

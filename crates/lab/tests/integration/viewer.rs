@@ -465,6 +465,20 @@ fn opened(path: &Path) -> Result<(Store, usize, Vec<String>), session::Error> {
     Ok((store, spans, opened.problems.iter().map(ToString::to_string).collect()))
 }
 
+/// Some exporters send a span at its start and again at its end.
+#[test]
+fn a_span_that_comes_again_at_its_end_replaces_the_first() {
+    let (store, fresh) = (Store::new(Limits::default()), Store::new(Limits::default()));
+    let list = List::new(store.clone());
+    let ended = "1 shop 1 SERVER 0..9 pay paid=yes";
+    store.add(spans(r#"1 shop 1 SERVER 0..9 pay {"endTimeUnixNano": "0"}"#));
+    assert_eq!(list.summaries()[0].duration_nano, 0);
+    store.add(spans(ended));
+    fresh.add(spans(ended));
+    assert_eq!(list.summaries()[0].duration_nano, 9_000_000);
+    assert_eq!(store.usage(), fresh.usage());
+}
+
 #[test]
 fn a_session_is_kept_in_a_file_and_opened_again() {
     let folder = tempfile::tempdir().expect("a folder");

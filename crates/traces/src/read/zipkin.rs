@@ -68,7 +68,7 @@ pub fn span(json: &Json, document: &mut Document) {
     document.add(resource, scope, span);
 }
 
-/// No tracer sends so many parts of one span late. To look through them for each side of a call takes time.
+/// The most late parts of one span that are joined to it. Tracers send a few, and each side of a call looks through all of them.
 const LATE_PARTS: usize = 100;
 
 /// Joins what was sent late of a span to the span: an entry with the same id that has neither a kind nor a duration, and only adds
