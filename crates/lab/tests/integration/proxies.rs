@@ -328,7 +328,9 @@ async fn a_proxy_that_cannot_work_is_refused_in_a_line() {
         ),
         (
             format!("a={FREE},localhost:1 b={taken},localhost:2"),
-            format!("the proxy b cannot listen on {taken} (choose another address): Address already in use"),
+            format!(
+                "the proxy b cannot listen on {taken} (choose another address): Address already in use"
+            ),
         ),
         (
             format!("a=127.0.0.1:{free},localhost:{free}"),
