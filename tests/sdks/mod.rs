@@ -8,7 +8,7 @@ use std::process::Stdio;
 use crate::guides::component::Component;
 use lab::diagnose::{Rule, diagnose};
 use lab::process;
-use opentelemetry_proto::tonic::trace::v1::Span;
+use lab::proto::trace::Span;
 use regex::Regex;
 use serde_json::{Value, json};
 use support::in_process::{Lab, span};

@@ -25,7 +25,7 @@ pub mod wire;
 
 pub use output::{print, print_json};
 pub use traces::{
-    analysis, case, diagnose, otlp, read, report, shared, span, summary, traceparent, tree,
+    analysis, case, diagnose, otlp, proto, read, report, shared, span, summary, traceparent, tree,
     waterfall,
 };
 pub use traces_receiver::{grpc, guard, http as receiver, listen, receivers, recorder, store};

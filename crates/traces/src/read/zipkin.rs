@@ -1,9 +1,9 @@
 //! Reads [Zipkin's JSON](https://zipkin.io/zipkin-api/#/default/get_trace__traceId_) of version 2, and version 1 by way of it. Times are in microseconds. In its
 //! model the two sides of a call may share a span id; [`crate::shared`] gives each an id of its own.
 
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::trace::v1::Span;
-use opentelemetry_proto::tonic::trace::v1::span::Event;
+use crate::proto::common::any_value::Value;
+use crate::proto::trace::Span;
+use crate::proto::trace::span::Event;
 
 use super::Document;
 use super::jaeger::from_tags;
