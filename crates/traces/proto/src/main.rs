@@ -54,9 +54,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             config.extern_path(package, format!("crate::proto::{other}"));
         }
         let package = format!("opentelemetry.proto.{package}");
-        let requests = descriptors.iter().map(|file| {
-            (Module::from_protobuf_package_name(file.package()), file.clone())
-        });
+        let requests = descriptors
+            .iter()
+            .map(|file| (Module::from_protobuf_package_name(file.package()), file.clone()));
         let code = config.generate(requests.collect())?;
         let code = &code[&Module::from_protobuf_package_name(&package)];
         let path = folder.join(format!("../src/proto/{module}.rs"));
@@ -77,7 +77,8 @@ fn config() -> Config {
     let mut config = Config::new();
     // The comments are in the definitions.
     config.disable_comments(["."]);
-    let both = "#[derive(serde::Serialize, serde::Deserialize)]\n#[serde(rename_all = \"camelCase\")]";
+    let both =
+        "#[derive(serde::Serialize, serde::Deserialize)]\n#[serde(rename_all = \"camelCase\")]";
     config.message_attribute(".", both);
     for message in WITH_DEFAULTS {
         config.message_attribute(message, "#[serde(default)]");
