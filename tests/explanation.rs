@@ -24,11 +24,10 @@ use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use lab::wire::{Fault, LATENCY};
 use opentelemetry::trace::FutureExt as _;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanData;
 use serde_json::json;
+use support::in_process::request_by_sdk;
 use support::recording::{check, check_named, figures, recorded};
 use support::{Log, Setup, client, plan, refused, serve, shape, span, until, within_reason};
 use tokio::process::Command;
@@ -299,8 +298,7 @@ fn processor_time() -> Option<Duration> {
 /// The tree of these spans, as the lab gets them.
 fn received(spans: Vec<SpanData>) -> Tree {
     let resource = Resource::builder_empty().with_service_name("one-service").build();
-    let resource_spans = group_spans_by_resource_and_scope(spans, &(&resource).into());
-    let request = ExportTraceServiceRequest { resource_spans };
+    let request = request_by_sdk(spans, &resource);
     let store = Store::new(Limits::default());
     store.add(otlp::from_request(request).expect("spans").spans);
     let [tree] = <[Tree; 1]>::try_from(store.trees()).expect("one trace");

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use super::{NO_ERRORS, open};
 use course::hops::HOPS;
+use lab::proto::trace::{Span, Status};
 use lab::wire::Fault;
-use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use serde_json::json;
 use support::browser::{WIDE, key};
 use support::in_process::{Lab, attribute, json_body, span, trace_path};

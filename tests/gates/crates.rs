@@ -31,6 +31,21 @@ pub fn twice(tree: &Tree) -> Vec<String> {
     twice.map(|(name, all)| format!("Cargo.lock: {name} is there twice: {all:?}")).collect()
 }
 
+/// A program that depends on these crates must keep its own version of OpenTelemetry, so none of their normal dependencies may be
+/// one of its crates.
+pub fn telemetry(tree: &Tree) -> Vec<String> {
+    let mut problems = Vec::new();
+    for package in ["one-trace-lab", "trace-expect", "traces", "traces-receiver"] {
+        let arguments =
+            ["tree", "--locked", "--edges=normal", "--prefix=none", "--package", package];
+        let printed = String::from_utf8(cargo(tree.root(), &arguments)).expect("text");
+        let names = printed.lines().filter_map(|line| line.split(' ').next());
+        let crates: BTreeSet<&str> = names.filter(|it| it.starts_with("opentelemetry")).collect();
+        problems.extend(crates.iter().map(|it| format!("Cargo.toml of {package}: it needs {it}")));
+    }
+    problems
+}
+
 /// A crate that plain `cargo test` leaves out would prove nothing, and nobody would see it.
 pub fn members(tree: &Tree) -> Vec<String> {
     let list = |key: &str| tree.metadata()[key].as_array().expect("a list");

@@ -69,6 +69,7 @@ gates! {
     recordings: pages::recordings, None, [".md", "src/recordings/"];
     versions: versions::prose, None, [".md", "Cargo.lock", "Cargo.toml", ".ci/run", "tests/"];
     twice: crates::twice, None, ["Cargo.lock"];
+    telemetry: crates::telemetry, None, ["Cargo.toml"];
     commits: commits::subjects, None, [".git/"];
     // Cargo itself checks that the lock file fits the manifests.
     members: crates::members, None, ["Cargo.toml"];

@@ -68,6 +68,7 @@ const FAULTS: &[Fault] = &[
     ("an older broker", "versions", PAGE, End("\n§NATS 1.0.0 keeps it.\n"), "PAGE:LINE: NATS 1.0.0 is not"),
     ("a version of what nothing pins", "versions", PAGE, End("\n§Zipkin 3.5 shows it too.\n"), "PAGE:LINE: nothing pins Zipkin 3.5"),
     ("two versions of one OpenTelemetry crate", "twice", "Cargo.lock", End("\n[[package]]\nname = \"opentelemetry\"\nversion = \"0.1.0\"\n"), "Cargo.lock: opentelemetry is there twice: {\"0.1.0\", "),
+    ("a library that depends on an OpenTelemetry crate", "telemetry", "crates/traces/Cargo.toml", Instead("features = [\"serde\"] }", "features = [\"propagators\", \"serde\"] }"), ": it needs opentelemetry"),
     ("a long subject of a commit", "commits", HEAD, Commit("Write a subject that has more than the seventy-two characters of a good subject"), "good subject\" longer than 72"),
     ("a subject that isn't imperative", "commits", HEAD, Commit("Adds a commit"), "\"Adds a commit\" does not begin with an imperative"),
     ("a subject with a full stop", "commits", HEAD, Commit("Add a commit."), "\"Add a commit.\" ends with a full stop"),

@@ -9,6 +9,7 @@ use crate::fault_lab::experiment;
 use course::hops::HOPS;
 use lab::case::Case;
 use lab::diagnose::{Finding, Rule};
+use lab::proto::collector::ExportTraceServiceRequest;
 use lab::report::{self, Links};
 use lab::wire::Fault;
 use opentelemetry::trace::SpanKind::{self, Client, Internal, Server};
@@ -17,15 +18,13 @@ use opentelemetry::trace::{
     Tracer as _, TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
     IdGenerator, InMemorySpanExporter, RandomIdGenerator, SdkTracerProvider,
 };
 use regex::Regex;
 use support::check;
-use support::in_process::Lab;
+use support::in_process::{self, Lab};
 use support::includes::includes;
 use support::process::{command, finds};
 use support::recording::{Compared, check_as, folder as folder_of_recordings, redact};
@@ -304,7 +303,7 @@ fn request_by_sdk(spans: &[Made]) -> ExportTraceServiceRequest {
         provider.shutdown().expect("it ends");
         // The order in which a service exports them.
         spans.sort_by_key(|span| span.end_time);
-        group_spans_by_resource_and_scope(spans, &(&resource).into())
+        in_process::request_by_sdk(spans, &resource).resource_spans
     });
     ExportTraceServiceRequest { resource_spans: resource_spans.collect() }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use lab::proto::collector::ExportTraceServiceRequest;
 use serde_json::{Value, json};
 use tokio::process::Command;
 

@@ -3,10 +3,10 @@
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
+use lab::proto::common::KeyValue;
+use lab::proto::common::any_value::Value;
 use lab::span::{Span, SpanKind, any_text};
 use lab::tree::Tree;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use regex::Regex;
 use serde_json::json;
 

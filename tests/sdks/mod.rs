@@ -9,7 +9,7 @@ use crate::guides::component::Component;
 use crate::probe::Around;
 use lab::diagnose::{Rule, diagnose};
 use lab::process;
-use opentelemetry_proto::tonic::trace::v1::Span;
+use lab::proto::trace::Span;
 use regex::Regex;
 use serde_json::{Value, json};
 use support::in_process::{Lab, span};

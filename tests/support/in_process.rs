@@ -4,15 +4,19 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 
 use lab::otlp;
+use lab::proto::collector::ExportTraceServiceRequest;
+use lab::proto::common::any_value::Value;
+use lab::proto::common::{AnyValue, KeyValue};
+use lab::proto::resource::Resource;
+use lab::proto::trace::span::SpanKind;
+use lab::proto::trace::{ResourceSpans, ScopeSpans, Span};
 use lab::store::{Limits, Store};
 use lab::wire::Wire;
 use lab::{jaeger, receiver, viewer};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use opentelemetry_proto::tonic::collector::trace::v1 as by_sdk;
+use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
+use opentelemetry_sdk::Resource as SdkResource;
+use opentelemetry_sdk::trace::SpanData;
 use prost::Message as _;
 use reqwest::Method;
 use serde_json::json;
@@ -222,6 +226,14 @@ pub fn protobuf(spans: Vec<Span>) -> Vec<u8> {
     let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
     let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
     ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+}
+
+/// The request that the SDK's exporter would send for these spans. Its messages are those of another crate, so they are converted
+/// as an exporter and a receiver do: through their bytes.
+pub fn request_by_sdk(spans: Vec<SpanData>, resource: &SdkResource) -> ExportTraceServiceRequest {
+    let resource_spans = group_spans_by_resource_and_scope(spans, &resource.into());
+    let sent = by_sdk::ExportTraceServiceRequest { resource_spans }.encode_to_vec();
+    ExportTraceServiceRequest::decode(&sent[..]).expect("a request")
 }
 
 pub fn trace_id(trace: u8) -> String {

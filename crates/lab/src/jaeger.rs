@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::proto::common::KeyValue;
+use crate::proto::common::any_value::Value as Any;
+use crate::proto::trace::Span as Proto;
+use crate::proto::trace::span::Event as ProtoEvent;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
-use opentelemetry_proto::tonic::trace::v1::Span as Proto;
-use opentelemetry_proto::tonic::trace::v1::span::Event as ProtoEvent;
 use prost::Message as _;
 use serde::Deserialize;
 use serde_json::{Value, json};

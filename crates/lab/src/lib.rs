@@ -28,7 +28,7 @@ pub mod wire;
 
 pub use output::{print, print_json};
 pub use traces::{
-    analysis, case, compare, diagnose, otlp, read, report, shared, span, summary, traceparent,
-    tree, waterfall,
+    analysis, case, compare, diagnose, otlp, proto, read, report, shared, span, summary,
+    traceparent, tree, waterfall,
 };
 pub use traces_receiver::{grpc, guard, http as receiver, listen, receivers, recorder, store};

@@ -3,16 +3,21 @@
 //! Follows <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc>.
 
 use axum::Router;
-use opentelemetry_proto::tonic::collector::logs::v1 as logs;
-use opentelemetry_proto::tonic::collector::metrics::v1 as metrics;
-use opentelemetry_proto::tonic::collector::trace::v1 as trace;
+use axum::extract::{Request, State};
+use axum::http::Response as HttpResponse;
+use axum::routing::post;
+use prost::Message;
+use tonic::body::Body;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
-use tonic::service::Routes;
-use tonic::{Request, Response, Status, async_trait};
-
-use crate::http::{self, partial_success};
-use crate::store::Store;
+use tonic::server::Grpc;
+use tonic::{Response, Status};
+use tonic_prost::ProstCodec;
+use tower::service_fn;
 use traces::otlp::{self, Batch};
+use traces::proto::collector::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+
+use crate::http::{add, partial_success};
+use crate::store::Store;
 
 /// The largest message in bytes, uncompressed. The OpenTelemetry Collector has the same limit. tonic reads a message into
 /// memory before decoding it.
@@ -20,52 +25,51 @@ pub const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
 
 /// Serves the three services of OTLP. Adds spans to `store`; accepts and drops logs and metrics.
 pub fn routes(store: Store) -> Router {
-    let traces = trace::trace_service_server::TraceServiceServer::new(GrpcReceiver(store.clone()))
+    Router::new()
+        .route("/opentelemetry.proto.collector.trace.v1.TraceService/Export", post(traces))
+        .route("/opentelemetry.proto.collector.logs.v1.LogsService/Export", post(accept_and_drop))
+        .route(
+            "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            post(accept_and_drop),
+        )
+        .fallback(async || Status::unimplemented("").into_http::<Body>())
+        .with_state(store)
+}
+
+async fn traces(State(store): State<Store>, request: Request) -> HttpResponse<Body> {
+    let export = |request| export(store.clone(), request);
+    grpc::<ExportTraceServiceRequest, ExportTraceServiceResponse>()
+        .unary(service_fn(export), request)
+        .await
+}
+
+async fn export(
+    store: Store,
+    request: tonic::Request<ExportTraceServiceRequest>,
+) -> Result<Response<ExportTraceServiceResponse>, Status> {
+    let Batch { spans, rejected, .. } = otlp::from_request(request.into_inner())
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
+    add(store, spans).await.map_err(|error| Status::internal(error.to_string()))?;
+    Ok(Response::new(partial_success(rejected)))
+}
+
+/// Reads the whole request as a message without fields, which skips all of them. An empty response is success.
+async fn accept_and_drop(request: Request) -> HttpResponse<Body> {
+    grpc::<(), ()>().unary(service_fn(accept), request).await
+}
+
+async fn accept(_: tonic::Request<()>) -> Result<Response<()>, Status> {
+    Ok(Response::new(()))
+}
+
+/// Decodes one request and encodes its response.
+fn grpc<Asked, Answered>() -> Grpc<ProstCodec<Answered, Asked>>
+where
+    Asked: Message + Default + Send + 'static,
+    Answered: Message + Send + 'static,
+{
+    Grpc::new(ProstCodec::default())
         .accept_compressed(Gzip)
         .accept_compressed(Zstd)
-        .max_decoding_message_size(MESSAGE_LIMIT);
-    let logs = logs::logs_service_server::LogsServiceServer::new(GrpcReceiver(store.clone()))
-        .accept_compressed(Gzip)
-        .accept_compressed(Zstd);
-    let metrics = metrics::metrics_service_server::MetricsServiceServer::new(GrpcReceiver(store))
-        .accept_compressed(Gzip)
-        .accept_compressed(Zstd);
-    Routes::new(traces).add_service(logs).add_service(metrics).into_axum_router()
-}
-
-struct GrpcReceiver(Store);
-
-#[async_trait]
-impl trace::trace_service_server::TraceService for GrpcReceiver {
-    async fn export(
-        &self,
-        request: Request<trace::ExportTraceServiceRequest>,
-    ) -> Result<Response<trace::ExportTraceServiceResponse>, Status> {
-        let Batch { spans, rejected, .. } = otlp::from_request(request.into_inner())
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        http::add(self.0.clone(), spans)
-            .await
-            .map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(partial_success(rejected)))
-    }
-}
-
-#[async_trait]
-impl logs::logs_service_server::LogsService for GrpcReceiver {
-    async fn export(
-        &self,
-        _: Request<logs::ExportLogsServiceRequest>,
-    ) -> Result<Response<logs::ExportLogsServiceResponse>, Status> {
-        Ok(Response::new(Default::default()))
-    }
-}
-
-#[async_trait]
-impl metrics::metrics_service_server::MetricsService for GrpcReceiver {
-    async fn export(
-        &self,
-        _: Request<metrics::ExportMetricsServiceRequest>,
-    ) -> Result<Response<metrics::ExportMetricsServiceResponse>, Status> {
-        Ok(Response::new(Default::default()))
-    }
+        .max_decoding_message_size(MESSAGE_LIMIT)
 }

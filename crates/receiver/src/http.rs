@@ -15,9 +15,6 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTracePartialSuccess, ExportTraceServiceResponse,
-};
 use prost::Message;
 use serde_json::json;
 use tokio::task::JoinError;
@@ -25,6 +22,7 @@ use tokio::task::JoinError;
 use crate::guard;
 use crate::store::Store;
 use traces::otlp::{self, Batch, Rejected};
+use traces::proto::collector::{ExportTracePartialSuccess, ExportTraceServiceResponse};
 use traces::span::Span;
 
 /// The largest body in bytes, both compressed and uncompressed.

@@ -1,7 +1,7 @@
 //! Reads attributes by their names in the stable semantic conventions, and also by older names: those that OpenTelemetry used
 //! before, and those of OpenTracing and Zipkin.
 
-use opentelemetry_proto::tonic::trace::v1::Span as Proto;
+use crate::proto::trace::Span as Proto;
 
 use crate::span::attribute;
 

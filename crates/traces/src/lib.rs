@@ -3,6 +3,7 @@
 //!
 //! [`read`] reads files of many forms, [`otlp`] what is received, and [`headers`] headers; [`tree`] orders the spans; [`analysis`], [`summary`], [`compare`] and [`diagnose`] find facts, as data; [`report`] and
 //! [`waterfall`] turn these into text and HTML. [`case`] puts a request and its headers on the wire into one file.
+//! [`proto`] has the messages of OTLP.
 
 pub mod analysis;
 pub mod case;
@@ -13,6 +14,7 @@ pub mod exchange;
 pub mod expect;
 pub mod headers;
 pub mod otlp;
+pub mod proto;
 pub mod read;
 pub mod report;
 pub mod shared;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::AnyValue;
-use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans};
+use crate::proto::collector::ExportTraceServiceRequest;
+use crate::proto::common::AnyValue;
+use crate::proto::common::any_value::Value as Any;
+use crate::proto::resource::Resource;
+use crate::proto::trace::{ResourceSpans, ScopeSpans};
 use prost::bytes::{Buf as _, Bytes};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use prost::{DecodeError, Message};

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::trace::v1::{Span as Proto, Status};
+use crate::proto::trace::{Span as Proto, Status};
 use prost::Message;
 
 use crate::span::{Span, SpanId, SpanKind};

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::Span as Proto;
-use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind as ProtoKind};
-use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use crate::proto::common::any_value::Value;
+use crate::proto::common::{AnyValue, InstrumentationScope, KeyValue};
+use crate::proto::resource::Resource;
+use crate::proto::trace::Span as Proto;
+use crate::proto::trace::span::{Link, SpanKind as ProtoKind};
+use crate::proto::trace::status::StatusCode;
 use prost::{DecodeError, Message as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 
-use opentelemetry_proto::tonic::common::v1::AnyValue;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message as _;
 use support::in_process::table;
 use traces::case::Case;
 use traces::otlp;
+use traces::proto::common::AnyValue;
+use traces::proto::common::any_value::Value;
 use traces::read::{self, Contents, Foreign, Form, UNPACKED_LIMIT, Unreadable};
 use traces::span::{self, SpanKind, Status};
 

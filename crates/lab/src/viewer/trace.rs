@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::proto::common::KeyValue;
+use crate::proto::common::any_value::Value;
+use crate::proto::trace::Span as Proto;
+use crate::proto::trace::span::Event;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse as _, Response};
 use maud::{Markup, html};
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::trace::v1::Span as Proto;
-use opentelemetry_proto::tonic::trace::v1::span::Event;
 use serde::Deserialize;
 
 use crate::analysis::{Segment, calls, critical_path, shares};

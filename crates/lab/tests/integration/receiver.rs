@@ -9,6 +9,10 @@ use flate2::Compression;
 use flate2::read::{GzEncoder, ZlibEncoder};
 use lab::listen::{self, AllowedHosts};
 use lab::otlp::{self, Rejected, SPANS_LIMIT};
+use lab::proto::common::any_value::Value;
+use lab::proto::common::{AnyValue, ArrayValue, KeyValue};
+use lab::proto::trace::span::Link;
+use lab::proto::trace::{self as proto, Span};
 use lab::receiver::BODY_LIMIT;
 use lab::recorder::Recorder;
 use lab::span::{DEPTH_LIMIT, Flaw, SpanKind, Status, TEXT_LIMIT, Unfit};
@@ -20,10 +24,6 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::collector::{logs::v1 as logs, metrics::v1 as metrics};
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
-use opentelemetry_proto::tonic::trace::v1::span::Link;
-use opentelemetry_proto::tonic::trace::v1::{self as proto, Span};
 use prost::Message as _;
 use reqwest::{Client, Method};
 use support::in_process::{
@@ -411,12 +411,13 @@ async fn logs_and_metrics_are_taken_and_not_kept() {
         }
     }
     let channel = grpc(&lab.store).await;
-    let nothing = logs::ExportLogsServiceRequest::default();
+    let request = logs::ExportLogsServiceRequest { resource_logs: vec![Default::default(); 2] };
     let mut client = logs::logs_service_client::LogsServiceClient::new(channel.clone());
-    client.export(nothing).await.expect("logs are taken");
-    let nothing = metrics::ExportMetricsServiceRequest::default();
+    client.export(request).await.expect("logs are taken");
+    let resource_metrics = vec![Default::default(); 2];
+    let request = metrics::ExportMetricsServiceRequest { resource_metrics };
     let mut client = metrics::metrics_service_client::MetricsServiceClient::new(channel);
-    client.export(nothing).await.expect("metrics are taken");
+    client.export(request).await.expect("metrics are taken");
     assert_eq!(lab.spans(), 0);
 }
 
@@ -461,6 +462,17 @@ async fn grpc_takes_spans_and_refuses_what_is_wrong_with_a_reason() {
     let status = client.clone().export(request(vec![bad])).await.expect_err("it is refused");
     assert_eq!((status.code(), store.usage().spans), (Code::InvalidArgument, 3));
     has(status.message(), ["the trace id must be 16 bytes"]);
+}
+
+#[tokio::test]
+async fn an_unknown_method_of_grpc_is_unimplemented() {
+    let address = grpc_address(&Store::new(Limits::default())).await;
+    for path in ["TraceService/Import", "ProfilesService/Export"] {
+        let url = format!("http://{address}/opentelemetry.proto.collector.trace.v1.{path}");
+        let answer = client().post(url).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{path}");
+        assert_eq!(answer.headers()["grpc-status"], "12", "{path}");
+    }
 }
 
 /// Everything runs on one thread here, so a write that blocked it would hold up the page too.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use opentelemetry_proto::tonic::trace::v1::Span as Proto;
+use crate::proto::trace::Span as Proto;
 
 use super::{Evidence, Finding, NamedSpan, Place, place};
 use crate::conventions;

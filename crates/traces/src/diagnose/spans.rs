@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::trace::v1::Span as Proto;
+use crate::proto::common::KeyValue;
+use crate::proto::common::any_value::Value;
+use crate::proto::trace::Span as Proto;
 
 use super::{
     Evidence, Finding, Library, NamedSpan, Place, Rule, WrongKind, header, place, secrets,

@@ -1,9 +1,9 @@
 //! Reads what the console exporters of Go, Python, PHP and JavaScript print.
 
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
-use opentelemetry_proto::tonic::trace::v1::Span;
-use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
+use crate::proto::common::any_value::Value;
+use crate::proto::common::{InstrumentationScope, KeyValue};
+use crate::proto::trace::Span;
+use crate::proto::trace::span::{Event, Link};
 
 use super::Document;
 use super::json::Json;

@@ -1,12 +1,10 @@
 //! Reads Jaeger's JSON: what its page downloads, what `/api/traces` answers, and the spans of its storage. The form is that of
 //! [`model/json`](https://github.com/jaegertracing/jaeger/blob/main/internal/uimodel/model.go); times are in microseconds.
 
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{
-    AnyValue, ArrayValue, InstrumentationScope, KeyValue,
-};
-use opentelemetry_proto::tonic::trace::v1::Span;
-use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
+use crate::proto::common::any_value::Value;
+use crate::proto::common::{AnyValue, ArrayValue, InstrumentationScope, KeyValue};
+use crate::proto::trace::Span;
+use crate::proto::trace::span::{Event, Link};
 
 use super::Document;
 use super::json::Json;

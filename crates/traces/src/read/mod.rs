@@ -17,10 +17,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as Proto};
+use crate::proto::collector::ExportTraceServiceRequest;
+use crate::proto::common::{InstrumentationScope, KeyValue};
+use crate::proto::resource::Resource;
+use crate::proto::trace::{ResourceSpans, ScopeSpans, Span as Proto};
 use prost::Message as _;
 use serde::Deserialize;
 use serde::de::IgnoredAny;

@@ -2,13 +2,11 @@
 //! asks for hexadecimal ids, enums as numbers and names in lowerCamelCase. Tools that use protobuf's own JSON write base64 ids,
 //! enums by name, and names in snake_case; others leave out what is empty or write `null`.
 
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{
-    AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList,
-};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use crate::proto::common::any_value::Value;
+use crate::proto::common::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList};
+use crate::proto::resource::Resource;
+use crate::proto::trace::span::{Event, Link};
+use crate::proto::trace::{ResourceSpans, ScopeSpans, Span};
 
 use super::json::Json;
 use super::value::{

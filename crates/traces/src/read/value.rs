@@ -1,13 +1,13 @@
 //! Converts values that the forms of traces have in common: ids, times, numbers and attributes.
 
+use crate::proto::common::any_value::Value;
+use crate::proto::common::{AnyValue, ArrayValue, KeyValue, KeyValueList};
+use crate::proto::trace::span::SpanKind;
+use crate::proto::trace::status::StatusCode;
+use crate::proto::trace::{ResourceSpans, Status};
 use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList};
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Status};
 
 use super::json::Json;
 use crate::span::shortened;

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::trace::v1::span::{Event, SpanKind};
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use crate::proto::common::KeyValue;
+use crate::proto::common::any_value::Value;
+use crate::proto::trace::span::{Event, SpanKind};
+use crate::proto::trace::{ResourceSpans, ScopeSpans, Span};
 
 use super::Document;
 use super::jaeger::from_tags;
