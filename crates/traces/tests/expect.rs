@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use support::in_process::spans;
+use traces::diagnose::Rule;
 use traces::expect::compare::{matches, may_match, shown, updated, written};
 use traces::expect::{Actual, Arrived, Decision, File, Request, Verdict, Waiting, Watch, parse};
 use traces::span::{Span, SpanId, TraceId};
@@ -591,4 +592,14 @@ fn a_trace_matches_when_nothing_has_arrived_for_a_while() {
     // Another request of the system doesn't count.
     let other = "5 shop 1 SERVER 0..9 GET /health";
     assert_eq!(decide(CHECKOUT, &[(1, PAID), (5, other)]), (Verdict::Matches, 7));
+}
+
+#[test]
+fn a_request_that_was_sent_twice_does_not_have_several_roots() {
+    let has_several = |rows: &str| {
+        arrived(rows).findings(&sent()).iter().any(|finding| finding.rule == Rule::SeveralRoots)
+    };
+    let twice = "1 shop 1<99 SERVER 0..9 POST /checkout; 1 shop 2<99 SERVER 10..19 POST /checkout";
+    assert!(!has_several(twice));
+    assert!(has_several(&format!("{twice}; 1 mail 3 SERVER 12..13 POST /mail")));
 }
