@@ -34,14 +34,18 @@ const SETTINGS: [(&str, &str); 3] = [
 const LISTENING: &str = "Running on http://127.0.0.1:";
 
 /// The service of the guide.
-struct Flask {
+pub struct Flask {
     process: Component,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Flask {
     /// `None` where Flask is not installed.
-    async fn start(backend: SocketAddr, llm: SocketAddr, settings: Settings<'_>) -> Option<Flask> {
+    pub async fn start(
+        backend: SocketAddr,
+        llm: SocketAddr,
+        settings: Settings<'_>,
+    ) -> Option<Flask> {
         let python = installed("polyglot")?.join("bin/python");
         let address = local(free_port());
         let mut command = Command::new(python);

@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
 /// The folder that install.sh fills; `None` where it has not run since its versions changed.
-fn installed() -> Option<PathBuf> {
+pub fn installed() -> Option<PathBuf> {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap_or_default();
     let pinned = read("tests/sdks/requirements.txt") + &read("tests/sdks/package-lock.json");
     if read("target/sdks/installed") == pinned {
