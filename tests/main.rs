@@ -3,6 +3,7 @@
 //!
 //! `SNAPSHOTS=overwrite cargo test --test book NAME` rewrites the recordings that the tests of that name compare.
 
+mod assert_traces;
 mod browser;
 mod exercises;
 mod explanation;

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::assert_traces::command::{Expecting, expect};
 use crate::guides::component::Component;
 use crate::probe::Around;
 use axum::routing::post;
@@ -13,6 +14,8 @@ use lab::receiver;
 use lab::span::SpanKind;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
+use lab::wire::Wire;
+use support::in_process::Lab;
 use support::recording::{check, figures};
 use support::{arrived, client, has, refused, root, serve, skipped, within_reason};
 
@@ -170,6 +173,34 @@ async fn the_cause_is_the_capital_letter() {
     assert_eq!(trees.len(), 1, "{:?}", trees.iter().map(Tree::to_text).collect::<Vec<_>>());
     assert!(trees[0].is_whole());
     assert_eq!(diagnose(&trees, &[]), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expect_sees_that_the_trace_was_not_taken() {
+    let Some(folder) = installed() else { return };
+    let expecting = Expecting::new(
+        "\
+*  INTERNAL  api-gateway
+  *  INTERNAL  user-service
+    *  INTERNAL  user-service
+      *  INTERNAL  llm-service
+        ...
+",
+    );
+    for (settings, status) in [(&[][..], 1), (&[("LOWER_CASE", "1")][..], 0)] {
+        let original = Original::start(folder.clone(), settings).await;
+        let lab = Lab::around(original.store.clone(), Wire::default()).await;
+        let request = format!("POST http://127.0.0.1:{}/api/query", original.ports[2].1);
+        let (url, body) = (format!("http://{}", lab.address), query("user_1").to_string());
+        let arguments =
+            ["--jaeger", &url, "--request", &request, "--body", &body, "--status", "200"];
+        let ended = expect(&expecting.file, &arguments).await;
+        expecting.assert_ends(&ended, status);
+        if status == 1 {
+            let cause = "nothing has the trace id that was sent: api-gateway began trace";
+            has(&ended.printed, [cause, "extract it in api-gateway", "2 other traces"]);
+        }
+    }
 }
 
 /// The page *From Python to Rust* shows the answers and traces of requests that fail.

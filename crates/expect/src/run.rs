@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use traces::diagnose;
 use traces::diagnose::{Certainty, Finding, Inspected};
 use traces::expect::compare::{self, Shown};
 use traces::expect::{Actual, Arrived, Body, Decision, Item, Request, Verdict, Waiting, Watch};
@@ -147,7 +146,7 @@ fn causes(arrived: &Arrived, sent: &Traceparent) -> Vec<Cause> {
         let service = tree.tops().next().map_or("", |row| row.span.service()).to_owned();
         Cause::NotTaken { service, trace: tree.trace_id }
     });
-    let mut findings = diagnose::diagnose(&trees, &[]);
+    let mut findings = arrived.findings(sent);
     findings.sort_by_key(|finding| finding.evidence.certainty() == Certainty::WorthALook);
     let findings = findings.into_iter().take(MOST);
     let mut causes: Vec<Cause> = not_taken.into_iter().collect();

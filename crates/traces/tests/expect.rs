@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use support::in_process::spans;
+use traces::diagnose::Rule;
 use traces::expect::compare::{matches, may_match, shown, updated, written};
 use traces::expect::{Actual, Arrived, Decision, File, Request, Verdict, Waiting, Watch, parse};
 use traces::span::{Span, SpanId, TraceId};
@@ -716,4 +717,14 @@ fn what_differs_is_all_that_is_shown() {
         let request = Request { body, ..request };
         assert!(matches(&request, &actual, &[]), "{round}: {}", shown.text);
     }
+}
+
+#[test]
+fn a_request_that_was_sent_twice_does_not_have_several_roots() {
+    let has_several = |rows: &str| {
+        arrived(rows).findings(&sent()).iter().any(|finding| finding.rule == Rule::SeveralRoots)
+    };
+    let twice = "1 shop 1<99 SERVER 0..9 POST /checkout; 1 shop 2<99 SERVER 10..19 POST /checkout";
+    assert!(!has_several(twice));
+    assert!(has_several(&format!("{twice}; 1 mail 3 SERVER 12..13 POST /mail")));
 }

@@ -1,5 +1,6 @@
 //! The command `expect`: sends one request, waits for its trace, and compares the trace with a file.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,6 +31,10 @@ use crate::span::TraceId;
 
 /// The address of the lab that is used if one answers there.
 const DEFAULT_SITE: &str = "127.0.0.1:3000";
+
+/// The addresses to receive spans at unless others are given.
+const DEFAULT_OTLP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4318);
+const DEFAULT_GRPC: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4317);
 
 /// The most connections that the own receivers take at each address.
 const CONNECTIONS: usize = 250;
@@ -88,7 +93,8 @@ pub struct How {
     /// How long to wait for a trace that isn't as the file says, from the end of the request on.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "30s")]
     timeout: Duration,
-    /// The address of a running lab whose receiver is used. Without it, a lab at 127.0.0.1:3000 is used, if there is one.
+    /// The address of a running lab whose receiver is used. Without it, a lab at 127.0.0.1:3000 is used, if there is one and
+    /// neither --otlp nor --grpc gives another address.
     #[arg(long, env = "LAB_SITE", hide_env_values = true, value_name = "ADDRESS", value_parser = host_and_port)]
     site: Option<String>,
     /// The address to receive spans at over OTLP/HTTP, if no lab runs.
@@ -97,18 +103,18 @@ pub struct How {
         env = "LAB_OTLP",
         hide_env_values = true,
         value_name = "ADDRESS",
-        default_value = "127.0.0.1:4318"
+        default_value_t = DEFAULT_OTLP
     )]
-    otlp: std::net::SocketAddr,
+    otlp: SocketAddr,
     /// The address to receive spans at over OTLP/gRPC, if no lab runs.
     #[arg(
         long,
         env = "LAB_GRPC",
         hide_env_values = true,
         value_name = "ADDRESS",
-        default_value = "127.0.0.1:4317"
+        default_value_t = DEFAULT_GRPC
     )]
-    grpc: std::net::SocketAddr,
+    grpc: SocketAddr,
     /// Reads the spans from a backend with Jaeger's query API, at this URL of http.
     #[arg(long, value_name = "URL", conflicts_with = "site")]
     jaeger: Option<String>,
@@ -381,10 +387,14 @@ impl How {
             return self.watch(source, request, keys, &sender).await;
         }
         let site = self.site.as_deref();
-        match (RunningLab::new(Lab::at(site.unwrap_or(DEFAULT_SITE))).await, site) {
-            (Ok(lab), _) => return self.watch(lab, request, keys, &sender).await,
-            (Err(error), Some(_)) => return Err(error.into()),
-            (Err(_), None) => {}
+        // Services that export to another address don't export to the lab that happens to run.
+        let is_elsewhere = (self.otlp, self.grpc) != (DEFAULT_OTLP, DEFAULT_GRPC);
+        if site.is_some() || !is_elsewhere {
+            match (RunningLab::new(Lab::at(site.unwrap_or(DEFAULT_SITE))).await, site) {
+                (Ok(lab), _) => return self.watch(lab, request, keys, &sender).await,
+                (Err(error), Some(_)) => return Err(error.into()),
+                (Err(_), None) => {}
+            }
         }
         let receivers = Receivers::bind(self.otlp, self.grpc).await?;
         let store = Store::new(Limits::default());

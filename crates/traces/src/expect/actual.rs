@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::glob::Glob;
 use crate::conventions;
+use crate::diagnose::{Finding, Rule, diagnose};
 use crate::span::{Span, SpanId, SpanKind, TraceId, attribute};
 use crate::traceparent::Traceparent;
 use crate::tree::{Note, Row, Tree};
@@ -77,6 +78,21 @@ impl Arrived {
         let trace = without_parent(&self.trace, sent);
         let all = [trace].into_iter().chain(self.joined.iter().cloned());
         all.filter_map(|spans| Tree::new(&spans)).collect()
+    }
+
+    /// Diagnoses the traces. A sender may send a request several times, so the spans below the parent that was sent don't count
+    /// as several roots.
+    pub fn findings(&self, sent: &Traceparent) -> Vec<Finding> {
+        let is_sent = |id: SpanId| {
+            let mut spans = self.trace.iter();
+            spans.any(|span| span.id == id && span.parent == Some(sent.parent_id))
+        };
+        let mut findings = diagnose(&self.trees(sent), &[]);
+        findings.retain(|finding| {
+            finding.rule != Rule::SeveralRoots
+                || finding.spans.iter().any(|(trace, id)| *trace != sent.trace_id || !is_sent(*id))
+        });
+        findings
     }
 }
 

@@ -1,0 +1,8 @@
+//! The trace of a request to real systems, compared with a file by `lab expect`.
+
+pub mod command;
+mod mistakes;
+mod services;
+mod shop;
+mod steadiness;
+mod systems;
