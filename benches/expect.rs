@@ -8,8 +8,8 @@ mod shop;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use lab::trace_expect::Error;
 use shop::{Fault, Shop};
+use trace_expect::Error;
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -74,6 +74,8 @@ async fn the_programs_print_the_recorded_help() {
     check!("help.txt", &output("lab", &["--help"]).await);
     check!("help-view.txt", &output("lab", &["view", "--help"]).await);
     check!("help-probe.txt", &output("lab", &["probe", "--help"]).await);
+    check!("help-expect.txt", &output("lab", &["expect", "--help"]).await);
+    check!("help-mutate.txt", &output("lab", &["mutate", "--help"]).await);
     check!("help-course.txt", &output("course", &["--help"]).await);
     let help = output("lab", &["break", "--help"]).await;
     let (_, faults) = help.split_once("Faults:\n").expect("the faults");

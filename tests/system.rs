@@ -549,15 +549,19 @@ async fn the_shell_test_passes_on_a_whole_trace_and_fails_on_a_broken_one() {
     let lab = Lab::view("").await;
     let backend = lab.otlp().parse().expect("an address");
     let script = support::root().join("examples/distributed_tracing/test_distributed_trace.sh");
-    for (setup, patience, code, expected) in [
-        (Setup::default(), "120", 0, "all checks passed"),
-        (Setup::default().without_traceparent(), "1", 1, "FAILED  the request is one trace"),
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{path}", support::binaries().await.display());
+    for (setup, timeout, code, expected) in [
+        (Setup::default(), "120s", 0, "all checks passed"),
+        (Setup::default().without_traceparent(), "2s", 1, "FAILED  the request is one trace"),
     ] {
         let setup = setup.with_backend(backend).with("all", "OTEL_BSP_SCHEDULE_DELAY", 50);
         let system = setup.start().await;
         let output = Command::new("bash")
             .arg(&script)
-            .env("PATIENCE", patience)
+            .env("PATH", &path)
+            .env("SETTLE", "1s")
+            .env("TIMEOUT", timeout)
             .env("LAB_URL", format!("http://{}", lab.site()))
             .env("API_GATEWAY_URL", format!("http://{}", system.gateway.address))
             .env("USER_SERVICE_URL", format!("http://{}", system.user.address))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the images, starts what compose.yaml says, asks for one trace, and stops all of it. Needs Docker with compose,
-# curl and jq.
+# Builds the images, starts the services of compose.yaml, compares the trace of one request,
+# and stops everything. Needs Docker with compose, and the lab or cargo.
 set -euo pipefail
 cd "$(dirname "$0")"
 finish() {

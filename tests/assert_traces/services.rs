@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use lab::wire::Fault;
 use serde_json::Value;
 use support::process::Lab;
-use support::{Setup, has, hop, is_missing};
+use support::{Setup, has, is_missing};
 
 use super::command::{Ended, Expecting, expect, query};
 
@@ -30,7 +30,7 @@ async fn ask(expecting: &Expecting, gateway: SocketAddr, more: &[&str]) -> Ended
 async fn a_file_is_written_and_then_notices_each_fault() {
     let expecting = Expecting::new("");
     let system = expecting.setup().wired().start().await;
-    let gateway = system.wire.address(hop("client-gateway")).unwrap_or(system.gateway.address);
+    let gateway = system.wire.address("client-gateway").unwrap_or(system.gateway.address);
 
     let missing = ask(&expecting, gateway, &[]).await;
     expecting.assert_ends(&missing, 2);
@@ -46,12 +46,12 @@ async fn a_file_is_written_and_then_notices_each_fault() {
         (Fault::DropTraceparent, ["fallen apart", "user-service"]),
         (Fault::Answer500, ["- ", "500  error"]),
     ] {
-        system.wire.set(hop("user-llm"), Some(fault));
+        system.wire.set("user-llm", Some(fault));
         let broken = ask(&expecting, gateway, &[]).await;
         expecting.assert_ends(&broken, 1);
         has(&broken.printed, parts);
     }
-    system.wire.set(hop("user-llm"), None);
+    system.wire.set("user-llm", None);
 
     // A call that the file doesn't have.
     let lines: Vec<&str> = text.lines().filter(|line| !line.contains("validate_user")).collect();

@@ -14,7 +14,6 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use lab::trace_expect::{self, Error, Expect};
 use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry::trace::{
     Link, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _,
@@ -32,6 +31,7 @@ use prost::Message as _;
 use reqwest::Client;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use trace_expect::{Error, Expect};
 
 const SETTLE: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,6 +1,6 @@
 //! A sound system is never red, and a broken one never green. `cargo bench --bench expect` does the same 500 times each.
 
-use lab::trace_expect::Error;
+use trace_expect::Error;
 
 use super::shop::{Fault, Shop};
 

@@ -9,6 +9,7 @@ mod form;
 mod phoenix;
 mod tls;
 
+mod assert_traces_in_ci;
 mod compose_and_kubernetes;
 mod diagnose;
 mod logs_and_metrics;

@@ -2,6 +2,7 @@
 //! services. A committed table that differs is red.
 
 mod api;
+mod expect;
 mod outcomes;
 mod settings;
 mod versions;

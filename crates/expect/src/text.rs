@@ -44,8 +44,9 @@ impl fmt::Display for Text<'_> {
             Verdict::Differs | Verdict::TimedOut => {
                 writeln!(f, "{name}: {}, in trace {trace}\n", differences(shown.counts))?;
                 writeln!(f, "{}", shown.text)?;
-                for cause in causes {
-                    writeln!(f, "{cause}")?;
+                for (index, cause) in causes.iter().enumerate() {
+                    f.write_str(if index > 0 { "\n" } else { "" })?;
+                    cause.fmt(f)?;
                 }
             }
         }
@@ -87,6 +88,7 @@ fn others_text(f: &mut fmt::Formatter<'_>, others: &[Summary]) -> fmt::Result {
     if others.is_empty() {
         return Ok(());
     }
+    writeln!(f)?;
     let named = others.iter().take(OTHERS).map(|it| {
         format!("{} ({})", plain(&it.name), plain(it.services.first().map_or("", |it| it)))
     });

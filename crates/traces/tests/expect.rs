@@ -505,6 +505,10 @@ fn a_line_that_is_wrong_is_named() {
             "a",
             "line 1: \"a\" is not a span: write name, kind and service, with two blanks between them",
         ),
+        (
+            "POST /a SERVER  shop",
+            "line 1: \"POST /a SERVER\" ends in a kind: write two blanks before it",
+        ),
         ("a  shop\n\tb  shop", "line 2: a tab: indent with blanks"),
         ("a  shop\n    b  shop\n  c  shop", "line 3: its indentation fits no line above it"),
         (

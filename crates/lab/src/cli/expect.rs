@@ -83,10 +83,10 @@ pub struct How {
     /// A header of the request, such as 'content-type: text/plain'. Can be given several times.
     #[arg(long, value_name = "HEADER", requires = "request")]
     header: Vec<String>,
-    /// The status that the request must be answered with. Without it, every status will do.
+    /// The status that the request must be answered with. Without it, any status is accepted.
     #[arg(long, value_name = "STATUS", requires = "request")]
     status: Option<u16>,
-    /// For how many seconds nothing may arrive before the trace counts as complete. SDKs export every 5 seconds, unless
+    /// For how long nothing may arrive before the trace counts as complete. SDKs export every 5 seconds, unless
     /// OTEL_BSP_SCHEDULE_DELAY says otherwise.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "6s")]
     settle: Duration,
@@ -148,7 +148,7 @@ fn with_hint(error: trace_expect::Error) -> anyhow::Error {
     let is_missing = error.is_missing();
     let error = anyhow::Error::from(error);
     match is_missing {
-        true => anyhow!("{error:#}: --update writes it"),
+        true => anyhow!("{error:#} (--update writes it)"),
         false => error,
     }
 }
@@ -397,6 +397,8 @@ impl How {
             }
         }
         let receivers = Receivers::bind(self.otlp, self.grpc).await?;
+        let (http, grpc) = receivers.addresses();
+        eprintln!("Receiving spans at http://{http} and http://{grpc} (gRPC)");
         let store = Store::new(Limits::default());
         let source = Own::new(store.clone());
         let served = receivers.serve(store, CONNECTIONS, std::future::pending());

@@ -90,7 +90,7 @@ impl Mutate {
         }
         let rest = match unnoticed {
             0 => "",
-            _ => "; after the others, the trace was as the file says",
+            _ => "; with the others, the trace still matches the file",
         };
         print(&format!("{} of {set} faults noticed{rest}\n", set - unnoticed))?;
         match unnoticed {

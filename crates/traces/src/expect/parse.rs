@@ -45,6 +45,8 @@ pub enum Problem {
     TooLong,
     #[error("{0:?} is not a span: write name, kind and service, with two blanks between them")]
     NotASpan(String),
+    #[error("{0:?} ends in a kind: write two blanks before it")]
+    KindInName(String),
     #[error(
         "{0:?} says nothing about a span: a status, `error`, `key=value`, `< 300 ms`, `?` or `x2..4` can stand behind the service"
     )]
@@ -319,6 +321,10 @@ fn content(columns: &[String]) -> Result<Content, Problem> {
         },
         _ => return Err(Problem::NotASpan(words.join("  "))),
     };
+    let last = name.rsplit_once(' ').map(|(_, last)| last);
+    if kind.is_none() && last.is_some_and(|word| self::kind(word).is_some()) {
+        return Err(Problem::KindInName(name.to_owned()));
+    }
     let mut span = Expected {
         name: Glob::parse(name),
         kind,
