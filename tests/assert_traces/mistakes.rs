@@ -1,4 +1,4 @@
-//! What `lab expect` can't do: one line says why and what to do, and the exit status is 2.
+//! `lab expect` says in one line why it can't look and what to do, and ends with the exit status 2.
 
 use std::net::TcpListener;
 

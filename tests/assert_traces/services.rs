@@ -43,7 +43,7 @@ async fn a_file_is_written_and_then_notices_each_fault() {
     expecting.assert_ends(&ask(&expecting, gateway, &["--status", "200"]).await, 0);
 
     for (fault, parts) in [
-        (Fault::DropTraceparent, ["fallen apart", "user-service"]),
+        (Fault::DropTraceparent, ["one request, several traces", "llm-service in another trace"]),
         (Fault::Answer500, ["- ", "500  error"]),
     ] {
         system.wire.set("user-llm", Some(fault));

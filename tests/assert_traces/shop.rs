@@ -35,21 +35,29 @@ use trace_expect::{Error, Expect};
 
 const SETTLE: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A sound system is never waited for so long, however busy the machine is.
+const LONG_TIMEOUT: Duration = Duration::from_secs(60);
+
 const EXPORT_DELAY: Duration = Duration::from_millis(200);
+
+/// How many parts an export is sent in, and the time between two.
+const PARTS: u8 = 4;
+const PART_DELAY: Duration = Duration::from_millis(70);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The worker begins so late that everything else has been quiet for longer than [`SETTLE`].
 const WORKER_DELAY: Duration = Duration::from_millis(1_500);
 
 /// How many requests are sent side by side.
-const AT_ONCE: usize = 25;
+const AT_ONCE: usize = 10;
 
 /// How a system is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The call of `payment` has no `traceparent`.
     DropTraceparent,
-    /// The stock is asked once more.
+    /// The stock is asked again.
     OneCallMore,
     /// The order is handled twice.
     HandledTwice,
@@ -69,7 +77,7 @@ impl Fault {
     ];
 }
 
-/// What happens in one request besides what happens in all.
+/// The particulars of one request.
 #[derive(Debug, Clone, Copy)]
 struct Course {
     shop_fails_first: bool,
@@ -87,7 +95,7 @@ struct Service {
     _provider: SdkTracerProvider,
 }
 
-/// Exports once more what wasn't taken, as the exporters of most languages do.
+/// Exports again what wasn't taken, as the exporters of most languages do.
 #[derive(Debug)]
 struct Retrying(opentelemetry_otlp::SpanExporter);
 
@@ -173,7 +181,7 @@ impl Drop for Shop {
     }
 }
 
-/// What the handlers of the shop need.
+/// The state of the shop's handlers.
 #[derive(Clone)]
 struct Front {
     service: Service,
@@ -239,7 +247,8 @@ impl Shop {
                 let _turn = at_once.acquire().await.expect("it stays open");
                 let start = Instant::now();
                 let file = file();
-                let expect = Expect::new(file).settle(SETTLE).timeout(TIMEOUT);
+                let timeout = if fault.is_some() { TIMEOUT } else { LONG_TIMEOUT };
+                let expect = Expect::new(file).settle(SETTLE).timeout(timeout);
                 let sent = expect.check(|traceparent| buy(client, url, traceparent, fault)).await;
                 (sent.map(|_| ()), fault, start.elapsed())
             });
@@ -271,7 +280,7 @@ async fn buy(
     Err("answered 503 twice".to_owned())
 }
 
-/// What is to happen, from the id of the trace.
+/// Chooses the course of a request by the id of its trace.
 fn course(context: &Context, headers: &HeaderMap) -> Course {
     let bits = context.span().span_context().trace_id().to_bytes()[15];
     let fault = headers.get("fault").and_then(|it| it.to_str().ok()).unwrap_or_default();
@@ -383,9 +392,11 @@ async fn work(service: Service, mut orders: mpsc::UnboundedReceiver<(Carrier, Co
         };
         tokio::spawn(async move {
             tokio::time::sleep(WORKER_DELAY).await;
-            for _ in 0..times {
-                process(&service, &carrier, course.worker_links).await;
-            }
+            let workers = (0..times).map(|_| {
+                let (service, carrier) = (service.clone(), carrier.clone());
+                async move { process(&service, &carrier, course.worker_links).await }
+            });
+            workers.collect::<JoinSet<()>>().join_all().await;
         });
     }
 }
@@ -407,37 +418,35 @@ async fn process(service: &Service, carrier: &Carrier, links: bool) {
     context.span().end();
 }
 
-/// Sends the spans of an export to the receiver one by one and in an order of their own. It answers some exports with 503, although
-/// it has taken them, so that they come again.
+/// Sends the spans of an export to the receiver in parts, which come in an order of their own. It answers some exports with 503,
+/// although it has taken them, so that they come again.
 async fn forward(State(client): State<Client>, body: Bytes) -> StatusCode {
     let request = ExportTraceServiceRequest::decode(body).expect("OTLP");
-    let mut first = None;
-    for resource in request.resource_spans {
-        for scope in &resource.scope_spans {
-            for span in &scope.spans {
-                let delay = Duration::from_millis(span.span_id[0].into());
-                first.get_or_insert(span.span_id[1]);
-                let mut scope = scope.clone();
-                scope.spans = vec![span.clone()];
-                let mut resource = resource.clone();
-                resource.scope_spans = vec![scope];
-                let alone = ExportTraceServiceRequest { resource_spans: vec![resource] };
-                let request = client
-                    .post(format!("{}/v1/traces", trace_expect::endpoint()))
-                    .header("content-type", "application/x-protobuf")
-                    .body(alone.encode_to_vec());
-                tokio::spawn(async move {
-                    tokio::time::sleep(delay).await;
-                    let answer = request.send().await.expect("an answer");
-                    assert_eq!(answer.status(), StatusCode::OK);
-                });
-            }
+    for part in 0..PARTS {
+        let mut request = request.clone();
+        let scopes = request.resource_spans.iter_mut().flat_map(|it| &mut it.scope_spans);
+        for scope in scopes {
+            scope.spans.retain(|span| span.span_id[0] % PARTS == part);
         }
+        let client = client.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(PART_DELAY * part.into()).await;
+            while !is_taken(&client, &request).await {}
+        });
     }
-    match first {
-        Some(byte) if byte % 4 == 0 => StatusCode::SERVICE_UNAVAILABLE,
+    let spans = request.resource_spans.iter().flat_map(|it| &it.scope_spans);
+    match spans.flat_map(|it| &it.spans).next() {
+        Some(span) if span.span_id[1] % 4 == 0 => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::OK,
     }
+}
+
+async fn is_taken(client: &Client, request: &ExportTraceServiceRequest) -> bool {
+    let request = client
+        .post(format!("{}/v1/traces", trace_expect::endpoint()))
+        .header("content-type", "application/x-protobuf")
+        .body(request.encode_to_vec());
+    request.send().await.is_ok_and(|answer| answer.status() == StatusCode::OK)
 }
 
 /// The file of the expected trace.

@@ -703,7 +703,8 @@ fn the_guide_has_every_rule() {
     assert_eq!(sections, expected);
     assert_eq!(page.matches("\n**How sure:** ").count(), Rule::ALL.len());
     let included = includes(&path, &page);
-    let shown: Vec<&str> = included.iter().map(|include| &*include.file).collect();
+    let shown = included.iter().map(|include| &*include.file);
+    let shown: Vec<&str> = shown.filter(|file| file.starts_with("src/recordings/")).collect();
     assert_eq!(
         shown,
         Rule::ALL.map(|rule| format!("src/recordings/diagnose/{}.html", rule.name()))

@@ -42,7 +42,7 @@ pub use run::{Cause, Report, Source, new_traceparent, run};
 pub const UPDATE: &str = "TRACE_EXPECT";
 
 /// The most connections that the receiver takes at each address.
-const CONNECTIONS: usize = 250;
+const CONNECTIONS: usize = 10_000;
 
 /// The receiver of this process.
 struct Shared {
@@ -87,7 +87,7 @@ pub fn grpc_endpoint() -> String {
     format!("http://{}", shared().grpc)
 }
 
-/// Sends a request with the `traceparent` that `send` gets, and compares its trace with the only request of `file`. Relative
+/// Sends a request with the `traceparent` that `send` gets. Compares its trace with the only request of `file`. Relative
 /// paths start at the folder in which the test runs, which is that of the package in `cargo test`.
 ///
 /// # Panics
@@ -188,7 +188,7 @@ impl Expect {
         self
     }
 
-    /// Writes services and who calls whom, instead of the tree, when the file is written for the first time.
+    /// Writes which services call which, instead of the tree, when the file is written for the first time.
     pub fn edges(self) -> Self {
         Expect { edges: true, ..self }
     }

@@ -27,7 +27,7 @@ impl Own {
     }
 }
 
-/// What belongs to a trace in a store.
+/// Returns what belongs to a trace in a store.
 pub fn arrived(store: &Store, trace: TraceId) -> Arrived {
     let linked = store.linked_to(trace, None);
     let linked: BTreeSet<TraceId> = linked.iter().map(|span| span.trace_id).collect();

@@ -1,4 +1,4 @@
-//! Watches one request: sends it, looks at what arrives, and says in the end how that differs from the file.
+//! Watches one request: sends it, waits for its spans and compares them with the file.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use traces::summary::{self, Summary};
 use traces::traceparent::Traceparent;
 use traces::tree::Tree;
 
-/// Where spans come from.
+/// A place that spans come from.
 pub trait Source {
     /// Why it can't say what has arrived.
     type Error;
@@ -42,7 +42,7 @@ pub fn new_traceparent() -> Traceparent {
     }
 }
 
-/// What has become of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub struct Report {
     pub sent: Traceparent,

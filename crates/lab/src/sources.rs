@@ -1,5 +1,5 @@
-//! Where `expect` finds the spans of a request: in a running lab, or in a backend with Jaeger's query API. The crate
-//! `trace_expect` has a third: a receiver of its own.
+//! The sources of spans for `expect`: a running lab, and a backend with Jaeger's query API. The crate `trace_expect` has a
+//! third one, its own receiver.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -125,7 +125,7 @@ impl Jaeger {
     /// Creates a source for a request that begins now.
     ///
     /// # Errors
-    /// What answers there isn't Jaeger's query API.
+    /// Another server than Jaeger's query API answers there.
     pub async fn new(url: Url, services: Vec<String>) -> Result<Self, JaegerError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // The clock of another machine may be behind.

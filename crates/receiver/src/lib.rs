@@ -1,4 +1,4 @@
-//! Receives OTLP, over HTTP and over gRPC, and keeps the newest traces in memory.
+//! Receives OTLP over HTTP and gRPC and keeps the newest traces in memory.
 //!
 //! Data flows one way: [`http`] and [`grpc`] -> [`store`], which writes what it gets to a file where a [`recorder`] is set.
 //! [`listen`] limits the number of connections, and [`guard`] checks where requests come from. [`receivers`] runs both.

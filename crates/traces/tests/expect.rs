@@ -165,7 +165,7 @@ fn siblings_are_a_multiset_unless_the_file_says_then() {
   ├─ then  # these begin before those above have ended
   └─ b     shop  x2",
     );
-    // Clocks tick: a millisecond is no proof.
+    // Clocks tick: a millisecond proves nothing.
     fits(then, &rows(["1..11", "10..20", "12..22"]));
     assert!(difference(then, &rows(["1..12", "10..20", "12..22"])).is_some());
 }
@@ -548,7 +548,7 @@ fn a_line_that_is_wrong_is_named() {
     assert!(several.request(Some("b c")).is_ok());
 }
 
-/// What a watch decides when these tables have arrived at these seconds, and the request ended after one. The watch looks when
+/// Returns the decision of a watch, for tables that arrive at these seconds and a request that ended after one. The watch looks when
 /// something arrives and when it asked to.
 fn decide(file: &str, arrivals: &[(u64, &str)]) -> (Verdict, u64) {
     let request = request(file);

@@ -59,7 +59,7 @@ pub enum Ask {
     /// The request gets the id of a new trace, in the header `traceparent`. The exit status is 1 when the trace differs from the
     /// file, 2 when the request or the file is at fault or nothing arrives, and otherwise 0.
     Expect(Expect),
-    /// Sets each fault of each proxy in turn, and says which of them a file of `expect` doesn't notice.
+    /// Sets each fault of each proxy in turn and says which of them a file of `expect` doesn't notice.
     ///
     /// Needs a running lab with proxies between the services. The exit status is 1 when a fault goes unnoticed.
     Mutate(Mutate),

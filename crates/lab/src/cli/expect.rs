@@ -1,4 +1,4 @@
-//! The command `expect`: sends one request, waits for its trace, and compares the trace with a file.
+//! The command `expect`: sends one request, waits for its trace and compares the trace with a file.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -375,7 +375,7 @@ fn xml(text: &str) -> String {
 }
 
 impl How {
-    /// Sends the request with the id of a new trace, and waits for its trace.
+    /// Sends the request with the id of a new trace and waits for its trace.
     ///
     /// # Errors
     /// The request can't be sent, or the spans can't be received.
@@ -437,7 +437,7 @@ impl How {
         self.site.as_deref().unwrap_or(DEFAULT_SITE)
     }
 
-    /// Where the services should export to, for a message.
+    /// Returns the addresses that services should export to, for a message.
     fn where_to(&self) -> String {
         match (&self.jaeger, &self.site) {
             (Some(url), _) => format!("the backend of {url}"),
@@ -447,7 +447,7 @@ impl How {
     }
 }
 
-/// What sends the request.
+/// A command or a request of our own, which begins the trace.
 enum Sender<'a> {
     Command(&'a [String]),
     Request {

@@ -50,7 +50,7 @@ pub enum Detached {
     OtherTrace(TraceId),
 }
 
-/// What has arrived for a request.
+/// The spans that have arrived for a request.
 #[derive(Debug, Default, Clone)]
 pub struct Arrived {
     /// The trace that was chosen for the request.

@@ -7,11 +7,11 @@ use super::actual::{Actual, Detached, Node, fits};
 use super::file::{Alternative, Children, Expected, Item, Outcome, Times};
 use super::flow::{Demand, Supply, assign};
 
-/// What one span costs that is missing or too much.
+/// The cost of one span that is missing or too much.
 const SPAN: u64 = 2;
 
-/// What a span costs that stands for another: as much as one that is missing and one that is too much, so that it pays only where
-/// there are equal spans below.
+/// The cost of a span that stands for another: as much as one that is missing and one that is too much. So it pays only where there
+/// are equal spans below.
 const OTHER_SPAN: u64 = 2 * SPAN;
 
 /// The most that the small differences of one span cost together: less than another span.
@@ -90,7 +90,7 @@ pub struct Aligner<'a> {
     known: HashMap<(usize, usize), u64>,
 }
 
-/// What a file can tell about one span.
+/// The facts about one span that a file can tell.
 type Key<'a> = (
     (&'a str, &'a str, crate::span::SpanKind, Option<&'a str>, Option<&'a str>),
     (&'a [Option<String>], usize, Option<Detached>, usize),
@@ -106,7 +106,7 @@ impl<'a> Aligner<'a> {
         Aligner { actual, keys, mode, classes, known: HashMap::new() }
     }
 
-    /// What all differences cost: 0 where the spans are as the file says.
+    /// Returns the cost of all differences: 0 where the spans are as the file says.
     pub fn cost(&mut self, tree: &'a Children) -> u64 {
         self.below(tree, &self.actual.tops, &self.actual.linked)
     }

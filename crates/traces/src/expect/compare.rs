@@ -1,4 +1,4 @@
-//! Compares a request of the file with the spans that have arrived, and shows where they differ.
+//! Compares a request of the file with the spans that have arrived and shows where they differ.
 
 use std::fmt;
 
@@ -256,7 +256,7 @@ impl<'a> Show<'a> {
         branch.enter(last, |branch| self.missing_below(&expected.children, branch));
     }
 
-    /// Of several alternatives the first is shown.
+    /// Shows the first of several alternatives.
     fn missing_below(&mut self, tree: &Children, branch: &mut Branch) {
         let Some(alternative) = tree.alternatives.first() else { return };
         let spans = alternative.groups.iter().flatten().filter_map(|item| match item {

@@ -14,7 +14,7 @@ pub struct File {
     pub comments: Vec<String>,
 }
 
-/// What the trace of one request has to look like.
+/// The expected trace of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The name in brackets; `None` in a file with only one request.
@@ -45,7 +45,7 @@ pub struct Edge {
     pub optional: bool,
 }
 
-/// What is expected below a span: one of several alternatives.
+/// The spans that are expected below a span: one of several alternatives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Children {
     /// At least one.

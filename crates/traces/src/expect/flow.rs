@@ -8,7 +8,7 @@ pub struct Demand {
     pub min: usize,
     /// `None` without a limit.
     pub max: Option<usize>,
-    /// What each span below `min` costs that isn't there.
+    /// The cost of each span that is missing to make `min`.
     pub missing: u64,
 }
 
@@ -16,7 +16,7 @@ pub struct Demand {
 #[derive(Debug, Clone, Copy)]
 pub struct Supply {
     pub count: usize,
-    /// What each costs that no line takes.
+    /// The cost of each that no line takes.
     pub surplus: u64,
 }
 
@@ -91,7 +91,7 @@ impl Graph {
         self.edges.push(Edge { to: from, capacity: 0, cost: -cost });
     }
 
-    /// Sends as much as the source has, and returns what it costs.
+    /// Sends as much as the source has and returns the cost.
     fn cheapest_flow(&mut self, source: usize, sink: usize) -> i64 {
         let mut total = 0;
         loop {

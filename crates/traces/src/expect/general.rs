@@ -68,7 +68,7 @@ fn is_version(word: &str) -> bool {
     numbers.len() == 3 && numbers.iter().all(is_number)
 }
 
-/// Where the suffix of a pod begins, as in `checkout-6d4cf56db6-x7k2p`: two generated parts, of which the first has a digit.
+/// Finds the suffix of a pod, as in `checkout-6d4cf56db6-x7k2p`: two generated parts, of which the first has a digit.
 fn suffix(word: &str) -> Option<usize> {
     let (rest, pod) = word.rsplit_once('-')?;
     let (name, set) = rest.rsplit_once('-')?;

@@ -30,7 +30,7 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// What is wrong with a line.
+/// A mistake in a line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     #[error("a tab: indent with blanks")]

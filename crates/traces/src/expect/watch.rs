@@ -40,7 +40,7 @@ pub enum Verdict {
     Unsettled,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// Look again when spans arrive, or at this time at the latest.

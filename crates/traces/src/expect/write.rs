@@ -22,7 +22,7 @@ pub type Generalised = BTreeMap<String, Glob>;
 pub(super) struct Lines(Vec<Columns>);
 
 struct Columns {
-    /// What stands before the line: the mark of a difference.
+    /// The mark of a difference, before the line.
     mark: &'static str,
     /// The branch and the name, or a whole line.
     label: String,
@@ -119,7 +119,7 @@ pub(super) struct Branch {
 }
 
 impl Branch {
-    /// What stands before the next line of this level. `last` says whether no other follows.
+    /// Returns the lines that lead to the next line of this level. `last` says whether no other follows.
     pub fn before(&self, top: bool, last: bool) -> String {
         let Some((_, above)) = self.open.split_first() else { return String::new() };
         if top {
@@ -192,7 +192,7 @@ pub struct Writer<'a> {
     pub actual: &'a Actual,
     /// The attributes that the nodes have.
     pub keys: &'a [String],
-    /// What was replaced by patterns.
+    /// The texts that were replaced by patterns.
     pub generalised: Generalised,
 }
 
