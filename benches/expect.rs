@@ -13,18 +13,13 @@ use trace_expect::Error;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let times = std::env::args()
-        .skip(1)
-        .find_map(|it| it.parse().ok())
-        .unwrap_or(500);
+    let times = std::env::args().skip(1).find_map(|it| it.parse().ok()).unwrap_or(500);
     let shop = Shop::start().await;
     let mut wrong = 0;
     for is_broken in [false, true] {
         let start = Instant::now();
         let faults = Fault::ALL.len();
-        let sent = shop
-            .expect(times, |index| is_broken.then(|| Fault::ALL[index % faults]))
-            .await;
+        let sent = shop.expect(times, |index| is_broken.then(|| Fault::ALL[index % faults])).await;
         let took = start.elapsed();
         let mut longest = Duration::ZERO;
         let mut right = 0;
@@ -37,16 +32,8 @@ async fn main() -> ExitCode {
             }
         }
         wrong += times - right;
-        let (what, colour) = if is_broken {
-            ("broken", "red")
-        } else {
-            ("sound", "green")
-        };
+        let (what, colour) = if is_broken { ("broken", "red") } else { ("sound", "green") };
         println!("{what}: {right} of {times} {colour} in {took:.0?}, the longest in {longest:.1?}");
     }
-    if wrong == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

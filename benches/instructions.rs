@@ -25,11 +25,7 @@ const EXPORT: &str = "BatchSpanProcessor::get_spans_and_export";
 /// The rows: their names, the `traceparent` of each request, and whether the SDK is on.
 const MODES: [(&str, Option<&str>, bool); 4] = [
     ("no tracing, and no `traceparent` comes", None, false),
-    (
-        "no tracing, a `traceparent` is passed on",
-        Some("01"),
-        false,
-    ),
+    ("no tracing, a `traceparent` is passed on", Some("01"), false),
     ("not sampled: spans without a record", Some("00"), true),
     ("sampled", Some("01"), true),
 ];
@@ -54,10 +50,7 @@ const PARTS: [(&str, &str); 7] = [
         "BatchSpanProcessor as opentelemetry_sdk::trace::span_processor::SpanProcessor>::on_end",
     ),
     ("export thread: all of it", EXPORT),
-    (
-        "of that, turn them into protobuf",
-        "OtlpHttpClient::build_trace_export_body",
-    ),
+    ("of that, turn them into protobuf", "OtlpHttpClient::build_trace_export_body"),
 ];
 
 #[tokio::main]
@@ -65,18 +58,9 @@ async fn main() -> anyhow::Result<()> {
     let root = course::root::find()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args([
-        "build",
-        "--release",
-        "--quiet",
-        "--package",
-        "distributed_tracing",
-    ]);
+    build.args(["build", "--release", "--quiet", "--package", "distributed_tracing"]);
     build.args(["--bins", "--target-dir", "target"]);
-    ensure!(
-        build.current_dir(&root).status()?.success(),
-        "the services do not compile: see above"
-    );
+    ensure!(build.current_dir(&root).status()?.success(), "the services do not compile: see above");
 
     let mut rows =
         "| A request to user-service | Threads that serve | Export thread |\n|---|---|---|\n"
@@ -126,17 +110,11 @@ impl Counts {
             let before = few.functions.get(&name).copied().unwrap_or_default();
             (name, each(many, before))
         });
-        Counts {
-            all: each(self.all, few.all),
-            functions: functions.collect(),
-        }
+        Counts { all: each(self.all, few.all), functions: functions.collect() }
     }
 
     fn of(&self, function: &str) -> u64 {
-        let found = self
-            .functions
-            .iter()
-            .find(|(name, _)| name.ends_with(function));
+        let found = self.functions.iter().find(|(name, _)| name.ends_with(function));
         found.map_or(0, |(_, count)| *count)
     }
 }
@@ -169,31 +147,22 @@ async fn count(
     let out = folder.path().join("out");
     let plan =
         Plan::new(binaries, "user-service", free, backend).calling("llm-service", llm.address);
-    let plan = quiet(plan, on)
-        .with("TOKIO_WORKER_THREADS", 1)
-        .run_by(&format!(
-            "/usr/bin/env valgrind --tool=callgrind --callgrind-out-file={} {}",
-            out.display(),
-            binaries.join("user_service").display()
-        ));
-    let user = Service::start(plan, |_, _| ())
-        .await
-        .context("is Valgrind installed?")?;
+    let plan = quiet(plan, on).with("TOKIO_WORKER_THREADS", 1).run_by(&format!(
+        "/usr/bin/env valgrind --tool=callgrind --callgrind-out-file={} {}",
+        out.display(),
+        binaries.join("user_service").display()
+    ));
+    let user = Service::start(plan, |_, _| ()).await.context("is Valgrind installed?")?;
 
     let client = reqwest::Client::builder().no_proxy().build()?;
     let body = r#"{"user_id": "user_1", "query": "What is a trace?"}"#;
     for number in 0..requests {
         let request = client.post(format!("http://{}/process", user.address));
-        let request = request
-            .header("content-type", "application/json")
-            .body(body);
+        let request = request.header("content-type", "application/json").body(body);
         let request = match flags {
             Some(flags) => request.header(
                 "traceparent",
-                format!(
-                    "00-4bf92f3577b34da6a3ce929d0e0e4736-{:016x}-{flags}",
-                    number + 1
-                ),
+                format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{:016x}-{flags}", number + 1),
             ),
             None => request,
         };
@@ -207,12 +176,8 @@ async fn count(
 /// The counts in a file of Valgrind's, told by its own reader: `COUNT (SHARE)  FILE:FUNCTION [PROGRAM]`.
 fn read(out: &Path) -> anyhow::Result<Counts> {
     let mut annotate = Command::new("callgrind_annotate");
-    annotate
-        .args(["--inclusive=yes", "--threshold=100"])
-        .arg(out);
-    let output = annotate
-        .output()
-        .context("callgrind_annotate comes with Valgrind")?;
+    annotate.args(["--inclusive=yes", "--threshold=100"]).arg(out);
+    let output = annotate.output().context("callgrind_annotate comes with Valgrind")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let mut counts = Counts::default();
     for line in text.lines() {

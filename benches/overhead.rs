@@ -43,21 +43,11 @@ const fn ratio(
     environment: &'static [(&'static str, &'static str)],
     guide: Option<&'static str>,
 ) -> Mode {
-    Mode {
-        name,
-        environment,
-        binary: None,
-        guide,
-    }
+    Mode { name, environment, binary: None, guide }
 }
 
 const fn variant(name: &'static str, binary: &'static str) -> Mode {
-    Mode {
-        name,
-        environment: &[],
-        binary: Some(binary),
-        guide: Some("with-tracing"),
-    }
+    Mode { name, environment: &[], binary: Some(binary), guide: Some("with-tracing") }
 }
 
 const SAMPLER: (&str, &str) = ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio");
@@ -66,11 +56,7 @@ const RATIO: &str = "OTEL_TRACES_SAMPLER_ARG";
 /// The first is what the others are compared with.
 const MODES: [Mode; 7] = [
     ratio("no tracing", &[("OTEL_SDK_DISABLED", "true")], None),
-    ratio(
-        "none, a ratio of 0",
-        &[SAMPLER, (RATIO, "0.0")],
-        Some("sampling"),
-    ),
+    ratio("none, a ratio of 0", &[SAMPLER, (RATIO, "0.0")], Some("sampling")),
     ratio("1 %", &[SAMPLER, (RATIO, "0.01")], Some("sampling")),
     ratio("10 %", &[SAMPLER, (RATIO, "0.1")], Some("sampling")),
     ratio("all", &[], Some("sampling")),
@@ -89,10 +75,7 @@ async fn main() -> anyhow::Result<()> {
             let measured = measure(&binaries, row, half).await?;
             // Half of what the first untraced run could do, for every later run.
             half = half.or(Some(measured.saturated.rate / 2.0));
-            eprintln!(
-                "round {round}, {}: {:.0} requests/s",
-                row.name, measured.saturated.rate
-            );
+            eprintln!("round {round}, {}: {:.0} requests/s", row.name, measured.saturated.rate);
             results[mode].push(measured);
         }
     }
@@ -193,10 +176,7 @@ async fn run(binaries: &Path, mode: &Mode, rate: Option<f64>) -> anyhow::Result<
         }
         let lines = Arc::clone(&log);
         let sink = move |_: &'static str, line: &str| {
-            lines
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(line.to_owned());
+            lines.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
         };
         chain.insert(0, Service::start(plan, sink).await?);
     }
@@ -211,14 +191,7 @@ async fn run(binaries: &Path, mode: &Mode, rate: Option<f64>) -> anyhow::Result<
     let lines = log.lock().unwrap_or_else(PoisonError::into_inner);
     let lost: u64 = lines
         .iter()
-        .filter_map(|line| {
-            line.split_once(" lost=")?
-                .1
-                .split(' ')
-                .next()?
-                .parse::<u64>()
-                .ok()
-        })
+        .filter_map(|line| line.split_once(" lost=")?.1.split(' ').next()?.parse::<u64>().ok())
         .sum();
     let bytes = arrived.bytes.load(Relaxed) as f64 / answered as f64;
     let arrived = arrived.spans.load(Relaxed);
@@ -229,12 +202,7 @@ async fn run(binaries: &Path, mode: &Mode, rate: Option<f64>) -> anyhow::Result<
         !all || arrived + lost == expected,
         "{arrived} spans arrived and {lost} were lost of {expected}"
     );
-    Ok(Run {
-        load,
-        arrived,
-        lost,
-        bytes,
-    })
+    Ok(Run { load, arrived, lost, bytes })
 }
 
 /// Loads the gateway: as fast as it answers, or at `rate` requests a second, each latency counted from the moment
@@ -249,9 +217,7 @@ async fn load(gateway: SocketAddr, rate: Option<f64>) -> anyhow::Result<(Load, u
             let mut connection = Connection::open(gateway).await?;
             let (mut latencies, mut answered) = (Vec::new(), 0);
             // Connections take turns within an interval.
-            let offset = interval
-                .unwrap_or_default()
-                .mul_f64(number as f64 / CONNECTIONS as f64);
+            let offset = interval.unwrap_or_default().mul_f64(number as f64 / CONNECTIONS as f64);
             let mut due = begin - WARM_UP + offset;
             while Instant::now() < end {
                 // A request that is due while the one before it is unanswered waits, and its wait counts. One that the
@@ -283,14 +249,7 @@ async fn load(gateway: SocketAddr, rate: Option<f64>) -> anyhow::Result<(Load, u
     }
     latencies.sort_unstable();
     let rate = latencies.len() as f64 / MEASURED.as_secs_f64();
-    Ok((
-        Load {
-            rate,
-            latencies,
-            cpu: f64::NAN,
-        },
-        answered,
-    ))
+    Ok((Load { rate, latencies, cpu: f64::NAN }, answered))
 }
 
 /// User and system time of a process, in ticks.
@@ -317,11 +276,7 @@ impl Connection {
         );
         let stream = TcpStream::connect(gateway).await?;
         stream.set_nodelay(true)?;
-        Ok(Connection {
-            stream,
-            request: request.into_bytes(),
-            buffer: vec![0; 4096],
-        })
+        Ok(Connection { stream, request: request.into_bytes(), buffer: vec![0; 4096] })
     }
 
     async fn ask(&mut self) -> anyhow::Result<()> {
@@ -371,13 +326,8 @@ async fn receiver(arrived: Arc<Arrived>) -> anyhow::Result<SocketAddr> {
     let count = async |State(arrived): State<Arc<Arrived>>, body: Bytes| {
         arrived.bytes.fetch_add(body.len() as u64, Relaxed);
         let request = counted::Request::decode(body).unwrap_or_default();
-        let scopes = request
-            .resource_spans
-            .iter()
-            .flat_map(|resource| &resource.scope_spans);
-        arrived
-            .spans
-            .fetch_add(scopes.map(|scope| scope.spans.len() as u64).sum(), Relaxed);
+        let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+        arrived.spans.fetch_add(scopes.map(|scope| scope.spans.len() as u64).sum(), Relaxed);
     };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;

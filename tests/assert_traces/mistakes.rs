@@ -1,4 +1,4 @@
-//! `lab expect` says in one line why it can't look and what to do, and ends with the exit status 2.
+//! `lab expect` says in one line why it can't look and what to do. Its exit status is 2 then.
 
 use std::net::TcpListener;
 
