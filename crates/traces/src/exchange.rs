@@ -12,9 +12,11 @@ pub struct Exchange {
     pub hop: String,
     /// The service that is called.
     pub to: String,
-    /// When the headers were there, in nanoseconds since 1970.
+    /// When the headers were there, in nanoseconds since 1970, as text in JSON.
+    #[serde(with = "crate::nanoseconds")]
     pub start: u64,
     /// When the answer began, in nanoseconds since 1970; `None` where there is none yet.
+    #[serde(with = "crate::nanoseconds::optional", default)]
     pub end: Option<u64>,
     /// The request line and the headers as the caller sent them: a character a byte, as in ISO 8859-1.
     pub sent: String,

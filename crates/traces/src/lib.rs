@@ -13,6 +13,7 @@ pub mod diagnose;
 pub mod exchange;
 pub mod expect;
 pub mod headers;
+mod nanoseconds;
 pub mod otlp;
 pub mod proto;
 pub mod read;

@@ -29,7 +29,7 @@ pub struct Summary {
     /// Whether the trace is one piece that begins with a root.
     pub whole: bool,
     /// Nanoseconds since 1970. As text in JSON, like in OTLP, because many readers of JSON round integers past 2^53.
-    #[serde(with = "as_text")]
+    #[serde(with = "crate::nanoseconds")]
     pub start_time_unix_nano: u64,
     pub duration_nano: u64,
     /// The names of all spans.
@@ -47,20 +47,6 @@ pub struct Summary {
     /// Server spans that nobody has called in this trace.
     #[serde(skip)]
     uncalled: Vec<Call>,
-}
-
-/// Writes an integer as text.
-mod as_text {
-    use serde::de::Error as _;
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(number: &u64, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(number)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-        String::deserialize(from)?.parse().map_err(D::Error::custom)
-    }
 }
 
 impl Summary {

@@ -7,6 +7,7 @@ use std::io::Write as _;
 use prost::Message as _;
 use support::in_process::table;
 use traces::case::Case;
+use traces::exchange::Exchange;
 use traces::otlp;
 use traces::proto::common::AnyValue;
 use traces::proto::common::any_value::Value;
@@ -680,4 +681,29 @@ fn a_span_that_was_written_again_at_its_end_has_ended() {
     let case = Case::read(format!("{started}\n{ended}").as_bytes()).expect("a case");
     let ended: Vec<bool> = case.trees[0].rows.iter().map(|row| row.span.has_ended()).collect();
     assert_eq!(ended, [true]);
+}
+
+#[test]
+fn times_of_requests_are_text_in_json_and_numbers_are_read() {
+    let exchange = Exchange {
+        hop: "shop".to_owned(),
+        to: "shop".to_owned(),
+        start: u64::MAX,
+        end: Some(u64::MAX - 1),
+        sent: "GET / HTTP/1.1\r\n".to_owned(),
+        delivered: None,
+        status: None,
+        fault: None,
+    };
+    let mut json = serde_json::to_value(&exchange).expect("JSON");
+    assert_eq!([&json["start"], &json["end"]], ["18446744073709551615", "18446744073709551614"]);
+    let read = |json: &serde_json::Value| serde_json::from_value::<Exchange>(json.clone()).ok();
+    assert_eq!(read(&json), Some(exchange.clone()));
+    json["start"] = u64::MAX.into();
+    json["end"] = (u64::MAX - 1).into();
+    assert_eq!(read(&json), Some(exchange.clone()));
+    json["end"] = serde_json::Value::Null;
+    assert_eq!(read(&json), Some(Exchange { end: None, ..exchange }));
+    json["start"] = "soon".into();
+    assert_eq!(read(&json), None);
 }
