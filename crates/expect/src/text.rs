@@ -50,7 +50,7 @@ impl fmt::Display for Text<'_> {
                 }
             }
         }
-        others_text(f, others)
+        Others(others).fmt(f)
     }
 }
 
@@ -84,20 +84,31 @@ impl fmt::Display for Cause {
     }
 }
 
-fn others_text(f: &mut fmt::Formatter<'_>, others: &[Summary]) -> fmt::Result {
-    if others.is_empty() {
-        return Ok(());
+/// The traces that arrived besides, in one line; nothing where there are none.
+pub struct Others<'a>(pub &'a [Summary]);
+
+impl fmt::Display for Others<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Others(others) = *self;
+        if others.is_empty() {
+            return Ok(());
+        }
+        writeln!(f)?;
+        let named = others.iter().take(OTHERS).map(|it| {
+            format!("{} ({})", plain(&it.name), plain(it.services.first().map_or("", |it| it)))
+        });
+        let named: Vec<String> = named.collect();
+        let more = match others.len().saturating_sub(OTHERS) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        writeln!(
+            f,
+            "Not compared: {}: {}{more}",
+            count(others.len(), "other trace"),
+            named.join(", ")
+        )
     }
-    writeln!(f)?;
-    let named = others.iter().take(OTHERS).map(|it| {
-        format!("{} ({})", plain(&it.name), plain(it.services.first().map_or("", |it| it)))
-    });
-    let named: Vec<String> = named.collect();
-    let more = match others.len().saturating_sub(OTHERS) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    writeln!(f, "Not compared: {}: {}{more}", count(others.len(), "other trace"), named.join(", "))
 }
 
 /// Says what was replaced by patterns; nothing where nothing was.

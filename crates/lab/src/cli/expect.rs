@@ -12,7 +12,7 @@ use axum::http::{HeaderName, HeaderValue, Method, Request as HttpRequest};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::process::Command;
-use trace_expect::text::{Text, differences, generalised};
+use trace_expect::text::{Others, Text, differences, generalised};
 use trace_expect::{self, Cause, Files, Own, Report, Source, anything, new_traceparent, run};
 use traces::expect::compare::Counts;
 use traces::expect::{Request, Verdict, Waiting};
@@ -216,7 +216,7 @@ impl Expect {
                     format!("{title}: written, {} spans\n{replaced}", report.actual.len())
                 }
             };
-            print(&text)?;
+            print(&format!("{text}{}", Others(&report.others)))?;
             return Ok(Outcome::Fine);
         }
         let is_alone = !self.alone || report.others.is_empty();
