@@ -1,4 +1,4 @@
-//! Where the cost of tracing goes: the instructions that user-service executes for a request, counted by Valgrind.
+//! Counts the instructions that user-service executes for a request, by Valgrind, to show where the cost of tracing goes.
 //!
 //! `cargo bench --bench instructions` prints two tables; with `COSTS=write` they are written for the page "What tracing
 //! costs". A count hardly depends on the machine's load, as times do; it says nothing of what a kernel does, or a cache.
@@ -19,7 +19,7 @@ const REQUESTS: [u32; 2] = [100, 400];
 
 const FREE: &str = "127.0.0.1:0";
 
-/// What only the thread that exports does.
+/// A function that only the exporting thread calls.
 const EXPORT: &str = "BatchSpanProcessor::get_spans_and_export";
 
 /// The rows: their names, the `traceparent` of each request, and whether the SDK is on.
@@ -102,7 +102,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// Of one request, where `few` and `self` are those of [`REQUESTS`].
+    /// Returns the counts of one request. `few` and `self` are the runs with the numbers of [`REQUESTS`].
     fn since(self, few: &Counts) -> Counts {
         let requests = u64::from(REQUESTS[1] - REQUESTS[0]);
         let each = |many: u64, few: u64| many.saturating_sub(few) / requests;
@@ -127,7 +127,7 @@ fn thousands(count: u64) -> String {
     }
 }
 
-/// Runs user-service under Valgrind, and sends it requests one after the other.
+/// Runs user-service under Valgrind and sends it requests one after the other.
 async fn count(
     binaries: &Path,
     requests: u32,

@@ -1,4 +1,4 @@
-//! What tracing costs: the three services under load, with tracing off, at several shares of requests, and with other
+//! Measures what tracing costs: the three services under load, with tracing off, at several shares of requests, and with other
 //! ways to make spans, in one run.
 //!
 //! `cargo bench --bench overhead`; with `COSTS=write` the tables of the guides are written too. Load generator, services and receiver share the machine's cores, so read the
@@ -108,11 +108,11 @@ struct Measured {
     arrived: u64,
     lost: u64,
     lost_at_half: u64,
-    /// Of OTLP a request, unpacked.
+    /// The bytes of OTLP for each request, unpacked.
     bytes: f64,
 }
 
-/// What a load gave: answers per second, and latencies in microseconds, sorted.
+/// The result of a load: answers per second, and latencies in microseconds, sorted.
 struct Load {
     rate: f64,
     latencies: Vec<u64>,
@@ -150,7 +150,7 @@ struct Run {
     bytes: f64,
 }
 
-/// What the receiver has counted.
+/// The counts of the receiver.
 #[derive(Default)]
 struct Arrived {
     spans: AtomicU64,

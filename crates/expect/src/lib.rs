@@ -51,7 +51,8 @@ struct Shared {
     grpc: SocketAddr,
 }
 
-/// Starts the receiver on a thread of its own, because each test has its own runtime.
+/// Starts the receiver on a thread of its own, because each test has its own runtime. Panics when it can't start: a test that gets
+/// no receiver has to fail, and the message says why.
 fn shared() -> &'static Shared {
     static SHARED: OnceLock<Shared> = OnceLock::new();
     SHARED.get_or_init(|| {
@@ -78,11 +79,17 @@ fn shared() -> &'static Shared {
 
 /// Returns the endpoint for exporters that use OTLP over HTTP, such as `http://127.0.0.1:43117`: the value for
 /// `OTEL_EXPORTER_OTLP_ENDPOINT`.
+///
+/// # Panics
+/// The receiver can't start: the machine has no free port or no thread left.
 pub fn endpoint() -> String {
     format!("http://{}", shared().http)
 }
 
 /// Returns the endpoint for exporters that use OTLP over gRPC.
+///
+/// # Panics
+/// The receiver can't start, as for [`endpoint`].
 pub fn grpc_endpoint() -> String {
     format!("http://{}", shared().grpc)
 }
