@@ -4,7 +4,7 @@ use super::glob::Glob;
 
 /// The pattern that stands for a text with such values in it, or `None` where it has none.
 pub fn generalised(text: &str) -> Option<Glob> {
-    let mut parts = vec![String::new()];
+    let (mut parts, mut part) = (Vec::new(), String::new());
     let mut word = String::new();
     let mut before = ' ';
     let mut host_before = false;
@@ -21,16 +21,15 @@ pub fn generalised(text: &str) -> Option<Glob> {
         }
         let is_port = before == ':' && host_before && word.parse::<u16>().is_ok();
         if is_port || is_value(&word, matches!(before, '/' | '=')) {
-            parts.push(String::new());
+            parts.push(std::mem::take(&mut part));
         } else {
             let is_host = word == "localhost" || word.contains('.');
-            let last = parts.last_mut().expect("at least one part");
             match suffix(&word) {
                 Some(at) => {
-                    last.push_str(&word[..at]);
-                    parts.push(String::new());
+                    part.push_str(&word[..at]);
+                    parts.push(std::mem::take(&mut part));
                 }
-                None => last.push_str(&word),
+                None => part.push_str(&word),
             }
             host_before = is_host;
         }
@@ -39,10 +38,11 @@ pub fn generalised(text: &str) -> Option<Glob> {
         }
         word.clear();
         if let Some(separator) = character {
-            parts.last_mut().expect("at least one part").push(separator);
+            part.push(separator);
             before = separator;
         }
     }
+    parts.push(part);
     (parts.len() > 1).then(|| Glob::with_gaps(parts))
 }
 

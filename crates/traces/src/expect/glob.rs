@@ -26,12 +26,11 @@ impl Glob {
         if written == "\"\"" {
             return Glob::literal("");
         }
-        let mut parts = vec![String::new()];
+        let (mut parts, mut part) = (Vec::new(), String::new());
         let mut characters = written.chars().peekable();
         while let Some(character) = characters.next() {
-            let part = parts.last_mut().expect("there is always a part");
             match character {
-                '*' => parts.push(String::new()),
+                '*' => parts.push(std::mem::take(&mut part)),
                 '\\' => match characters.next() {
                     Some('u') if characters.peek() == Some(&'{') => {
                         characters.next();
@@ -46,6 +45,7 @@ impl Glob {
                 ordinary => part.push(ordinary),
             }
         }
+        parts.push(part);
         Glob { parts }
     }
 

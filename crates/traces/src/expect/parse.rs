@@ -234,7 +234,7 @@ impl Section {
         self.open.push(indentation);
         let mut lines = &mut self.tops;
         for _ in 0..depth {
-            let above = lines.last_mut().expect("an open line");
+            let above = lines.last_mut().ok_or(Problem::Indentation)?;
             match above.content {
                 Content::Any => return Err(Problem::Below("...")),
                 Content::Or => return Err(Problem::Below("or")),
@@ -259,23 +259,25 @@ impl Section {
 
 /// Sorts the lines below one line into alternatives and groups.
 fn children(lines: Vec<Line>) -> Result<Children, Mistake> {
-    let mut alternatives = vec![Alternative::default()];
+    let mut alternatives = Vec::new();
+    // The alternative that is being read, and its last group.
+    let (mut groups, mut group, mut links) = (Vec::new(), Vec::new(), None);
     let mut open: Option<(usize, &'static str)> = None;
     for Line { number, content, below } in lines {
         let mistake = |problem| Mistake { line: number, problem };
-        let last = alternatives.last_mut().expect("there is always one");
-        let group = last.groups.last_mut().expect("there is always one");
         match content {
             Content::Or | Content::Then if open.is_some() => {
                 let word = if matches!(content, Content::Or) { "or" } else { "then" };
                 return Err(mistake(Problem::NothingBefore(word)));
             }
             Content::Or => {
-                if group.is_empty() && last.links.is_none() {
+                if group.is_empty() && links.is_none() {
                     return Err(mistake(Problem::NothingBefore("or")));
                 }
                 open = Some((number, "or"));
-                alternatives.push(Alternative::default());
+                groups.push(std::mem::take(&mut group));
+                let groups = std::mem::take(&mut groups);
+                alternatives.push(Alternative { groups, links: links.take() });
                 continue;
             }
             Content::Then => {
@@ -283,17 +285,17 @@ fn children(lines: Vec<Line>) -> Result<Children, Mistake> {
                     return Err(mistake(Problem::NothingBefore("then")));
                 }
                 open = Some((number, "then"));
-                last.groups.push(Vec::new());
+                groups.push(std::mem::take(&mut group));
                 continue;
             }
             Content::Any => group.push(Item::Any),
-            Content::Links if last.links.is_some() => {
+            Content::Links if links.is_some() => {
                 return Err(mistake(Problem::Twice("links".to_owned())));
             }
             Content::Links if below.is_empty() => {
                 return Err(mistake(Problem::NothingBehind("links")));
             }
-            Content::Links => last.links = Some(Box::new(children(below)?)),
+            Content::Links => links = Some(Box::new(children(below)?)),
             Content::Span(mut span) => {
                 span.children = children(below)?;
                 group.push(Item::Span(span));
@@ -303,7 +305,11 @@ fn children(lines: Vec<Line>) -> Result<Children, Mistake> {
     }
     match open {
         Some((line, word)) => Err(Mistake { line, problem: Problem::NothingBehind(word) }),
-        None => Ok(Children { alternatives }),
+        None => {
+            groups.push(group);
+            alternatives.push(Alternative { groups, links });
+            Ok(Children { alternatives })
+        }
     }
 }
 

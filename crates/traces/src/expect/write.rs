@@ -312,12 +312,9 @@ impl Writer<'_> {
         if matched.out_of_order {
             alternative.groups = vec![alternative.groups.concat()];
         }
-        if alternative.groups.is_empty() {
-            alternative.groups.push(Vec::new());
-        }
-        let surplus = self.items(&matched.surplus, depth);
-        let last = alternative.groups.last_mut().expect("at least one group");
-        last.extend(surplus);
+        let mut last = alternative.groups.pop().unwrap_or_default();
+        last.extend(self.items(&matched.surplus, depth));
+        alternative.groups.push(last);
         let links = match (&tree.alternatives[matched.alternative].links, &matched.links) {
             (Some(links), Some(matched)) => Some(self.merged(links, matched, depth)),
             _ if matched.surplus_links.is_empty() => None,
