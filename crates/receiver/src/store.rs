@@ -1,7 +1,7 @@
 //! Keeps the newest traces in memory, within a limit on spans and one on bytes. Drops the oldest trace first.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
@@ -37,6 +37,8 @@ pub struct Store {
 #[derive(Default)]
 struct Inner {
     traces: HashMap<TraceId, Trace>,
+    /// The ids of the traces that link to a trace, by its id.
+    links: HashMap<TraceId, HashSet<TraceId>>,
     sources: Sources,
     /// The ids of the traces, in the order in which their first spans arrived.
     order: VecDeque<TraceId>,
@@ -52,6 +54,8 @@ struct Trace {
     spans: shared::Trace,
     /// The sources by the address of their allocation. [`Sources`] keeps equal sources in one allocation.
     sources: HashMap<usize, Arc<Source>>,
+    /// The traces that its spans link to.
+    links: HashSet<TraceId>,
     bytes: usize,
 }
 
@@ -158,7 +162,9 @@ impl Store {
     /// Returns the spans with a link to a trace, or to one span of it, in the order of their start.
     pub fn linked_to(&self, trace: TraceId, span: Option<SpanId>) -> Vec<Arc<Span>> {
         let inner = self.lock();
-        let spans = inner.traces.values().flat_map(|trace| trace.spans.received());
+        let from = inner.links.get(&trace).into_iter().flatten();
+        let traces = from.filter_map(|id| inner.traces.get(id));
+        let spans = traces.flat_map(|trace| trace.spans.received());
         let linked =
             |(to, id): &(TraceId, SpanId)| *to == trace && span.is_none_or(|span| span == *id);
         let found = spans.filter(|span| span.links.iter().any(linked));
@@ -237,6 +243,11 @@ impl Inner {
             Added::Instead(span) => span.size(),
             Added::Repeated => return None,
         };
+        for (to, _) in &span.links {
+            if trace.links.insert(*to) {
+                self.links.entry(*to).or_default().insert(span.trace_id);
+            }
+        }
         let mut bytes = span.size();
         // Traces share sources, so this count is too high rather than too low.
         let address = Arc::as_ptr(&span.source) as usize;
@@ -252,13 +263,20 @@ impl Inner {
 
     fn evict(&mut self) {
         while self.spans > self.limits.spans || self.bytes > self.limits.bytes {
-            let Some(trace) = self.order.pop_front().and_then(|id| self.traces.remove(&id)) else {
-                return;
-            };
+            let Some(id) = self.order.pop_front() else { return };
+            let Some(trace) = self.traces.remove(&id) else { continue };
             self.spans -= trace.spans.len();
             self.bytes -= trace.bytes;
             self.evicted += 1;
             self.evicted_spans += trace.spans.len();
+            for to in trace.links {
+                if let Entry::Occupied(mut from) = self.links.entry(to) {
+                    from.get_mut().remove(&id);
+                    if from.get().is_empty() {
+                        from.remove();
+                    }
+                }
+            }
             drop(trace.spans);
             for source in trace.sources.into_values() {
                 self.sources.forget(source);
