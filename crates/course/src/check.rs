@@ -275,13 +275,14 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
         | Evidence::HeaderInvalid { .. }
         | Evidence::HeaderReplaced { .. }
         | Evidence::HeaderRepeated { .. }
+        | Evidence::HeaderPlaceholder { .. }
         | Evidence::HeadersJoined { .. }
         | Evidence::FallenApart { .. } => Some((INJECT, "outgoing.rs")),
         Evidence::OwnAncestor { .. } | Evidence::BesideItsCall { .. } => Some((
             "let result = self.send(url, body).with_context(cx.clone()).await;",
             "outgoing.rs",
         )),
-        Evidence::SeveralRoots { .. } => {
+        Evidence::SeveralRoots { .. } | Evidence::SharedId { .. } => {
             Some(("let parent = extract_context_from_carrier(request.headers());", "incoming.rs"))
         }
         Evidence::ParentNotHere { .. } | Evidence::ServiceBetweenNotHere { .. } => Some((
@@ -302,7 +303,8 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
         // The tutorial's caller is curl, which exports no spans. For the other findings the tutorial has no line.
         Evidence::NothingArrived { .. }
         | Evidence::ForeignFormat { .. }
-        | Evidence::HeaderUnsampled
+        | Evidence::HeaderUnsampled { .. }
+        | Evidence::HeadersContradict { .. }
         | Evidence::FlagNotSet { .. }
         | Evidence::CallerNotHere { .. }
         | Evidence::RootWithin { .. }

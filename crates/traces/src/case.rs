@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::diagnose::{self, Finding, Inspected, NamedSpan};
+use crate::diagnose::{self, Evidence, Finding, Inspected, NamedSpan};
 use crate::exchange::Exchange;
 use crate::headers::{self, Pasted};
 use crate::otlp;
-use crate::read::{self, Contents, Others, Problem, Unreadable};
+use crate::read::{self, Contents, Form, Others, Problem, Unreadable};
 use crate::shared::Trace;
 use crate::tree::Tree;
 
@@ -33,17 +33,22 @@ pub struct Case {
     pub others: Others,
     /// The headers of a text without traces.
     pub headers: Vec<Pasted>,
+    /// Whether that text is JSON of a form that the lab doesn't know.
+    pub unknown_json: bool,
+    /// The form of a file.
+    pub form: Option<Form>,
 }
 
 impl From<Contents> for Case {
     fn from(contents: Contents) -> Self {
-        let Contents { spans, wire, elsewhere, unread, problems, others, .. } = contents;
+        let Contents { form, spans, wire, elsewhere, unread, problems, others } = contents;
+        let form = Some(form);
         let mut traces: BTreeMap<_, Trace> = BTreeMap::new();
         for span in spans {
             traces.entry(span.trace_id).or_default().add(Arc::new(span));
         }
         let trees = traces.into_values().filter_map(|trace| Tree::new(&trace.spans()));
-        Case { elsewhere, unread, problems, others, ..Case::new(trees.collect(), wire) }
+        Case { elsewhere, unread, problems, others, form, ..Case::new(trees.collect(), wire) }
     }
 }
 
@@ -70,16 +75,25 @@ impl Case {
         let headers = text.map(|text| headers::find(&text)).unwrap_or_default();
         match headers.is_empty() {
             true => Err(unreadable),
-            false => Ok(Case { headers, ..Case::default() }),
+            false => {
+                let unknown_json = matches!(unreadable, Unreadable::UnknownJson(_));
+                Ok(Case { headers, unknown_json, ..Case::default() })
+            }
         }
     }
 
     /// Runs the rules over the case.
     pub fn findings(&self) -> Vec<Finding> {
-        match self.headers.is_empty() {
-            true => diagnose::diagnose_part(&self.trees, &self.wire, &self.elsewhere),
-            false => diagnose::of_headers(&self.headers),
+        if !self.headers.is_empty() {
+            return diagnose::of_headers(&self.headers);
         }
+        let mut findings = diagnose::diagnose_part(&self.trees, &self.wire, &self.elsewhere);
+        for finding in &mut findings {
+            if let Evidence::NotEnded { zipkin, .. } = &mut finding.evidence {
+                *zipkin = self.form == Some(Form::Zipkin);
+            }
+        }
+        findings
     }
 
     /// Counts what [`Case::findings`] looks at.

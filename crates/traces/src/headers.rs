@@ -1,7 +1,7 @@
 //! Finds trace headers in text that people paste: the head of a request, what `curl -v` prints, a `curl` command, a log
 //! line, JSON or source code.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use crate::span::{TraceId, trace_id};
@@ -9,11 +9,23 @@ use crate::traceparent::Traceparent;
 
 /// The headers of one request that carry a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pasted {
+pub struct Pasted {
+    /// The line of the first of them, counted from 1.
+    pub line: usize,
     /// The values of its `traceparent` headers as they came, valid or not.
-    Traceparent(Vec<String>),
-    /// A header of another format, in a text without any `traceparent`, and the id of the trace that it names.
-    Foreign(Format, TraceId),
+    pub traceparent: Vec<String>,
+    /// Its headers of other formats, one for each format.
+    pub foreign: Vec<Foreign>,
+}
+
+/// The content of a request's headers in another format than W3C Trace Context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Foreign {
+    pub format: Format,
+    /// `None` where the caller only said whether to sample.
+    pub trace_id: Option<TraceId>,
+    /// `None` where the caller left that to the called service.
+    pub sampled: Option<bool>,
 }
 
 /// A format of trace headers other than W3C Trace Context.
@@ -50,6 +62,52 @@ impl Format {
             Format::XRay => "x-amzn-trace-id",
             Format::GoogleCloud => "x-cloud-trace-context",
         }
+    }
+
+    /// The name of the header that says whether the request is sampled, in lower case.
+    pub fn sampling_header(self) -> &'static str {
+        match self {
+            Format::B3Multi => "x-b3-sampled",
+            Format::Datadog => "x-datadog-sampling-priority",
+            own => own.header(),
+        }
+    }
+
+    /// The names of both headers, or the one name.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let other = Some(self.sampling_header()).filter(|it| *it != self.header());
+        std::iter::once(self.header()).chain(other)
+    }
+
+    /// Reads whether the request is sampled from the value of that header. Returns `None` when it doesn't say.
+    pub fn sampled(self, value: &str) -> Option<bool> {
+        let value = value.trim();
+        let field = |name| value.split(';').find_map(|field| field.trim().strip_prefix(name));
+        let decision = match self {
+            // A value without ids is a decision alone.
+            Format::B3 => value.split('-').nth(if value.len() == 1 { 0 } else { 2 })?,
+            Format::B3Multi => value,
+            Format::Jaeger => {
+                let value = value.replace("%3A", ":").replace("%3a", ":");
+                let flags = value.rsplit(':').next()?;
+                return Some(u8::from_str_radix(flags, 16).ok()? & 1 == 1);
+            }
+            // https://docs.datadoghq.com/tracing/trace_pipeline/ingestion_mechanisms/
+            Format::Datadog => return Some(value.parse::<i8>().ok()? > 0),
+            Format::XRay => field("Sampled=")?,
+            Format::GoogleCloud => field("o=")?,
+        };
+        match decision {
+            "0" | "false" => Some(false),
+            "1" | "true" | "d" => Some(true),
+            _ => None,
+        }
+    }
+
+    /// Whether its header and a `traceparent` of the same request have to name one trace. A load balancer adds the other formats
+    /// to requests of any caller.
+    fn agrees(self) -> bool {
+        !matches!(self, Format::XRay | Format::GoogleCloud)
     }
 
     /// Reads the trace id from the value of the header. Returns `None` when the value isn't of this format.
@@ -117,88 +175,232 @@ pub fn joined(value: &str) -> Option<usize> {
     (count > 1 && values.into_iter().all(|it| Traceparent::parse(it).is_ok())).then_some(count)
 }
 
+impl Foreign {
+    pub fn new(format: Format) -> Self {
+        Foreign { format, trace_id: None, sampled: None }
+    }
+
+    /// Takes the value of one of the format's headers.
+    pub fn add(&mut self, name: &str, value: &str) {
+        let format = self.format;
+        if name == format.header() {
+            self.trace_id = self.trace_id.or_else(|| format.trace_id(value));
+        }
+        if name == format.sampling_header() {
+            self.sampled = self.sampled.or_else(|| format.sampled(value));
+        }
+    }
+
+    /// Whether the called service has to know it: without ids, a decision to sample changes nothing.
+    pub fn matters(&self) -> bool {
+        self.trace_id.is_some() || self.sampled == Some(false)
+    }
+
+    /// Returns the trace of the same request's `traceparent` and its own, where these differ.
+    pub fn contradicts(&self, own: &Traceparent) -> Option<[TraceId; 2]> {
+        let named = self.trace_id.filter(|_| self.format.agrees())?;
+        let [own_number, number] = [own.trace_id, named].map(|it| u128::from_be_bytes(it.0));
+        // Some formats have the lower half alone.
+        let is_half = number <= u128::from(u64::MAX);
+        let agrees = own_number == number || is_half && own_number as u64 == number as u64;
+        (!agrees).then_some([own.trace_id, named])
+    }
+}
+
+/// A text that stands where the value of a `traceparent` should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placeholder {
+    Empty,
+    /// The word of a language for no value, such as `null` or `None`.
+    Null,
+    /// A variable that a shell or a template should have replaced.
+    Variable,
+}
+
+impl Placeholder {
+    /// Returns `None` for a value, even one that isn't valid.
+    pub fn of(value: &str) -> Option<Self> {
+        const NULLS: [&str; 6] = ["null", "none", "nil", "undefined", "(null)", "<nil>"];
+        let value = value.trim().trim_matches(QUOTES);
+        if value.is_empty() {
+            Some(Placeholder::Empty)
+        } else if NULLS.iter().any(|null| value.eq_ignore_ascii_case(null)) {
+            Some(Placeholder::Null)
+        } else {
+            value.contains(['$', '%', '{', '<']).then_some(Placeholder::Variable)
+        }
+    }
+}
+
+/// Returns the id that a text consists of, in lower case: 32 or 16 hexadecimal digits, with a name in front or without.
+pub fn id_alone(text: &str) -> Option<String> {
+    const NAMES: [&str; 5] = ["", "traceid", "trace", "spanid", "span"];
+    let text = Some(text.trim()).filter(|text| text.len() < LONGEST)?;
+    let bare = |text: &str| {
+        let around = |it: char| it.is_whitespace() || "\"'`{}.,;".contains(it);
+        text.trim_matches(around).to_ascii_lowercase()
+    };
+    let (name, id) = text.rsplit_once([':', '=']).unwrap_or(("", text));
+    let (name, id) = (bare(name).replace(['_', '-', '.', ' '], ""), bare(id));
+    let digits = if id.len() == 36 { id.replace('-', "") } else { id };
+    let is_id = [16, 32].contains(&digits.len()) && digits.bytes().all(|it| it.is_ascii_hexdigit());
+    (is_id && NAMES.contains(&&*name)).then_some(digits)
+}
+
 const TRACEPARENT: &str = "traceparent";
 
-/// How many bytes after a name, and how many lines before it, are looked at. A long text must not take long.
+/// How many bytes around a name, and how many lines before it, are looked at. A long text must not take long.
 const LONGEST: usize = 1000;
 const LINES: usize = 100;
+
+const QUOTES: [char; 3] = ['"', '\'', '`'];
+
+/// The characters that may follow a value in a sentence.
+const PUNCTUATION: [char; 6] = ['.', ',', ';', ':', '!', '?'];
 
 /// Finds the headers in a text, in order. A request that was printed twice is found once.
 pub fn find(text: &str) -> Vec<Pasted> {
     // As text in JSON has its quotes.
     let text = text.replace("\\\"", "\"");
-    let mut requests: BTreeMap<usize, Vec<String>> = BTreeMap::new();
-    for Occurrence { request, values } in occurrences(&text, TRACEPARENT) {
-        requests.entry(request).or_default().extend(values);
+    // Keeps the length.
+    let lower = text.to_ascii_lowercase();
+    let own = occurrences(&text, &lower, TRACEPARENT);
+    let mut requests = Requests::default();
+    // The number of headers in a line, and the request of the last.
+    let mut in_line: HashMap<usize, (usize, usize)> = HashMap::new();
+    for it in &own {
+        let is_value = |value: &&String| it.is_header || may_be_a_value(value);
+        let values: Vec<String> = it.values.iter().filter(is_value).cloned().collect();
+        if !values.is_empty() {
+            let request = it.request.unwrap_or(it.name);
+            requests.at(request, it.line).traceparent.extend(values);
+            let (count, last) = in_line.entry(it.line).or_default();
+            (*count, *last) = (*count + 1, request);
+        }
     }
-    let mut found: Vec<Vec<String>> = requests.into_values().collect();
-    if found.is_empty() {
-        found.extend(bare(&text).into_iter().map(|value| vec![value]));
+    if requests.0.is_empty() {
+        let (mut line, mut counted) = (1, 0);
+        for value in bare(&text) {
+            let offset = value.as_ptr() as usize - text.as_ptr() as usize;
+            line += text[counted..offset].matches('\n').count();
+            counted = offset;
+            requests.at(offset, line).traceparent.push(value.to_owned());
+        }
     }
-    if found.is_empty() {
-        match foreign(&text) {
-            Some(foreign) => return vec![foreign],
-            None => found.extend(one_word(&text).map(|value| vec![value])),
+    let has_own = !requests.0.is_empty();
+    for format in Format::ALL {
+        let mut found: BTreeMap<usize, (usize, Foreign)> = BTreeMap::new();
+        for name in format.names() {
+            for it in occurrences(&text, &lower, name) {
+                let beside = in_line.get(&it.line).copied().filter(|(count, _)| *count == 1);
+                let request = match (it.request, beside) {
+                    (Some(request), _) | (None, Some((_, request))) => request,
+                    (None, None) if has_own => continue,
+                    (None, None) => it.start,
+                };
+                let (line, foreign) =
+                    found.entry(request).or_insert((it.line, Foreign::new(format)));
+                *line = it.line.min(*line);
+                // `b3=0` may say anything.
+                let is_value = |value: &&String| it.is_quoted || value.len() + name.len() > 3;
+                it.values.iter().filter(is_value).for_each(|value| foreign.add(name, value));
+            }
+        }
+        for (request, (line, foreign)) in found {
+            if foreign.matters() {
+                requests.at(request, line).foreign.push(foreign);
+            }
+        }
+    }
+    if requests.0.is_empty() {
+        if let Some(value) = one_word(&text) {
+            requests.at(0, 1).traceparent.push(value);
+        }
+        for it in own {
+            let mut values = it.values.into_iter();
+            if let Some(value) = values.find(|value| Placeholder::of(value).is_some()) {
+                requests.at(it.name, it.line).traceparent.push(value);
+            }
         }
     }
     let mut seen = HashSet::new();
-    let new = found.into_iter().filter(|values| seen.insert(values.clone()));
-    new.map(Pasted::Traceparent).collect()
+    let found = requests.0.into_values();
+    found.filter(|it| seen.insert((it.traceparent.clone(), it.foreign.clone()))).collect()
+}
+
+/// Requests by the place in the text that their headers have in common.
+#[derive(Default)]
+struct Requests(BTreeMap<usize, Pasted>);
+
+impl Requests {
+    fn at(&mut self, place: usize, line: usize) -> &mut Pasted {
+        let new = Pasted { line, traceparent: Vec::new(), foreign: Vec::new() };
+        let request = self.0.entry(place).or_insert(new);
+        request.line = request.line.min(line);
+        request
+    }
 }
 
 /// Finds valid values without the name of the header.
-fn bare(text: &str) -> Vec<String> {
-    let alone = text.trim().trim_matches(['"', '\'', '`']);
+fn bare(text: &str) -> Vec<&str> {
+    let alone = text.trim().trim_matches(QUOTES);
     if joined(alone).is_some() {
-        return vec![alone.to_owned()];
+        return vec![alone];
     }
     let words = text.split(|it: char| !(it.is_ascii_alphanumeric() || "-_".contains(it)));
-    let valid = words.filter(|word| Traceparent::parse(word).is_ok());
-    valid.map(str::to_owned).collect()
-}
-
-fn foreign(text: &str) -> Option<Pasted> {
-    Format::ALL.into_iter().find_map(|format| {
-        let mut values = occurrences(text, format.header()).into_iter().flat_map(|it| it.values);
-        let id = values.find_map(|value| format.trace_id(&value))?;
-        Some(Pasted::Foreign(format, id))
-    })
+    words.filter(|word| Traceparent::parse(word).is_ok()).collect()
 }
 
 /// Takes a text that is one word with a dash in it for a value that is wrong.
 fn one_word(text: &str) -> Option<String> {
-    let text = text.trim();
-    let is_other = text.contains(|it: char| it.is_whitespace() || ":{[".contains(it));
+    let text = text.trim().trim_matches(QUOTES).trim_end_matches(PUNCTUATION);
+    let is_other = text.contains(|it: char| it.is_whitespace() || ":[".contains(it))
+        || text.starts_with('{')
+        || id_alone(text).is_some();
     (!is_other && text.contains('-')).then(|| text.to_owned())
 }
 
 /// A header somewhere in a text.
 struct Occurrence {
-    /// The same number for all headers of one request.
-    request: usize,
+    /// The byte at which its name begins.
+    name: usize,
+    /// The byte at which its line begins, and the number of the line, counted from 1.
+    start: usize,
+    line: usize,
+    /// The same number for all headers of one request; `None` where the text doesn't show what belongs to the request.
+    request: Option<usize>,
+    /// Whether it is certainly a header: it has a line, a quoted text or an option of a command to itself.
+    is_header: bool,
+    /// Whether it is that, or has a name in quotes.
+    is_quoted: bool,
     values: Vec<String>,
 }
 
-/// Finds each place in the text that gives the header `name` a value.
-fn occurrences(text: &str, name: &str) -> Vec<Occurrence> {
-    // Keeps the length.
-    let lower = text.to_ascii_lowercase();
+/// Finds each place in the text that gives the header `name` a value. `lower` is the text in lower case.
+fn occurrences(text: &str, lower: &str, name: &str) -> Vec<Occurrence> {
     // curl prints the headers of HTTP/2 once as a remark and once as sent.
     let is_curl = text.lines().any(|line| line.starts_with("> "));
-    let (mut line, mut searched) = (0, 0);
+    let (mut line, mut number, mut searched) = (0, 1, 0);
     let mut found = Vec::new();
     for (start, _) in lower.match_indices(name) {
-        line = text[searched..start].rfind('\n').map_or(line, |at| searched + at + 1);
+        let passed = &text[searched..start];
+        line = passed.rfind('\n').map_or(line, |at| searched + at + 1);
+        number += passed.matches('\n').count();
         searched = start;
         if !(is_curl && text[line..].starts_with("* ")) {
-            found.extend(occurrence(text, line, start..start + name.len()));
+            found.extend(occurrence(text, (line, number), start..start + name.len()));
         }
     }
     found
 }
 
-/// Reads the header whose name is at `name`, in the line that starts at `line`. Returns `None` for any other use of the word.
-fn occurrence(text: &str, line: usize, name: Range<usize>) -> Option<Occurrence> {
+/// Reads the header whose name is at `name`, in the line that starts at `line` and has this number. Returns `None` for any other
+/// use of the word.
+fn occurrence(
+    text: &str,
+    (line, number): (usize, usize),
+    name: Range<usize>,
+) -> Option<Occurrence> {
     let (before, after) = (&text[..name.start], &text[name.end..]);
     let end = (0..=LONGEST.min(after.len())).rev().find(|end| after.is_char_boundary(*end));
     let after = &after[..end.unwrap_or_default()];
@@ -209,7 +411,7 @@ fn occurrence(text: &str, line: usize, name: Range<usize>) -> Option<Occurrence>
     if is_other && !before.ends_with("-H") {
         return None;
     }
-    let quote = previous.filter(|it| ['"', '\'', '`'].contains(it));
+    let quote = previous.filter(|it| QUOTES.contains(it));
     // `"traceparent": "…"` has quotes around the name, and `-H "traceparent: …"` around the header.
     let quoted_name = quote.and_then(|quote| after.strip_prefix(quote));
     let rest = quoted_name.unwrap_or(after).trim_start_matches([' ', '\t']);
@@ -218,7 +420,9 @@ fn occurrence(text: &str, line: usize, name: Range<usize>) -> Option<Occurrence>
         Some(_) => &["=>", ":", "=", ","],
         None => &["=>", ":", "="],
     };
-    let separator = separators.iter().find(|it| rest.starts_with(**it))?;
+    // A path in Rust goes on behind two colons.
+    let separator =
+        separators.iter().find(|it| rest.starts_with(**it) && !rest.starts_with("::"))?;
     let rest = rest[separator.len()..].trim_start_matches([' ', '\t']);
     let rest = match *separator {
         "," => after_key(rest),
@@ -229,12 +433,12 @@ fn occurrence(text: &str, line: usize, name: Range<usize>) -> Option<Occurrence>
     let whole_line = quote.is_none()
         && *separator == ":"
         && before_name.chars().all(|it| it.is_whitespace() || ['>', '<'].contains(&it));
-    let request = match whole_line {
-        true => head_start(text, line),
-        false if of_header.is_some() || before.ends_with("-H") || before.ends_with('=') => {
-            command_start(text, line)
-        }
-        false => name.start,
+    let is_option = |before: &str| before.ends_with("-H") || before.ends_with('=');
+    let request = match quote {
+        _ if whole_line => Some(head_start(text, line)),
+        _ if of_header.is_some() || is_option(before) => Some(command_start(text, line)),
+        Some(_) => object_start(before, *separator == ","),
+        None => enclosing(before).filter(|start| before[..*start].ends_with("map")),
     };
     let rest_of_line = rest.lines().next().unwrap_or_default();
     let values = if whole_line {
@@ -243,26 +447,56 @@ fn occurrence(text: &str, line: usize, name: Range<usize>) -> Option<Occurrence>
             ("", Some(next)) if Traceparent::parse(next.trim()).is_ok() => {
                 vec![next.trim().to_owned()]
             }
-            (value, _) => vec![value.to_owned()],
+            // What a program printed of a request is as it was sent.
+            (value, _) if !before_name.trim().is_empty() => vec![value.to_owned()],
+            (value, _) if is_head(text, request.unwrap_or(line)) => vec![value.to_owned()],
+            (value, _) => vec![of_prose(value).to_owned()],
         }
     } else if let Some(quote) = of_header {
         let value = rest_of_line.split(quote).next().unwrap_or_default().trim();
-        // In quotes may also be a message that goes on.
-        let word = value.split(char::is_whitespace).next().unwrap_or_default();
-        vec![if Traceparent::parse(word).is_ok() { word } else { value }.to_owned()]
+        let sent = before.trim_end_matches(quote).trim_end_matches(['$', ' ']);
+        let is_sent = is_option(sent) || sent.ends_with("--header");
+        vec![if is_sent { value } else { of_prose(value) }.to_owned()]
     } else if let Some(list) = rest.strip_prefix('[') {
         let list = list.split(']').next().unwrap_or_default();
         let items = list.split([',', ' ', '\n', '"', '\'']).filter(|it| !it.is_empty());
-        items.filter(|it| may_be_a_value(it)).map(str::to_owned).collect()
+        items.map(str::to_owned).collect()
     } else {
-        Vec::from_iter(Some(value(rest)).filter(|it| may_be_a_value(it)))
+        let value = value(rest);
+        // An empty value has quotes, or is the last of its line.
+        let is_value = !value.is_empty()
+            || rest.starts_with(QUOTES)
+            || *separator == "=" && rest_of_line.is_empty();
+        Vec::from_iter(Some(value).filter(|_| is_value))
     };
-    (!values.is_empty()).then_some(Occurrence { request, values })
+    let is_header = whole_line || of_header.is_some();
+    (!values.is_empty()).then_some(Occurrence {
+        name: name.start,
+        start: line,
+        line: number,
+        request,
+        is_header,
+        is_quoted: is_header || quote.is_some(),
+        values,
+    })
 }
 
 /// Tells a value from `null` and from the next word of a sentence.
 fn may_be_a_value(value: &str) -> bool {
     value.len() >= 3 && value.contains(|it: char| it.is_ascii_digit())
+}
+
+/// Leaves out quotes around a value, and the rest of the sentence behind it, unless another value follows.
+fn of_prose(value: &str) -> &str {
+    let inner = value.trim_matches(QUOTES).trim_end_matches(PUNCTUATION).trim_matches(QUOTES);
+    let end = inner.find(|it: char| it.is_whitespace() || QUOTES.contains(&it));
+    let (word, rest) = inner.split_at(end.unwrap_or(inner.len()));
+    let word = word.trim_end_matches(PUNCTUATION);
+    let is_value = |word: &str| word.len() > 2 && word.as_bytes()[2] == b'-';
+    match Traceparent::parse(word).is_ok() && !rest.split_whitespace().any(is_value) {
+        true => word,
+        false => inner,
+    }
 }
 
 /// Skips `"value":`, and `{"stringValue":` as OTLP has it, behind a key.
@@ -278,9 +512,15 @@ fn after_key(rest: &str) -> &str {
 
 /// Reads one value in quotes or one word, to which others may be joined by commas.
 fn value(rest: &str) -> String {
-    let first = rest.chars().next().filter(|it| ['"', '\'', '`'].contains(it));
+    let first = rest.chars().next().filter(|it| QUOTES.contains(it));
     if let Some(quote) = first {
         return rest[1..].split(quote).next().unwrap_or_default().to_owned();
+    }
+    let ends = |it: char| it.is_whitespace() || "\"'`,;&|\\".contains(it);
+    let word = &rest[..rest.find(ends).unwrap_or(rest.len())];
+    let is_pair = |(open, close)| word.strip_prefix(open).is_some_and(|it| it.contains(close));
+    if word.contains('$') || [('{', '}'), ('<', '>'), ('%', '%')].into_iter().any(is_pair) {
+        return word.trim_end_matches(PUNCTUATION).to_owned();
     }
     let ends = |it: char| it.is_whitespace() || "\"'`,;{}[]()&|<>\\".contains(it);
     let mut end = rest.find(ends).unwrap_or(rest.len());
@@ -292,7 +532,7 @@ fn value(rest: &str) -> String {
         }
         end += 1 + (next.len() - next.trim_start_matches(' ').len()) + word.len();
     }
-    rest[..end].to_owned()
+    rest[..end].trim_end_matches(PUNCTUATION).to_owned()
 }
 
 /// Returns the start of the head that has the line at `line`: after an empty line, or at a request line or status line.
@@ -313,6 +553,11 @@ fn head_start(text: &str, line: usize) -> usize {
     start
 }
 
+/// Whether the line at `line` is a request line or a status line.
+fn is_head(text: &str, line: usize) -> bool {
+    text[line..].lines().next().is_some_and(|line| line.contains("HTTP/"))
+}
+
 /// Returns the start of the command that has the line at `line`. A line that ends in `\`, `^` or a backtick continues on the next.
 fn command_start(text: &str, line: usize) -> usize {
     let mut start = line;
@@ -323,4 +568,27 @@ fn command_start(text: &str, line: usize) -> usize {
         start = before.as_ptr() as usize - text.as_ptr() as usize;
     }
     start
+}
+
+/// Returns the start of the object that a quoted name behind `before` is a key of, or of the list of pairs that it stands in.
+fn object_start(before: &str, is_pair: bool) -> Option<usize> {
+    let start = enclosing(before)?;
+    match is_pair {
+        true => enclosing(&before[..start]).filter(|start| before[*start..].starts_with('[')),
+        false => Some(start).filter(|start| !before[*start..].starts_with('(')),
+    }
+}
+
+/// Returns the place of the last bracket in a text that isn't closed.
+fn enclosing(text: &str) -> Option<usize> {
+    let mut closed = 0;
+    for (index, byte) in text.bytes().enumerate().rev().take(LONGEST) {
+        match byte {
+            b')' | b']' | b'}' => closed += 1,
+            b'(' | b'[' | b'{' if closed == 0 => return Some(index),
+            b'(' | b'[' | b'{' => closed -= 1,
+            _ => {}
+        }
+    }
+    None
 }

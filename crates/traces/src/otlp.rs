@@ -30,8 +30,13 @@ pub enum Error {
     #[error("not an OTLP trace request in JSON: it isn't UTF-8")]
     NotUtf8,
     /// A line of a file isn't JSON at all.
-    #[error("not JSON: {0}")]
+    #[error("not JSON: {}", without_line(.0))]
     NotJson(serde_json::Error),
+    /// Too many documents of a file break off, so the lab no longer looks where one ends.
+    #[error(
+        "too many documents break off before this line, so from here on only those that end in their line are read"
+    )]
+    GivenUp,
     /// A message of a file can't be unpacked, for this reason.
     #[error("{0}")]
     Frame(String),
@@ -80,6 +85,15 @@ pub enum Reason {
     Span(#[from] Unfit),
     #[error(transparent)]
     Value(LeftOut),
+}
+
+/// The message of an error with the column alone: its line is counted from the beginning of the document.
+fn without_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((reason, _)) => format!("{reason}, in column {}", error.column()),
+        None => text,
+    }
 }
 
 fn rejected(Rejected { spans, first }: &Rejected) -> String {

@@ -295,6 +295,17 @@ impl Span {
         shared_id(self.id, &self.proto())
     }
 
+    /// The links that don't lead to the span itself.
+    pub fn links_to_others(&self) -> impl Iterator<Item = (TraceId, SpanId)> {
+        let links = self.links.iter().copied();
+        links.filter(|link| !self.is_itself(*link))
+    }
+
+    /// Whether a link of the span leads to itself.
+    pub fn is_itself(&self, (trace, id): (TraceId, SpanId)) -> bool {
+        trace == self.trace_id && id == self.shared_id().unwrap_or(self.id)
+    }
+
     /// Nanoseconds since 1970; zero where the span came without a time.
     pub fn start(&self) -> u64 {
         self.start

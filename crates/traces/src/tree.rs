@@ -293,7 +293,10 @@ impl Row {
             });
         }
         let targets = proto.links.iter().filter_map(target).take(LINKS);
-        notes.extend(targets.map(|(trace, _)| Note::LinkedTo(trace)));
+        notes.extend(targets.map(|to| match span.is_itself(to) {
+            true => Note::LinkedToItself,
+            false => Note::LinkedTo(to.0),
+        }));
         if proto.links.len() > LINKS {
             notes.push(Note::Links(proto.links.len()));
         }
@@ -330,6 +333,8 @@ pub enum Note {
     },
     /// The span is linked to another trace.
     LinkedTo(TraceId),
+    /// A link of the span leads to the span itself.
+    LinkedToItself,
     /// The number of all links, where it is more than notes name.
     Links(usize),
     /// The parent, which hasn't arrived.

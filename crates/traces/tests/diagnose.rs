@@ -118,3 +118,24 @@ fn a_report_without_findings_says_what_was_looked_at() {
         assert_eq!(report::text(&case, ""), format!("{expected}\n"), "{spans}");
     }
 }
+
+/// A finding must not hide that the request failed, and where.
+#[test]
+fn the_failure_of_the_request_stands_before_the_findings() {
+    let spans = "1 shop 1 SERVER 0..9 pay error=failed; 1 shop 2<1 CLIENT 1..8 call error=late error.type=timeout;
+                 1 shop 3 SERVER 0..9 list";
+    let case = Case::read(table(spans).to_string().as_bytes()).expect("a case");
+    let failure = "The request failed. The deepest of 2 spans with an error is `call` (CLIENT, shop): timeout: late.";
+    let text = report::text(&case, "");
+    assert!(text.starts_with(&format!("{failure}\n\nSeveral roots (likely): ")), "{text}");
+    let page = report::case(&case, &report::Links { book: "", span: &|_| None }).into_string();
+    let start = "<p class=\"findings\">The request failed. The deepest of 2 spans with an error is <code><bdi>call</bdi></code>";
+    assert!(page.starts_with(start), "{page}");
+    assert!(
+        page.contains("timeout: late.</p><ul class=\"findings\"><li><b>Several roots</b>"),
+        "{page}"
+    );
+    let sound =
+        Case::read(table(&spans.replace("error", "e")).to_string().as_bytes()).expect("a case");
+    assert!(report::text(&sound, "").starts_with("Several roots (likely): "));
+}

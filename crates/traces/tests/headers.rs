@@ -1,17 +1,20 @@
 //! Headers as people paste them, and what is said about them.
 
 use traces::case::Case;
-use traces::diagnose::{Evidence, Rule, Seen};
-use traces::headers::{Format, Pasted, find};
+use traces::diagnose::{Certainty, Evidence, Rule, Seen, diagnose};
+use traces::exchange::Exchange;
+use traces::headers::{Foreign, Format, Placeholder, find};
 use traces::read::Unreadable;
 use traces::report;
 use traces::span::{span_id, trace_id};
 
 const VALID: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const ANOTHER: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b8-01";
 const OTHER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b8-01";
 
-fn traceparent(values: &[&str]) -> Pasted {
-    Pasted::Traceparent(values.iter().map(|value| (*value).to_owned()).collect())
+/// The values of the `traceparent` headers of each request in a text.
+fn values(text: &str) -> Vec<Vec<String>> {
+    find(text).into_iter().map(|request| request.traceparent).collect()
 }
 
 fn text(pasted: &str) -> String {
@@ -53,16 +56,19 @@ fn a_traceparent_is_found_however_it_was_pasted() {
         format!("traceparent:\n{VALID}\ntracestate:\nx=1"),
         format!("my-traceparent: none\ntraceparent: {VALID}"),
     ] {
-        assert_eq!(find(&pasted), [traceparent(&[VALID])], "{pasted}");
+        assert_eq!(values(&pasted), [[VALID]], "{pasted}");
         assert_eq!(text(&pasted), "This `traceparent` is valid and sampled.\n", "{pasted}");
     }
     for nothing in [
         "",
         "host: x",
         "no traceparent at all",
-        "INFO traceparent=None status=200",
         "where the traceparent: it is a header",
-        "{\"traceparent\": null}",
+        "I got this traceparent:",
+        "{\"traceparent\": {\"type\": \"string\"}}",
+        "coefficients a3=1 b3=0",
+        "let it = Traceparent::parse(4);",
+        "b3: 1",
         "[\"a-b\"]",
         "b3: x",
     ] {
@@ -74,20 +80,27 @@ fn a_traceparent_is_found_however_it_was_pasted() {
 /// Headers of one request are counted together, those of several requests each by itself.
 #[test]
 fn only_headers_of_one_request_are_repeated() {
-    let one = traceparent(&[VALID, OTHER]);
     for pasted in [
         format!("GET / HTTP/1.1\ntraceparent: {VALID}\nhost: x\ntraceparent: {OTHER}\n"),
         format!("> GET / HTTP/1.1\n> traceparent: {VALID}\n> traceparent: {OTHER}\n"),
         format!("curl -H 'traceparent: {VALID}' \\\n  -H 'traceparent: {OTHER}' http://localhost"),
         format!(r#"{{"headers":{{"traceparent":["{VALID}","{OTHER}"]}}}}"#),
+        format!(r#"{{"headers":{{"traceparent":"{VALID}","a":[1],"Traceparent":"{OTHER}"}}}}"#),
+        format!(
+            r#"[{{"name":"traceparent","value":"{VALID}"}},{{"name":"traceparent","value":"{OTHER}"}}]"#
+        ),
+        format!("[('traceparent', '{VALID}'), ('traceparent', '{OTHER}')]"),
+        format!("INFO map[Traceparent:[{VALID} {OTHER}]]"),
     ] {
-        assert_eq!(find(&pasted), std::slice::from_ref(&one), "{pasted}");
-        assert!(
-            text(&pasted)
-                .starts_with("A broken header (certain): There are 2 `traceparent` headers")
-        );
+        assert_eq!(values(&pasted), [[VALID, OTHER]], "{pasted}");
+        let text = text(&pasted);
+        let expected = "A broken header (certain): This request has 2 `traceparent` headers";
+        assert!(text.starts_with(expected), "{text}");
+        assert!(!text.contains("different traces"), "{text}");
+        let text = self::text(&pasted.replace(OTHER, ANOTHER));
+        assert!(text.contains(" They name 2 different traces.\n"), "{text}");
     }
-    let each = [traceparent(&[VALID]), traceparent(&[OTHER])];
+    let each = [[VALID], [OTHER]];
     for pasted in [
         format!("GET / HTTP/1.1\ntraceparent: {VALID}\n\nGET / HTTP/1.1\ntraceparent: {OTHER}\n"),
         format!(
@@ -95,8 +108,13 @@ fn only_headers_of_one_request_are_repeated() {
         ),
         format!("INFO traceparent={VALID}\nINFO traceparent={OTHER}\nINFO traceparent={VALID}\n"),
         format!("{VALID}\n{OTHER}\n"),
+        format!(r#"[{{"traceparent": "{VALID}"}}, {{"traceparent": "{OTHER}"}}]"#),
+        format!(
+            r#"headers.insert("traceparent", "{VALID}"); headers.insert("traceparent", "{OTHER}");"#
+        ),
+        format!(r#"{{"msg": "in traceparent={VALID}, out traceparent={OTHER}"}}"#),
     ] {
-        assert_eq!(find(&pasted), each, "{pasted}");
+        assert_eq!(values(&pasted), each, "{pasted}");
         assert_eq!(text(&pasted), "These 2 `traceparent` headers are valid and sampled.\n");
     }
 }
@@ -164,7 +182,10 @@ fn another_format_is_named_with_what_to_set() {
         ),
     ] {
         let id = trace_id(id).expect("an id");
-        assert_eq!(find(&pasted), [Pasted::Foreign(format, id)], "{pasted}");
+        let [request] = &find(&pasted)[..] else { panic!("{pasted}") };
+        let [foreign] = request.foreign[..] else { panic!("{pasted}: {request:?}") };
+        assert_eq!((foreign.format, foreign.trace_id), (format, Some(id)), "{pasted}");
+        assert!(request.traceparent.is_empty());
         let text = text(&pasted);
         for part in [
             format.header(),
@@ -176,9 +197,262 @@ fn another_format_is_named_with_what_to_set() {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
-    // A caller that sends both.
-    let both = format!("b3: {long}-e457b5a2e4d86bd1-1\ntraceparent: {VALID}");
-    assert_eq!(find(&both), [traceparent(&[VALID])]);
+}
+
+#[test]
+fn a_caller_that_sends_two_formats_must_name_one_trace_in_both() {
+    let (trace, other) = (&VALID[3..35], &ANOTHER[3..35]);
+    let (half, other_half) = (&trace[16..], &other[16..]);
+    for (pasted, agrees) in [
+        (format!("b3: {trace}-e457b5a2e4d86bd1-1\ntraceparent: {VALID}"), true),
+        (format!("b3: {half}-e457b5a2e4d86bd1-1\ntraceparent: {VALID}"), true),
+        (format!("traceparent: {VALID}\nX-Datadog-Trace-Id: {}", 0xa3ce_929d_0e0e_4736_u64), true),
+        // A load balancer adds it to each request.
+        (
+            format!(
+                "traceparent: {VALID}\nX-Amzn-Trace-Id: Root=1-{}-{}",
+                &other[..8],
+                &other[8..]
+            ),
+            true,
+        ),
+        // Of another request.
+        (format!("INFO traceparent={VALID}\nINFO b3={other}-e457b5a2e4d86bd1-1"), true),
+        (format!("INFO traceparent={VALID} b3={other}-e457b5a2e4d86bd1-1"), false),
+        (format!("traceparent: {VALID}\nb3: {other_half}-e457b5a2e4d86bd1-1"), false),
+        (format!("curl -H 'traceparent: {VALID}' \\\n -H 'x-b3-traceid: {other}' x"), false),
+        (
+            format!(
+                r#"{{"traceparent": "{VALID}",
+            "uber-trace-id": "{other}:1:0:1"}}"#
+            ),
+            false,
+        ),
+    ] {
+        let findings = Case::read(pasted.as_bytes()).expect("a case").findings();
+        let rules: Vec<Rule> = findings.iter().map(|finding| finding.rule).collect();
+        assert_eq!(rules, if agrees { vec![] } else { vec![Rule::BrokenHeader] }, "{pasted}");
+        if !agrees {
+            assert!(matches!(findings[0].evidence, Evidence::HeadersContradict { .. }), "{pasted}");
+            assert!(text(&pasted).starts_with(&format!(
+                "A broken header (likely): This request has a `traceparent` of trace {trace} and a `"
+            )));
+        }
+    }
+}
+
+#[test]
+fn headers_that_contradict_each_other_are_found_on_the_wire_too() {
+    let found = |b3: &str| {
+        let sent = format!(
+            "GET / HTTP/1.1\r\ntraceparent: {VALID}\r\nb3: {b3}-e457b5a2e4d86bd1-1\r\n\r\n"
+        );
+        let exchange = Exchange {
+            hop: "shop".to_owned(),
+            to: "shop".to_owned(),
+            start: 1,
+            end: Some(2),
+            delivered: Some(sent.clone()),
+            sent,
+            status: Some(200),
+            fault: None,
+        };
+        diagnose(&[], &[exchange]).into_iter().map(|it| it.evidence).collect::<Vec<_>>()
+    };
+    let [Evidence::HeadersContradict { seen, format, .. }] = &found(&ANOTHER[3..35])[..] else {
+        panic!()
+    };
+    assert_eq!(*format, Format::B3);
+    assert!(matches!(seen, Seen::OnHop { .. }));
+    assert!(matches!(found(&VALID[3..35])[..], [Evidence::NothingArrived { .. }]));
+}
+
+/// A report on several headers says of which each finding is.
+#[test]
+fn a_finding_in_a_text_with_several_headers_names_the_line_and_the_value() {
+    let unsampled = OTHER.replace("b8-01", "b8-00");
+    let pasted = format!(
+        "GET / HTTP/1.1\ntraceparent: {VALID}\n\nGET / HTTP/1.1\ntraceparent: {unsampled}\n
+GET / HTTP/1.1\nhost: x\ntraceparent: 00-1-2-3\n\nGET / HTTP/1.1\nb3: 0\n
+GET / HTTP/1.1\ntraceparent: {VALID}\ntraceparent: {ANOTHER}\n"
+    );
+    let text = text(&pasted);
+    for part in [
+        "The `traceparent` in line 9, `00-1-2-3`, isn't valid at byte 4: ",
+        &format!(
+            "The `traceparent` in line 5, `{unsampled}`, is valid, but its sampled flag isn't set (byte 54), so"
+        ),
+        "`b3` in line 12 says not to sample",
+        "The request in line 15 has 2 `traceparent` headers",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("line 2"), "{text}");
+    let lines: Vec<usize> =
+        find(&format!("\n\nINFO x {VALID}\nINFO {OTHER}")).iter().map(|it| it.line).collect();
+    assert_eq!(lines, [3, 4]);
+}
+
+#[test]
+fn a_caller_that_does_not_sample_is_named_in_every_format() {
+    let long = "80f198ee56343ba864fe8b2a57d3eff7";
+    for (pasted, header, has_id) in [
+        ("b3: 0".to_owned(), "b3", false),
+        ("curl -H 'b3: 0' x".to_owned(), "b3", false),
+        (r#"{"b3": "0"}"#.to_owned(), "b3", false),
+        ("X-B3-Sampled: 0".to_owned(), "x-b3-sampled", false),
+        (format!("b3: {long}-e457b5a2e4d86bd1-0"), "b3", true),
+        (format!("INFO b3={long}-e457b5a2e4d86bd1-0-e457b5a2e4d86bd2"), "b3", true),
+        (format!("X-B3-TraceId: {long}\nX-B3-Sampled: 0"), "x-b3-sampled", true),
+        ("uber-trace-id: 3a5b:1c:0:0".to_owned(), "uber-trace-id", true),
+        (
+            "x-datadog-trace-id: 258\nx-datadog-sampling-priority: -1".to_owned(),
+            "x-datadog-sampling-priority",
+            true,
+        ),
+        (
+            format!("X-Amzn-Trace-Id: Root=1-{}-{};Sampled=0", &long[..8], &long[8..]),
+            "x-amzn-trace-id",
+            true,
+        ),
+        (format!("x-cloud-trace-context: {long}/1;o=0"), "x-cloud-trace-context", true),
+    ] {
+        let findings = Case::read(pasted.as_bytes()).expect(&pasted).findings();
+        let rules: Vec<Rule> = findings.iter().map(|finding| finding.rule).collect();
+        let expected =
+            if has_id { vec![Rule::ForeignFormat, Rule::Unsampled] } else { vec![Rule::Unsampled] };
+        assert_eq!(rules, expected, "{pasted}");
+        let text = text(&pasted);
+        assert!(text.contains(&format!("`{header}` says not to sample, so the caller")), "{text}");
+    }
+    for sampled in ["1", "d"] {
+        let [request] = &find(&format!("b3: {long}-e457b5a2e4d86bd1-{sampled}"))[..] else {
+            panic!()
+        };
+        let expected =
+            Foreign { format: Format::B3, trace_id: trace_id(long), sampled: Some(true) };
+        assert_eq!(request.foreign, [expected]);
+    }
+}
+
+#[test]
+fn quotes_and_the_end_of_a_sentence_are_no_part_of_a_value() {
+    for pasted in [
+        format!("traceparent: \"{VALID}\""),
+        format!("traceparent: '{VALID}',"),
+        format!("traceparent: {VALID}."),
+        format!("traceparent: {VALID}, as you can see"),
+        format!("The caller sent traceparent={VALID}."),
+        format!("we logged \"traceparent: {VALID}.\""),
+        format!("\"{VALID}\"."),
+        format!("It was {VALID}, I think."),
+    ] {
+        assert_eq!(values(&pasted), [[VALID]], "{pasted}");
+    }
+    // As it was sent.
+    for pasted in [
+        format!("> traceparent: \"{VALID}\""),
+        format!("GET / HTTP/1.1\ntraceparent: {VALID},"),
+        format!("curl -H 'traceparent: \"{VALID}\"' x"),
+        format!("curl --header 'traceparent: {VALID}.' x"),
+    ] {
+        let findings = Case::read(pasted.as_bytes()).expect("a case").findings();
+        assert!(matches!(findings[0].evidence, Evidence::HeaderInvalid { .. }), "{pasted}");
+    }
+}
+
+#[test]
+fn a_text_in_place_of_a_value_is_named_as_what_it_is() {
+    use Placeholder::{Empty, Null, Variable};
+    for (pasted, value, expected) in [
+        ("curl -H \"traceparent: $TP\" x", "$TP", Variable),
+        ("curl -H 'traceparent: ${TRACEPARENT}' x", "${TRACEPARENT}", Variable),
+        ("traceparent: {traceparent}", "{traceparent}", Variable),
+        ("traceparent: \"{{ traceparent }}\"", "{{ traceparent }}", Variable),
+        ("TRACEPARENT=$TP ./run", "$TP", Variable),
+        ("TRACEPARENT=%TP%", "%TP%", Variable),
+        ("traceparent=00-${TRACE}-${SPAN}-01", "00-${TRACE}-${SPAN}-01", Variable),
+        ("00-$TRACE-$SPAN-01", "00-$TRACE-$SPAN-01", Variable),
+        ("traceparent=null", "null", Null),
+        ("INFO traceparent=None status=200", "None", Null),
+        ("{\"traceparent\": null}", "null", Null),
+        ("{\"traceparent\": \"undefined\"}", "undefined", Null),
+        ("> traceparent: undefined", "undefined", Null),
+        ("traceparent=<nil>", "<nil>", Null),
+        ("traceparent:", "", Empty),
+        ("traceparent=", "", Empty),
+        ("{\"traceparent\": \"\"}", "", Empty),
+        ("curl -H 'traceparent: ' x", "", Empty),
+    ] {
+        let findings = Case::read(pasted.as_bytes()).expect(pasted).findings();
+        let [finding] = &findings[..] else { panic!("{pasted}: {findings:?}") };
+        let Evidence::HeaderPlaceholder { placeholder, text, .. } = &finding.evidence else {
+            panic!("{pasted}: {finding:?}")
+        };
+        assert_eq!((*placeholder, text.as_str()), (expected, value), "{pasted}");
+        assert_eq!(finding.evidence.certainty(), Certainty::Likely);
+    }
+    // Where a header came, a log line without one says nothing.
+    let log = format!("INFO traceparent=None\nINFO traceparent={VALID}");
+    assert_eq!(values(&log), [[VALID]]);
+    assert_eq!(
+        text("traceparent: null").lines().next().expect("a line"),
+        "A broken header (likely): This `traceparent` is the text `null`, which a program wrote because it had no value. \
+         A service that gets this begins a trace of its own."
+    );
+}
+
+/// Each way to be wrong has advice of its own.
+#[test]
+fn the_advice_fits_what_is_wrong_with_the_value() {
+    let mut advice = std::collections::BTreeSet::new();
+    for wrong in [
+        VALID[..30].to_owned(),
+        VALID.to_uppercase(),
+        VALID.replace("00f067aa0ba902b7", "0000000000000000"),
+        format!("{VALID}-00"),
+        VALID.replace("4bf9", "4bg9"),
+        format!("{VALID},{OTHER}"),
+        "$TRACE-PARENT".to_owned(),
+        "null".to_owned(),
+    ] {
+        let pasted = format!("traceparent: {wrong}");
+        let findings = Case::read(pasted.as_bytes()).expect(&pasted).findings();
+        assert!(advice.insert(findings[0].advice()), "{wrong}");
+    }
+}
+
+/// An id alone isn't a header.
+#[test]
+fn an_id_alone_is_told_as_such() {
+    let (trace, span) = (&VALID[3..35], &VALID[36..52]);
+    for pasted in [
+        trace.to_owned(),
+        format!("  \"{}\",\n", trace.to_uppercase()),
+        format!("trace_id={trace}"),
+        format!("\"traceId\": \"{trace}\""),
+        format!("Trace ID: {trace}."),
+        format!(
+            "{}-{}-{}-{}-{}",
+            &trace[..8],
+            &trace[8..12],
+            &trace[12..16],
+            &trace[16..20],
+            &trace[20..]
+        ),
+    ] {
+        let error = Case::read(pasted.as_bytes()).expect_err(&pasted).to_string();
+        let expected = format!("it is a trace id and nothing else. `lab trace {trace}` shows");
+        assert!(error.starts_with(&expected), "{pasted}: {error}");
+    }
+    let error = Case::read(span.as_bytes()).expect_err(span).to_string();
+    assert!(
+        error.starts_with("it is the id of a span, or a short trace id, and nothing else."),
+        "{error}"
+    );
+    for other in ["4bf92f3577b34da6a3ce929d0e0e473", "user=00f067aa0ba902b7"] {
+        assert!(matches!(Case::read(other.as_bytes()), Err(Unreadable::NoTrace)), "{other}");
+    }
 }
 
 #[test]
@@ -279,4 +553,18 @@ fn headers_within_traces_that_are_not_read_are_not_looked_at() {
     ] {
         assert_eq!(text(&log), "This `traceparent` is valid and sampled.\n", "{log}");
     }
+}
+
+/// The answer about a header in an unknown trace must not look like one about the trace.
+#[test]
+fn json_of_an_unknown_form_is_named_beside_its_headers() {
+    let remark = |pasted: &str| {
+        let case = Case::read(pasted.as_bytes()).expect("a case");
+        let page = report::case(&case, &report::Links { book: "", span: &|_| None }).into_string();
+        assert!(page.contains("valid and sampled"), "{page}");
+        assert_eq!(page.contains("no traces in a form that the lab knows"), case.unknown_json);
+        case.unknown_json
+    };
+    assert!(remark(&format!(r#"{{"pages": [{{"headers": {{"traceparent": "{VALID}"}}}}]}}"#)));
+    assert!(!remark(&format!("traceparent: {VALID}")));
 }

@@ -208,7 +208,7 @@ fn a_time_that_is_none_is_left_out_and_named() {
         assert_eq!(
             problem,
             format!(
-                "line 1: span \"list\": the field \"start_time\" is left out: {wrong:?} is not a time"
+                "line 4: span \"list\": the field \"start_time\" is left out: {wrong:?} is not a time"
             )
         );
     }
@@ -239,8 +239,15 @@ fn documents_behind_many_broken_ones_are_read() {
     let good = r#"{"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "01", "spanId": "02", "name": "kept"}]}]}]}"#;
     let broken = "{\"resourceSpans\": [{\"a\":\n".repeat(100_000);
     let contents = read_text(&format!("{broken}{good}\n"));
-    assert_eq!((names(&contents), contents.unread), (vec!["kept"], 100_000));
-    assert_eq!(contents.problems.len(), 100);
+    assert_eq!((names(&contents), contents.unread), (vec!["kept"], 100_001));
+    let first = contents.problems[1].to_string();
+    assert!(
+        first.contains(": too many documents break off before this line, so from here on"),
+        "{first}"
+    );
+    // A few are looked through to their ends.
+    let few = read_text(&format!("{}{good}\n", "{\"resourceSpans\": [{\"a\":\n".repeat(10)));
+    assert_eq!((names(&few), few.unread), (vec!["kept"], 10));
 }
 
 #[test]
@@ -292,7 +299,7 @@ fn what_cannot_be_read_costs_itself_alone_and_is_named() {
     let [problem] = &contents.problems[..] else { panic!("{contents:?}") };
     assert_eq!(
         problem.to_string(),
-        "line 1: span \"x\": the attribute \"items\" is left out: 18446744073709552000 is not an integer of 64 bits"
+        "line 29: span \"x\": the attribute \"items\" is left out: 18446744073709552000 is not an integer of 64 bits"
     );
     // A span without an id.
     let text = String::from_utf8(bytes("refused-base64-ids.json")).expect("text");
@@ -300,8 +307,67 @@ fn what_cannot_be_read_costs_itself_alone_and_is_named() {
     assert_eq!(names(&found), ["GET /cart"]);
     assert_eq!(
         found.problems[0].to_string(),
-        "line 1: span \"load\": the span id must be 8 bytes and not all zero"
+        "line 31: span \"load\": the span id must be 8 bytes and not all zero"
     );
+}
+
+/// In a document over several lines, the line is that of the value or of the span.
+#[test]
+fn a_problem_names_the_line_where_it_is() {
+    let span = |name: &str, id: &str, value: &str| {
+        format!(
+            "{{\n\"traceId\": \"01\",\n\"spanId\": \"{id}\",\n\"name\": \"{name}\",\n\"startTimeUnixNano\": {value},
+             \"attributes\": [\n{{\"key\": \"items\",\n\"value\": {{\"intValue\": {value}}}}}]}}"
+        )
+    };
+    let document = |spans: &[String]| {
+        format!(
+            "\n{{\"resourceSpans\": [{{\"scopeSpans\": [{{\"spans\": [\n{}]}}]}}]}}",
+            spans.join(",\n")
+        )
+    };
+    let problems = |text: &str| -> Vec<String> {
+        read_text(text).problems.iter().map(ToString::to_string).collect()
+    };
+    let found = problems(&document(&[span("a", "02", "1"), span("b", "03", "\"x\"")]));
+    let [time, attribute] = &found[..] else { panic!("{found:?}") };
+    assert!(time.starts_with("line 15: span \"b\": the field \"startTimeUnixNano\""), "{time}");
+    assert!(attribute.starts_with("line 17: span \"b\": the attribute \"items\""), "{attribute}");
+    let found = problems(&document(&[span("a", "02", "1"), span("b", "", "1")]));
+    assert_eq!(found, ["line 14: span \"b\": the span id must be 8 bytes and not all zero"]);
+    // One of two with this name.
+    let found = problems(&document(&[span("b", "02", "1"), span("b", "", "1")]));
+    assert_eq!(found, ["line 2: span \"b\": the span id must be 8 bytes and not all zero"]);
+    let found = read::read(b"\n{\n\"resourceSpans\": [\n  x\n]}").expect_err("broken").to_string();
+    assert_eq!(found, "line 4: not JSON: expected value, in column 3");
+}
+
+/// JavaScript writes half an emoji so when a text is cut, and other readers refuse the whole document.
+#[test]
+fn half_a_character_costs_itself_alone() {
+    for (written, expected) in [
+        (r"a\ud83d", "a\u{fffd}"),
+        (r"\ude00b", "\u{fffd}b"),
+        (r"\ud83d\ud83d\ude00", "\u{fffd}\u{1f600}"),
+        (r"\\ud83d \ud83d", "\\ud83d \u{fffd}"),
+    ] {
+        let text = format!(
+            r#"{{"resourceSpans": [{{"scopeSpans": [{{"spans": [{{"traceId": "01", "spanId": "02", "name": "{written}"}}]}}]}}]}}"#
+        );
+        assert_eq!(names(&read_text(&text)), [expected]);
+        let batch = otlp::from_json(text.as_bytes()).expect("spans");
+        assert_eq!(batch.spans[0].name(), expected);
+    }
+}
+
+#[test]
+fn words_as_ids_are_read_in_zipkins_form_too() {
+    let text = r#"[{"traceId": "abc-trace", "id": "abc-span", "name": "a", "timestamp": 1, "duration": 2, "localEndpoint": {"serviceName": "shop"}},
+        {"traceId": "abc-trace", "id": "b", "parentId": "abc-span", "name": "b", "timestamp": 1, "duration": 2, "localEndpoint": {"serviceName": "shop"}}]"#;
+    let contents = read_text(text);
+    let [root, child] = &contents.spans[..] else { panic!("{contents:?}") };
+    assert_eq!((child.parent, contents.form), (Some(root.id), Form::Zipkin));
+    assert!(contents.problems[0].to_string().contains("they have other ids here"));
 }
 
 #[test]

@@ -189,6 +189,23 @@ fn a_span_without_an_end_has_not_ended() {
     assert_eq!(found.iter().map(|it| it.rule).collect::<Vec<_>>(), [Rule::NotEnded]);
 }
 
+/// In Zipkin's form, a span may have no duration for other reasons than that it runs.
+#[test]
+fn the_advice_about_a_span_without_an_end_fits_zipkins_form() {
+    let span = r#"[{"traceId": "1", "id": "2", "name": "send", "kind": "PRODUCER", "timestamp": 1, "localEndpoint": {"serviceName": "a"}}]"#;
+    let zipkin = Case::read(span.as_bytes()).expect("a case").findings();
+    let otlp = findings(r#"1 a 1 PRODUCER 0..1 send {"endTimeUnixNano": "0"}"#);
+    let [zipkin, otlp] = [&zipkin[..], &otlp[..]].map(|found| match found {
+        [finding] => (finding.rule, finding.evidence.to_string(), finding.advice()),
+        found => panic!("{found:?}"),
+    });
+    assert_eq!((zipkin.0, otlp.0), (Rule::NotEnded, Rule::NotEnded));
+    assert!(zipkin.1.starts_with("`send` (PRODUCER, a) has no duration"), "{}", zipkin.1);
+    assert!(
+        zipkin.2[0].contains("If it is a message") && otlp.2[0].contains("look at the trace again")
+    );
+}
+
 #[test]
 fn a_service_without_a_name_is_named_once() {
     let rows = "1 unknown_service 1 SERVER 0..9 top; 1 unknown_service 2<1 INTERNAL 1..2 work; 1 a 3<1 INTERNAL 1..2 work";
@@ -238,6 +255,41 @@ fn a_root_may_be_linked_to_its_own_trace() {
     };
     assert_eq!(with(""), [Rule::SeveralRoots]);
     assert_eq!(with(&link), []);
+}
+
+/// A link to itself says nothing: neither what a root follows, nor what it belongs to.
+#[test]
+fn a_link_to_the_span_itself_explains_nothing() {
+    let link = r#"{"links": [{"traceId": "TRACE", "spanId": "0000000000000002"}]}"#;
+    let to = |trace: u32| link.replace("TRACE", &format!("{trace:02x}").repeat(16));
+    let roots = format!("1 a 1 SERVER 0..9 top\n1 a 2 CONSUMER 10..11 later {}", to(1));
+    assert_eq!(rules(&roots), [Rule::SeveralRoots]);
+    assert_eq!(tree(&roots).rows[1].notes(), [Note::LinkedToItself]);
+    let within =
+        |to: String| rules(&format!("1 a 1 SERVER 0..9 top\n2 a 2 INTERNAL 2..4 work {to}"));
+    assert_eq!(within(to(2)), [Rule::RootWithin]);
+    assert_eq!(within(to(1)), []);
+}
+
+/// Roots that share an id have one cause.
+#[test]
+fn roots_that_came_with_one_id_are_one_finding_with_that_cause() {
+    // As two processes that forked from one make them.
+    let forked = "1 a 1 SERVER 0..9 top host.name=x; 1 a 2<1 INTERNAL 1..8 work;
+        1 b 1 SERVER 20..29 top; 1 b 2<1 INTERNAL 21..28 work";
+    let found = findings(forked);
+    let [finding] = &found[..] else { panic!("{found:?}") };
+    let Evidence::SharedId { count: 2, first, .. } = &finding.evidence else {
+        panic!("{finding:?}")
+    };
+    assert_eq!((finding.rule, &*first.name, finding.spans.len()), (Rule::SeveralRoots, "top", 2));
+    // They count as one of several roots.
+    let other = findings(&format!("{forked}; 1 c 3 SERVER 40..41 other"));
+    let counts = other.iter().map(|it| match it.evidence {
+        Evidence::SharedId { count, .. } | Evidence::SeveralRoots { count, .. } => count,
+        _ => 0,
+    });
+    assert_eq!(counts.collect::<Vec<_>>(), [2, 2]);
 }
 
 #[test]

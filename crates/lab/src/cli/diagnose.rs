@@ -70,6 +70,9 @@ impl Diagnose {
     pub async fn run(self) -> anyhow::Result<Outcome> {
         let Subject { case, book, missing } = self.read().await?;
         file::warn(case.unread, &case.problems, case.others);
+        if case.unknown_json {
+            eprintln!("Note: {}", report::UNKNOWN_JSON);
+        }
         let findings = case.findings();
         match self.format {
             Format::Json => {
@@ -83,7 +86,12 @@ impl Diagnose {
                 print_json(&serde_json::to_string_pretty(&report)?)?;
             }
             Format::Github if !findings.is_empty() => {
-                print(&findings.iter().map(|it| annotation(it, &book)).collect::<String>())?;
+                let failure = case.inspected().failure();
+                let failure = failure.map(|it| {
+                    format!("::notice title=The request failed::{}\n", escaped(&visible(&it)))
+                });
+                let annotations = findings.iter().map(|it| annotation(it, self.counts(it), &book));
+                print(&failure.into_iter().chain(annotations).collect::<String>())?;
             }
             Format::Text | Format::Github => print(&report::text(&case, &book))?,
         }
@@ -223,11 +231,11 @@ fn name(certainty: Certainty) -> &'static str {
 }
 
 /// Writes a finding as a [workflow command](https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands)
-/// of GitHub Actions, which becomes an annotation.
-fn annotation(finding: &Finding, book: &str) -> String {
+/// of GitHub Actions, which becomes an annotation: an error if the exit status is 1 because of it.
+fn annotation(finding: &Finding, fails: bool, book: &str) -> String {
     let command = match finding.evidence.certainty() {
-        Certainty::Certain => "error",
-        Certainty::Likely => "warning",
+        _ if fails => "error",
+        Certainty::Certain | Certainty::Likely => "warning",
         Certainty::WorthALook => "notice",
     };
     let title = escaped(finding.rule.title()).replace(':', "%3A").replace(',', "%2C");

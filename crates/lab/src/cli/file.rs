@@ -37,7 +37,15 @@ pub fn bytes(name: &str) -> anyhow::Result<Vec<u8>> {
 
 /// Reads a file and prints a warning for each part that can't be read.
 fn contents(name: &str) -> anyhow::Result<Contents> {
-    let contents = read::read(&bytes(name)?).with_context(|| name.to_owned())?;
+    let bytes = bytes(name)?;
+    let contents = match read::read(&bytes) {
+        Err(_) if Case::read(&bytes).is_ok() => {
+            bail!(
+                "{name} has headers of requests and no trace: `lab diagnose {name}` looks at them"
+            )
+        }
+        read => read.with_context(|| name.to_owned())?,
+    };
     warn(contents.unread, &contents.problems, contents.others);
     Ok(contents)
 }

@@ -262,9 +262,10 @@ fn diagnosis(case: &Case) -> Markup {
     html! {
         @if found.is_empty() { p.facts { "Diagnosis: " (report::no_finding(case)) } }
         @else {
+            @if let Some(failure) = report::failure(case) { p.facts { (failure) } }
             details.diagnosis {
                 summary { "Diagnosis: " (count(found.len(), "finding")) ". " (titles.join("; ")) }
-                (report::findings(case, &links))
+                (report::list(&found, &links))
             }
         }
     }

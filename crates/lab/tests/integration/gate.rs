@@ -148,6 +148,59 @@ async fn github_gets_an_annotation_for_each_finding() {
         ["%0ASet the status", "%0AMore: the book's page how-to/diagnose.html#status-not-set"],
     );
     assert!(notice.starts_with("::notice title=A name that never repeats::"), "{report}");
+    // The level is that of an error where the exit status is 1 because of the finding.
+    for (options, levels) in [
+        ("", ["error", "notice"]),
+        ("--fail-on orphan", ["warning", "notice"]),
+        ("--fail-on high-cardinality", ["warning", "error"]),
+    ] {
+        let report = run("lab", &format!("diagnose {file} --format github {options}")).await.stdout;
+        let report = String::from_utf8(report).expect("text");
+        let level = |line: &str| line[2..].split(' ').next().expect("a word").to_owned();
+        assert_eq!(report.lines().map(level).collect::<Vec<_>>(), levels, "{options}: {report}");
+    }
+}
+
+/// A finding must not hide that the request failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_failure_of_the_request_is_in_every_format() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spans = "1 shop 1 SERVER 0..9 pay error=late; 1 shop 2<9 INTERNAL 1..8 load";
+    let file = write(folder.path(), "failed.json", &table(spans).to_string());
+    let failure = "The request failed. The span with the error is `pay` (SERVER, shop): late.";
+    let text = finds("lab", &format!("diagnose {file}")).await;
+    assert!(text.starts_with(&format!("{failure}\n\nSpans are missing (likely): ")), "{text}");
+    let github = finds("lab", &format!("diagnose {file} --format github")).await;
+    let notice = format!("::notice title=The request failed::{failure}\n::error title=Spans");
+    assert!(github.starts_with(&notice), "{github}");
+    let json = finds("lab", &format!("diagnose {file} --format json")).await;
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(
+        (&json["failure"]["name"], &json["findings"][0]["fails"]),
+        (&json!("pay"), &json!(true))
+    );
+    let lab = Lab::view(&format!("--open {file}")).await;
+    let page = lab.get(&format!("/traces/{}", trace_id(1))).await;
+    has(
+        &page,
+        ["<p class=\"facts\">The request failed. The span with the error is <code><bdi>pay"],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_headers_has_no_trace_to_show() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let header = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\n";
+    let file = write(folder.path(), "head.txt", header);
+    for command in ["trace", "traces"] {
+        let output = run("lab", &format!("{command} {file}")).await;
+        let error = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        has(
+            &error,
+            [&format!("has headers of requests and no trace: `lab diagnose {file}` looks")],
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

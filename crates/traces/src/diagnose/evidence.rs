@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::diagnose::{Rule, Secret};
-use crate::headers::Format;
+use crate::headers::{Format, Placeholder};
 use crate::span::{Span, SpanId, SpanKind, TraceId};
 use crate::traceparent::{Field, InvalidTraceparent};
 use crate::tree::Skew;
@@ -29,8 +29,22 @@ pub enum Evidence {
         /// The first field that differs: the trace id or the parent id.
         field: Field,
     },
+    /// Another text stands in place of a `traceparent`.
+    HeaderPlaceholder { seen: Seen, placeholder: Placeholder, text: String },
     /// One request has several `traceparent` headers.
-    HeaderRepeated { seen: Seen, count: usize },
+    HeaderRepeated {
+        seen: Seen,
+        count: usize,
+        /// How many traces the valid ones name.
+        traces: usize,
+    },
+    /// The `traceparent` of a request and its header in another format name different traces.
+    HeadersContradict {
+        seen: Seen,
+        format: Format,
+        /// The trace of the `traceparent` and that of the other header.
+        traces: [TraceId; 2],
+    },
     /// The values of several headers stand in one `traceparent`, with commas between them.
     HeadersJoined { seen: Seen, count: usize },
     /// A request has no `traceparent` and a header of another format.
@@ -40,8 +54,12 @@ pub enum Evidence {
         /// The trace that the header names.
         trace_id: TraceId,
     },
-    /// A `traceparent` that stands alone has no sampled flag.
-    HeaderUnsampled,
+    /// A header that was given by itself says that the request isn't sampled.
+    HeaderUnsampled {
+        seen: Seen,
+        /// The format of the header; `None` for a `traceparent`.
+        format: Option<Format>,
+    },
     /// A `traceparent` without the sampled flag has arrived.
     FlagNotSet {
         hop: String,
@@ -69,6 +87,8 @@ pub enum Evidence {
     },
     /// Several spans of one trace have no parent.
     SeveralRoots { count: usize, first: NamedSpan },
+    /// Several spans without a parent came with one id.
+    SharedId { id: SpanId, count: usize, first: NamedSpan },
     /// The parent of a span, of the same process, isn't here.
     ParentNotHere {
         span: NamedSpan,
@@ -86,7 +106,11 @@ pub enum Evidence {
         has_others: bool,
     },
     /// A span came without an end.
-    NotEnded { span: NamedSpan },
+    NotEnded {
+        span: NamedSpan,
+        /// Whether it came in Zipkin's form, where a span may have no duration for other reasons.
+        zipkin: bool,
+    },
     /// A span is its own ancestor.
     OwnAncestor { span: NamedSpan },
     /// A request hangs beside the CLIENT span that made it.
@@ -161,8 +185,15 @@ pub enum Abandoned {
 /// The place where a `traceparent` was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    /// The header was given by itself.
+    /// The header, or its request, was given by itself.
     Alone,
+    /// It is one of several in a text.
+    InText {
+        /// The line of the request's first header, counted from 1.
+        line: usize,
+        /// The first value of the `traceparent`; empty without one.
+        value: String,
+    },
     /// It arrived at the service `to`.
     OnHop { hop: String, to: String },
     /// An instrumentation recorded it on the span of the request that brought it.
@@ -237,6 +268,7 @@ impl Evidence {
             | Evidence::HeaderReplaced { field: Field::TraceId, .. }
             | Evidence::HeaderRepeated { .. }
             | Evidence::HeadersJoined { .. }
+            | Evidence::HeaderPlaceholder { seen: Seen::OnHop { .. } | Seen::OnSpan(_), .. }
             | Evidence::OwnAncestor { .. }
             | Evidence::StatusNotSet { status: 500.., .. }
             | Evidence::ClockSkew { .. }
@@ -247,10 +279,14 @@ impl Evidence {
             }
             Evidence::NothingArrived { .. }
             | Evidence::ForeignFormat { .. }
+            // A log may say in this way that there was no header.
+            | Evidence::HeaderPlaceholder { .. }
+            | Evidence::HeadersContradict { .. }
             // A proxy with spans of its own replaces the parent id.
             | Evidence::HeaderReplaced { .. }
             | Evidence::FallenApart { .. }
             | Evidence::SeveralRoots { .. }
+            | Evidence::SharedId { .. }
             | Evidence::ParentNotHere { .. }
             | Evidence::ServiceBetweenNotHere { .. }
             | Evidence::CallerNotHere { has_others: true, .. }
@@ -260,7 +296,7 @@ impl Evidence {
             // A caller may expect a 404.
             | Evidence::StatusNotSet { .. }
             | Evidence::Secret { .. } => Certainty::Likely,
-            Evidence::HeaderUnsampled
+            Evidence::HeaderUnsampled { .. }
             | Evidence::FlagNotSet { .. }
             // The caller may export its spans elsewhere.
             | Evidence::CallerNotHere { .. }
@@ -289,13 +325,15 @@ impl Evidence {
             | Evidence::HeaderInvalid { .. }
             | Evidence::HeaderReplaced { .. }
             | Evidence::HeaderRepeated { .. }
+            | Evidence::HeaderPlaceholder { .. }
+            | Evidence::HeadersContradict { .. }
             | Evidence::HeadersJoined { .. } => Rule::BrokenHeader,
             Evidence::ForeignFormat { .. } => Rule::ForeignFormat,
-            Evidence::HeaderUnsampled | Evidence::FlagNotSet { .. } => Rule::Unsampled,
+            Evidence::HeaderUnsampled { .. } | Evidence::FlagNotSet { .. } => Rule::Unsampled,
             Evidence::FallenApart { .. } => Rule::FallenApart,
             Evidence::RootWithin { .. } => Rule::RootWithin,
             Evidence::ClientRoot { .. } => Rule::ClientRoot,
-            Evidence::SeveralRoots { .. } => Rule::SeveralRoots,
+            Evidence::SeveralRoots { .. } | Evidence::SharedId { .. } => Rule::SeveralRoots,
             Evidence::ParentNotHere { .. } | Evidence::ServiceBetweenNotHere { .. } => {
                 Rule::MissingSpans
             }

@@ -1,55 +1,87 @@
 //! The rules of the header `traceparent`: alone, on the wire, and as an attribute of the span that it brought about.
 
+use std::collections::BTreeSet;
+
 use super::{Evidence, Finding, NamedSpan, Place, Seen, place};
 use crate::exchange::{Exchange, values};
-use crate::headers::{Format, Pasted, joined};
-use crate::span::{Span, SpanKind};
+use crate::headers::{Foreign, Format, Pasted, Placeholder, joined};
+use crate::span::{Span, SpanKind, TraceId, shortened};
 use crate::traceparent::{Field, InvalidTraceparent, Traceparent};
-use crate::tree::Tree;
+use crate::tree::{LONGEST, Tree};
 
 /// Looks for a fault in a `traceparent` that stands alone: it isn't valid, or not sampled.
 pub fn of_header(value: &str) -> Option<Finding> {
-    let value = value.trim();
-    let evidence = match Traceparent::parse(value) {
-        Ok(read) if read.sampled => return None,
-        Ok(_) => Evidence::HeaderUnsampled,
-        Err(invalid) => unreadable(value, Seen::Alone, invalid),
-    };
-    Some(Finding::new(evidence, Vec::new()))
+    Some(Finding::new(of_value(value.trim(), Seen::Alone)?, Vec::new()))
 }
 
-/// Looks for a fault in the headers of a request that somebody pasted.
-pub(super) fn pasted(headers: &Pasted) -> Option<Finding> {
-    let seen = Seen::Alone;
-    let evidence = match headers {
-        Pasted::Traceparent(values) => match &values[..] {
-            [value] => return of_header(value),
-            several => Evidence::HeaderRepeated { seen, count: several.len() },
-        },
-        Pasted::Foreign(format, trace_id) => {
-            Evidence::ForeignFormat { seen, format: *format, trace_id: *trace_id }
+fn of_value(value: &str, seen: Seen) -> Option<Evidence> {
+    match Traceparent::parse(value) {
+        Ok(read) if read.sampled => None,
+        Ok(_) => Some(Evidence::HeaderUnsampled { seen, format: None }),
+        Err(invalid) => Some(unreadable(value, seen, invalid)),
+    }
+}
+
+/// Looks for faults in the headers of a request that somebody pasted.
+pub(super) fn pasted(headers: &Pasted, seen: Seen) -> Vec<Finding> {
+    let Pasted { traceparent, foreign, .. } = headers;
+    let mut found = Vec::new();
+    match &traceparent[..] {
+        [] => {
+            let first = foreign.iter().find_map(|it| Some((it.format, it.trace_id?)));
+            found.extend(first.map(|(format, trace_id)| Evidence::ForeignFormat {
+                seen: seen.clone(),
+                format,
+                trace_id,
+            }));
+            let unsampled = foreign.iter().find(|it| it.sampled == Some(false));
+            found.extend(
+                unsampled.map(|it| Evidence::HeaderUnsampled { seen, format: Some(it.format) }),
+            );
         }
-    };
-    Some(Finding::new(evidence, Vec::new()))
+        [value] => {
+            let own = Traceparent::parse(value).ok();
+            found.extend(of_value(value, seen.clone()));
+            found.extend(own.and_then(|own| contradiction(&own, foreign, seen)));
+        }
+        several => found.push(repeated(several, seen)),
+    }
+    found.into_iter().map(|evidence| Finding::new(evidence, Vec::new())).collect()
 }
 
 /// The evidence for a value that isn't a valid `traceparent`.
 fn unreadable(value: &str, seen: Seen, invalid: InvalidTraceparent) -> Evidence {
-    match joined(value) {
-        Some(count) => Evidence::HeadersJoined { seen, count },
-        None => Evidence::HeaderInvalid { seen, invalid },
+    let text = || shortened(value.trim(), LONGEST);
+    match (joined(value), Placeholder::of(value)) {
+        (Some(count), _) => Evidence::HeadersJoined { seen, count },
+        (_, Some(placeholder)) => Evidence::HeaderPlaceholder { seen, placeholder, text: text() },
+        _ => Evidence::HeaderInvalid { seen, invalid },
     }
 }
 
-/// Looks for a header of another format, which the called service didn't use.
-fn foreign(head: &str, seen: Seen, trees: &[Tree]) -> Option<Evidence> {
-    let mut found = Format::ALL.into_iter().filter_map(|format| {
-        let values = values(head, format.header());
-        Some((format, values.into_iter().find_map(|value| format.trace_id(value))?))
-    });
-    let (format, trace_id) = found.next()?;
-    let is_used = trees.iter().any(|tree| tree.trace_id == trace_id);
-    (!is_used).then_some(Evidence::ForeignFormat { seen, format, trace_id })
+fn repeated(values: &[impl AsRef<str>], seen: Seen) -> Evidence {
+    let valid = values.iter().filter_map(|it| Traceparent::parse(it.as_ref()).ok());
+    let traces: BTreeSet<TraceId> = valid.map(|it| it.trace_id).collect();
+    Evidence::HeaderRepeated { seen, count: values.len(), traces: traces.len() }
+}
+
+/// Looks for a header of another format that names another trace than the `traceparent` of the same request.
+fn contradiction(own: &Traceparent, foreign: &[Foreign], seen: Seen) -> Option<Evidence> {
+    let mut found = foreign.iter().filter_map(|it| Some((it.format, it.contradicts(own)?)));
+    let (format, traces) = found.next()?;
+    Some(Evidence::HeadersContradict { seen, format, traces })
+}
+
+/// The headers of other formats in a head.
+fn foreign(head: &str) -> Vec<Foreign> {
+    let read = |format: Format| {
+        let mut foreign = Foreign::new(format);
+        for name in format.names() {
+            values(head, name).into_iter().for_each(|value| foreign.add(name, value));
+        }
+        foreign
+    };
+    Format::ALL.map(read).into_iter().filter(Foreign::matters).collect()
 }
 
 /// Looks for a fault in the header of a request that was passed on.
@@ -58,23 +90,35 @@ pub(super) fn on_the_wire(exchange: &Exchange, trees: &[Tree]) -> Option<Finding
     let arrived = values(head, "traceparent");
     let sent = exchange.sent_by();
     let (hop, to) = (exchange.hop.clone(), exchange.to.clone());
+    let seen = || Seen::OnHop { hop: exchange.hop.clone(), to: exchange.to.clone() };
     let evidence = match (&arrived[..], sent) {
-        ([], None) => foreign(head, Seen::OnHop { hop, to }, trees)?,
+        // The called service may have used the other format.
+        ([], None) => {
+            let mut named =
+                foreign(head).into_iter().filter_map(|it| Some((it.format, it.trace_id?)));
+            let (format, trace_id) = named.next()?;
+            if trees.iter().any(|tree| tree.trace_id == trace_id) {
+                return None;
+            }
+            Evidence::ForeignFormat { seen: seen(), format, trace_id }
+        }
         ([], Some(_)) => Evidence::HeaderDropped { hop },
         ([value], _) => match Traceparent::parse(value) {
-            Err(invalid) => unreadable(value, Seen::OnHop { hop, to }, invalid),
+            Err(invalid) => unreadable(value, seen(), invalid),
             Ok(read) => match sent.and_then(|sent| difference(&sent, &read)) {
                 Some(field) => Evidence::HeaderReplaced { hop, field },
-                // Some samplers ignore the flag.
-                None if read.sampled || answered_by(exchange, trees).is_some() => return None,
-                None => {
-                    Evidence::FlagNotSet { hop, to, cleared: sent.is_some_and(|sent| sent.sampled) }
-                }
+                None => match contradiction(&read, &foreign(head), seen()) {
+                    Some(contradiction) => contradiction,
+                    // Some samplers ignore the flag.
+                    None if read.sampled || answered_by(exchange, trees).is_some() => return None,
+                    None => {
+                        let cleared = sent.is_some_and(|sent| sent.sampled);
+                        Evidence::FlagNotSet { hop, to, cleared }
+                    }
+                },
             },
         },
-        (several, _) => {
-            Evidence::HeaderRepeated { count: several.len(), seen: Seen::OnHop { hop, to } }
-        }
+        (several, _) => repeated(several, seen()),
     };
     let caller = sent.map(|sent| (sent.trace_id, sent.parent_id));
     let called = answered_by(exchange, trees);
@@ -136,6 +180,6 @@ pub(super) fn recorded(span: &Span, text: &str) -> Option<Evidence> {
     let seen = || Seen::OnSpan(NamedSpan::new(span));
     match &values[..] {
         [value] => Some(unreadable(value, seen(), Traceparent::parse(value).err()?)),
-        several => Some(Evidence::HeaderRepeated { count: several.len(), seen: seen() }),
+        several => Some(repeated(several, seen())),
     }
 }

@@ -43,16 +43,13 @@ pub struct Failure {
 impl Inspected {
     pub fn new(trees: &[Tree], wire: &[Exchange], headers: &[Pasted]) -> Self {
         let services: BTreeSet<&str> = trees.iter().flat_map(Tree::services).collect();
-        let values = headers.iter().filter_map(|it| match it {
-            Pasted::Traceparent(values) => Some(values),
-            Pasted::Foreign(..) => None,
-        });
+        let values = headers.iter().flat_map(|it| &it.traceparent);
         Inspected {
             traces: trees.len(),
             spans: trees.iter().map(|tree| tree.rows.len()).sum(),
             services: services.len(),
             requests: wire.len(),
-            headers: values.flatten().filter_map(|value| Valid::read(value)).collect(),
+            headers: values.filter_map(|value| Valid::read(value)).collect(),
             failure: Failure::find(trees),
         }
     }

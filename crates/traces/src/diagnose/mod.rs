@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 use crate::exchange::Exchange;
 use crate::headers::Pasted;
-use crate::span::{Span, SpanId, TraceId};
-use crate::tree::Tree;
+use crate::span::{Span, SpanId, TraceId, shortened};
+use crate::tree::{LONGEST, Tree};
 
 pub use evidence::{Abandoned, Around, Certainty, Evidence, Library, NamedSpan, Seen, WrongKind};
 pub use header::{answered_by, of_header};
@@ -152,7 +152,15 @@ impl Finding {
 
 /// Looks for faults in headers that stand alone. The findings are sorted and limited like those of [`diagnose`].
 pub fn of_headers(headers: &[Pasted]) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = headers.iter().filter_map(header::pasted).collect();
+    let seen = |it: &Pasted| match headers {
+        [_] => Seen::Alone,
+        _ => {
+            let value = it.traceparent.first().map(|value| shortened(value, LONGEST));
+            Seen::InText { line: it.line, value: value.unwrap_or_default() }
+        }
+    };
+    let mut findings: Vec<Finding> =
+        headers.iter().flat_map(|it| header::pasted(it, seen(it))).collect();
     findings.sort_by_key(|finding| finding.rule);
     limited(findings)
 }

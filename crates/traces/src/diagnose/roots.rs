@@ -21,7 +21,7 @@ pub fn unrequested<'a>(
     let roots = trees.into_iter().flat_map(Tree::tops).map(|row| &*row.span);
     roots.filter(|span| {
         let kind = matches!(span.kind(), SpanKind::Internal | SpanKind::Client);
-        kind && span.parent.is_none() && span.links.is_empty()
+        kind && span.parent.is_none() && span.links_to_others().next().is_none()
     })
 }
 

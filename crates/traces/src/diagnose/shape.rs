@@ -30,7 +30,9 @@ pub(super) fn fallen_apart(trees: &[Tree]) -> impl Iterator<Item = Finding> {
 /// Looks for faults in the shape of one trace.
 pub(super) fn structure(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
-    findings.extend(several_roots(tree));
+    let (of_ids, roots) = several_roots(tree);
+    findings.extend(of_ids);
+    findings.extend(roots);
     let calls =
         tree.rows.iter().filter(|row| row.span.kind() == SpanKind::Client && row.below == 0);
     let calls = calls.map(|row| (row, Call::new(&row.span)));
@@ -84,18 +86,30 @@ fn hung_up(tree: &Tree, row: &Row) -> Option<Finding> {
     Some(Finding::new(evidence, vec![place(call), place(server)]))
 }
 
-fn several_roots(tree: &Tree) -> Option<Finding> {
-    // One that is linked to a span of its own trace says what it follows from.
-    let follows = |row: &&Row| row.span.links.iter().any(|(trace, _)| *trace == tree.trace_id);
+/// Returns a finding for each id that several roots came with, and one for the other roots.
+fn several_roots(tree: &Tree) -> (Vec<Finding>, Option<Finding>) {
+    // One that is linked to another span of its own trace says what it follows from.
+    let follows = |row: &&Row| row.span.links_to_others().any(|(trace, _)| trace == tree.trace_id);
     let roots = tree.tops().filter(|row| row.span.parent.is_none() && !follows(row));
-    let roots: Vec<&Row> = roots.collect();
+    let mut by_id: BTreeMap<SpanId, Vec<&Row>> = BTreeMap::new();
+    for row in roots {
+        by_id.entry(row.span.shared_id().unwrap_or(row.span.id)).or_default().push(row);
+    }
+    let places = |rows: &[&Row]| rows.iter().map(|row| place(&row.span)).collect::<Vec<_>>();
+    let shared = by_id.iter().filter(|(_, rows)| rows.len() > 1).map(|(id, rows)| {
+        let first = NamedSpan::new(&rows[0].span);
+        Finding::new(Evidence::SharedId { id: *id, count: rows.len(), first }, places(rows))
+    });
+    let shared = shared.collect();
+    // Spans with one id are one cause, and so one root.
+    let mut roots: Vec<&Row> = by_id.into_values().map(|rows| rows[0]).collect();
+    roots.sort_by_key(|row| (row.span.start(), row.span.id));
     let [first, _, ..] = roots[..] else {
-        return None;
+        return (shared, None);
     };
-    let evidence =
-        Evidence::SeveralRoots { count: roots.len(), first: NamedSpan::new(&first.span) };
-    let spans = roots.iter().map(|row| place(&row.span)).collect();
-    Some(Finding::new(evidence, spans))
+    let first = NamedSpan::new(&first.span);
+    let evidence = Evidence::SeveralRoots { count: roots.len(), first };
+    (shared, Some(Finding::new(evidence, places(&roots))))
 }
 
 /// The spans whose parent isn't here. Those of one service with the same parent are together, in the order of their

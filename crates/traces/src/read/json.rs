@@ -93,6 +93,32 @@ impl<'a> Json<'a> {
     }
 }
 
+/// Replaces escapes such as `\ud83d` that stand for half a character, which JavaScript writes for a text that was cut within an
+/// emoji, and other readers refuse. Returns `None` if there are none.
+pub fn without_halves(text: &str) -> Option<String> {
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let mut whole = String::new();
+    let (mut copied, mut searched) = (0, 0);
+    while let Some(at) = text[searched..].find('\\').map(|at| searched + at) {
+        searched = match (unit(at), unit(at + 6)) {
+            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => at + 12,
+            (Some(0xd800..0xe000), _) => {
+                whole.push_str(&text[copied..at]);
+                whole.push_str("\\ufffd");
+                copied = at + 6;
+                copied
+            }
+            // The character behind it isn't the beginning of another escape.
+            _ => at + 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
+        };
+    }
+    whole.push_str(&text[copied..]);
+    (copied > 0).then_some(whole)
+}
+
 /// Whether a key is `name`, which is in lower case, without regard to case and underscores.
 fn same(key: &str, name: &str) -> bool {
     let key = key.bytes().filter(|byte| *byte != b'_');

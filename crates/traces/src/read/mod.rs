@@ -29,7 +29,8 @@ use self::json::Json;
 use self::value::Losses;
 use crate::diagnose::NamedSpan;
 use crate::exchange::Exchange;
-use crate::otlp::{Batch, Error, from_protobuf, from_request};
+use crate::headers;
+use crate::otlp::{Batch, Error, Reason, Rejected, from_protobuf, from_request};
 use crate::shared::Trace;
 use crate::span::Span;
 
@@ -148,7 +149,8 @@ impl fmt::Display for Others {
 /// Something in a file that can't be read.
 #[derive(Debug)]
 pub struct Problem {
-    /// The line in which the document begins, counted from 1; `None` in protobuf.
+    /// The line where it is, as far as it is known, or else the line in which its document begins, counted from 1; `None` in
+    /// protobuf.
     pub line: Option<usize>,
     pub error: Error,
 }
@@ -179,6 +181,9 @@ pub enum Unreadable {
     UnknownJson(Vec<String>),
     #[error("there is no trace in it. The lab reads {FORMS}")]
     NoTrace,
+    /// It is nothing but an id, of 32 hexadecimal digits or of 16.
+    #[error("{}", id_alone(.0))]
+    Id(String),
     /// The form is known, and there are no spans in it.
     #[error("it is {form}, and there are no spans in it{}", only(.others))]
     NoSpans { form: Form, others: Others },
@@ -210,9 +215,22 @@ impl Unreadable {
             Unreadable::UnknownJson(_) | Unreadable::NoTrace | Unreadable::OtherSignals(_) => true,
             Unreadable::Empty
             | Unreadable::Packed(_)
+            | Unreadable::Id(_)
             | Unreadable::NoSpans { .. }
             | Unreadable::Problem(_) => false,
         }
+    }
+}
+
+fn id_alone(id: &str) -> String {
+    let header = "To check a header, give all of it: `traceparent: ` and its value";
+    match id.len() {
+        32 => format!(
+            "it is a trace id and nothing else. `lab trace {id}` shows that trace if a running lab has it. {header}"
+        ),
+        _ => format!(
+            "it is the id of a span, or a short trace id, and nothing else. `lab traces --text {id}` lists the traces of a running lab that have it. {header}"
+        ),
     }
 }
 
@@ -245,6 +263,9 @@ pub fn read(bytes: &[u8]) -> Result<Contents, Unreadable> {
             return Err(Unreadable::Empty);
         }
         let text = unpack::without_log_prefix(text);
+        if let Some(id) = headers::id_alone(&text) {
+            return Err(Unreadable::Id(id));
+        }
         reader.documents(&text);
         if reader.form.is_none() && reader.foreign.is_none() {
             reader.foreign = foreign::of_text(&text);
@@ -261,7 +282,14 @@ pub(crate) fn request(
     text: &str,
 ) -> serde_json::Result<Option<(ExportTraceServiceRequest, Vec<LeftOut>)>> {
     let mut document = Document::default();
-    let json = Json::parse(text)?;
+    let repaired;
+    let json = match Json::parse(text) {
+        Err(error) => {
+            repaired = json::without_halves(text).ok_or(error)?;
+            Json::parse(&repaired)?
+        }
+        json => json?,
+    };
     if !matches!(json.get("resourcespans"), Json::Array(_)) {
         return Ok(None);
     }
@@ -317,6 +345,8 @@ struct Reader {
     others: Others,
     /// The line of the first span whose ids can't be read, and how many there are.
     renamed: Option<(usize, usize)>,
+    /// The line from which on a document must end in its line, because too many have broken off.
+    given_up: Option<usize>,
     foreign: Option<Foreign>,
     /// The names of the fields of the first document of an unknown form.
     unknown: Option<Vec<String>>,
@@ -410,7 +440,6 @@ impl Reader {
         const LOOKS: usize = 16;
         const SHORT: usize = 1024 * 1024;
         let (mut start, mut line, mut budget) = (0, 1, LOOKS * text.len() + SHORT);
-        let newlines = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count();
         while let Some(blank) = text[start..].find(|it: char| !it.is_ascii_whitespace()) {
             line += newlines(&text[start..start + blank]);
             start += blank;
@@ -431,7 +460,10 @@ impl Reader {
                     Err(error) => {
                         let lines = whole.split_inclusive('\n').take(error.line());
                         budget = budget.saturating_sub(lines.map(str::len).sum());
-                        self.problem(Some(line), Error::NotJson(error));
+                        self.problem(Some(line + error.line().max(1) - 1), Error::NotJson(error));
+                        if budget == 0 {
+                            self.given_up.get_or_insert(line);
+                        }
                     }
                 }
             } else {
@@ -459,16 +491,22 @@ impl Reader {
             && strict.is_whole()
         {
             let request = ExportTraceServiceRequest { resource_spans: strict.resource_spans };
-            self.batch(Form::OtlpJson, Some(line), from_request(request));
+            self.request(Form::OtlpJson, text, line, request);
             self.wire.extend(strict.wire);
             self.elsewhere.extend(strict.elsewhere);
             return;
         }
         let json = match Json::parse(text) {
             Ok(json) => json,
-            Err(error) => return self.problem(Some(line), Error::NotJson(error)),
+            Err(error) => {
+                let whole = json::without_halves(text);
+                if let Some(whole) = whole.filter(|it| Json::parse(it).is_ok()) {
+                    return self.document(&whole, line);
+                }
+                return self.problem(Some(line + error.line().max(1) - 1), Error::NotJson(error));
+            }
         };
-        let mut document = Document::default();
+        let mut document = Document { losses: Losses::of(text), ..Document::default() };
         if !self.take(&json, &mut document) {
             self.others.documents += 1;
             self.foreign = self.foreign.or_else(|| {
@@ -496,11 +534,12 @@ impl Reader {
                 self.renamed.get_or_insert((line, 0)).1 += renamed;
             }
             let request = ExportTraceServiceRequest { resource_spans };
-            self.batch(form, Some(line), from_request(request));
+            self.request(form, text, line, request);
         }
         self.unread += losses.count - losses.first.len();
         for loss in losses.first {
-            self.problem(Some(line), Error::LeftOut(loss));
+            let before = &text[..loss.offset.unwrap_or_default()];
+            self.problem(Some(line + newlines(before)), Error::LeftOut(loss));
         }
     }
 
@@ -593,6 +632,18 @@ impl Reader {
             || ["resourcelogs", "resourcemetrics", "scopemetrics"].iter().any(|it| json.has(it))
     }
 
+    /// Takes the spans of a document that begins in the line `line`.
+    fn request(&mut self, form: Form, text: &str, line: usize, request: ExportTraceServiceRequest) {
+        let batch = from_request(request);
+        let refused = match &batch {
+            Ok(Batch { rejected: Some(Rejected { first: Reason::Span(unfit), .. }), .. })
+            | Err(Error::Unfit(unfit)) => unfit.span.as_deref(),
+            _ => None,
+        };
+        let line = line_of_span(text, line, refused);
+        self.batch(form, Some(line), batch);
+    }
+
     fn batch(&mut self, form: Form, line: Option<usize>, batch: Result<Batch, Error>) {
         self.form.get_or_insert(form);
         match batch {
@@ -616,6 +667,11 @@ impl Reader {
     fn finish(mut self) -> Result<Contents, Unreadable> {
         if let Some((line, spans)) = self.renamed {
             self.problem(Some(line), Error::RenamedIds(spans));
+        }
+        if let Some(line) = self.given_up {
+            self.unread += 1;
+            // Behind the first, which is the reason where nothing can be read.
+            self.problems.insert(1, Problem { line: Some(line), error: Error::GivenUp });
         }
         let Reader {
             form,
@@ -671,6 +727,20 @@ fn each_once(spans: Vec<Span>) -> Vec<Span> {
         .flat_map(|trace| trace.received().to_vec())
         .map(Arc::unwrap_or_clone)
         .collect()
+}
+
+fn newlines(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'\n').count()
+}
+
+/// The line of a span in a document that begins in the line `line`: that of its name, if it is the only one.
+fn line_of_span(text: &str, line: usize, name: Option<&str>) -> usize {
+    let name = name.map(|name| format!("\"{name}\""));
+    let mut found = name.iter().flat_map(|name| text.match_indices(name.as_str()));
+    match (found.next(), found.next()) {
+        (Some((offset, _)), None) => line + newlines(&text[..offset]),
+        _ => line,
+    }
 }
 
 /// The length of the JSON document that a text begins with, in bytes.

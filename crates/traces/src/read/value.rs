@@ -24,6 +24,8 @@ pub struct LeftOut {
     pub name: String,
     /// The first hundred characters of the value.
     pub value: String,
+    /// The place in the document where it is, or where its span's name is, in bytes, as far as it is known.
+    pub offset: Option<usize>,
     pub flaw: Flaw,
 }
 
@@ -46,6 +48,10 @@ pub enum Flaw {
 #[derive(Debug, Default)]
 pub struct Losses {
     pub span: Option<String>,
+    /// The place of the span's name in the text.
+    span_offset: Option<usize>,
+    /// The address of the document's text, and its length.
+    text: (usize, usize),
     /// The number of all of them.
     pub count: usize,
     /// The first hundred.
@@ -56,22 +62,37 @@ impl Losses {
     /// The largest number of values to describe.
     const DESCRIBED: usize = 100;
 
+    /// Collects from a document with this text.
+    pub fn of(text: &str) -> Self {
+        Losses { text: (text.as_ptr() as usize, text.len()), ..Losses::default() }
+    }
+
+    /// Returns the place of a part of the text; `None` for any other text.
+    fn offset(&self, part: &str) -> Option<usize> {
+        let (start, length) = self.text;
+        (part.as_ptr() as usize).checked_sub(start).filter(|offset| *offset < length)
+    }
+
     /// Names the span whose values are read from here on.
     pub fn enter(&mut self, span: &str) {
+        self.span_offset = self.offset(span);
         self.span = Some(shortened(span, 100));
     }
 
     /// Says that the values of a resource or scope are read from here on.
     pub fn leave(&mut self) {
         self.span = None;
+        self.span_offset = None;
     }
 
     fn add(&mut self, what: &'static str, name: &str, value: &Json, flaw: Flaw) {
         self.count += 1;
         if self.first.len() < Self::DESCRIBED {
+            let offset = self.offset(name).or_else(|| self.offset(value.text()));
+            let offset = offset.or(self.span_offset);
             let (name, value) = (shortened(name, 100), shortened(&value.to_string(), 100));
             let span = self.span.clone();
-            self.first.push(LeftOut { span, what, name, value, flaw });
+            self.first.push(LeftOut { span, what, name, value, offset, flaw });
         }
     }
 

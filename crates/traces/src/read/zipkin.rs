@@ -144,13 +144,15 @@ fn endpoint(span: &mut Span, json: &Json, prefix: &str) {
 }
 
 /// Whether a value is a span of this form. Its ids alone say so, because all other fields may be absent; records of other programs
-/// have a `traceId` and an `id` too, but not both in hexadecimal digits.
+/// have a `traceId` and an `id` too, but not both in hexadecimal digits. With an endpoint, they may be words, as in examples.
 pub fn is_span(json: &Json) -> bool {
     let is_id = |name: &str, digits: usize| {
         let id = json.get(name).text();
         (1..=digits).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
+    let is_word = |name: &str| !json.get(name).text().is_empty();
     is_id("traceid", 32) && is_id("id", 16)
+        || is_word("traceid") && is_word("id") && json.get("localendpoint").has("servicename")
 }
 
 /// The core annotations of version 1, each with the kind of the side that has it, and whether it begins or ends that side's span.

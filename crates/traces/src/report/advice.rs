@@ -1,18 +1,70 @@
 //! The advice for each rule: its heading, and the steps that repair the fault.
 
 use crate::diagnose::{Evidence, Finding, Rule};
-use crate::headers::Format;
+use crate::headers::{Format, Placeholder};
+use crate::traceparent::{Field, Reason};
 
 impl Finding {
     /// The steps that repair the fault: those for its evidence, or else those of its rule.
     pub fn advice(&self) -> &'static [&'static str] {
         match &self.evidence {
+            Evidence::HeaderInvalid { invalid, .. } => of_invalid(invalid.reason),
+            Evidence::HeaderPlaceholder { placeholder, .. } => match placeholder {
+                Placeholder::Variable => &[
+                    "Let the shell or the template replace the variable before it sends the header: in a shell, use double quotes and set the variable.",
+                ],
+                Placeholder::Empty | Placeholder::Null => &[
+                    "If this is from a log, the request came without the header. If the caller sent it, let the propagator write the header: without a span, it sends none.",
+                ],
+            },
+            Evidence::HeaderDropped { .. } => &[
+                "Let what is between the two pass `traceparent` and `tracestate` on as they came: a gateway may pass known headers alone.",
+            ],
+            Evidence::HeaderReplaced { field: Field::TraceId, .. } => &[
+                "Find what is between the two and begins a trace of its own: it must go on with the one that arrives.",
+            ],
+            Evidence::HeaderReplaced { .. } => &[
+                "If what is between the two has spans of its own, export them here too. Otherwise let it pass the header on as it came.",
+            ],
+            Evidence::HeaderRepeated { .. } => &[
+                "Look for a client that is instrumented twice, and for code that adds the header where it must replace the one that is there.",
+            ],
+            Evidence::HeadersContradict { .. } => &[
+                "Look for a second tracer in the caller, or a proxy that begins a trace of its own. Switch it off, or let one tracer write both headers with a composite propagator.",
+            ],
             Evidence::HeadersJoined { .. } => &[
                 "Find who adds the second `traceparent`: a proxy that starts a span must replace the header, and a client that is instrumented twice must inject once.",
             ],
             Evidence::ForeignFormat { format, .. } => of_format(*format),
+            Evidence::SharedId { .. } => &[
+                "Let the SDK make the ids, at random and in each process: copies of a process that forked after its generator was seeded make the same ones.",
+            ],
+            Evidence::NotEnded { zipkin: true, .. } => &[
+                "If it is a message or an event, it has one moment, and nothing is wrong. Clients of version 1 leave the duration to the other side of the call, or to the annotations `cr` and `ss`: look whether that side has reported. Otherwise look for a span that is flushed and never finished.",
+            ],
             _ => self.rule.cure(),
         }
+    }
+}
+
+/// Returns what to do about a value that isn't valid.
+fn of_invalid(reason: Reason) -> &'static [&'static str] {
+    match reason {
+        Reason::EndsWithin(_) | Reason::EndsAfter(_) => &[
+            "Find what cuts the value off, such as a field or a log with a limit: it must pass on all 55 bytes.",
+        ],
+        Reason::UpperCase(..) => &[
+            "Find what changes the value to upper case: it must pass the value on as the propagator wrote it.",
+        ],
+        Reason::AllZero(_) => &[
+            "In the caller, set a tracer provider and start a span before the call: these zeros are the ids of a context without a span.",
+        ],
+        Reason::TooLong => &[
+            "Find what adds to the value: version 00 ends with the flags, and more belongs in `tracestate`.",
+        ],
+        Reason::NotADigit(..) | Reason::NoDash(..) | Reason::ForbiddenVersion => &[
+            "Let the propagator write the value, never code of your own, and let whatever passes it on leave it as it came.",
+        ],
     }
 }
 
@@ -82,7 +134,7 @@ impl Rule {
                 "Wait for the next export: five seconds, unless OTEL_BSP_SCHEDULE_DELAY says otherwise.",
                 "Stop the service so that it flushes: it must call `shutdown` on its provider at Ctrl-C and SIGTERM. Then read its log, which must let `opentelemetry` through: the SDK says there what it could not send.",
                 "Compare the exporter's address with those that the lab prints: gRPC and HTTP have ports of their own, and over HTTP the path is /v1/traces, which OTEL_EXPORTER_OTLP_ENDPOINT gets by itself, and `with_endpoint` does not.",
-                "Look for what switches spans off: a sampler in the code, OTEL_TRACES_SAMPLER, RUST_LOG where spans come from `tracing`, a `traceparent` whose flags end in an even digit; in other SDKs also OTEL_SDK_DISABLED and OTEL_TRACES_EXPORTER.",
+                "Look for what switches spans off: a sampler in the code, OTEL_TRACES_SAMPLER, RUST_LOG where spans come from `tracing`, a `traceparent` whose sampled flag isn't set; in other SDKs also OTEL_SDK_DISABLED and OTEL_TRACES_EXPORTER.",
                 "Make sure that the program sets a tracer provider and keeps it until the program ends.",
                 "Send the span of the guide by hand: when it arrives, look in the service, and otherwise at the address and the network.",
             ],
@@ -93,7 +145,7 @@ impl Rule {
                 "Let the caller send `traceparent` too, or let the called service read both formats: set a composite propagator in its code.",
             ],
             Rule::Unsampled => &[
-                "Find where the flags first end in an even digit: between two services, repair what changes them; in the service that begins the trace, change its sampler, in its code or by OTEL_TRACES_SAMPLER.",
+                "Find the first hop whose sampled flag isn't set. If it was set before, repair what clears it. Otherwise change the sampler of the service that begins the trace, in its code or by OTEL_TRACES_SAMPLER.",
             ],
             Rule::FallenApart => &[
                 "In the caller, inject the current context into the headers of this call; in the called service, extract it and make it the parent before the span starts; and set a propagator in both.",

@@ -37,18 +37,27 @@ pub struct Links<'a> {
     pub span: &'a dyn Fn(Place) -> Option<String>,
 }
 
-/// The findings of a case as a list. Without any, says what the rules looked at.
+/// The findings of a case as a list, below the failure of its request. Without any, says what the rules looked at.
 pub fn findings(case: &Case, links: &Links) -> Markup {
     let findings = case.findings();
     html! {
         @if findings.is_empty() {
             p.findings { (no_finding(case)) }
         } @else {
-            ul.findings {
-                @for finding in &findings { (finding_item(finding, links)) }
-            }
+            @if let Some(failure) = failure(case) { p.findings { (failure) } }
+            (list(&findings, links))
         }
     }
+}
+
+/// Findings as a list.
+pub fn list(findings: &[Finding], links: &Links) -> Markup {
+    html! { ul.findings { @for finding in findings { (finding_item(finding, links)) } } }
+}
+
+/// Says where the request of a case failed; `None` if no span has an error.
+pub fn failure(case: &Case) -> Option<Markup> {
+    case.inspected().failure().map(|failure| marked(&failure))
 }
 
 /// Says what the rules looked at in a case without findings.
@@ -79,13 +88,15 @@ fn finding_item(finding: &Finding, links: &Links) -> Markup {
     }
 }
 
-/// The findings of a case as text, one paragraph for each. Without any, says what the rules looked at. `book` is the address
+/// The findings of a case as text, one paragraph for each, below the failure of its request. Without any, says what the rules looked at. `book` is the address
 /// of the book's pages.
 pub fn text(case: &Case, book: &str) -> String {
     let findings = case.findings();
     let mut text = String::new();
     if findings.is_empty() {
         let _ = writeln!(text, "{}", visible(&case.inspected().to_string()));
+    } else if let Some(failure) = case.inspected().failure() {
+        let _ = writeln!(text, "{}\n", visible(&failure));
     }
     for (index, finding) in findings.iter().enumerate() {
         let Finding { rule, spans, .. } = finding;
@@ -248,6 +259,7 @@ pub fn wire_text(case: &Case) -> String {
 pub fn case(case: &Case, links: &Links) -> Markup {
     html! {
         (findings(case, links))
+        @if case.unknown_json { p { (UNKNOWN_JSON) } }
         @if let Some(problem) = case.problems.first() {
             p { (count(case.unread, "part")) " of it can't be read; the first: " (problem) }
         }
@@ -256,6 +268,9 @@ pub fn case(case: &Case, links: &Links) -> Markup {
         (wire(&case.wire, false))
     }
 }
+
+/// The remark on a case whose headers stood in JSON of an unknown form.
+pub const UNKNOWN_JSON: &str = "This is JSON, but no traces in a form that the lab knows: only the headers in it were looked at.";
 
 /// Why there is nothing to show.
 pub fn problem(problem: &Unreadable) -> Markup {

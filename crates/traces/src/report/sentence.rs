@@ -8,9 +8,9 @@ use crate::diagnose::{
     Abandoned, Around, Certainty, Evidence, Failure, Finding, Inspected, Library, NamedSpan,
     Secret, Seen, WrongKind,
 };
-use crate::headers::{Format, Valid};
+use crate::headers::{Format, Placeholder, Valid};
 use crate::span::shortened;
-use crate::traceparent::Field;
+use crate::traceparent::{Field, InvalidTraceparent};
 use crate::tree::{LONGEST, Note, Skew, label, plain, took};
 use crate::waterfall::count;
 
@@ -24,6 +24,32 @@ pub fn cause(finding: &Finding) -> String {
         text.push_str(&format!(" {} more like this.", finding.more));
     }
     text
+}
+
+/// The consequence of a header that isn't valid.
+const BEGINS_ITS_OWN: &str = "A service that gets this begins a trace of its own.";
+
+/// A `traceparent` as the subject of a sentence.
+fn header(seen: &Seen) -> String {
+    match seen {
+        Seen::Alone => "This `traceparent`".to_owned(),
+        Seen::InText { line, value } => {
+            format!("The `traceparent` in line {line}, `{}`,", code(value))
+        }
+        Seen::OnHop { hop, to } if hop == to => format!("The `traceparent` that {to} got"),
+        Seen::OnHop { hop, to } => format!("On {hop}, the `traceparent` that {to} got"),
+        Seen::OnSpan(span) => format!("The `traceparent` that came with {span}"),
+    }
+}
+
+/// Begins a sentence about the headers of a request: its subject and its verb.
+fn request(seen: &Seen) -> String {
+    match seen {
+        Seen::Alone => "This request has".to_owned(),
+        Seen::InText { line, .. } => format!("The request in line {line} has"),
+        Seen::OnHop { hop, to } => format!("{} got", on(hop, to)),
+        Seen::OnSpan(span) => format!("{span} came with"),
+    }
 }
 
 /// Begins a sentence about a header that a service got. The proxies of a reader are named after their services.
@@ -46,18 +72,30 @@ impl Display for Evidence {
                 f,
                 "On {hop}, the `traceparent` that was sent did not arrive: something between drops it."
             ),
-            Evidence::HeaderInvalid { seen, invalid } => match seen {
-                Seen::Alone => write!(
-                    f,
-                    "By the standard, a service that gets this begins a trace of its own: {invalid}."
-                ),
-                Seen::OnHop { hop, to } => {
-                    write!(f, "{} got a `traceparent` that is not valid: {invalid}.", on(hop, to))
+            Evidence::HeaderInvalid { seen, invalid } => {
+                let InvalidTraceparent { byte, reason } = invalid;
+                write!(f, "{} isn't valid at byte {byte}: {reason}. {BEGINS_ITS_OWN}", header(seen))
+            }
+            Evidence::HeaderPlaceholder { seen, placeholder, text } => {
+                let header = match seen {
+                    // The sentence names the value itself.
+                    Seen::InText { line, .. } => format!("The `traceparent` in line {line}"),
+                    seen => header(seen),
+                };
+                let text = code(text);
+                match placeholder {
+                    Placeholder::Empty => write!(f, "{header} is empty.")?,
+                    Placeholder::Null => write!(
+                        f,
+                        "{header} is the text `{text}`, which a program wrote because it had no value."
+                    )?,
+                    Placeholder::Variable => write!(
+                        f,
+                        "{header} is the text `{text}`, a variable that nothing has replaced with its value."
+                    )?,
                 }
-                Seen::OnSpan(span) => {
-                    write!(f, "{span} came with a `traceparent` that is not valid: {invalid}.")
-                }
-            },
+                write!(f, " {BEGINS_ITS_OWN}")
+            }
             Evidence::HeaderReplaced { hop, field } => {
                 let (name, byte) = (its(*field), field.range().start);
                 write!(
@@ -65,39 +103,35 @@ impl Display for Evidence {
                     "On {hop}, another `traceparent` arrived than was sent: {name} (from byte {byte}) is not the same."
                 )
             }
-            Evidence::HeaderRepeated { seen, count } => {
-                let allowed = "`traceparent` headers where one is allowed, and which one counts depends on the propagator.";
-                match seen {
-                    Seen::Alone => write!(f, "There are {count} {allowed}"),
-                    Seen::OnHop { hop, to } => write!(f, "{} got {count} {allowed}", on(hop, to)),
-                    Seen::OnSpan(span) => write!(
-                        f,
-                        "{span} came with a `traceparent` that is not valid: {count} headers where one is allowed."
-                    ),
+            Evidence::HeaderRepeated { seen, count, traces } => {
+                write!(
+                    f,
+                    "{} {count} `traceparent` headers where one is allowed, and which one counts depends on the propagator.",
+                    request(seen)
+                )?;
+                match traces {
+                    0 | 1 => Ok(()),
+                    _ => write!(f, " They name {traces} different traces."),
                 }
             }
-            Evidence::HeadersJoined { seen, count } => {
-                let joined = format!(
-                    "has {count} values joined by a comma: a proxy or a client made one header of {count}, and a service that gets \
-                     this begins a trace of its own."
-                );
-                match seen {
-                    Seen::Alone => write!(f, "This `traceparent` {joined}"),
-                    Seen::OnHop { hop, to } if hop == to => {
-                        write!(f, "The `traceparent` that {to} got {joined}")
-                    }
-                    Seen::OnHop { hop, to } => {
-                        write!(f, "On {hop}, the `traceparent` that {to} got {joined}")
-                    }
-                    Seen::OnSpan(span) => {
-                        write!(f, "The `traceparent` that came with {span} {joined}")
-                    }
-                }
-            }
+            Evidence::HeadersContradict { seen, format, traces: [own, other] } => write!(
+                f,
+                "{} a `traceparent` of trace {own} and a `{}` of trace {other}. Which of the two a service joins depends on its propagators.",
+                request(seen),
+                format.header()
+            ),
+            Evidence::HeadersJoined { seen, count } => write!(
+                f,
+                "{} has {count} values joined by a comma, because a proxy or a client made one header of {count}. {BEGINS_ITS_OWN}",
+                header(seen)
+            ),
             Evidence::ForeignFormat { seen, format, trace_id } => {
                 let header = format.header();
                 match seen {
                     Seen::Alone => write!(f, "The caller sent {format} (`{header}`)")?,
+                    Seen::InText { line, .. } => {
+                        write!(f, "In line {line}, the caller sent {format} (`{header}`)")?
+                    }
                     Seen::OnHop { hop, to } => {
                         write!(f, "{} got {format} (`{header}`)", on(hop, to))?
                     }
@@ -108,11 +142,25 @@ impl Display for Evidence {
                     " and no `traceparent`. A service that reads only `traceparent` doesn't join trace {trace_id}; it begins one of its own."
                 )
             }
-            Evidence::HeaderUnsampled => write!(
-                f,
-                "Byte {}: the flags end in an even digit, so the caller has recorded nothing and asks for the same.",
-                FLAGS_DIGIT
-            ),
+            Evidence::HeaderUnsampled { seen, format } => {
+                match format {
+                    None => write!(
+                        f,
+                        "{} is valid, but its sampled flag isn't set (byte {FLAGS_DIGIT})",
+                        header(seen)
+                    )?,
+                    Some(format) => {
+                        let header = format.sampling_header();
+                        match seen {
+                            Seen::InText { line, .. } => {
+                                write!(f, "`{header}` in line {line} says not to sample")?
+                            }
+                            _ => write!(f, "`{header}` says not to sample")?,
+                        }
+                    }
+                }
+                f.write_str(", so the caller has recorded nothing and asks for the same.")
+            }
             Evidence::FlagNotSet { hop, to, cleared } => {
                 let what = match cleared {
                     true => "the sampled flag was cleared on the way",
@@ -146,6 +194,10 @@ impl Display for Evidence {
                 f,
                 "{count} spans of one trace have no parent, the first {first}: the trace id was passed on to them, and the parent was not."
             ),
+            Evidence::SharedId { id, count, first } => write!(
+                f,
+                "{count} spans without a parent came with one id, {id}, the first {first}. Nothing says which of them is the parent of what names that id."
+            ),
             Evidence::ParentNotHere { span, parent, known } => write!(
                 f,
                 "The parent {parent} of {span} has not arrived. It is {}of the same process: it has not ended, or was not sent.",
@@ -159,7 +211,11 @@ impl Display for Evidence {
                 f,
                 "{span} names a parent that is not here, {parent}: the span of its caller went elsewhere, or was not recorded."
             ),
-            Evidence::NotEnded { span } => write!(
+            Evidence::NotEnded { span, zipkin: true } => write!(
+                f,
+                "{span} has no duration: it was still running when it was sent, or its sender left that out."
+            ),
+            Evidence::NotEnded { span, zipkin: false } => write!(
                 f,
                 "{span} has no end: it was still running when it was sent or saved, or its end was lost."
             ),
@@ -256,7 +312,39 @@ impl Display for Evidence {
     }
 }
 
-/// Says what the rules looked at, in one to three sentences. The report begins with it when no rule found a fault.
+impl Inspected {
+    /// Says where the request itself failed, in two sentences. Returns `None` if no span has an error.
+    pub fn failure(&self) -> Option<String> {
+        let mut text = self.failed()?;
+        text[..1].make_ascii_uppercase();
+        Some(text)
+    }
+
+    fn failed(&self) -> Option<String> {
+        let Failure { span, error_type, message, spans, traces, of_request } =
+            self.failure.as_ref()?;
+        let mut text = match (self.traces, of_request) {
+            (1, true) => "the request failed.".to_owned(),
+            (1, false) => "a part of the request failed.".to_owned(),
+            (all, _) => {
+                let have = if *traces == 1 { "has" } else { "have" };
+                format!("{traces} of {all} traces {have} spans with an error.")
+            }
+        };
+        text.push_str(&match spans {
+            1 => format!(" The span with the error is {span}"),
+            _ => format!(" The deepest of {spans} spans with an error is {span}"),
+        });
+        for part in error_type.iter().chain([message]).filter(|part| !part.is_empty()) {
+            text.push_str(": ");
+            text.push_str(&code(&shortened(part, LONGEST)));
+        }
+        text.push('.');
+        Some(text)
+    }
+}
+
+/// Says what the rules looked at, in one to four sentences. The report begins with it when no rule found a fault.
 impl Display for Inspected {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.headers[..] {
@@ -267,27 +355,8 @@ impl Display for Inspected {
                 return write!(f, "These {count} `traceparent` headers are valid and sampled.");
             }
         }
-        if let Some(failure) = &self.failure {
-            let Failure { span, spans, traces, of_request, .. } = failure;
-            f.write_str("Propagation is intact, and ")?;
-            match (self.traces, of_request) {
-                (1, true) => f.write_str("the request failed.")?,
-                (1, false) => f.write_str("a part of the request failed.")?,
-                (all, _) => {
-                    let have = if *traces == 1 { "has" } else { "have" };
-                    write!(f, "{traces} of {all} traces {have} spans with an error.")?;
-                }
-            }
-            match spans {
-                1 => write!(f, " The span with the error is {span}")?,
-                _ => write!(f, " The deepest of {spans} spans with an error is {span}")?,
-            }
-            for part in failure.error_type.iter().chain([&failure.message]) {
-                if !part.is_empty() {
-                    write!(f, ": {}", code(&shortened(part, LONGEST)))?;
-                }
-            }
-            f.write_str(". ")?;
+        if let Some(failure) = self.failed() {
+            write!(f, "Propagation is intact, and {failure} ")?;
         }
         let (spans, services) = (count(self.spans, "span"), count(self.services, "service"));
         write!(f, "No rule found a fault in {spans} of {services}")?;
@@ -416,6 +485,7 @@ impl Display for Note {
                     message => write!(f, ": {}", shortened(message, LONGEST)),
                 }
             }
+            Note::LinkedToItself => f.write_str("linked to itself, and so to no other span"),
             Note::LinkedTo(trace) => write!(f, "{LINKED}{trace}"),
             Note::Links(count) => write!(f, "{count} links in all"),
             Note::Orphan(parent) => write!(f, "orphan: parent {parent} is not here"),
