@@ -612,10 +612,7 @@ async fn the_gate_of_the_guide_fails_the_job() {
         assert_eq!(output.status.code(), Some(status), "{session}: {output:?}");
         if status == 1 {
             let annotations = String::from_utf8(output.stdout).expect("text");
-            assert!(
-                annotations.starts_with("::warning title=Spans are missing::"),
-                "{annotations}"
-            );
+            assert!(annotations.starts_with("::error title=Spans are missing::"), "{annotations}");
         }
     }
 }
