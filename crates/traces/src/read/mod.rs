@@ -295,7 +295,8 @@ pub(crate) fn request(
     }
     document.resource_spans(json.get("resourcespans"));
     let Document { resource_spans, losses, .. } = document;
-    Ok(Some((ExportTraceServiceRequest { resource_spans }, losses.first)))
+    let left_out = losses.first.into_iter().map(|(_, left_out)| left_out).collect();
+    Ok(Some((ExportTraceServiceRequest { resource_spans }, left_out)))
 }
 
 /// The spans of one JSON document, on their way to [`from_request`].
@@ -537,8 +538,8 @@ impl Reader {
             self.request(form, text, line, request);
         }
         self.unread += losses.count - losses.first.len();
-        for loss in losses.first {
-            let before = &text[..loss.offset.unwrap_or_default()];
+        for (offset, loss) in losses.first {
+            let before = &text[..offset.unwrap_or_default()];
             self.problem(Some(line + newlines(before)), Error::LeftOut(loss));
         }
     }

@@ -24,8 +24,6 @@ pub struct LeftOut {
     pub name: String,
     /// The first hundred characters of the value.
     pub value: String,
-    /// The place in the document where it is, or where its span's name is, in bytes, as far as it is known.
-    pub offset: Option<usize>,
     pub flaw: Flaw,
 }
 
@@ -54,8 +52,8 @@ pub struct Losses {
     text: (usize, usize),
     /// The number of all of them.
     pub count: usize,
-    /// The first hundred.
-    pub first: Vec<LeftOut>,
+    /// The first hundred, each with the place of the value or of its span's name in the text, as far as that is known.
+    pub first: Vec<(Option<usize>, LeftOut)>,
 }
 
 impl Losses {
@@ -92,7 +90,7 @@ impl Losses {
             let offset = offset.or(self.span_offset);
             let (name, value) = (shortened(name, 100), shortened(&value.to_string(), 100));
             let span = self.span.clone();
-            self.first.push(LeftOut { span, what, name, value, offset, flaw });
+            self.first.push((offset, LeftOut { span, what, name, value, flaw }));
         }
     }
 
