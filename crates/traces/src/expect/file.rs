@@ -228,7 +228,7 @@ impl File {
 /// The file doesn't have the one request that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoRequest {
-    #[error("it is empty: `--update` writes it")]
+    #[error("it is empty")]
     Empty,
     #[error("it has several requests: name one of {}", names.join(", "))]
     Several { names: Vec<String> },

@@ -256,6 +256,31 @@ impl Display for Evidence {
     }
 }
 
+impl Inspected {
+    /// Says in two sentences that the request failed and where, if it did. The first sentence begins in lower case.
+    pub fn failed(&self) -> Option<String> {
+        let failure = self.failure.as_ref()?;
+        let Failure { span, spans, traces, of_request, .. } = failure;
+        let what = match (self.traces, of_request) {
+            (1, true) => "the request failed.".to_owned(),
+            (1, false) => "a part of the request failed.".to_owned(),
+            (all, _) => {
+                let have = if *traces == 1 { "has" } else { "have" };
+                format!("{traces} of {all} traces {have} spans with an error.")
+            }
+        };
+        let which = match spans {
+            1 => format!("The span with the error is {span}"),
+            _ => format!("The deepest of {spans} spans with an error is {span}"),
+        };
+        let why = failure.error_type.iter().chain([&failure.message]);
+        let why = why.filter(|part| !part.is_empty());
+        let why: String =
+            why.map(|part| format!(": {}", code(&shortened(part, LONGEST)))).collect();
+        Some(format!("{what} {which}{why}."))
+    }
+}
+
 /// Says what the rules looked at, in one to three sentences. The report begins with it when no rule found a fault.
 impl Display for Inspected {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -267,27 +292,8 @@ impl Display for Inspected {
                 return write!(f, "These {count} `traceparent` headers are valid and sampled.");
             }
         }
-        if let Some(failure) = &self.failure {
-            let Failure { span, spans, traces, of_request, .. } = failure;
-            f.write_str("Propagation is intact, and ")?;
-            match (self.traces, of_request) {
-                (1, true) => f.write_str("the request failed.")?,
-                (1, false) => f.write_str("a part of the request failed.")?,
-                (all, _) => {
-                    let have = if *traces == 1 { "has" } else { "have" };
-                    write!(f, "{traces} of {all} traces {have} spans with an error.")?;
-                }
-            }
-            match spans {
-                1 => write!(f, " The span with the error is {span}")?,
-                _ => write!(f, " The deepest of {spans} spans with an error is {span}")?,
-            }
-            for part in failure.error_type.iter().chain([&failure.message]) {
-                if !part.is_empty() {
-                    write!(f, ": {}", code(&shortened(part, LONGEST)))?;
-                }
-            }
-            f.write_str(". ")?;
+        if let Some(failed) = self.failed() {
+            write!(f, "Propagation is intact, and {failed} ")?;
         }
         let (spans, services) = (count(self.spans, "span"), count(self.services, "service"));
         write!(f, "No rule found a fault in {spans} of {services}")?;
