@@ -244,7 +244,7 @@ fn begins_like(request: &Request, tree: &Tree) -> bool {
         Item::Span(top) => tree.tops().any(|row| {
             top.name.matches(row.span.name()) && top.service.matches(row.span.service())
         }),
-        Item::Any => false,
+        Item::Any(_) => false,
     })
 }
 
