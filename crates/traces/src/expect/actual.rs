@@ -111,7 +111,7 @@ fn without_parent(spans: &[Arc<Span>], sent: &Traceparent) -> Vec<Arc<Span>> {
 }
 
 /// The rows of a tree that are linked to a trace, without those below them, and the spans that they are linked to.
-fn linked_parts(tree: &Tree, to: TraceId) -> impl Iterator<Item = (usize, SpanId)> {
+pub(crate) fn linked_parts(tree: &Tree, to: TraceId) -> impl Iterator<Item = (usize, SpanId)> {
     let mut behind = 0;
     let is_other = tree.trace_id != to;
     tree.rows.iter().enumerate().filter_map(move |(index, row)| {

@@ -6,7 +6,7 @@
 //!
 //! The format of the file is in the book's reference, `reference/expect.md`.
 
-mod actual;
+pub(crate) mod actual;
 mod align;
 pub mod compare;
 mod edges;
