@@ -68,7 +68,7 @@ pub struct Report {
     pub shown: Shown,
     /// Why they differ; empty for a request that matches.
     pub causes: Vec<Cause>,
-    /// What the rules of the diagnosis have found, also in a request that matches: what is certain or likely comes first.
+    /// The findings of the diagnosis, also for a request that matches. Those that are certain or likely come first.
     pub findings: Vec<Finding>,
     /// The traces that arrived besides.
     pub others: Vec<Summary>,
@@ -83,7 +83,7 @@ pub enum Cause {
     Finding(Box<Finding>),
     /// No rule says why.
     Unknown {
-        /// What the rules have looked at, which includes whether the request itself failed.
+        /// Counts the things that the rules looked at and says whether the request itself failed.
         inspected: Box<Inspected>,
         /// Whether the file has spans that haven't arrived.
         is_missing: bool,

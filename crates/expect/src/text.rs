@@ -15,7 +15,7 @@ use crate::run::{Cause, Report};
 /// The most other traces that are named.
 const OTHERS: usize = 5;
 
-/// What is wrong where other traces arrived and none was allowed.
+/// The problem of a request that had to be alone.
 pub const NOT_ALONE: &str = "other traces arrived too";
 
 /// A report, headed by the name of its file.
@@ -23,12 +23,12 @@ pub struct Text<'a> {
     pub report: &'a Report,
     /// The file, and the request in it.
     pub name: &'a str,
-    /// What is wrong besides the trace, such as the status of the answer.
+    /// Problems besides the trace, such as the status of the answer.
     pub problems: &'a [String],
 }
 
 impl Text<'_> {
-    /// What is wrong, in a few words; nothing where everything is as expected.
+    /// Sums up all problems in a few words. Empty where everything is as expected.
     pub fn summary(&self) -> String {
         let Report { verdict, shown, waited, .. } = self.report;
         let of_trace = match verdict {
@@ -64,13 +64,13 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// What a rule of the diagnosis has found, in one line.
+/// Writes a finding of the diagnosis in one line.
 pub fn finding(finding: &Finding) -> String {
     let title = finding.rule.title().to_lowercase();
     visible(&format!("{title}: {}", report::cause(finding)))
 }
 
-/// What is wrong with a trace that a file was written from, a line each.
+/// Warns about faults of a trace that a file is written from, a line each.
 pub fn warnings(report: &Report) -> Vec<String> {
     let counts = |it: &&Finding| {
         it.rule != Rule::NothingArrived && it.evidence.certainty() != Certainty::WorthALook

@@ -6,7 +6,6 @@
 mod name;
 mod pairing;
 mod structure;
-mod transport;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -38,7 +38,7 @@ pub struct Mutate {
     allow: Vec<Fault>,
 }
 
-/// What became of a fault.
+/// The fate of a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Fate {
     /// The trace differed.
@@ -141,7 +141,7 @@ fn no_effect(fault: Fault, hop: &HopState, wire: &[Exchange]) -> Option<String> 
     (!is_sent).then(|| format!("no `{header}` was sent here"))
 }
 
-/// Counts what became of the faults.
+/// Counts the fates.
 fn summary(fates: &[Fate]) -> String {
     let count = |wanted: fn(&Fate) -> bool| fates.iter().filter(|fate| wanted(fate)).count();
     let skipped = count(|fate| matches!(fate, Fate::Skipped(_)));

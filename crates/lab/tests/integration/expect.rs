@@ -14,7 +14,7 @@ use lab::traceparent::Traceparent;
 use lab::wire::{Fault, Hop, Wire, now, random_traceparent};
 use serde_json::{Value, json};
 use support::in_process::Lab;
-use support::process::run;
+use support::process::{fails, run, write};
 use support::{FREE, client, has, lacks, serve};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -271,6 +271,17 @@ async fn what_is_wrong_besides_the_trace_comes_first() {
     shop.write("");
     let empty = shop.expect("").await.ends(2);
     assert_eq!(empty.errors, format!("Error: {}: it is empty (--update writes it)\n", shop.file()));
+}
+
+/// The port of the receiver may be taken by a lab whose pages are at another address.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_taken_may_be_a_labs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = write(folder.path(), "pay.trace", SOUND);
+    let taken = TcpListener::bind(FREE).await.expect("a free port");
+    let otlp = taken.local_addr().expect("an address");
+    let arguments = format!("expect {file} --otlp {otlp} --grpc {FREE} -- true");
+    fails("lab", &arguments, [&format!("cannot listen on {otlp}"), "--otlp", "with --site"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
