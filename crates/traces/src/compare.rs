@@ -6,6 +6,7 @@
 mod name;
 mod pairing;
 mod structure;
+mod transport;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

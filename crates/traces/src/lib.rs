@@ -21,7 +21,6 @@ pub mod report;
 pub mod shared;
 pub mod span;
 pub mod summary;
-mod transport;
 pub mod tree;
 mod values;
 pub mod waterfall;

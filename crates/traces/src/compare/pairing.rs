@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Sides;
 use super::structure::{Facts, Key, NO_PATH, Shared};
-use crate::transport::transport;
+use super::transport::transport;
 
 /// The cost of a span that is left alone. It is more than all changes in a trace cost together.
 const SPAN: i64 = 1 << 40;

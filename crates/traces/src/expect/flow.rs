@@ -1,6 +1,6 @@
-//! The cheapest way to give each span to a line of the file, as a transportation problem.
+//! The cheapest way to give each span to a line of the file: a flow of least cost, found by shortest paths.
 
-use crate::transport::transport;
+use std::collections::VecDeque;
 
 /// A line that spans can be given to.
 #[derive(Debug, Clone, Copy)]
@@ -28,11 +28,11 @@ pub struct Assignment {
     pub given: Vec<Vec<usize>>,
 }
 
-/// The most that one unit costs, so that sums stay far from the limit of the type.
-const MOST: i64 = 1 << 40;
-
-/// The cost of a pair that never pays. There is always a cheaper way.
-const NEVER: i64 = 1 << 44;
+struct Edge {
+    to: usize,
+    capacity: usize,
+    cost: i64,
+}
 
 /// Finds a cheapest assignment. `cost` says what it costs to give one of a supply to a demand.
 pub fn assign(
@@ -41,44 +41,94 @@ pub fn assign(
     cost: impl Fn(usize, usize) -> u64,
 ) -> Assignment {
     let all: usize = supplies.iter().map(|it| it.count).sum();
-    // Each demand has a part that has to be filled and one that may be. The last sink takes the spans that no line takes.
-    let parts = demands.iter().flat_map(|Demand { min, max, .. }| {
-        let needed = (*min).min(all);
-        [needed, max.unwrap_or(all).min(all).saturating_sub(needed)]
-    });
-    let sinks: Vec<usize> = parts.chain([all]).collect();
-    // The first source fills the sinks with the spans that aren't there.
-    let absent = sinks.iter().sum::<usize>() - all;
-    let sources: Vec<usize> =
-        [absent].into_iter().chain(supplies.iter().map(|it| it.count)).collect();
-    let of_absent = demands.iter().flat_map(|it| [signed(it.missing), 0]).chain([0]).collect();
-    let mut costs: Vec<Vec<i64>> = vec![of_absent];
-    for (index, Supply { surplus, .. }) in supplies.iter().enumerate() {
-        let of_demand = |(demand, Demand { min, missing, .. }): (usize, &Demand)| {
+    let (source, sink) = (supplies.len() + demands.len(), supplies.len() + demands.len() + 1);
+    let mut graph = Graph { edges: Vec::new(), of: vec![Vec::new(); sink + 1] };
+    let mut pairs = Vec::new();
+    for (index, supply) in supplies.iter().enumerate() {
+        graph.add(source, index, supply.count, 0);
+        graph.add(index, sink, supply.count, signed(supply.surplus));
+        for (demand, Demand { min, missing, .. }) in demands.iter().enumerate() {
             let cost = cost(index, demand);
             // What costs more than to have the span too much and another too little is never best.
-            let worth = surplus.saturating_add(if *min > 0 { *missing } else { 0 });
-            [if cost < worth || cost == 0 { signed(cost) } else { NEVER }; 2]
-        };
-        let row = demands.iter().enumerate().flat_map(of_demand);
-        costs.push(row.chain([signed(*surplus)]).collect());
-    }
-    let mut given = vec![vec![0; demands.len()]; supplies.len()];
-    let mut total = 0;
-    for (source, sink, count) in transport(&sources, &sinks, &costs) {
-        total += costs[source][sink] * count as i64;
-        if source > 0 && sink < 2 * demands.len() {
-            given[source - 1][sink / 2] += count;
+            let worth = supply.surplus.saturating_add(if *min > 0 { *missing } else { 0 });
+            if cost < worth || cost == 0 {
+                pairs.push((index, demand, graph.edges.len()));
+                graph.add(index, supplies.len() + demand, supply.count, signed(cost));
+            }
         }
     }
-    // The spans that are missing beyond the number of those that are there.
-    let beyond = demands
-        .iter()
-        .map(|Demand { min, missing, .. }| missing.saturating_mul(min.saturating_sub(all) as u64));
-    let cost = beyond.fold(total.unsigned_abs(), u64::saturating_add);
-    Assignment { cost, given }
+    let mut base = 0;
+    for (index, Demand { min, max, missing }) in demands.iter().enumerate() {
+        let needed = (*min).min(all);
+        base += missing.saturating_mul(*min as u64);
+        graph.add(supplies.len() + index, sink, needed, -signed(*missing));
+        let more = max.unwrap_or(all).min(all).saturating_sub(needed);
+        graph.add(supplies.len() + index, sink, more, 0);
+    }
+    let flow = graph.cheapest_flow(source, sink);
+    let mut given = vec![vec![0; demands.len()]; supplies.len()];
+    for (supply, demand, edge) in pairs {
+        given[supply][demand] = graph.edges[edge + 1].capacity;
+    }
+    Assignment { cost: base.saturating_add_signed(flow), given }
 }
 
 fn signed(cost: u64) -> i64 {
-    i64::try_from(cost).unwrap_or(MOST).min(MOST)
+    i64::try_from(cost).unwrap_or(i64::MAX).min(i64::MAX / 4)
+}
+
+struct Graph {
+    /// Each edge is followed by the one that takes its flow back.
+    edges: Vec<Edge>,
+    of: Vec<Vec<usize>>,
+}
+
+impl Graph {
+    fn add(&mut self, from: usize, to: usize, capacity: usize, cost: i64) {
+        self.of[from].push(self.edges.len());
+        self.edges.push(Edge { to, capacity, cost });
+        self.of[to].push(self.edges.len());
+        self.edges.push(Edge { to: from, capacity: 0, cost: -cost });
+    }
+
+    /// Sends as much as the source has and returns the cost.
+    fn cheapest_flow(&mut self, source: usize, sink: usize) -> i64 {
+        let mut total = 0;
+        loop {
+            let mut cost = vec![i64::MAX; self.of.len()];
+            let mut by: Vec<Option<usize>> = vec![None; self.of.len()];
+            let mut waiting = vec![false; self.of.len()];
+            let mut queue = VecDeque::from([source]);
+            cost[source] = 0;
+            while let Some(node) = queue.pop_front() {
+                waiting[node] = false;
+                for index in &self.of[node] {
+                    let edge = &self.edges[*index];
+                    let there = cost[node] + edge.cost;
+                    if edge.capacity > 0 && there < cost[edge.to] {
+                        cost[edge.to] = there;
+                        by[edge.to] = Some(*index);
+                        if !std::mem::replace(&mut waiting[edge.to], true) {
+                            queue.push_back(edge.to);
+                        }
+                    }
+                }
+            }
+            if cost[sink] == i64::MAX {
+                return total;
+            }
+            let mut path = Vec::new();
+            let mut node = sink;
+            while let Some(index) = by[node] {
+                path.push(index);
+                node = self.edges[index ^ 1].to;
+            }
+            let amount = path.iter().map(|index| self.edges[*index].capacity).min().unwrap_or(0);
+            for index in path {
+                self.edges[index].capacity -= amount;
+                self.edges[index ^ 1].capacity += amount;
+                total += self.edges[index].cost * amount as i64;
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@
 
 /// Returns how many units go from which source to which sink, without the zeros. `cost` has a row for each source. Supply and
 /// demand must have the same sum, and costs must not be negative.
-pub(crate) fn transport(
+pub(super) fn transport(
     supply: &[usize],
     demand: &[usize],
     cost: &[Vec<i64>],
