@@ -57,6 +57,8 @@ impl Service {
         if let Some(next) = &service.next {
             let (start, call) = (now(), child_of(Some(place)));
             let request = client().get(next).header("traceparent", call.to_string());
+            // As SDKs do.
+            let request = request.header("tracestate", "");
             // A fault may answer with anything, or not at all.
             let _ = request.send().await;
             service.end(Ended { place: call, parent: Some(place.parent_id), kind: CLIENT, start });
@@ -310,7 +312,7 @@ async fn mutate_says_what_became_of_each_fault() {
         [
             "bank  drop-traceparent  noticed",
             "bank  upper-case-name   not noticed",
-            "bank  drop-baggage      skipped: no `baggage` was sent here",
+            "bank  drop-baggage      skipped: no value of `baggage` was sent here",
         ]
     );
     // The shop answers without the bank.

@@ -291,10 +291,11 @@ impl Section {
 fn lower_separator(lines: &mut Vec<Line>, indentation: usize) {
     let [.., above, Line { content: Content::Or | Content::Then, .. }] = &lines[..] else { return };
     let belongs_below = above.below.first().is_some_and(|it| it.indentation == indentation);
-    if belongs_below && let Some(separator) = lines.pop() {
-        if let Some(above) = lines.last_mut() {
-            above.below.push(separator);
-        }
+    if belongs_below
+        && let Some(separator) = lines.pop()
+        && let Some(above) = lines.last_mut()
+    {
+        above.below.push(separator);
     }
 }
 
