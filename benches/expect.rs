@@ -2,13 +2,10 @@
 //!
 //! `cargo bench --bench expect`; behind `--` stands another number of requests.
 
-#[path = "../tests/assert_traces/shop.rs"]
-mod shop;
-
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use shop::{Fault, Shop};
+use support::shop::{Fault, Shop};
 use trace_expect::Error;
 
 #[tokio::main]

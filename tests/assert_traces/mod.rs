@@ -3,6 +3,5 @@
 pub mod command;
 mod mistakes;
 mod services;
-mod shop;
 mod steadiness;
 mod systems;

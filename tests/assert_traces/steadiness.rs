@@ -1,8 +1,7 @@
 //! A sound system is never red, and a broken one never green. `cargo bench --bench expect` does the same 500 times each.
 
+use support::shop::{Fault, Shop};
 use trace_expect::Error;
-
-use super::shop::{Fault, Shop};
 
 const TIMES: usize = 20;
 

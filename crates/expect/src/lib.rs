@@ -27,6 +27,7 @@ pub mod text;
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -138,6 +139,10 @@ pub enum Error {
     NoRequest { path: PathBuf, problem: NoRequest },
     #[error("{}: its request has no name: write one in brackets above it, such as `[checkout]`", path.display())]
     Unnamed { path: PathBuf },
+    #[error("{}: nothing was written: other traces arrived, but none with the trace id that was sent", path.display())]
+    NothingCounts { path: PathBuf },
+    #[error("{}: it says which spans are expected: delete the request from the file to write only services and calls", path.display())]
+    IsTree { path: PathBuf },
 }
 
 impl Error {
@@ -240,10 +245,10 @@ impl Expect {
             true => Files::open_or_new(&self.file)?,
             false => Files::open(&self.file)?,
         };
-        let request = match (files.request(self.name.as_deref()), update) {
-            (Ok(request), _) => request.clone(),
-            (Err(_), true) => anything(self.name.clone()),
-            (Err(error), false) => return Err(error),
+        let name = self.name.as_deref();
+        let request = match update {
+            true => files.request_to_write(name, self.edges)?,
+            false => files.request(name)?.clone(),
         };
         let mut source = Own::new(shared().store.clone());
         let sent = new_traceparent();
@@ -256,23 +261,32 @@ impl Expect {
         if report.is_empty() && report.others.is_empty() {
             return Err(Error::NothingArrived { file: self.file });
         }
+        let name = files.title(name);
         if update {
             files.update(&request, &report, self.edges)?;
+            // Not with `eprintln!`, whose output `cargo test` shows only for tests that fail.
+            let mut stderr = std::io::stderr().lock();
+            for warning in text::warnings(&report) {
+                // A closed output is no reason to fail.
+                let _ = writeln!(stderr, "Warning: {name}: {warning}");
+            }
             return Ok(report);
         }
-        let is_alone = !self.alone || report.others.is_empty();
-        match report.matches() && is_alone {
+        let not_alone = self.alone && !report.others.is_empty();
+        let problems: Vec<String> =
+            not_alone.then(|| text::NOT_ALONE.to_owned()).into_iter().collect();
+        match report.matches() && problems.is_empty() {
             true => Ok(report),
             false => {
-                let name = files.title(self.name.as_deref());
-                Err(Error::Differs(text::Text { report: &report, name: &name }.to_string()))
+                let text = text::Text { report: &report, name: &name, problems: &problems };
+                Err(Error::Differs(text.to_string()))
             }
         }
     }
 }
 
 /// A request whose spans may be anything, for a file that is about to be written.
-pub fn anything(name: Option<String>) -> Request {
+fn anything(name: Option<String>) -> Request {
     let tree = expect::parse("*  *  x1..\n  ...\n...\n");
     let mut request = tree.ok().and_then(|file| file.requests.into_iter().next());
     let body = request.take().map_or(Body::Edges(Vec::new()), |request| request.body);
@@ -320,6 +334,22 @@ impl Files {
         request.map_err(|problem| Error::NoRequest { path: self.path.clone(), problem })
     }
 
+    /// The request that is about to be written: the one with this name, or one whose spans may be anything where the file doesn't
+    /// have it yet. `edges` says that only services and calls are to be written.
+    ///
+    /// # Errors
+    /// The file has several requests and no name is given, or the request is a tree and can't become edges.
+    pub fn request_to_write(&self, name: Option<&str>, edges: bool) -> Result<Request, Error> {
+        match self.request(name) {
+            Ok(Request { body: Body::Tree(_), .. }) if edges => {
+                Err(Error::IsTree { path: self.path.clone() })
+            }
+            Ok(request) => Ok(request.clone()),
+            Err(error) if error.is_missing() => Ok(anything(name.map(str::to_owned))),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The path, and the name of the request.
     pub fn title(&self, name: Option<&str>) -> String {
         let path = self.path.display();
@@ -330,7 +360,7 @@ impl Files {
     /// nothing had to be written.
     ///
     /// # Errors
-    /// The file can't be written.
+    /// No span counts, or the file can't be written.
     pub fn update(
         &mut self,
         request: &Request,
@@ -346,7 +376,10 @@ impl Files {
         if known.is_none() && requests.iter().any(|it| it.name.is_none()) {
             return Err(Error::Unnamed { path: self.path.clone() });
         }
-        let Report { actual, keys, .. } = report;
+        let Report { counted: actual, keys, .. } = report;
+        if actual.is_empty() {
+            return Err(Error::NothingCounts { path: self.path.clone() });
+        }
         let generalised = match known {
             Some(known) => {
                 let (body, generalised) = compare::updated(&requests[known], actual, keys);

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use traces::diagnose::{Certainty, Finding, Rule};
 use traces::expect::compare::Counts;
-use traces::expect::{Generalised, Verdict};
+use traces::expect::{Actual, Generalised, Node, Verdict};
 use traces::report;
 use traces::summary::Summary;
 use traces::tree::{plain, visible};
@@ -14,44 +15,80 @@ use crate::run::{Cause, Report};
 /// The most other traces that are named.
 const OTHERS: usize = 5;
 
+/// The problem of a request that had to be alone.
+pub const NOT_ALONE: &str = "other traces arrived too";
+
 /// A report, headed by the name of its file.
 pub struct Text<'a> {
     pub report: &'a Report,
     /// The file, and the request in it.
     pub name: &'a str,
+    /// Problems besides the trace, such as the status of the answer.
+    pub problems: &'a [String],
+}
+
+impl Text<'_> {
+    /// Sums up all problems in a few words. Empty where everything is as expected.
+    pub fn summary(&self) -> String {
+        let Report { verdict, shown, waited, .. } = self.report;
+        let of_trace = match verdict {
+            Verdict::Matches => None,
+            Verdict::Unsettled => {
+                let seconds = waited.as_secs();
+                Some(format!("as expected, but spans still arrived after {seconds} s"))
+            }
+            Verdict::Differs | Verdict::TimedOut => Some(differences(shown.counts)),
+        };
+        let problems = self.problems.iter().cloned().chain(of_trace);
+        problems.collect::<Vec<_>>().join("; ")
+    }
 }
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { sent, verdict, actual, shown, causes, others, waited, .. } = self.report;
-        let name = self.name;
-        let trace = sent.trace_id;
-        match verdict {
-            Verdict::Matches => {
-                writeln!(
-                    f,
-                    "{name}: {} as expected, in trace {trace}",
-                    count(actual.len(), "span")
-                )?;
-            }
-            Verdict::Unsettled => {
-                let seconds = waited.as_secs();
-                writeln!(
-                    f,
-                    "{name}: as expected, but spans still arrived after {seconds} s: trace {trace}"
-                )?;
-            }
-            Verdict::Differs | Verdict::TimedOut => {
-                writeln!(f, "{name}: {}, in trace {trace}\n", differences(shown.counts))?;
-                writeln!(f, "{}", shown.text)?;
-                for (index, cause) in causes.iter().enumerate() {
-                    f.write_str(if index > 0 { "\n" } else { "" })?;
-                    cause.fmt(f)?;
-                }
-            }
+        let Report { sent, actual, shown, causes, others, .. } = self.report;
+        let (name, trace) = (self.name, sent.trace_id);
+        let summary = match self.summary() {
+            fine if fine.is_empty() => format!("{} as expected", count(actual.len(), "span")),
+            wrong => wrong,
+        };
+        writeln!(f, "{name}: {summary}, in trace {trace}")?;
+        if !causes.is_empty() {
+            write!(f, "\n{}\n", shown.text)?;
+        }
+        for (index, cause) in causes.iter().enumerate() {
+            f.write_str(if index > 0 { "\n" } else { "" })?;
+            cause.fmt(f)?;
         }
         Others(others).fmt(f)
     }
+}
+
+/// Writes a finding of the diagnosis in one line.
+pub fn finding(finding: &Finding) -> String {
+    let title = finding.rule.title().to_lowercase();
+    visible(&format!("{title}: {}", report::cause(finding)))
+}
+
+/// Warns about faults of a trace that a file is written from, a line each.
+pub fn warnings(report: &Report) -> Vec<String> {
+    let counts = |it: &&Finding| {
+        it.rule != Rule::NothingArrived && it.evidence.certainty() != Certainty::WorthALook
+    };
+    let found: Vec<&Finding> = report.findings.iter().filter(counts).collect();
+    let Actual { nodes, tops, linked, .. } = &report.counted;
+    let never = tops.iter().chain(linked).filter_map(|top| {
+        let Node { span, detached, .. } = &nodes[*top];
+        let place = (span.trace_id, span.id);
+        let is_named = found.iter().any(|finding| finding.spans.contains(&place));
+        let detached = (*detached).filter(|_| !is_named)?;
+        let (name, service) = (plain(span.name()), plain(span.service()));
+        Some(format!("`{name}` of {service} will never match: {detached}"))
+    });
+    let found = found
+        .iter()
+        .map(|it| format!("the diagnosis finds a fault in this trace: {}", finding(it)));
+    found.chain(never).collect()
 }
 
 /// The differences in numbers, such as `1 missing, 2 surplus`.
@@ -75,11 +112,20 @@ impl fmt::Display for Cause {
             ),
             Cause::Finding(finding) => {
                 let certainty = finding.evidence.certainty();
-                let title = finding.rule.title().to_lowercase();
-                writeln!(f, "Cause ({certainty}): {title}: {}", visible(&report::cause(finding)))?;
+                writeln!(f, "Cause ({certainty}): {}", self::finding(finding))?;
                 finding.advice().iter().try_for_each(|step| writeln!(f, "  {step}"))
             }
-            Cause::Unknown(inspected) => writeln!(f, "{}", visible(&inspected.to_string())),
+            Cause::Unknown { inspected, is_missing } => {
+                f.write_str("The diagnosis found no cause: propagation is intact")?;
+                match (inspected.failed(), is_missing) {
+                    (Some(failed), _) => writeln!(f, ", and {}", visible(&failed)),
+                    (None, false) => writeln!(f, "; the difference is in what the services did."),
+                    (None, true) => writeln!(
+                        f,
+                        "; the difference is in what the services did, or in spans that were not exported in time."
+                    ),
+                }
+            }
         }
     }
 }

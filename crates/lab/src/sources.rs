@@ -10,6 +10,7 @@ use axum::http::{Request, StatusCode};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use trace_expect::Source;
+use traces::exchange::Exchange;
 use traces::expect::Arrived;
 
 use crate::client::{self, Lab};
@@ -84,6 +85,11 @@ impl Source for RunningLab {
             }
         }
         Ok(found)
+    }
+
+    async fn exchanges(&mut self, trace: TraceId) -> Result<Vec<Exchange>, client::Error> {
+        let case = self.lab.case(Some(&trace.to_string())).await?;
+        Ok(case.map(|(_, case)| case.wire).unwrap_or_default())
     }
 }
 

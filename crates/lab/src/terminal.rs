@@ -15,7 +15,7 @@ use crate::tree::{self, Row, Tree, plain, took, visible};
 use crate::waterfall::{caption, count, look};
 use crate::wire::HopState;
 
-pub use diff::diff;
+pub use diff::{diff, linked_diff};
 
 /// The smallest and the largest width of a bar, in columns.
 const BAR_WIDTH: (usize, usize) = (12, 60);

@@ -9,12 +9,14 @@ mod structure;
 mod transport;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use self::pairing::{Pairing, Share};
 use self::structure::{Facts, NO_PATH, Shared, Side};
 use crate::analysis::critical_path;
+use crate::expect::actual::linked_parts;
 use crate::span::{SpanKind, Status};
 use crate::tree::Tree;
 
@@ -192,6 +194,20 @@ pub fn compare(a: &Tree, b: &Tree) -> Comparison {
         duration: waited.map(|waited| waited.iter().sum()),
         unsure: unsure(trees),
     }
+}
+
+/// The parts of other traces that are linked to a trace, each with all that is below it: the tops of one tree, which is empty
+/// where there are none.
+pub fn linked<'a>(to: &Tree, others: impl IntoIterator<Item = &'a Tree>) -> Tree {
+    let mut spans = Vec::new();
+    for tree in others {
+        for (top, _) in linked_parts(tree, to.trace_id) {
+            let part = &tree.rows[top..=top + tree.rows[top].below];
+            spans.extend(part.iter().map(|row| Arc::clone(&row.span)));
+        }
+    }
+    let empty = Tree { trace_id: to.trace_id, rows: Vec::new(), start: 0, duration: 0 };
+    Tree::new(&spans).unwrap_or(empty)
 }
 
 /// The part of the critical path that lies in each row.

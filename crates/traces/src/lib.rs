@@ -22,6 +22,7 @@ pub mod shared;
 pub mod span;
 pub mod summary;
 pub mod tree;
+mod values;
 pub mod waterfall;
 
 pub use w3c_trace_context::traceparent;

@@ -130,6 +130,8 @@ fn ids_in_names_make_no_difference() {
         ("GET order_10017", "GET order_10018", Some("GET order_*")),
         ("mail to ada@example.com", "mail to bob@example.com", Some("mail to *")),
         ("connect 10.0.0.7:5432", "connect 10.0.0.8:5433", Some("connect *:*")),
+        ("start v1.24.3", "start v1.24.4", Some("start *")),
+        ("checkout-6d4cf56db6-x7k2p", "checkout-6d4cf56db6-q2m4z", Some("checkout-*")),
         ("chat gpt-4", "chat gpt-5", None),
         ("GET /v1/users", "GET /v2/users", None),
         ("GET /users/{id}", "GET /users/17", None),

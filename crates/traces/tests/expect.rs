@@ -7,7 +7,9 @@ use std::time::Duration;
 use support::in_process::spans;
 use traces::diagnose::Rule;
 use traces::expect::compare::{matches, may_match, shown, updated, written};
-use traces::expect::{Actual, Arrived, Decision, File, Request, Verdict, Waiting, Watch, parse};
+use traces::expect::{
+    Actual, Arrived, Body, Decision, Edge, File, Request, Verdict, Waiting, Watch, parse,
+};
 use traces::span::{Span, SpanId, TraceId};
 use traces::traceparent::Traceparent;
 
@@ -200,8 +202,43 @@ fn a_span_may_be_missing_or_repeated() {
         &rows(1),
         "
   top           shop
-  ├─ GET /item  CLIENT  shop
+  ├─ GET /item  CLIENT  shop  x2..4  # 1 found
 - └─ GET /item  CLIENT  shop",
+    );
+    // A line stands as the file has it.
+    let more = "1 shop 9<1 CLIENT 3..4 GET /more";
+    differs(
+        "top  shop\n  GET /item  CLIENT  shop  x1..4\n  GET /menu  CLIENT  shop  ?",
+        &format!("{}; 1 shop 8<1 CLIENT 3..4 GET /menu; {more}", rows(3)),
+        "
+  top           shop
+  ├─ GET /item  CLIENT  shop  x1..4  # 3 found
+  ├─ GET /menu  CLIENT  shop  ?
++ └─ GET /more  CLIENT  shop",
+    );
+    // One of them has something below it that the others don't have.
+    differs(
+        "top  shop\n  GET /item  CLIENT  shop  x1..4",
+        &format!("{}; 1 shop 9<2 CLIENT 1..2 GET /more", rows(3)),
+        "
+  top              shop
+  ├─ GET /item     CLIENT  shop  x1..4  # 1 of 3 found
++ │  └─ GET /more  CLIENT  shop
+  └─ GET /item     CLIENT  shop  x1..4  # 2 of 3 found",
+    );
+}
+
+#[test]
+fn the_last_missing_child_is_the_last_of_the_file() {
+    differs(
+        "top  shop\n a  shop\n b  shop\n  c  shop",
+        "1 shop 1<99 SERVER 0..9 top; 1 shop 2<1 INTERNAL 1..2 a; 1 other 3<1 INTERNAL 1..2 d",
+        "
+  top     shop
+  ├─ a    shop
+- └─ b    shop
+-    └─ c  shop
++ └─ d    INTERNAL  other",
     );
 }
 
@@ -348,8 +385,18 @@ fn edges_say_who_calls_whom_and_nothing_else() {
   -> shop
 - shop -> payment
   shop -> mail  ?
-+ -> payment  # hangs from nothing
++ -> payment  # POST /pay: in another trace, 02020202020202020202020202020202
 + shop -> stock",
+    );
+    // One of several spans of a service is enough.
+    let apart = "1 shop 1<99 SERVER 0..9 POST /checkout; 2 mail 5 SERVER 1..2 GET /a; 2 mail 6 SERVER 3..4 GET /b";
+    differs(
+        "edges\n-> shop",
+        apart,
+        "
+  edges
+  -> shop
++ -> mail  # GET /a: in another trace, 02020202020202020202020202020202",
     );
     let link =
         r#"{"links":[{"traceId":"01010101010101010101010101010101","spanId":"0000000000000001"}]}"#;
@@ -419,6 +466,8 @@ fn what_is_another_value_in_every_run_becomes_a_star() {
         ("load 9f86d081884c7d65", "load *"),
         ("load 123e4567-e89b-12d3-a456-426614174000", "load *"),
         ("start v1.24.3", "start *"),
+        ("mail to ada@example.com", "mail to *"),
+        ("GET http://ada@example.com:8080/a", "GET http://ada@example.com:*/a"),
         ("checkout-6d4cf56db6-x7k2p", "checkout-*"),
     ] {
         let found = traces::expect::generalised(name).map(|glob| glob.to_string());
@@ -436,6 +485,7 @@ fn what_is_another_value_in_every_run_becomes_a_star() {
         "retry 3",
         "s3 put",
         "a:8080",
+        "chat gpt-4o-2024-08-06",
     ] {
         assert_eq!(traces::expect::generalised(name), None, "{name}");
     }
@@ -499,6 +549,85 @@ fn every_name_can_be_written_and_read() {
 }
 
 #[test]
+fn every_service_can_be_written_in_an_edge() {
+    for name in
+        ["", " ", "a b", "->", "a -> b", "?", "\\ ", "#", "[a]", "*", "│", "名前 x", "edges"]
+    {
+        let name = traces::expect::Glob::literal(name);
+        for (from, link) in [(None, true), (Some(name.clone()), false)] {
+            let edges = vec![Edge::new(from, name.clone(), link)];
+            let request = Request { name: None, comments: Vec::new(), body: Body::Edges(edges) };
+            let file = File { requests: vec![request], comments: Vec::new() };
+            assert_eq!(parse(&file.to_string()), Ok(file.clone()), "{file}");
+        }
+    }
+}
+
+/// `or` may stand where a branch begins.
+#[test]
+fn a_separator_belongs_to_the_lines_around_it() {
+    for separator in ["or", "then"] {
+        let below = format!(
+            "a  shop\n└─ b  shop\n   ├─ c  shop\n   │  └─ d  shop\n      {separator}\n   └─ e  shop\n"
+        );
+        let expected = parse(&below).expect("a file");
+        let branch = below.replace(&format!("      {separator}"), &format!("   {separator}"));
+        assert_ne!(branch, below);
+        assert_eq!(parse(&branch), Ok(expected), "{branch}");
+    }
+}
+
+/// What a person has written about a line stays with it.
+#[test]
+fn comments_are_kept() {
+    let file = "\
+# above
+[a]  # name
+# tree
+top               shop  200  # top
+   # above c
+├─ ...  # dots
+   # above d
+├─ c              shop  # c
+   # or
+   # below or
+├─ or
+├─ d              shop
+└─ links  # links
+      # e
+   └─ ...  # last
+
+# b
+[b]
+edges  # edges
+# enters
+-> shop  # entered
+# mail
+shop -> mail  ?  # may be
+# end
+";
+    let parsed = parse(file).expect("a file");
+    let lines = |text: &str| {
+        let comments = text.split('#').skip(1).filter_map(|it| it.lines().next());
+        let mut comments: Vec<String> = comments.map(|it| it.trim().to_owned()).collect();
+        comments.sort();
+        comments
+    };
+    assert_eq!(lines(&parsed.to_string()), lines(file), "{parsed}");
+    assert_eq!(parse(&parsed.to_string()), Ok(parsed.clone()), "{parsed}");
+
+    let rows = "1 shop 1<99 SERVER 0..9 top http.response.status_code=404; 1 shop 2<1 INTERNAL 1..2 c; 1 bank 3<1 SERVER 1..2 x";
+    for request in parsed.requests {
+        let actual = Actual::new(&arrived(rows), &sent(), &[], false);
+        let (body, _) = updated(&request, &actual, &[]);
+        let text = |request| File { requests: vec![request], comments: Vec::new() }.to_string();
+        let (before, after) = (text(request.clone()), text(Request { body, ..request }));
+        assert_ne!(before, after);
+        assert_eq!(lines(&before), lines(&after), "{after}");
+    }
+}
+
+#[test]
 fn a_line_that_is_wrong_is_named() {
     for (file, mistake) in [
         (
@@ -533,11 +662,43 @@ fn a_line_that_is_wrong_is_named() {
         ("[b]\na  shop\n[b]\na  shop", "line 3: a second request \"b\""),
         ("[b]\n[c]\na  shop", "line 1: the request has neither a span nor `edges`"),
         (
-            "edges\nshop",
-            "line 2: \"shop\" is not an edge: write `caller -> called`, `-> entered` or `sender ~> receiver`",
+            "a  SERVER",
+            "line 1: \"a  SERVER\" has no service: write it behind the kind, with two blanks between them",
+        ),
+        ("a  server  shop", "line 1: \"server\" is not a kind: write SERVER"),
+        (
+            "a  SPAN_KIND_CLIENT  shop  200",
+            "line 1: \"SPAN_KIND_CLIENT\" is not a kind: write CLIENT",
+        ),
+        (
+            "edges  shop\n",
+            "line 1: `edges` stands alone on its line: write the calls below it, or for a span of that name its kind",
+        ),
+        (
+            "a  shop\n  or\n    b  shop",
+            "line 3: nothing can stand below `or`: indent it like the lines that it separates",
         ),
     ] {
         assert_eq!(parse(file).expect_err(file).to_string(), mistake, "{file}");
+    }
+    for edge in [
+        "shop",
+        "-> shop and bank",
+        "shop -> bank -> mail",
+        "shop -> bank  200",
+        "->",
+        "?",
+        "-> ?  ?  ?",
+    ] {
+        let mistake = format!(
+            "line 2: {edge:?} is not an edge: write `caller -> called`, `-> entered` or `sender ~> receiver`, and `\\ ` for a blank in a service"
+        );
+        let text = format!("edges\n{edge}\n");
+        assert_eq!(parse(&text).expect_err(edge).to_string(), mistake);
+    }
+    // These are services.
+    for line in ["a  server", "a  client  200", "edges  INTERNAL  shop"] {
+        assert!(parse(line).is_ok(), "{line}");
     }
     let deep: String = (0..200).map(|depth| format!("{}a  shop\n", " ".repeat(depth))).collect();
     assert_eq!(parse(&deep).expect_err("deep").to_string(), "line 101: more than 100 levels");
@@ -683,7 +844,7 @@ fn canonical(body: &traces::expect::Body) -> String {
         let items = tree.alternatives[0].groups[0].iter();
         let mut items: Vec<String> = items
             .map(|item| match item {
-                traces::expect::Item::Any => "...".to_owned(),
+                traces::expect::Item::Any(_) => "...".to_owned(),
                 traces::expect::Item::Span(span) => {
                     let (name, service, times) = (&span.name, &span.service, span.times);
                     format!("{name} {service} {times}({})", of(&span.children))
@@ -726,7 +887,10 @@ fn what_differs_is_all_that_is_shown() {
 #[test]
 fn a_request_that_was_sent_twice_does_not_have_several_roots() {
     let has_several = |rows: &str| {
-        arrived(rows).findings(&sent()).iter().any(|finding| finding.rule == Rule::SeveralRoots)
+        arrived(rows)
+            .findings(&sent(), &[])
+            .iter()
+            .any(|finding| finding.rule == Rule::SeveralRoots)
     };
     let twice = "1 shop 1<99 SERVER 0..9 POST /checkout; 1 shop 2<99 SERVER 10..19 POST /checkout";
     assert!(!has_several(twice));

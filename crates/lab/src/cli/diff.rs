@@ -5,8 +5,9 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{LabAddress, Outcome, file};
+use crate::case::Case;
 use crate::client::{self, Lab};
-use crate::compare::{Change, Comparison, Row, Sides, Unsure, compare};
+use crate::compare::{Change, Comparison, Row, Sides, Unsure, compare, linked};
 use crate::output::{print, print_json};
 use crate::span::{SpanId, TraceId};
 use crate::terminal;
@@ -51,59 +52,94 @@ impl Diff {
     /// # Errors
     /// Fails when a file can't be read, no lab answers, or one of the traces isn't there.
     pub async fn run(self) -> anyhow::Result<Outcome> {
-        let (from_a, a) = self.tree(&self.a).await?;
-        let (from_b, b) = self.tree(&self.b).await?;
-        let trees = Sides { a: &a, b: &b };
-        let comparison = compare(&a, &b);
+        let both = Sides { a: self.side(&self.a).await?, b: self.side(&self.b).await? };
+        let trees = both.as_ref().map(|side| &side.tree);
+        let linked = both.as_ref().map(|side| &side.linked);
+        let comparison = compare(trees.a, trees.b);
+        let of_linked = compare(linked.a, linked.b);
         let duration = comparison.duration;
         let slower = self
             .slower_than
             .filter(|percent| duration.b as f64 > duration.a as f64 * (1.0 + percent / 100.0));
         match self.format {
             Format::Json => {
-                let report = Report::new(&comparison, trees, slower.is_some());
+                let linked = Linked::new(&of_linked, linked);
+                let report = Report::new(&comparison, trees, linked, slower.is_some());
                 print_json(&serde_json::to_string_pretty(&report)?)?;
             }
             Format::Text => {
-                let mut text = heading("A", from_a, &a) + &heading("B", from_b, &b) + "\n";
+                let mut text = heading("A", &both.a) + &heading("B", &both.b) + "\n";
                 text.push_str(&terminal::diff(&comparison));
                 if let Some(percent) = slower {
-                    text.push_str(&format!("B takes longer than A by more than {percent} %\n"));
+                    text.push_str(&format!(
+                        "{}, more than the {percent} % that --slower-than allows\n",
+                        how_slow(duration)
+                    ));
                 }
+                text.push_str(&terminal::linked_diff(&of_linked));
                 print(&text)?;
             }
         }
-        match comparison.differs() || slower.is_some() {
+        match comparison.differs() || of_linked.differs() || slower.is_some() {
             true => Ok(Outcome::Found),
             false => Ok(Outcome::Fine),
         }
     }
 
-    /// Finds one of the traces. Returns also the file that it comes from.
-    async fn tree<'a>(&self, name: &'a str) -> anyhow::Result<(Option<&'a str>, Tree)> {
+    /// Finds one of the traces.
+    async fn side<'a>(&self, name: &'a str) -> anyhow::Result<Side<'a>> {
         let file = match name.rsplit_once('#') {
             _ if file::is_file(name) => Some((name, None)),
             Some((file, id)) if file::is_file(file) => Some((file, Some(id))),
             _ => None,
         };
-        let found = match file {
-            Some((file, id)) => Some(file::trace(file, id)?),
+        let missing = || client::Error::NoSuchTrace(name.to_owned());
+        let (id, trees) = match file {
+            Some((file, id)) => {
+                let (id, case) = file::trace(file, id)?;
+                (id, case.trees)
+            }
             None if name.bytes().all(|it| it.is_ascii_hexdigit() || it == b'-') => {
-                Lab::at(&self.lab.site).case(Some(name)).await?
+                let lab = Lab::at(&self.lab.site);
+                let (id, case) = lab.case(Some(name)).await?.with_context(missing)?;
+                let linked = lab.document(id, "linked.json").await?;
+                // The lab may have headers of a trace without any span.
+                let linked = linked.map(|json| Case::read(&json)).transpose().unwrap_or_default();
+                (id, linked.unwrap_or(case).trees)
             }
             None => bail!("{name} is neither a file nor the beginning of a trace id"),
         };
-        let missing = || client::Error::NoSuchTrace(name.to_owned());
-        let (id, case) = found.with_context(missing)?;
-        let tree = case.trees.into_iter().find(|tree| tree.trace_id == id);
-        Ok((file.map(|(file, _)| file), tree.with_context(missing)?))
+        let (tree, others): (Vec<Tree>, Vec<Tree>) =
+            trees.into_iter().partition(|tree| tree.trace_id == id);
+        let tree = tree.into_iter().next().with_context(missing)?;
+        let linked = linked(&tree, &others);
+        Ok(Side { file: file.map(|(file, _)| file), tree, linked })
     }
 }
 
+/// One of the traces that are compared.
+struct Side<'a> {
+    /// The file that it comes from.
+    file: Option<&'a str>,
+    tree: Tree,
+    /// The parts of other traces that are linked to it.
+    linked: Tree,
+}
+
 /// Names a trace and counts what is in it.
-fn heading(side: &str, file: Option<&str>, tree: &Tree) -> String {
+fn heading(name: &str, side: &Side<'_>) -> String {
+    let Side { file, tree, .. } = side;
     let file = file.map_or(String::new(), |file| format!("{}, ", visible(file)));
-    format!("{side}  {file}trace {}: {}\n", tree.trace_id, caption(tree))
+    format!("{name}  {file}trace {}: {}\n", tree.trace_id, caption(tree))
+}
+
+/// How much longer B takes than A.
+fn how_slow(duration: Sides<u64>) -> String {
+    let more = duration.difference() as f64 / duration.a as f64 * 100.0;
+    match duration.a {
+        0 => "B takes time and A none".to_owned(),
+        _ => format!("B takes {more:.1} % longer than A"),
+    }
 }
 
 /// How many spans above a difference are named.
@@ -126,6 +162,29 @@ struct Report<'a> {
     differences: Vec<Difference<'a>>,
     /// The time on the critical path.
     time: Time<'a>,
+    /// The spans of other traces that are linked to the two.
+    linked: Linked<'a>,
+}
+
+#[derive(Serialize)]
+struct Linked<'a> {
+    /// How many are linked.
+    counts: Sides<usize>,
+    /// How many of these, and of the spans below them, only one side has.
+    alone: Sides<usize>,
+    changed: usize,
+    differences: Vec<Difference<'a>>,
+}
+
+impl<'a> Linked<'a> {
+    fn new(comparison: &'a Comparison, trees: Sides<&Tree>) -> Self {
+        Linked {
+            counts: comparison.pieces,
+            alone: comparison.alone(),
+            changed: comparison.changed(),
+            differences: differences(comparison, trees),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -194,28 +253,22 @@ struct SpanTime<'a> {
     difference_nano: i64,
 }
 
-impl<'a> Report<'a> {
-    fn new(comparison: &'a Comparison, trees: Sides<&Tree>, slower: bool) -> Self {
-        let trace = |tree: &Tree, pieces: usize, duration_nano: u64| Trace {
-            trace_id: tree.trace_id,
-            spans: tree.rows.len(),
-            pieces,
-            duration_nano,
-        };
-        let Comparison { rows, pieces, duration, exact, unsure, .. } = comparison;
-        let above = |row: &Row| {
-            let parent = |row: &usize| rows[*row].parent;
-            let mut above: Vec<&str> = std::iter::successors(row.parent, parent)
-                .take(ABOVE)
-                .map(|row| rows[row].name.as_str())
-                .collect();
-            above.reverse();
-            above
-        };
-        let ids = |tree: &Tree, spans: &[usize]| {
-            spans.iter().map(|row| tree.rows[*row].span.id).collect()
-        };
-        let differences = rows.iter().filter(|row| row.differs()).map(|row| Difference {
+fn differences<'a>(comparison: &'a Comparison, trees: Sides<&Tree>) -> Vec<Difference<'a>> {
+    let rows = &comparison.rows;
+    let above = |row: &Row| {
+        let parent = |row: &usize| rows[*row].parent;
+        let mut above: Vec<&str> = std::iter::successors(row.parent, parent)
+            .take(ABOVE)
+            .map(|row| rows[row].name.as_str())
+            .collect();
+        above.reverse();
+        above
+    };
+    let ids =
+        |tree: &Tree, spans: &[usize]| spans.iter().map(|row| tree.rows[*row].span.id).collect();
+    rows.iter()
+        .filter(|row| row.differs())
+        .map(|row| Difference {
             service: &row.service,
             name: &row.name,
             kind: row.kind.as_str(),
@@ -223,7 +276,24 @@ impl<'a> Report<'a> {
             counts: row.counts(),
             changes: row.changes.iter().map(Changed::new).collect(),
             span_ids: Sides { a: ids(trees.a, &row.spans.a), b: ids(trees.b, &row.spans.b) },
-        });
+        })
+        .collect()
+}
+
+impl<'a> Report<'a> {
+    fn new(
+        comparison: &'a Comparison,
+        trees: Sides<&Tree>,
+        linked: Linked<'a>,
+        slower: bool,
+    ) -> Self {
+        let trace = |tree: &Tree, pieces: usize, duration_nano: u64| Trace {
+            trace_id: tree.trace_id,
+            spans: tree.rows.len(),
+            pieces,
+            duration_nano,
+        };
+        let Comparison { rows, pieces, duration, exact, unsure, .. } = comparison;
         let span = |index: &usize| {
             let Row { name, kind, waited, .. } = &rows[*index];
             SpanTime {
@@ -244,12 +314,13 @@ impl<'a> Report<'a> {
         Report {
             a: trace(trees.a, pieces.a, duration.a),
             b: trace(trees.b, pieces.b, duration.b),
-            differs: comparison.differs(),
+            differs: comparison.differs() || !linked.differences.is_empty(),
             slower,
             alone: comparison.alone(),
             changed: comparison.changed(),
             exact: *exact,
-            differences: differences.collect(),
+            differences: differences(comparison, trees),
+            linked,
             time: Time { services: services.collect(), unsure },
         }
     }

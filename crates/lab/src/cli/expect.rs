@@ -1,5 +1,6 @@
 //! The command `expect`: sends one request, waits for its trace and compares the trace with a file.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,8 +13,9 @@ use axum::http::{HeaderName, HeaderValue, Method, Request as HttpRequest};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::process::Command;
-use trace_expect::text::{Others, Text, differences, generalised};
-use trace_expect::{self, Cause, Files, Own, Report, Source, anything, new_traceparent, run};
+use trace_expect::text::{NOT_ALONE, Others, Text, finding, generalised, warnings};
+use trace_expect::{self, Cause, Files, Own, Report, Source, new_traceparent, run};
+use traces::diagnose::Rule;
 use traces::expect::compare::Counts;
 use traces::expect::{Request, Verdict, Waiting};
 use traces::traceparent::Traceparent;
@@ -28,6 +30,7 @@ use crate::process;
 use crate::report;
 use crate::sources::{Jaeger, RunningLab};
 use crate::span::TraceId;
+use crate::waterfall::count;
 
 /// The address of the lab that is used if one answers there.
 const DEFAULT_SITE: &str = "127.0.0.1:3000";
@@ -55,7 +58,7 @@ pub struct Expect {
     /// Also writes this attribute, with --update. Can be given several times.
     #[arg(long, value_name = "KEY", requires = "update")]
     attribute: Vec<String>,
-    /// Writes only which services call which, with --update, for a file that doesn't exist yet.
+    /// Writes only which services call which, with --update, for a request that the file doesn't have yet.
     #[arg(long, requires = "update")]
     edges: bool,
     /// Fails when other traces arrive, too.
@@ -186,78 +189,82 @@ impl Expect {
             false => Files::open(&self.file).map_err(with_hint)?,
         };
         let title = files.title(name);
-        let request = match files.request(name) {
-            Ok(request) => request.clone(),
-            Err(error) if self.update && error.is_missing() => anything(self.name.clone()),
-            Err(error) => return Err(with_hint(error)),
+        let request = match self.update {
+            true => files.request_to_write(name, self.edges)?,
+            false => files.request(name).map_err(with_hint)?.clone(),
         };
         let sent = self.how.send(&request, &self.attribute).await?;
         let Sent { report, answer } = &sent;
         if report.is_empty() && report.others.is_empty() {
-            bail!(
-                "{title}: no span has arrived within {} s: do the services export to {}, and is the traceparent in the request?",
-                report.waited.as_secs(),
-                self.how.where_to(),
+            let found = report.findings.iter().find(|it| it.rule != Rule::NothingArrived);
+            let why = found.map_or_else(
+                || {
+                    let address = self.how.where_to();
+                    format!("do the services export to {address}, and is the traceparent in the request?")
+                },
+                finding,
             );
+            bail!("{title}: no span has arrived within {} s: {why}", report.waited.as_secs());
         }
         if self.update {
-            ensure!(
-                !report.is_empty(),
-                "{title}: nothing was written: {} other traces arrived, none with the trace id that was sent",
-                report.others.len()
-            );
             if let Answer::Status(status) = answer {
                 bail!("{title}: nothing was written: the request was answered {status}");
+            }
+            for warning in warnings(report) {
+                eprintln!("Warning: {title}: {warning}");
             }
             let text = match files.update(&request, report, self.edges)? {
                 None => format!("{title}: unchanged\n"),
                 Some(replaced) => {
                     let replaced = generalised(&replaced).unwrap_or_default();
-                    format!("{title}: written, {} spans\n{replaced}", report.actual.len())
+                    let spans = count(report.counted.len(), "span");
+                    format!("{title}: written, {spans}\n{replaced}")
                 }
             };
             print(&format!("{text}{}", Others(&report.others)))?;
             return Ok(Outcome::Fine);
         }
-        let is_alone = !self.alone || report.others.is_empty();
-        self.print(&title, &sent, is_alone)?;
-        match sent.is_fine() && is_alone {
+        let mut problems = Vec::new();
+        if let Answer::Status(status) = answer {
+            let expected = self.how.status.unwrap_or_default();
+            problems.push(format!("the request was answered {status} instead of {expected}"));
+        }
+        if self.alone && !report.others.is_empty() {
+            problems.push(NOT_ALONE.to_owned());
+        }
+        self.print(&sent, &Text { report, name: &title, problems: &problems })?;
+        match report.matches() && problems.is_empty() {
             true => Ok(Outcome::Fine),
             false => Ok(Outcome::Found),
         }
     }
 
-    fn print(&self, title: &str, sent: &Sent, is_alone: bool) -> anyhow::Result<()> {
+    fn print(&self, sent: &Sent, text: &Text<'_>) -> anyhow::Result<()> {
         let Sent { report, answer } = sent;
-        let fine = sent.is_fine() && is_alone;
-        let mut text = Text { report, name: title }.to_string();
-        if let Answer::Status(status) = answer {
-            let expected = self.how.status.unwrap_or_default();
-            text.push_str(&format!("The request was answered {status} instead of {expected}\n"));
-        }
-        if !is_alone {
-            text.push_str("Other traces arrived too, which --alone forbids\n");
-        }
+        let summary = text.summary();
         match self.format {
-            Format::Text => print(&text),
             Format::Json => {
                 let status = match answer {
                     Answer::AsExpected => None,
                     Answer::Status(status) => Some(*status),
                 };
-                let json = Json::new(title, report, fine, status);
+                let json = Json::new(text.name, report, summary.is_empty(), status);
                 print_json(&serde_json::to_string_pretty(&json)?)
             }
-            Format::Github if fine => print(&text),
-            Format::Github => {
+            Format::Github if !summary.is_empty() => {
                 let file = escaped(&self.file.display().to_string());
                 let file = file.replace(':', "%3A").replace(',', "%2C");
+                let title = match report.matches() {
+                    true => "The request is not as expected",
+                    false => "The trace differs",
+                };
                 print(&format!(
-                    "::error file={file},title=The trace differs::{}\n",
-                    escaped(text.trim_end())
+                    "::error file={file},title={title}::{}\n",
+                    escaped(text.to_string().trim_end())
                 ))
             }
-            Format::Junit => print(&junit(title, report, fine, &text)),
+            Format::Text | Format::Github => print(&text.to_string()),
+            Format::Junit => print(&junit(text)),
         }
     }
 }
@@ -292,7 +299,7 @@ impl Reason {
         let (rule, sentence) = match cause {
             Cause::NotTaken { .. } => (Some("not-taken"), cause.to_string()),
             Cause::Finding(it) => (Some(it.rule.name()), report::cause(it)),
-            Cause::Unknown(it) => (None, it.to_string()),
+            Cause::Unknown { .. } => (None, cause.to_string()),
         };
         Reason { rule, sentence: sentence.trim_end().to_owned() }
     }
@@ -338,15 +345,16 @@ impl<'a> Json<'a> {
 }
 
 /// The report in the form that [JUnit](https://github.com/testmoapp/junitxml) made common.
-fn junit(title: &str, report: &Report, fine: bool, text: &str) -> String {
-    let seconds = report.waited.as_secs_f64();
-    let failures = usize::from(!fine);
-    let title = xml(title);
-    let failure = match fine {
-        true => String::new(),
-        false => {
-            let message = xml(&differences(report.shown.counts));
-            format!("<failure message=\"{message}\">{}</failure>", xml(text))
+fn junit(text: &Text<'_>) -> String {
+    let seconds = text.report.waited.as_secs_f64();
+    let title = xml(text.name);
+    let summary = text.summary();
+    let failures = usize::from(!summary.is_empty());
+    let failure = match failures {
+        0 => String::new(),
+        _ => {
+            let message = xml(&summary);
+            format!("<failure message=\"{message}\">{}</failure>", xml(&text.to_string()))
         }
     };
     format!(
@@ -396,7 +404,12 @@ impl How {
                 (Err(_), None) => {}
             }
         }
-        let receivers = Receivers::bind(self.otlp, self.grpc).await?;
+        let receivers = Receivers::bind(self.otlp, self.grpc).await;
+        // A lab has the port, but its pages are at another address.
+        let receivers = receivers.map_err(|error| {
+            let error = anyhow::Error::from(error);
+            anyhow!("{error:#}; if a lab listens there, give the address of its pages with --site")
+        })?;
         let (http, grpc) = receivers.addresses();
         eprintln!("Receiving spans at http://{http} and http://{grpc} (gRPC)");
         let store = Store::new(Limits::default());
@@ -524,8 +537,15 @@ impl<'a> Sender<'a> {
                 }
                 let request = request.body(Body::from(body.clone()));
                 let answer = http::send(&url.authority, request, TIMEOUT).await;
-                let answer = answer.with_context(|| {
-                    format!("no service answers at {} (--request)", url.authority)
+                let answer = answer.map_err(|error| {
+                    let authority = &url.authority;
+                    let what = match error.kind() {
+                        ErrorKind::ConnectionRefused => {
+                            format!("no service answers at {authority}")
+                        }
+                        _ => format!("the request to {authority} failed"),
+                    };
+                    anyhow::Error::from(error).context(format!("{what} (--request)"))
                 })?;
                 let found = answer.status.as_u16();
                 Ok(match status {

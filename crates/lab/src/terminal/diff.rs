@@ -43,6 +43,20 @@ pub fn diff(comparison: &Comparison) -> String {
     text
 }
 
+/// Formats the differences between the parts of other traces that are linked to the two, for people. Nothing without any.
+pub fn linked_diff(comparison: &Comparison) -> String {
+    let Sides { a, b } = comparison.pieces;
+    if a + b == 0 {
+        return String::new();
+    }
+    let both =
+        format!("Linked from other traces: {} in A, {} in B", count(a, "span"), count(b, "span"));
+    match comparison.differs() {
+        false => format!("\n{both}, no difference in them and below them\n"),
+        true => format!("\n{both}\n\n{}\nStructure: {}\n", tree(comparison), counts(comparison)),
+    }
+}
+
 /// Counts the spans that differ.
 fn counts(comparison: &Comparison) -> String {
     let Sides { a, b } = comparison.alone();
@@ -128,11 +142,16 @@ fn lines(rows: &[Row]) -> Vec<Line> {
     let push =
         |pending: &mut Vec<(usize, usize, Vec<bool>)>, from, to, above: &[bool], top: bool| {
             let runs = children(from, to);
+            // The last of A is the last of its tree, although some that only B has may follow.
+            let is_new = |(start, _): &(usize, usize)| rows[*start].spans.a.is_empty();
+            let last_of_a = runs.iter().rposition(|run| !is_new(run));
+            let is_gone = |start: usize| rows[start].spans.b.is_empty();
             let count = runs.len();
             for (position, (start, end)) in runs.into_iter().enumerate().rev() {
                 let mut last = above.to_vec();
                 if !top && last.len() <= MAX_DEPTH {
-                    last.push(position + 1 == count);
+                    let ends_a = Some(position) == last_of_a && is_gone(start);
+                    last.push(position + 1 == count || ends_a);
                 }
                 pending.push((start, end, last));
             }

@@ -86,6 +86,22 @@ impl Fault {
         Fault::from_str(name, false).map_err(|_| UnknownFault { name: name.to_owned() })
     }
 
+    /// Returns the name of the header that a request must have for the fault to change it. `None` for a fault that changes every
+    /// request.
+    pub fn header(self) -> Option<&'static str> {
+        match self {
+            Fault::DropTraceparent
+            | Fault::TruncateTraceparent
+            | Fault::UpperCaseValue
+            | Fault::UpperCaseName
+            | Fault::DuplicateTraceparent
+            | Fault::ClearSampled => Some("traceparent"),
+            Fault::DropTracestate => Some("tracestate"),
+            Fault::DropBaggage => Some("baggage"),
+            Fault::ForgeTraceparent | Fault::AddLatency | Fault::Cut | Fault::Answer500 => None,
+        }
+    }
+
     /// Returns the action of the proxy on a request.
     pub fn action(self) -> Action {
         match self {

@@ -104,7 +104,7 @@ async fn time_alone_makes_no_difference_unless_a_flag_says_so() {
     has(&printed, ["Structure: no difference in 2 spans", "+30.00 ms  a  13.00 ms -> 43.00 ms"]);
     has(&printed, ["131.00 ms, +31.00 ms, on", "+1.00 ms  elsewhere"]);
     let printed = finds("lab", &format!("diff {a} {b} --slower-than 30.9")).await;
-    has(&printed, ["B takes longer than A by more than 30.9 %"]);
+    has(&printed, ["B takes 31.0 % longer than A, more than the 30.9 % that --slower-than allows"]);
     // Faster is fine.
     assert_eq!(run("lab", &format!("diff {b} {a} --slower-than 0%")).await.status.code(), Some(0));
     let wrong = run("lab", &format!("diff {a} {b} --slower-than much")).await;
@@ -129,7 +129,7 @@ async fn what_is_the_same_in_large_traces_is_counted() {
     let a = write(folder.path(), "a.json", &trace("old"));
     let b = write(folder.path(), "b.json", &trace("new"));
     let printed = finds("lab", &format!("diff {a} {b}")).await;
-    has(&printed, ["├─ (120 spans the same)\n- ├─ old", "\n+ └─ new"]);
+    has(&printed, ["├─ (120 spans the same)\n- └─ old", "\n+ └─ new"]);
     assert!(printed.lines().count() < 15, "{printed}");
 }
 
@@ -149,6 +149,55 @@ async fn clocks_that_differ_make_the_times_unsure() {
     }
     let printed = run("lab", &format!("diff {b} {b}")).await;
     lacks(&String::from_utf8_lossy(&printed.stdout), ["Unsure"]);
+}
+
+/// A worker that begins a trace of its own for a message of the shop.
+#[tokio::test(flavor = "multi_thread")]
+async fn traces_that_are_linked_are_compared() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sent = |trace: u8, name: &str| {
+        let link =
+            json!({ "links": [{ "traceId": trace_id(trace * 17), "spanId": "0000000000000002" }] });
+        format!(
+            "{0} shop 1 SERVER 0..9 POST /orders; {0} shop 2<1 PRODUCER 1..2 send orders;
+             {1} worker 6 INTERNAL 4..9 poll; {1} worker 7<6 CONSUMER 5..9 take order {link};
+             {1} worker 8<7 CLIENT 6..7 {name}; {1} worker 9<6 CLIENT 7..8 poll again",
+            trace * 17,
+            trace * 17 + 1
+        )
+    };
+    let rows = format!(
+        "{};{};204 shop 1 SERVER 0..9 POST /orders; 204 shop 2<1 PRODUCER 1..2 send orders",
+        sent(10, "INSERT"),
+        sent(11, "UPDATE")
+    );
+    let file = write(folder.path(), "queue.json", &json_of(&rows));
+    let lab = Lab::view(&format!("--open {file}")).await;
+    for sides in [format!("{file}#aa {file}#bb"), "aa bb".to_owned()] {
+        let printed = lab.finds(&format!("diff {sides}")).await;
+        let expected = "
+Linked from other traces: 1 span in A, 1 span in B
+
+  take order  CONSUMER  worker
+- └─ INSERT   CLIENT    worker
++ └─ UPDATE   CLIENT    worker
+
+Structure: 1 span only in A, 1 span only in B
+";
+        assert!(printed.ends_with(expected), "{printed}");
+        has(&printed, ["No difference: 2 spans"]);
+    }
+    let same = lab.ask("diff aa aa").await;
+    has(&same, ["1 span in A, 1 span in B, no difference in them and below them\n"]);
+    let lost = lab.finds("diff aa cc --format json").await;
+    let lost: Value = serde_json::from_str(&lost).expect("JSON");
+    assert_eq!(lost["differs"], true);
+    assert_eq!(lost["differences"], json!([]));
+    let linked = &lost["linked"];
+    assert_eq!(linked["counts"], json!({ "a": 1, "b": 0 }));
+    assert_eq!(linked["alone"], json!({ "a": 2, "b": 0 }));
+    assert_eq!(linked["differences"][0]["name"], "take order");
+    lacks(&lab.ask("diff cc cc").await, ["Linked"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

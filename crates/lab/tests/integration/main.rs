@@ -1,6 +1,7 @@
 //! The lab alone: what it receives, what it shows, what its proxies pass on, and all of it as a process.
 
 mod diff;
+mod expect;
 mod gate;
 mod probe;
 mod process;

@@ -10,7 +10,7 @@ mod evidence;
 mod header;
 mod inspected;
 mod lifetimes;
-pub(crate) mod names;
+mod names;
 mod roots;
 mod secrets;
 mod shape;

@@ -10,6 +10,7 @@ use crate::proto::trace::Span as Proto;
 use super::{Evidence, Finding, NamedSpan, Place, place};
 use crate::conventions;
 use crate::span::{Span, attribute, shortened};
+use crate::values::{SEPARATORS, is_id, is_mail};
 
 /// The names of all spans, as far as they may have a value in them.
 #[derive(Default)]
@@ -33,7 +34,7 @@ impl Names {
     pub fn add(&mut self, span: &Span, proto: &Proto) {
         self.count += 1;
         // Some tools replace all names by hashes before a trace is passed on.
-        if has_form(span.service()) {
+        if is_id(span.service()) {
             return;
         }
         let Some(Value { start, text, proven }) = find(span, proto) else { return };
@@ -75,9 +76,6 @@ impl Names {
     }
 }
 
-/// The characters between the parts of a name.
-pub(crate) const SEPARATORS: [char; 11] = [' ', '/', '?', '&', '=', ':', ',', '(', ')', '\'', '"'];
-
 /// A part of a name that may be a value.
 struct Value<'a> {
     /// The offset at which it begins, in bytes.
@@ -105,7 +103,7 @@ fn find<'a>(span: &'a Span, proto: &Proto) -> Option<Value<'a>> {
         // A URL may have a user, which looks like a mail address.
         let word = name[..here].rsplit(' ').next().unwrap_or_default();
         let mail = !word.contains("://") && is_mail(text);
-        if mail || has_form(text) {
+        if mail || is_id(text) {
             return Some(Value { start: here, text, proven: true });
         }
         let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -114,26 +112,6 @@ fn find<'a>(span: &'a Span, proto: &Proto) -> Option<Value<'a>> {
         }
     }
     None
-}
-
-/// Whether a text is an id by its form: a UUID or a long hexadecimal number, or a number that is too long for a port, a postcode
-/// or a date.
-pub(crate) fn has_form(text: &str) -> bool {
-    let hex = text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    let digits = text.bytes().filter(u8::is_ascii_digit).count();
-    let long_hex = hex && text.len() >= 16 && digits >= 4;
-    let is_date = text.len() == 8 && (text.starts_with("19") || text.starts_with("20"));
-    let long_number = digits == text.len() && text.len() >= 7 && !is_date;
-    long_hex || long_number
-}
-
-pub(crate) fn is_mail(text: &str) -> bool {
-    text.split_once('@').is_some_and(|(user, host)| {
-        let top = host.rsplit_once('.').map_or("", |(_, top)| top);
-        let is_top = top.len() >= 2 && top.bytes().all(|byte| byte.is_ascii_alphabetic());
-        let is_user = user.bytes().any(|byte| byte.is_ascii_alphanumeric());
-        is_user && user != "git" && is_top
-    })
 }
 
 /// Whether a number behind a colon is the port of an address: the attributes say so, or a host stands before the colon.

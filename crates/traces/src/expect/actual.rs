@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::glob::Glob;
 use crate::conventions;
 use crate::diagnose::{Finding, Rule, diagnose};
+use crate::exchange::Exchange;
 use crate::span::{Span, SpanId, SpanKind, TraceId, attribute};
 use crate::traceparent::Traceparent;
 use crate::tree::{Note, Row, Tree};
@@ -80,14 +81,14 @@ impl Arrived {
         all.filter_map(|spans| Tree::new(&spans)).collect()
     }
 
-    /// Diagnoses the traces. A sender may send a request several times, so the spans below the parent that was sent don't count
+    /// Diagnoses the traces and the requests on the wire that belong to them. A sender may send a request several times, so the spans below the parent that was sent don't count
     /// as several roots.
-    pub fn findings(&self, sent: &Traceparent) -> Vec<Finding> {
+    pub fn findings(&self, sent: &Traceparent, wire: &[Exchange]) -> Vec<Finding> {
         let is_sent = |id: SpanId| {
             let mut spans = self.trace.iter();
             spans.any(|span| span.id == id && span.parent == Some(sent.parent_id))
         };
-        let mut findings = diagnose(&self.trees(sent), &[]);
+        let mut findings = diagnose(&self.trees(sent), wire);
         findings.retain(|finding| {
             finding.rule != Rule::SeveralRoots
                 || finding.spans.iter().any(|(trace, id)| *trace != sent.trace_id || !is_sent(*id))
@@ -110,7 +111,7 @@ fn without_parent(spans: &[Arc<Span>], sent: &Traceparent) -> Vec<Arc<Span>> {
 }
 
 /// The rows of a tree that are linked to a trace, without those below them, and the spans that they are linked to.
-fn linked_parts(tree: &Tree, to: TraceId) -> impl Iterator<Item = (usize, SpanId)> {
+pub(crate) fn linked_parts(tree: &Tree, to: TraceId) -> impl Iterator<Item = (usize, SpanId)> {
     let mut behind = 0;
     let is_other = tree.trace_id != to;
     tree.rows.iter().enumerate().filter_map(move |(index, row)| {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::actual::{Actual, Detached, Node, fits};
-use super::file::{Alternative, Children, Expected, Item, Outcome, Times};
+use super::file::{Alternative, Children, Comments, Expected, Item, Outcome, Times};
 use super::flow::{Demand, Supply, assign};
 
 /// The cost of one span that is missing or too much.
@@ -68,7 +68,7 @@ pub enum Line<'a> {
         missing: usize,
     },
     /// `...`
-    Any,
+    Any(&'a Comments),
 }
 
 /// A span that stands for a line.
@@ -183,7 +183,7 @@ impl<'a> Aligner<'a> {
     ) -> u64 {
         let linked = match &alternative.links {
             Some(links) => self.below(links, linked, &[]),
-            None if alternative.groups.iter().flatten().any(|it| *it == Item::Any) => 0,
+            None if alternative.groups.iter().flatten().any(Item::is_any) => 0,
             None => linked.iter().map(|node| self.surplus(*node)).sum(),
         };
         linked + self.in_groups(&alternative.groups, nodes).0
@@ -266,7 +266,7 @@ impl<'a> Aligner<'a> {
         let demands: Vec<Demand> = items
             .iter()
             .map(|item| match item {
-                Item::Any => Demand { min: 0, max: None, missing: 0 },
+                Item::Any(_) => Demand { min: 0, max: None, missing: 0 },
                 Item::Span(span) => {
                     let Times { min, max } = span.times;
                     Demand { min, max, missing: self.missing(span) }
@@ -277,7 +277,7 @@ impl<'a> Aligner<'a> {
             .iter()
             .map(|(_, nodes)| {
                 let cost = |item: &&'a Item| match item {
-                    Item::Any => 0,
+                    Item::Any(_) => 0,
                     Item::Span(span) => self.span(span, nodes[0]),
                 };
                 items.iter().map(cost).collect()
@@ -334,7 +334,7 @@ impl<'a> Aligner<'a> {
         }
         match &alternative.links {
             Some(links) => matched.links = Some(Box::new(self.place(links, linked, &[]))),
-            None if groups.iter().flatten().any(|it| *it == Item::Any) => {}
+            None if groups.iter().flatten().any(Item::is_any) => {}
             None => matched.surplus_links = linked.to_vec(),
         }
         matched
@@ -346,7 +346,7 @@ impl<'a> Aligner<'a> {
         found: Vec<Vec<usize>>,
     ) -> Vec<Line<'a>> {
         let line = |(item, nodes): (&'a Item, Vec<usize>)| match item {
-            Item::Any => Line::Any,
+            Item::Any(comments) => Line::Any(comments),
             Item::Span(expected) => Line::Span {
                 expected,
                 missing: expected.times.min.saturating_sub(nodes.len()),
@@ -381,7 +381,7 @@ fn needed(expected: &Expected) -> u64 {
 fn needed_below(tree: &Children) -> u64 {
     let alternatives = tree.alternatives.iter().map(|alternative| {
         let items = alternative.groups.iter().flatten().map(|item| match item {
-            Item::Any => 0,
+            Item::Any(_) => 0,
             Item::Span(span) => needed(span).saturating_mul(span.times.min as u64),
         });
         items.sum::<u64>() + alternative.links.as_ref().map_or(0, |links| needed_below(links))

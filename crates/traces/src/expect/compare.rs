@@ -7,8 +7,10 @@ use serde::Serialize;
 use super::actual::{Actual, Detached};
 use super::align::{Aligner, Difference, Found, Line, Matched, Mode};
 use super::edges::{self, EdgesCompared, Seen};
-use super::file::{Body, Children, Expected, Request, Times};
+use super::file::{Body, Children, Edge, Expected, Request, Times};
+use super::glob::Glob;
 use super::write::{Branch, Generalised, Lines, Writer, merge};
+use crate::tree::plain;
 
 /// The marks of a difference, in front of its line.
 const SAME: &str = "  ";
@@ -108,11 +110,13 @@ pub fn shown(request: &Request, actual: &Actual, keys: &[String]) -> Shown {
 
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(from) = &self.from {
-            write!(f, "{from} ")?;
+        let Seen { from, to, link, detached } = self;
+        let from = from.as_deref().map(Glob::literal);
+        Edge::new(from, Glob::literal(to), *link).fmt(f)?;
+        match detached {
+            Some((name, detached)) => write!(f, "  # {}: {detached}", plain(name)),
+            None => Ok(()),
         }
-        write!(f, "{} {}", if self.link { "~>" } else { "->" }, self.to)?;
-        f.write_str(if self.detached { "  # hangs from nothing" } else { "" })
     }
 }
 
@@ -127,7 +131,8 @@ struct Show<'a> {
 enum Entry<'a, 'b> {
     Word(&'static str),
     Any,
-    Found(&'a Expected, &'b Found<'a>, usize),
+    /// The spans that stand for a line of the file, or one of them, and what to say about their number.
+    Found(&'a Expected, &'b Found<'a>, String),
     Missing(&'a Expected, usize),
     Surplus(usize, usize),
     Links(&'b Matched<'a>),
@@ -146,7 +151,7 @@ impl<'a> Show<'a> {
             }
             for line in lines {
                 match line {
-                    Line::Any => entries.push(Entry::Any),
+                    Line::Any(_) => entries.push(Entry::Any),
                     Line::Span { expected, found, missing } => {
                         self.add_found(expected, found, &mut entries);
                         if *missing > 0 {
@@ -162,9 +167,20 @@ impl<'a> Show<'a> {
         if !matched.surplus_links.is_empty() {
             entries.push(Entry::SurplusLinks(&matched.surplus_links));
         }
+        self.entries(entries, branch);
+    }
+
+    /// Shows what is below one line. The last of the spans that are missing is the last line of the file, although spans that the
+    /// file doesn't have may follow.
+    fn entries(&mut self, entries: Vec<Entry<'a, '_>>, branch: &mut Branch) {
+        let is_surplus =
+            |entry: &Entry| matches!(entry, Entry::Surplus(..) | Entry::SurplusLinks(_));
+        let in_file = entries.iter().rposition(|entry| !is_surplus(entry));
         let count = entries.len();
         for (index, entry) in entries.into_iter().enumerate() {
-            self.entry(entry, index + 1 == count, branch);
+            let is_missing = matches!(entry, Entry::Missing(..));
+            let last = index + 1 == count || is_missing && Some(index) == in_file;
+            self.entry(entry, last, branch);
         }
     }
 
@@ -175,6 +191,12 @@ impl<'a> Show<'a> {
         found: &'b [Found<'a>],
         entries: &mut Vec<Entry<'a, 'b>>,
     ) {
+        let number = |count: usize| match (expected.times, found.len()) {
+            (Times::OPTIONAL, 1) => String::new(),
+            (times, all) if count == all && times == exactly(all) => String::new(),
+            (_, all) if count == all => format!("{count} found"),
+            (_, all) => format!("{count} of {all} found"),
+        };
         let mut equal = 0;
         let mut first = None;
         for it in found {
@@ -183,11 +205,11 @@ impl<'a> Show<'a> {
                     equal += 1;
                     first.get_or_insert(it);
                 }
-                false => entries.push(Entry::Found(expected, it, 1)),
+                false => entries.push(Entry::Found(expected, it, number(1))),
             }
         }
         if let Some(first) = first {
-            entries.push(Entry::Found(expected, first, equal));
+            entries.push(Entry::Found(expected, first, number(equal)));
         }
     }
 
@@ -209,13 +231,10 @@ impl<'a> Show<'a> {
         match entry {
             Entry::Word(word) => self.lines.bare(SAME, format!("{before}{word}")),
             Entry::Any => self.lines.bare(SAME, format!("{before}...")),
-            Entry::Found(expected, found, count) => {
+            Entry::Found(expected, found, number) => {
                 let comment = self.comment(found.node, &found.differences);
                 if found.differences.is_empty() {
-                    let times =
-                        if expected.times == Times::ONCE { Times::ONCE } else { exactly(count) };
-                    let line = Expected { times, ..expected.clone() };
-                    self.lines.span(SAME, &before, &line, "");
+                    self.lines.span(SAME, &before, expected, &number);
                 } else {
                     self.counts.changed += 1;
                     let once = Expected { times: Times::ONCE, ..expected.clone() };
@@ -239,10 +258,7 @@ impl<'a> Show<'a> {
                 self.lines.bare(SURPLUS, format!("{before}links"));
                 branch.enter(last, |branch| {
                     let entries = self.surplus(nodes);
-                    let count = entries.len();
-                    for (index, entry) in entries.into_iter().enumerate() {
-                        self.entry(entry, index + 1 == count, branch);
-                    }
+                    self.entries(entries, branch);
                 });
             }
         }
@@ -289,15 +305,12 @@ impl<'a> Show<'a> {
                 return;
             }
             let actual = self.writer.actual;
-            let below = self.surplus(&actual.nodes[node].children);
+            let mut below = self.surplus(&actual.nodes[node].children);
             let linked = &actual.nodes[node].linked;
-            let total = below.len() + usize::from(!linked.is_empty());
-            for (index, entry) in below.into_iter().enumerate() {
-                self.entry(entry, index + 1 == total, branch);
-            }
             if !linked.is_empty() {
-                self.entry(Entry::SurplusLinks(linked), true, branch);
+                below.push(Entry::SurplusLinks(linked));
             }
+            self.entries(below, branch);
         });
     }
 
@@ -332,7 +345,7 @@ impl Found<'_> {
 impl Matched<'_> {
     fn is_right(&self) -> bool {
         let line_is_right = |line: &Line| match line {
-            Line::Any => true,
+            Line::Any(_) => true,
             Line::Span { found, missing, .. } => *missing == 0 && found.iter().all(Found::is_right),
         };
         !self.out_of_order

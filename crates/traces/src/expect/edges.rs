@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::actual::Actual;
+use super::actual::{Actual, Detached, Node};
 use super::align::Mode;
 use super::file::Edge;
 
@@ -13,8 +13,8 @@ pub struct Seen {
     pub from: Option<String>,
     pub to: String,
     pub link: bool,
-    /// Whether it begins at a span that should hang from another and doesn't.
-    pub detached: bool,
+    /// The name of the span that it begins at and why it hangs from nothing, where it should hang from another.
+    pub detached: Option<(String, Detached)>,
 }
 
 impl Edge {
@@ -25,7 +25,7 @@ impl Edge {
             (Some(pattern), Some(from)) => pattern.matches(from),
             _ => false,
         };
-        from && self.link == seen.link && !seen.detached && self.to.matches(&seen.to)
+        from && self.link == seen.link && seen.detached.is_none() && self.to.matches(&seen.to)
     }
 }
 
@@ -35,8 +35,15 @@ pub fn seen(actual: &Actual) -> BTreeSet<Seen> {
     let service = |node: usize| actual.nodes[node].service().to_owned();
     let mut entered = |nodes: &[usize], link: bool| {
         for node in nodes {
-            let detached = actual.nodes[*node].detached.is_some();
-            seen.insert(Seen { from: None, to: service(*node), link, detached });
+            let Node { span, detached, .. } = &actual.nodes[*node];
+            let detached = detached.map(|detached| (span.name().to_owned(), detached));
+            let edge = Seen { from: None, to: service(*node), link, detached };
+            // One such span of a service is enough to show.
+            let is_known =
+                |it: &Seen| it.detached.is_some() && (&it.to, it.link) == (&edge.to, edge.link);
+            if edge.detached.is_none() || !seen.iter().any(is_known) {
+                seen.insert(edge);
+            }
         }
     };
     entered(&actual.tops, false);
@@ -47,7 +54,7 @@ pub fn seen(actual: &Actual) -> BTreeSet<Seen> {
         for (child, link) in below.chain(linked) {
             let (from, to) = (service(index), service(child));
             if link || from != to {
-                seen.insert(Seen { from: Some(from), to, link, detached: false });
+                seen.insert(Seen { from: Some(from), to, link, detached: None });
             }
         }
     }

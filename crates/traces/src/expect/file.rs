@@ -33,6 +33,15 @@ pub enum Body {
     Edges(Vec<Edge>),
 }
 
+/// The comments of one line, without their `#`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Comments {
+    /// Those on the lines before it.
+    pub above: Vec<String>,
+    /// The one at its end.
+    pub behind: Option<String>,
+}
+
 /// The services of a call, or of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edge {
@@ -43,6 +52,7 @@ pub struct Edge {
     pub link: bool,
     /// Whether it may be missing.
     pub optional: bool,
+    pub comments: Comments,
 }
 
 /// The spans that are expected below a span: one of several alternatives.
@@ -66,7 +76,7 @@ pub struct Alternative {
 pub enum Item {
     Span(Box<Expected>),
     /// `...`: any number of spans, with whatever is below them.
-    Any,
+    Any(Comments),
 }
 
 /// One expected span, with what is below it.
@@ -85,10 +95,7 @@ pub struct Expected {
     pub limit: Option<u64>,
     pub times: Times,
     pub children: Children,
-    /// The comment at the end of the line, without its `#`.
-    pub comment: Option<String>,
-    /// The comments on the lines before it, without their `#`.
-    pub comments: Vec<String>,
+    pub comments: Comments,
 }
 
 /// Whether the span is expected to have the status [`Error`](crate::span::Status::Error).
@@ -126,6 +133,19 @@ impl Default for Children {
 impl Default for Alternative {
     fn default() -> Self {
         Alternative { groups: vec![Vec::new()], links: None }
+    }
+}
+
+impl Edge {
+    /// An edge that has to be there.
+    pub fn new(from: Option<Glob>, to: Glob, link: bool) -> Self {
+        Edge { from, to, link, optional: false, comments: Comments::default() }
+    }
+}
+
+impl Item {
+    pub fn is_any(&self) -> bool {
+        matches!(self, Item::Any(_))
     }
 }
 
@@ -228,7 +248,7 @@ impl File {
 /// The file doesn't have the one request that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoRequest {
-    #[error("it is empty: `--update` writes it")]
+    #[error("it is empty")]
     Empty,
     #[error("it has several requests: name one of {}", names.join(", "))]
     Several { names: Vec<String> },
@@ -244,6 +264,22 @@ fn the_others(names: &[String]) -> String {
 }
 
 impl Expected {
+    /// One span of this name, of any kind where there is none, without conditions.
+    pub fn new(name: Glob, kind: Option<SpanKind>, service: Glob) -> Self {
+        Expected {
+            name,
+            kind,
+            service,
+            status: None,
+            outcome: Outcome::NoError,
+            attributes: Vec::new(),
+            limit: None,
+            times: Times::ONCE,
+            children: Children::default(),
+            comments: Comments::default(),
+        }
+    }
+
     /// The columns behind the service: status, error, attributes, limit and count.
     pub fn items(&self) -> Vec<String> {
         let mut items: Vec<String> = self.status.iter().map(Glob::to_string).collect();
@@ -282,10 +318,15 @@ impl fmt::Display for Times {
 
 impl fmt::Display for Edge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Blanks separate the words of an edge.
+        let word = |service: &Glob| match service.to_string() {
+            mark if mark == "?" => "\\?".to_owned(),
+            name => name.replace(' ', "\\ "),
+        };
         if let Some(from) = &self.from {
-            write!(f, "{from} ")?;
+            write!(f, "{} ", word(from))?;
         }
-        write!(f, "{} {}", if self.link { "~>" } else { "->" }, self.to)?;
+        write!(f, "{} {}", if self.link { "~>" } else { "->" }, word(&self.to))?;
         f.write_str(if self.optional { "  ?" } else { "" })
     }
 }

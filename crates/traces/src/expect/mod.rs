@@ -6,7 +6,7 @@
 //!
 //! The format of the file is in the book's reference, `reference/expect.md`.
 
-mod actual;
+pub(crate) mod actual;
 mod align;
 pub mod compare;
 mod edges;
@@ -20,7 +20,8 @@ mod write;
 
 pub use actual::{Actual, Arrived, Detached, Node};
 pub use file::{
-    Alternative, Body, Children, Edge, Expected, File, Item, NoRequest, Outcome, Request, Times,
+    Alternative, Body, Children, Comments, Edge, Expected, File, Item, NoRequest, Outcome, Request,
+    Times,
 };
 pub use general::generalised;
 pub use glob::Glob;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::file::{
-    Alternative, Body, Children, Edge, Expected, File, Item, Outcome, Request, Times,
+    Alternative, Body, Children, Comments, Edge, Expected, File, Item, Outcome, Request, Times,
 };
 use super::glob::Glob;
 use crate::span::SpanKind;
@@ -47,6 +47,10 @@ pub enum Problem {
     NotASpan(String),
     #[error("{0:?} ends in a kind: write two blanks before it")]
     KindInName(String),
+    #[error("{written:?} is not a kind: write {kind}")]
+    KindSpelling { written: String, kind: SpanKind },
+    #[error("{0:?} has no service: write it behind the kind, with two blanks between them")]
+    NoService(String),
     #[error(
         "{0:?} says nothing about a span: a status, `error`, `key=value`, `< 300 ms`, `?` or `x2..4` can stand behind the service"
     )]
@@ -59,6 +63,8 @@ pub enum Problem {
     NotALimit(String),
     #[error("nothing can stand below `{0}`")]
     Below(&'static str),
+    #[error("nothing can stand below `{0}`: indent it like the lines that it separates")]
+    BelowSeparator(&'static str),
     #[error("nothing stands before `{0}`")]
     NothingBefore(&'static str),
     #[error("nothing stands behind `{0}`")]
@@ -69,8 +75,14 @@ pub enum Problem {
     SameName(String),
     #[error("{0:?} is not a name: use letters, digits, `-`, `_`, `.` and blanks")]
     BadName(String),
-    #[error("{0:?} is not an edge: write `caller -> called`, `-> entered` or `sender ~> receiver`")]
+    #[error(
+        "{0:?} is not an edge: write `caller -> called`, `-> entered` or `sender ~> receiver`, and `\\ ` for a blank in a service"
+    )]
     NotAnEdge(String),
+    #[error(
+        "`edges` stands alone on its line: write the calls below it, or for a span of that name its kind"
+    )]
+    BehindEdges,
     #[error("`edges` must be the first line of a request")]
     LateEdges,
     #[error("the request has neither a span nor `edges`")]
@@ -80,13 +92,14 @@ pub enum Problem {
 /// One line, with what is below it.
 struct Line {
     number: usize,
+    indentation: usize,
     content: Content,
     below: Vec<Line>,
 }
 
 enum Content {
     Span(Box<Expected>),
-    Any,
+    Any(Comments),
     Links,
     Or,
     Then,
@@ -131,6 +144,7 @@ pub fn parse(text: &str) -> Result<File, Mistake> {
             if file.requests.iter().any(|it| it.name.as_deref() == Some(name)) {
                 return Err(mistake(Problem::SameName(name.to_owned())));
             }
+            comments.extend(comment);
             section =
                 Some(Section::new(Some(name.to_owned()), number, std::mem::take(&mut comments)));
             continue;
@@ -205,21 +219,35 @@ impl Section {
         comments: &mut Vec<String>,
     ) -> Result<(), Problem> {
         if let Some(edges) = &mut self.edges {
-            edges.push(edge(columns)?);
+            let comments = Comments { above: std::mem::take(comments), behind: comment };
+            edges.push(Edge { comments, ..edge(columns)? });
             return Ok(());
         }
-        if columns == ["edges"] {
-            if !self.tops.is_empty() {
-                return Err(Problem::LateEdges);
+        match columns {
+            [word] if word == "edges" => {
+                if !self.tops.is_empty() {
+                    return Err(Problem::LateEdges);
+                }
+                self.edges = Some(Vec::new());
+                self.comments.append(comments);
+                self.comments.extend(comment);
+                return Ok(());
             }
-            self.edges = Some(Vec::new());
-            self.comments.append(comments);
-            return Ok(());
+            [word, next, ..] if word == "edges" && self.tops.is_empty() && kind(next).is_none() => {
+                return Err(Problem::BehindEdges);
+            }
+            _ => {}
         }
         let mut content = content(columns)?;
-        if let Content::Span(span) = &mut content {
-            span.comment = comment;
-            span.comments = std::mem::take(comments);
+        match &mut content {
+            Content::Span(span) => {
+                span.comments = Comments { above: std::mem::take(comments), behind: comment };
+            }
+            Content::Any(own) => {
+                *own = Comments { above: std::mem::take(comments), behind: comment };
+            }
+            // The comment goes to the next line, above it.
+            Content::Links | Content::Or | Content::Then => comments.extend(comment),
         }
         let depth = match self.open.iter().position(|open| *open == indentation) {
             Some(depth) => depth,
@@ -234,15 +262,16 @@ impl Section {
         self.open.push(indentation);
         let mut lines = &mut self.tops;
         for _ in 0..depth {
+            lower_separator(lines, indentation);
             let above = lines.last_mut().ok_or(Problem::Indentation)?;
             match above.content {
-                Content::Any => return Err(Problem::Below("...")),
-                Content::Or => return Err(Problem::Below("or")),
-                Content::Then => return Err(Problem::Below("then")),
+                Content::Any(_) => return Err(Problem::Below("...")),
+                Content::Or => return Err(Problem::BelowSeparator("or")),
+                Content::Then => return Err(Problem::BelowSeparator("then")),
                 Content::Span(_) | Content::Links => lines = &mut above.below,
             }
         }
-        lines.push(Line { number, content, below: Vec::new() });
+        lines.push(Line { number, indentation, content, below: Vec::new() });
         Ok(())
     }
 
@@ -257,13 +286,26 @@ impl Section {
     }
 }
 
+/// Moves an `or` or `then` that stands where the branches of the lines around it begin to these lines. The line that follows it has
+/// this indentation.
+fn lower_separator(lines: &mut Vec<Line>, indentation: usize) {
+    let [.., above, Line { content: Content::Or | Content::Then, .. }] = &lines[..] else { return };
+    let belongs_below = above.below.first().is_some_and(|it| it.indentation == indentation);
+    if belongs_below
+        && let Some(separator) = lines.pop()
+        && let Some(above) = lines.last_mut()
+    {
+        above.below.push(separator);
+    }
+}
+
 /// Sorts the lines below one line into alternatives and groups.
 fn children(lines: Vec<Line>) -> Result<Children, Mistake> {
     let mut alternatives = Vec::new();
     // The alternative that is being read, and its last group.
     let (mut groups, mut group, mut links) = (Vec::new(), Vec::new(), None);
     let mut open: Option<(usize, &'static str)> = None;
-    for Line { number, content, below } in lines {
+    for Line { number, content, below, .. } in lines {
         let mistake = |problem| Mistake { line: number, problem };
         match content {
             Content::Or | Content::Then if open.is_some() => {
@@ -288,7 +330,7 @@ fn children(lines: Vec<Line>) -> Result<Children, Mistake> {
                 groups.push(std::mem::take(&mut group));
                 continue;
             }
-            Content::Any => group.push(Item::Any),
+            Content::Any(comments) => group.push(Item::Any(comments)),
             Content::Links if links.is_some() => {
                 return Err(mistake(Problem::Twice("links".to_owned())));
             }
@@ -316,14 +358,17 @@ fn children(lines: Vec<Line>) -> Result<Children, Mistake> {
 fn content(columns: &[String]) -> Result<Content, Problem> {
     let words: Vec<&str> = columns.iter().map(String::as_str).collect();
     let (name, kind, service, items) = match words[..] {
-        ["..."] => return Ok(Content::Any),
+        ["..."] => return Ok(Content::Any(Comments::default())),
         ["links"] => return Ok(Content::Links),
         ["or"] => return Ok(Content::Or),
         ["then"] => return Ok(Content::Then),
         [name, second, ref rest @ ..] => match (kind(second), rest) {
             (Some(kind), [service, items @ ..]) => (name, Some(kind), *service, items),
-            (Some(_), []) => return Err(Problem::NotASpan(words.join("  "))),
-            (None, items) => (name, None, second, items),
+            (Some(_), []) => return Err(Problem::NoService(words.join("  "))),
+            (None, items) => {
+                check_spelling(second, items)?;
+                (name, None, second, items)
+            }
         },
         _ => return Err(Problem::NotASpan(words.join("  "))),
     };
@@ -331,23 +376,25 @@ fn content(columns: &[String]) -> Result<Content, Problem> {
     if kind.is_none() && last.is_some_and(|word| self::kind(word).is_some()) {
         return Err(Problem::KindInName(name.to_owned()));
     }
-    let mut span = Expected {
-        name: Glob::parse(name),
-        kind,
-        service: Glob::parse(service),
-        status: None,
-        outcome: Outcome::NoError,
-        attributes: Vec::new(),
-        limit: None,
-        times: Times::ONCE,
-        children: Children::default(),
-        comment: None,
-        comments: Vec::new(),
-    };
+    let mut span = Expected::new(Glob::parse(name), kind, Glob::parse(service));
     for item in items {
         add_item(&mut span, item)?;
     }
     Ok(Content::Span(Box::new(span)))
+}
+
+/// Finds a kind that isn't written as the file has them. It stands before the service, so what follows says nothing about a span.
+fn check_spelling(written: &str, items: &[&str]) -> Result<(), Problem> {
+    let upper = written.to_uppercase();
+    let kind = kind(upper.strip_prefix("SPAN_KIND_").unwrap_or(&upper));
+    let (Some(kind), Some(next)) = (kind, items.first()) else { return Ok(()) };
+    let empty = || Glob::literal("");
+    match add_item(&mut Expected::new(empty(), None, empty()), next) {
+        Err(Problem::UnknownItem(_)) => {
+            Err(Problem::KindSpelling { written: written.to_owned(), kind })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn kind(word: &str) -> Option<SpanKind> {
@@ -433,23 +480,36 @@ fn nanoseconds(written: &str) -> Option<u64> {
 }
 
 fn edge(columns: &[String]) -> Result<Edge, Problem> {
-    let not_an_edge = || Problem::NotAnEdge(columns.join("  "));
-    let (written, optional) = match columns {
-        [edge] => (edge, false),
-        [edge, mark] if mark == "?" => (edge, true),
-        _ => return Err(not_an_edge()),
+    let is_arrow = |word: &str| matches!(word, "->" | "~>");
+    let words: Vec<String> = columns.iter().flat_map(|column| words(column)).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (words, optional) = match &words[..] {
+        [words @ .., "?"] if words.len() > 1 => (words, true),
+        words => (words, false),
     };
-    let (from, to, link) = if let Some(to) = written.strip_prefix("-> ") {
-        ("", to, false)
-    } else if let Some(to) = written.strip_prefix("~> ") {
-        ("", to, true)
-    } else if let Some((from, to)) = written.split_once(" -> ") {
-        (from, to, false)
-    } else if let Some((from, to)) = written.split_once(" ~> ") {
-        (from, to, true)
-    } else {
-        return Err(not_an_edge());
+    let (from, arrow, to) = match *words {
+        [arrow, to] if is_arrow(arrow) => (None, arrow, to),
+        [from, arrow, to] if is_arrow(arrow) => (Some(Glob::parse(from)), arrow, to),
+        _ => return Err(Problem::NotAnEdge(columns.join("  "))),
     };
-    let from = (!from.is_empty()).then(|| Glob::parse(from));
-    Ok(Edge { from, to: Glob::parse(to), link, optional })
+    Ok(Edge { optional, ..Edge::new(from, Glob::parse(to), arrow == "~>") })
+}
+
+/// The words of a column, which blanks separate, as they are written.
+fn words(column: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut characters = column.chars();
+    while let Some(character) = characters.next() {
+        match (character, words.last_mut()) {
+            (' ', _) => words.push(String::new()),
+            ('\\', Some(word)) => {
+                word.push('\\');
+                word.extend(characters.next());
+            }
+            (ordinary, Some(word)) => word.push(ordinary),
+            (_, None) => {}
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }

@@ -6,7 +6,9 @@ use std::fmt::{self, Write as _};
 use super::actual::{Actual, Node};
 use super::align::{Aligner, Difference, Line, Matched};
 use super::edges::Seen;
-use super::file::{Alternative, Body, Children, Edge, Expected, File, Item, Outcome, Times};
+use super::file::{
+    Alternative, Body, Children, Comments, Edge, Expected, File, Item, Outcome, Times,
+};
 use super::general::generalised;
 use super::glob::Glob;
 use crate::tree::{columns, padded};
@@ -91,7 +93,10 @@ impl fmt::Display for File {
                 Body::Tree(tree) => write!(f, "{tree}")?,
                 Body::Edges(edges) => {
                     writeln!(f, "edges")?;
-                    edges.iter().try_for_each(|edge| writeln!(f, "{edge}"))?;
+                    for edge in edges {
+                        comments(f, &edge.comments.above)?;
+                        writeln!(f, "{}", edge.comments.behind(edge.to_string()))?;
+                    }
                 }
             }
         }
@@ -170,19 +175,37 @@ fn print(tree: &Children, branch: &mut Branch, lines: &mut Lines) {
         let before = branch.before(branch.is_top(), last);
         match line {
             Printed::Word(word) => lines.bare("", format!("{before}{word}")),
-            Printed::Item(Item::Any) => lines.bare("", format!("{before}...")),
+            Printed::Item(Item::Any(comments)) => {
+                above(comments, &before, lines);
+                lines.bare("", comments.behind(format!("{before}...")));
+            }
             Printed::Item(Item::Span(span)) => {
-                let blanks = " ".repeat(columns(&before));
-                for comment in &span.comments {
-                    lines.bare("", format!("{blanks}# {comment}"));
-                }
-                lines.span("", &before, span, span.comment.as_deref().unwrap_or_default());
+                above(&span.comments, &before, lines);
+                lines.span("", &before, span, span.comments.behind.as_deref().unwrap_or_default());
                 branch.enter(last, |branch| print(&span.children, branch, lines));
             }
             Printed::Links(links) => {
                 lines.bare("", format!("{before}links"));
                 branch.enter(last, |branch| print(links, branch, lines));
             }
+        }
+    }
+}
+
+/// Prints the comments above a line, indented as the line is.
+fn above(comments: &Comments, before: &str, lines: &mut Lines) {
+    let blanks = " ".repeat(columns(before));
+    for comment in &comments.above {
+        lines.bare("", format!("{blanks}# {comment}"));
+    }
+}
+
+impl Comments {
+    /// A line with its comment behind it.
+    fn behind(&self, line: String) -> String {
+        match self.behind.as_deref() {
+            None | Some("") => line,
+            Some(comment) => format!("{line}  # {comment}"),
         }
     }
 }
@@ -210,7 +233,7 @@ impl Writer<'_> {
     /// The lines of these spans and all below them.
     pub fn items(&mut self, nodes: &[usize], depth: usize) -> Vec<Item> {
         if depth > DEEPEST && !nodes.is_empty() {
-            return vec![Item::Any];
+            return vec![Item::Any(Comments::default())];
         }
         let mut items: Vec<Box<Expected>> = Vec::new();
         // Many children are usually many equal ones.
@@ -253,18 +276,12 @@ impl Writer<'_> {
         let values: Vec<(String, Glob)> = values
             .filter_map(|(key, value)| Some((key.clone(), self.glob(value.as_deref()?))))
             .collect();
+        let (name, service) = (self.glob(node.name()), self.glob(node.service()));
         Box::new(Expected {
-            name: self.glob(node.name()),
-            kind: Some(node.kind()),
-            service: self.glob(node.service()),
             status: status.as_deref().map(Glob::literal),
             outcome,
             attributes: values,
-            limit: None,
-            times: Times::ONCE,
-            children: Children::default(),
-            comment: None,
-            comments: Vec::new(),
+            ..Expected::new(name, Some(node.kind()), service)
         })
     }
 
@@ -280,11 +297,8 @@ impl Writer<'_> {
 
     /// The edges between the services.
     pub fn edges(&mut self, seen: impl IntoIterator<Item = Seen>) -> Vec<Edge> {
-        let edges = seen.into_iter().map(|Seen { from, to, link, .. }| Edge {
-            from: from.map(|from| self.glob(&from)),
-            to: self.glob(&to),
-            link,
-            optional: false,
+        let edges = seen.into_iter().map(|Seen { from, to, link, .. }| {
+            Edge::new(from.map(|from| self.glob(&from)), self.glob(&to), link)
         });
         let mut edges: Vec<Edge> = edges.collect();
         edges.dedup();
@@ -300,7 +314,7 @@ impl Writer<'_> {
             let mut items = Vec::new();
             for line in lines {
                 match line {
-                    Line::Any => items.push(Item::Any),
+                    Line::Any(comments) => items.push(Item::Any((*comments).clone())),
                     Line::Span { expected, found, .. } => {
                         items.extend(self.merged_line(expected, found, depth));
                     }

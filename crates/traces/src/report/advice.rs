@@ -163,7 +163,7 @@ impl Rule {
                 "See that every service exports to the same place, and calls `shutdown` on its provider before it ends; then look in its log for spans that were dropped.",
             ],
             Rule::Orphan => &[
-                "If the caller is one of your services, export its spans here and sample them. If it belongs to somebody else, nothing is wrong.",
+                "If the caller is one of your services, export its spans here and sample them. If it belongs to somebody else, or is a command that sends no spans, such as `lab expect` or `curl`, nothing is wrong.",
             ],
             Rule::NotEnded => &[
                 "If the request was still running, look at the trace again later. Otherwise look for a span that is never ended, or a process that was killed before it could send it.",

@@ -320,7 +320,8 @@ impl Inspected {
         Some(text)
     }
 
-    fn failed(&self) -> Option<String> {
+    /// Says the same in lower case, for a sentence that has begun.
+    pub fn failed(&self) -> Option<String> {
         let Failure { span, error_type, message, spans, traces, of_request } =
             self.failure.as_ref()?;
         let mut text = match (self.traces, of_request) {

@@ -52,6 +52,9 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
 /// The worker begins so late that everything else has been quiet for longer than [`SETTLE`].
 const WORKER_DELAY: Duration = Duration::from_millis(1_500);
 
+/// How long an order is packed.
+const PACKING: Duration = Duration::from_millis(30);
+
 /// How many requests are sent side by side.
 const AT_ONCE: usize = 10;
 
@@ -143,6 +146,11 @@ impl Service {
     }
 }
 
+/// Stands for the work of a service, or the way of a message: it takes time, and no test waits by it.
+async fn work_for(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
 fn extract(headers: &HeaderMap) -> Context {
     let text = headers
         .iter()
@@ -198,7 +206,7 @@ impl Shop {
     pub async fn start() -> Shop {
         let client = Client::builder().no_proxy().build().expect("a client");
         let proxy = Router::new().route("/v1/traces", post(forward)).with_state(client.clone());
-        let backend = support::serve(proxy).await;
+        let backend = crate::serve(proxy).await;
         let name = |name| Service::new(name, backend);
         let stock = Router::new()
             .route("/stock/{id}", get(stock))
@@ -208,7 +216,7 @@ impl Shop {
             .route("/pay", post(pay))
             .route("/health", get(health))
             .with_state(name("payment"));
-        let (stock, payment) = (support::serve(stock).await, support::serve(payment).await);
+        let (stock, payment) = (crate::serve(stock).await, crate::serve(payment).await);
         let (queue, orders) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(work(name("worker"), orders));
@@ -219,7 +227,7 @@ impl Shop {
             .route("/checkout", post(checkout))
             .with_state(front)
             .route("/health", get(health).with_state(service));
-        let address = support::serve(shop).await;
+        let address = crate::serve(shop).await;
         for service in [stock, payment, address] {
             tasks.spawn(check_health(client.clone(), service));
         }
@@ -318,7 +326,7 @@ async fn stock(
 ) -> Json<u64> {
     let context = service.begin("GET /stock/{id}", SpanKind::Server, &extract(&headers));
     // The first call takes longest, so that the answers come in another order.
-    tokio::time::sleep(Duration::from_millis(30 / (id + 1))).await;
+    work_for(Duration::from_millis(30 / (id + 1))).await;
     end(&context, 200);
     Json(id)
 }
@@ -396,7 +404,7 @@ async fn work(service: Service, mut orders: mpsc::UnboundedReceiver<(Carrier, Co
             _ => 1,
         };
         tokio::spawn(async move {
-            tokio::time::sleep(WORKER_DELAY).await;
+            work_for(WORKER_DELAY).await;
             let workers = (0..times).map(|_| {
                 let (service, carrier) = (service.clone(), carrier.clone());
                 async move { process(&service, &carrier, course.worker_links).await }
@@ -418,7 +426,7 @@ async fn process(service: &Service, carrier: &Carrier, links: bool) {
         service.begin("process orders", SpanKind::Consumer, &sender)
     };
     let pack = service.begin("pack", SpanKind::Internal, &context);
-    tokio::time::sleep(Duration::from_millis(30)).await;
+    work_for(PACKING).await;
     pack.span().end();
     context.span().end();
 }
@@ -435,7 +443,7 @@ async fn forward(State(client): State<Client>, body: Bytes) -> StatusCode {
         }
         let client = client.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(PART_DELAY * part.into()).await;
+            work_for(PART_DELAY * part.into()).await;
             while !is_taken(&client, &request).await {}
         });
     }
@@ -456,5 +464,5 @@ async fn is_taken(client: &Client, request: &ExportTraceServiceRequest) -> bool 
 
 /// The file of the expected trace.
 fn file() -> PathBuf {
-    support::root().join("tests/assert_traces/checkout.trace")
+    crate::root().join("tests/assert_traces/checkout.trace")
 }
