@@ -1,6 +1,6 @@
 //! The command `diff`: the two traces that it compares, the forms of its report, and its exit status.
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -88,10 +88,10 @@ impl Diff {
         };
         let found = match file {
             Some((file, id)) => Some(file::trace(file, id)?),
-            None if name.bytes().all(|it| it.is_ascii_hexdigit() || it == b'-') => {
+            None => {
+                file::ensure_id(name)?;
                 Lab::at(&self.lab.site).case(Some(name)).await?
             }
-            None => bail!("{name} is neither a file nor the beginning of a trace id"),
         };
         let missing = || client::Error::NoSuchTrace(name.to_owned());
         let (id, case) = found.with_context(missing)?;
