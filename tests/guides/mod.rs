@@ -21,7 +21,7 @@ pub mod polyglot;
 mod proxy;
 mod real_llm;
 mod sampling;
-mod service_mesh;
+pub mod service_mesh;
 mod symptoms;
 mod tasks_and_threads;
 mod test_propagation;

@@ -32,11 +32,20 @@ const SEND_AT_ONCE: &str = "layered_runtime: { layers: [{ name: test, \
      static_layer: { tracing.opentelemetry.min_flush_spans: 1 } }] }";
 
 /// An Envoy beside a service.
-struct Sidecar {
+pub struct Sidecar {
     envoy: Component,
     inbound: SocketAddr,
-    outbound: SocketAddr,
+    /// Requests to this address go to the next service.
+    pub outbound: SocketAddr,
     _configuration: tempfile::TempDir,
+}
+
+impl Sidecar {
+    /// Starts an Envoy that passes requests on to `next`. Returns `None` where Envoy is not installed.
+    pub async fn before(next: SocketAddr) -> Option<Sidecar> {
+        let ground = Ground::new(&[]).await?;
+        Some(ground.sidecar("api-gateway", free_port(), next).await)
+    }
 }
 
 /// Envoy, its configuration, and the receiver of the spans, which all sidecars share.

@@ -10,7 +10,7 @@ mod mutate;
 mod probe;
 mod wire;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,6 +28,39 @@ pub use ask::{Ask, LabAddress};
 pub use probe::text as probe_report;
 pub use wire::Proxies;
 
+/// The addresses where a command receives spans.
+#[derive(Args, Debug, Clone, Copy, PartialEq, Eq)]
+struct ReceiverAddresses {
+    /// The address that receives spans over OTLP/HTTP.
+    #[arg(
+        long,
+        env = "LAB_OTLP",
+        hide_env_values = true,
+        value_name = "ADDRESS",
+        default_value_t = ReceiverAddresses::DEFAULT.otlp,
+        help_heading = "Addresses"
+    )]
+    otlp: SocketAddr,
+    /// The address that receives spans over OTLP/gRPC.
+    #[arg(
+        long,
+        env = "LAB_GRPC",
+        hide_env_values = true,
+        value_name = "ADDRESS",
+        default_value_t = ReceiverAddresses::DEFAULT.grpc,
+        help_heading = "Addresses"
+    )]
+    grpc: SocketAddr,
+}
+
+impl ReceiverAddresses {
+    /// The ports that OTLP has by default.
+    const DEFAULT: Self = ReceiverAddresses {
+        otlp: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4318),
+        grpc: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4317),
+    };
+}
+
 /// The options of a lab that receives spans.
 #[derive(Args)]
 pub struct Options {
@@ -41,26 +74,8 @@ pub struct Options {
         help_heading = "Addresses"
     )]
     site: SocketAddr,
-    /// The address that receives spans over OTLP/HTTP.
-    #[arg(
-        long,
-        env = "LAB_OTLP",
-        hide_env_values = true,
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:4318",
-        help_heading = "Addresses"
-    )]
-    otlp: SocketAddr,
-    /// The address that receives spans over OTLP/gRPC.
-    #[arg(
-        long,
-        env = "LAB_GRPC",
-        hide_env_values = true,
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:4317",
-        help_heading = "Addresses"
-    )]
-    grpc: SocketAddr,
+    #[command(flatten)]
+    receivers: ReceiverAddresses,
     /// Puts a proxy in front of a service. It listens at LISTEN, forwards to TARGET, shows the headers of each request on
     /// /wire, and breaks requests by `lab break NAME`. Can be given several times.
     #[arg(long, value_name = "NAME=LISTEN,TARGET", help_heading = "Addresses")]
@@ -95,7 +110,8 @@ impl Options {
     /// # Errors
     /// Fails when an address is taken, a proxy would forward to itself, or a file can't be read or written.
     pub async fn bind(self) -> anyhow::Result<Server> {
-        let addresses = Addresses { site: self.site, otlp: self.otlp, grpc: self.grpc };
+        let ReceiverAddresses { otlp, grpc } = self.receivers;
+        let addresses = Addresses { site: self.site, otlp, grpc };
         let store = Store::new(Limits { spans: self.max_spans, bytes: self.max_bytes });
         // Listen first: a lab that can't start must not touch a file.
         let mut server = Server::bind(addresses, store.clone(), self.max_connections).await?;

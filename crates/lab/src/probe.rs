@@ -17,11 +17,11 @@ use axum::http::StatusCode;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::listen::{self, AllowedHosts};
+use crate::listen;
+use crate::receivers::Receivers;
 use crate::span::shortened;
-use crate::store::{Limits, Store};
+use crate::store::{Limits, Refused, Store};
 use crate::tree::visible;
-use crate::{grpc, receiver};
 use cases::{Case, Ids};
 use judge::{Finding, Judge, Judged, Observed, Verdict};
 use neighbor::{Answer, Calls, Neighbor, Route, Shared};
@@ -78,6 +78,8 @@ pub enum Error {
          --no-spans"
     )]
     NoSpan { endpoint: String },
+    #[error("the probe kept none of the spans that arrived: {}", .0.reason)]
+    Rejected(Refused),
     #[error("{} of {of} cases can't be judged, because neither a call nor a span shows what the service did: {}", unseen.len(), unseen.join(", "))]
     Unseen { unseen: Vec<String>, of: usize },
 }
@@ -101,6 +103,8 @@ pub struct Report {
     pub judged: Vec<Judged>,
     /// The reason why the report isn't complete.
     pub incomplete: Option<Error>,
+    /// The requests with spans that the receivers refused.
+    pub refused: Option<Refused>,
 }
 
 /// A deviation that all cases with a valid `traceparent` show.
@@ -140,7 +144,16 @@ impl Probe {
         let mut servers = JoinSet::new();
         let store = Store::new(Limits::default());
         let receivers = match plan.receivers {
-            Some(addresses) => Some(receive(&mut servers, addresses, &store).await?),
+            Some([otlp, grpc]) => {
+                let receivers = Receivers::bind(otlp, grpc).await?;
+                let (otlp, grpc) = receivers.addresses();
+                let served = receivers.serve(store.clone(), CONNECTIONS, std::future::pending());
+                servers.spawn(async move {
+                    // It only fails where a listener does: then no span arrives, which is reported.
+                    let _ = served.await;
+                });
+                Some([otlp, grpc])
+            }
             None => None,
         };
         let ids: Vec<Ids> = plan.cases.iter().map(|_| Ids::random()).collect();
@@ -186,7 +199,7 @@ impl Probe {
         let judge = Judge { first_status, first_calls, spans, edge, allowed };
         let judged: Vec<Judged> = self.observed(&sent).iter().map(|it| judge.judge(it)).collect();
         let incomplete = self.incomplete(&judged);
-        Ok(Report { judged, incomplete })
+        Ok(Report { judged, incomplete, refused: self.store.refused() })
     }
 
     /// Sends the first request. Returns the status of the answer as well.
@@ -296,7 +309,10 @@ impl Probe {
 
     fn incomplete(&self, judged: &[Judged]) -> Option<Error> {
         if let Some([otlp, _]) = self.receivers.filter(|_| self.store.usage().spans == 0) {
-            return Some(Error::NoSpan { endpoint: format!("http://{otlp}") });
+            return Some(match self.store.refused() {
+                Some(refused) => Error::Rejected(refused),
+                None => Error::NoSpan { endpoint: format!("http://{otlp}") },
+            });
         }
         let unseen = judged.iter().filter(|it| it.verdict == Verdict::Unseen);
         let unseen: Vec<String> = unseen.map(|it| it.case.name.to_string()).collect();
@@ -318,27 +334,6 @@ const BODY_SHOWN: usize = 200;
 fn now() -> u64 {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Listens for spans over HTTP and gRPC.
-async fn receive(
-    servers: &mut JoinSet<()>,
-    addresses: [SocketAddr; 2],
-    store: &Store,
-) -> Result<[SocketAddr; 2], Error> {
-    let flags = ["--otlp", "--grpc"];
-    let routes = [receiver::routes(store.clone()), grpc::routes(store.clone())];
-    let mut bound = addresses;
-    for ((address, flag), routes) in bound.iter_mut().zip(flags).zip(routes) {
-        let listener = listen::bind(flag, *address).await?;
-        *address = listen::address(&listener)?;
-        servers.spawn(async move {
-            let stop = std::future::pending();
-            // It only fails where the listener does: then no span arrives, which is reported.
-            let _ = listen::serve(listener, CONNECTIONS, AllowedHosts::Any, routes, stop).await;
-        });
-    }
-    Ok(bound)
 }
 
 /// The largest number of connections at each receiver.

@@ -83,15 +83,20 @@ mod linux {
         }
     }
 
+    /// Makes this process end with cargo if cargo started it. Ends it now if cargo is already gone.
     fn end_with_cargo() {
-        /// The parent of processes whose parent has ended.
         const INIT: u32 = 1;
         let parent = parent_id();
-        let name = std::fs::read_to_string(format!("/proc/{parent}/comm"));
-        let is_of_cargo = name.is_ok_and(|name| name.trim_end() == "cargo");
-        // Cargo sets this variable. It may have been killed before this process started its first one.
-        let is_left_by_cargo = parent == INIT && std::env::var_os("CARGO").is_some();
-        if is_of_cargo && end_with(parent).is_err() || is_left_by_cargo && !is_of_cargo {
+        let name = std::fs::read_to_string(format!("/proc/{parent}/comm")).unwrap_or_default();
+        let is_gone = match name.trim_end() {
+            "cargo" => end_with(parent).is_err(),
+            // These adopt processes whose parent has ended. Cargo sets the variable for what it starts.
+            name => {
+                let is_orphan = parent == INIT || name == "systemd";
+                is_orphan && std::env::var_os("CARGO").is_some()
+            }
+        };
+        if is_gone {
             std::process::exit(1);
         }
     }

@@ -16,7 +16,7 @@ use tower::service_fn;
 use traces::otlp::{self, Batch};
 use traces::proto::collector::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 
-use crate::http::{add, partial_success};
+use crate::http::{add, count, partial_success};
 use crate::store::Store;
 
 /// The largest message in bytes, uncompressed. The OpenTelemetry Collector has the same limit. tonic reads a message into
@@ -47,8 +47,13 @@ async fn export(
     store: Store,
     request: tonic::Request<ExportTraceServiceRequest>,
 ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-    let Batch { spans, rejected, .. } = otlp::from_request(request.into_inner())
-        .map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let refused = |error: otlp::Error| {
+        store.refuse(&error);
+        Status::invalid_argument(error.to_string())
+    };
+    let Batch { spans, rejected, .. } =
+        otlp::from_request(request.into_inner()).map_err(refused)?;
+    count(&store, rejected.as_ref());
     add(store, spans).await.map_err(|error| Status::internal(error.to_string()))?;
     Ok(Response::new(partial_success(rejected)))
 }

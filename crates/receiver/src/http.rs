@@ -48,9 +48,18 @@ async fn accept_and_drop(headers: HeaderMap, _body: Bytes) -> Response {
     }
 }
 
+const UNKNOWN_ENCODING: &str = "Content-Type must be application/x-protobuf or application/json";
+
 fn unknown_encoding() -> Response {
-    let message = "Content-Type must be application/x-protobuf or application/json";
-    (StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response()
+    (StatusCode::UNSUPPORTED_MEDIA_TYPE, UNKNOWN_ENCODING).into_response()
+}
+
+/// Counts a request that was taken without some of its spans.
+pub(crate) fn count(store: &Store, rejected: Option<&Rejected>) {
+    // Otherwise only values are left out.
+    if let Some(rejected) = rejected.filter(|it| it.spans > 0) {
+        store.refuse(&rejected.first);
+    }
 }
 
 async fn traces(
@@ -59,10 +68,11 @@ async fn traces(
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Response {
     let Some(encoding) = Encoding::of(&headers) else {
+        store.refuse(UNKNOWN_ENCODING);
         return unknown_encoding();
     };
     let outcome = match body {
-        Ok(body) => decode_and_add(store, headers, encoding, body).await,
+        Ok(body) => decode_and_add(store.clone(), headers, encoding, body).await,
         Err(rejection) => {
             let (status, reason) = (rejection.status(), rejection.body_text());
             let limit = format!("{reason}: a body has at most {BODY_LIMIT} bytes");
@@ -71,8 +81,14 @@ async fn traces(
         }
     };
     match outcome {
-        Ok(rejected) => encoding.success(rejected),
-        Err(refusal) => encoding.failure(refusal),
+        Ok(rejected) => {
+            count(&store, rejected.as_ref());
+            encoding.success(rejected)
+        }
+        Err(refusal) => {
+            store.refuse(&refusal.1);
+            encoding.failure(refusal)
+        }
     }
 }
 

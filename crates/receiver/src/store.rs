@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
@@ -47,6 +48,7 @@ struct Inner {
     bytes: usize,
     evicted: usize,
     evicted_spans: usize,
+    refused: Option<Refused>,
 }
 
 #[derive(Default)]
@@ -77,6 +79,14 @@ pub struct Usage {
     /// The number of traces that were dropped to make room, and of their spans.
     pub evicted: usize,
     pub evicted_spans: usize,
+}
+
+/// The requests with spans that the receivers refused, as a whole or in part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub requests: usize,
+    /// The reason for the first.
+    pub reason: String,
 }
 
 impl Store {
@@ -188,6 +198,18 @@ impl Store {
             evicted: inner.evicted,
             evicted_spans: inner.evicted_spans,
         }
+    }
+
+    /// Counts a request with spans that can't be kept.
+    pub fn refuse(&self, reason: impl Display) {
+        let mut inner = self.lock();
+        let none = || Refused { requests: 0, reason: reason.to_string() };
+        inner.refused.get_or_insert_with(none).requests += 1;
+    }
+
+    /// Returns the requests with spans that weren't kept, or `None` if there were none.
+    pub fn refused(&self) -> Option<Refused> {
+        self.lock().refused.clone()
     }
 
     /// Returns the version of the store: the number of times that spans were added.

@@ -119,10 +119,7 @@ impl Diagnose {
             // No lab is needed for a file, so name the pages without an address.
             return Ok(Subject { case, book: "the book's page ".to_owned(), missing: None });
         }
-        let is_id = |name: &str| name.bytes().all(|it| it.is_ascii_hexdigit() || it == b'-');
-        if let Some(name) = name.filter(|name| !is_id(name)) {
-            bail!("{name} is neither a file nor the beginning of a trace id");
-        }
+        name.map(file::ensure_id).transpose()?;
         let lab = Lab::at(&self.lab.site);
         let book = format!("http://{}/", self.lab.site);
         if self.all {

@@ -1,6 +1,6 @@
 //! The command `diff`: the two traces that it compares, the forms of its report, and its exit status.
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -99,7 +99,8 @@ impl Diff {
                 let (id, case) = file::trace(file, id)?;
                 (id, case.trees)
             }
-            None if name.bytes().all(|it| it.is_ascii_hexdigit() || it == b'-') => {
+            None => {
+                file::ensure_id(name)?;
                 let lab = Lab::at(&self.lab.site);
                 let (id, case) = lab.case(Some(name)).await?.with_context(missing)?;
                 let linked = lab.document(id, "linked.json").await?;
@@ -107,7 +108,7 @@ impl Diff {
                 let linked = linked.map(|json| Case::read(&json)).transpose().unwrap_or_default();
                 (id, linked.unwrap_or(case).trees)
             }
-            None => bail!("{name} is neither a file nor the beginning of a trace id"),
+            }
         };
         let (tree, others): (Vec<Tree>, Vec<Tree>) =
             trees.into_iter().partition(|tree| tree.trace_id == id);

@@ -1,7 +1,6 @@
 //! The command `expect`: sends one request, waits for its trace and compares the trace with a file.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,9 +19,9 @@ use traces::expect::compare::Counts;
 use traces::expect::{Request, Verdict, Waiting};
 use traces::traceparent::Traceparent;
 
-use super::Outcome;
 use super::ask::host_and_port;
 use super::diagnose::escaped;
+use super::{Outcome, ReceiverAddresses};
 use crate::client::Lab;
 use crate::http::{self, NotAUrl, Url};
 use crate::output::{print, print_json};
@@ -34,10 +33,6 @@ use crate::waterfall::count;
 
 /// The address of the lab that is used if one answers there.
 const DEFAULT_SITE: &str = "127.0.0.1:3000";
-
-/// The addresses to receive spans at unless others are given.
-const DEFAULT_OTLP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4318);
-const DEFAULT_GRPC: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4317);
 
 /// The most connections that the own receivers take at each address.
 const CONNECTIONS: usize = 250;
@@ -97,29 +92,13 @@ pub struct How {
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "30s")]
     timeout: Duration,
     /// The address of a running lab whose receiver is used. Without it, a lab at 127.0.0.1:3000 is used, if there is one and
-    /// neither --otlp nor --grpc gives another address.
-    #[arg(long, env = "LAB_SITE", hide_env_values = true, value_name = "ADDRESS", value_parser = host_and_port)]
+    /// neither --otlp nor --grpc gives another address. Otherwise the spans are received at --otlp and --grpc.
+    #[arg(long, env = "LAB_SITE", hide_env_values = true, value_name = "ADDRESS", value_parser = host_and_port, help_heading = "Addresses")]
     site: Option<String>,
-    /// The address to receive spans at over OTLP/HTTP, if no lab runs.
-    #[arg(
-        long,
-        env = "LAB_OTLP",
-        hide_env_values = true,
-        value_name = "ADDRESS",
-        default_value_t = DEFAULT_OTLP
-    )]
-    otlp: SocketAddr,
-    /// The address to receive spans at over OTLP/gRPC, if no lab runs.
-    #[arg(
-        long,
-        env = "LAB_GRPC",
-        hide_env_values = true,
-        value_name = "ADDRESS",
-        default_value_t = DEFAULT_GRPC
-    )]
-    grpc: SocketAddr,
+    #[command(flatten)]
+    receivers: ReceiverAddresses,
     /// Reads the spans from a backend with Jaeger's query API, at this URL of http.
-    #[arg(long, value_name = "URL", conflicts_with = "site")]
+    #[arg(long, value_name = "URL", conflicts_with = "site", help_heading = "Addresses")]
     jaeger: Option<String>,
     /// The command that sends the request. `{traceparent}` in its arguments is replaced, and TRACEPARENT is set in its
     /// environment.
@@ -396,7 +375,7 @@ impl How {
         }
         let site = self.site.as_deref();
         // Services that export to another address don't export to the lab that happens to run.
-        let is_elsewhere = (self.otlp, self.grpc) != (DEFAULT_OTLP, DEFAULT_GRPC);
+        let is_elsewhere = self.receivers != ReceiverAddresses::DEFAULT;
         if site.is_some() || !is_elsewhere {
             match (RunningLab::new(Lab::at(site.unwrap_or(DEFAULT_SITE))).await, site) {
                 (Ok(lab), _) => return self.watch(lab, request, keys, &sender).await,
@@ -404,7 +383,8 @@ impl How {
                 (Err(_), None) => {}
             }
         }
-        let receivers = Receivers::bind(self.otlp, self.grpc).await;
+        let ReceiverAddresses { otlp, grpc } = self.receivers;
+        let receivers = Receivers::bind(otlp, grpc).await;
         // A lab has the port, but its pages are at another address.
         let receivers = receivers.map_err(|error| {
             let error = anyhow::Error::from(error);
@@ -455,7 +435,10 @@ impl How {
         match (&self.jaeger, &self.site) {
             (Some(url), _) => format!("the backend of {url}"),
             (None, Some(site)) => format!("the lab at {site}"),
-            (None, None) => format!("http://{} or http://{} (gRPC)", self.otlp, self.grpc),
+            (None, None) => {
+                let ReceiverAddresses { otlp, grpc } = self.receivers;
+                format!("http://{otlp} or http://{grpc} (gRPC)")
+            }
         }
     }
 }

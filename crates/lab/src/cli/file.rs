@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::case::Case;
 use crate::client::starting_with;
@@ -18,6 +18,16 @@ use crate::waterfall::count;
 /// Whether an argument names a file, or standard input with `-`.
 pub fn is_file(name: &str) -> bool {
     name == "-" || Path::new(name).exists()
+}
+
+/// Checks that an argument that isn't a file can be a trace id or its first digits.
+///
+/// # Errors
+/// Fails when it can't.
+pub fn ensure_id(name: &str) -> anyhow::Result<()> {
+    let is_id = name.bytes().all(|it| it.is_ascii_hexdigit() || it == b'-');
+    ensure!(is_id, "{name} is neither a file nor the beginning of a trace id");
+    Ok(())
 }
 
 /// Reads the bytes of a file, or of standard input for `-`.

@@ -1,6 +1,5 @@
 //! The command `probe`: its arguments, its report and its exit status.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -10,7 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use clap::Args;
 
-use super::Outcome;
+use super::{Outcome, ReceiverAddresses};
 use crate::list::duration;
 use crate::output::print;
 use crate::probe::cases::{self, Case, Rule, Spec, Value};
@@ -19,6 +18,7 @@ use crate::probe::neighbor::{Answer, Neighbor, Route};
 use crate::probe::request::{Host, Template};
 use crate::probe::{Pattern, Plan, Report};
 use crate::span::shortened;
+use crate::store::Refused;
 use crate::tree::visible;
 use crate::waterfall::count;
 use traces::headers::Format;
@@ -65,32 +65,14 @@ pub struct Probe {
     /// A case that may fail, by its name in the table: it is then reported only. Can be given several times.
     #[arg(long = "allow", value_name = "CASE", help_heading = "Rules")]
     allowed: Vec<String>,
-    /// Also sends the headers that the SDKs of several languages send.
+    /// Also sends the headers that SDKs in several languages and Envoy send.
     #[arg(long, help_heading = "Rules")]
     callers: bool,
     /// Judges the calls alone and receives no spans.
     #[arg(long, help_heading = "Rules")]
     no_spans: bool,
-    /// The address that receives the service's spans over OTLP/HTTP. Port 0 takes a free port.
-    #[arg(
-        long,
-        env = "LAB_OTLP",
-        hide_env_values = true,
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:4318",
-        help_heading = "Addresses"
-    )]
-    otlp: SocketAddr,
-    /// The address that receives its spans over OTLP/gRPC.
-    #[arg(
-        long,
-        env = "LAB_GRPC",
-        hide_env_values = true,
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:4317",
-        help_heading = "Addresses"
-    )]
-    grpc: SocketAddr,
+    #[command(flatten)]
+    receivers: ReceiverAddresses,
     /// How long to wait for a call or a span after the last one. The default is just above the 5 seconds for which SDKs keep their
     /// spans.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "6s", help_heading = "Waiting")]
@@ -172,7 +154,8 @@ impl Probe {
     pub async fn run(self) -> anyhow::Result<Outcome> {
         let plan = self.plan()?;
         let requests = plan.cases.len();
-        let request = format!("{} http://{}", plan.request.method, plan.request.host.address());
+        let Template { method, host, path, .. } = &plan.request;
+        let request = format!("{method} http://{}{path}", host.address());
         let probe = crate::probe::Probe::bind(plan).await?;
         if let Some([otlp, grpc]) = probe.receivers {
             eprintln!("Receiving spans at http://{otlp} and http://{grpc} (gRPC).");
@@ -223,7 +206,7 @@ impl Probe {
             neighbors: self.neighbors.clone(),
             answers: self.answers.clone(),
             ignored: self.ignored.clone(),
-            receivers: (!self.no_spans).then_some([self.otlp, self.grpc]),
+            receivers: (!self.no_spans).then_some([self.receivers.otlp, self.receivers.grpc]),
             edge: self.edge,
             allowed: self.allowed.clone(),
             settle: self.settle,
@@ -261,6 +244,13 @@ pub fn text(report: &Report) -> String {
     }
     if let Some(pattern) = report.pattern() {
         text += &format!("\n{}\n", cause(pattern));
+    }
+    if let Some(Refused { requests, reason }) = &report.refused {
+        text += &format!(
+            "\nSpans are missing here because the probe rejected some in {}. The first reason:\n  {}\n",
+            count(*requests, "request"),
+            visible(reason)
+        );
     }
     text += &format!("\n{}\n\n{}", summary(&report.judged), legend(&report.judged));
     text

@@ -293,7 +293,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// The headers that SDKs send, with letters for ids. `tests/probe.rs` records them.
+/// The headers that SDKs and proxies send, with letters for ids. `tests/probe.rs` records them.
 const CALLERS: &str = include_str!("callers.json");
 
 /// A program that sends requests, and the trace headers of one.

@@ -54,6 +54,8 @@ enum Fault {
     Caches,
     OneSpanForBoth,
     SamplesAll,
+    OneSpanWithoutId,
+    AllSpansWithoutId,
 }
 
 /// The service: it calls its neighbor `calls` times, the last time after the answer if `late`.
@@ -218,6 +220,11 @@ impl Service {
                 call.await.expect("the neighbor answers");
             }
         }
+        match self.fault {
+            Some(Fault::OneSpanWithoutId) => spans.push(json!({ "traceId": trace_id })),
+            Some(Fault::AllSpansWithoutId) => spans = vec![json!({ "traceId": trace_id })],
+            _ => {}
+        }
         if sampled && !self.has(Fault::NothingExported) {
             let spans = json!({ "resourceSpans": [{
                 "resource": { "attributes": [{ "key": "service.name", "value": { "stringValue": "shop" } }] },
@@ -320,6 +327,18 @@ async fn a_sound_service_passes_however_often_it_calls() {
     }
 }
 
+/// The cases without a valid `traceparent`. Each header of the first is valid by itself.
+const NOT_VALID: [&str; 8] = [
+    "two headers",
+    "two values, joined",
+    "cut off",
+    "upper case",
+    "trace id of zeros",
+    "parent id of zeros",
+    "version 00 and more",
+    "version ff",
+];
+
 /// The cases that a fault breaks, and a part of the sentence.
 const BROKEN: [(Fault, &[&str], &str); 20] = [
     (
@@ -358,33 +377,8 @@ const BROKEN: [(Fault, &[&str], &str); 20] = [
     (Fault::VersionKept, &["later version", "later version and more"], "version cc was sent on"),
     (Fault::FlagsKept, &["flags of the future"], "the flags ff were sent on"),
     (Fault::FlagsCompared, &["sampled and random"], "the trace was not continued"),
-    (
-        Fault::AnyTraceIdBelieved,
-        &[
-            "two values, joined",
-            "cut off",
-            "upper case",
-            "trace id of zeros",
-            "parent id of zeros",
-            "version 00 and more",
-            "version ff",
-        ],
-        "the ids of an invalid header were used",
-    ),
-    (
-        Fault::FailsOnInvalid,
-        &[
-            "two headers",
-            "two values, joined",
-            "cut off",
-            "upper case",
-            "trace id of zeros",
-            "parent id of zeros",
-            "version 00 and more",
-            "version ff",
-        ],
-        "the service answered 500, and 200 to the first request",
-    ),
+    (Fault::AnyTraceIdBelieved, NOT_VALID.split_at(1).1, "the ids of an invalid header were used"),
+    (Fault::FailsOnInvalid, &NOT_VALID, "the service answered 500, and 200 to the first request"),
     (
         Fault::RestartsOnAnOddState,
         &["33 members", "empty tracestate", "one key twice", "two tracestate headers"],
@@ -544,6 +538,19 @@ async fn without_calls_the_spans_decide() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn spans_that_the_probe_rejects_are_reported_with_the_reason() {
+    let reason = "the span id must be 8 bytes and not all zero";
+    let report = Service::with(Fault::OneSpanWithoutId, 1).report().await;
+    let text = cli::probe_report(&report);
+    assert!(!report.is_broken() && report.incomplete.is_none(), "{text}");
+    has(&text, ["Spans are missing here because the probe rejected some in ", reason]);
+
+    let report = Service::with(Fault::AllSpansWithoutId, 1).report().await;
+    let incomplete = report.incomplete.expect("no spans").to_string();
+    has(&incomplete, ["the probe kept none of the spans that arrived: ", reason]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_probed_is_said_in_a_line() {
     let service = Service::with(Fault::NothingExported, 1);
     let report = service.report().await;
@@ -667,12 +674,13 @@ async fn a_service_without_tracing_fails() {
     let service = serve(Router::new().fallback(forward)).await;
     let found = finds(
         "lab",
-        &format!("probe http://{service}/ --neighbor 127.0.0.1:{port} --otlp {FREE} --grpc {FREE} --settle 1s"),
+        &format!("probe http://{service}/cart?id=1 --neighbor 127.0.0.1:{port} --otlp {FREE} --grpc {FREE} --settle 1s"),
     )
     .await;
     has(
         &found,
         [
+            &format!("Sending 27 requests to GET http://{service}/cart?id=1, one after the other"),
             "no traceparent was sent on",
             "The service sends no traceparent",
             "HTTP client is not instrumented",

@@ -7,15 +7,34 @@ use lab::{process, session};
 use serde_json::{Value, json};
 use support::in_process::{JSON, NEW_YEAR, table, trace_id};
 use support::process::{Lab, fails, run, write};
-use support::{Setup, client, has, until, within_reason};
-use tokio::io::AsyncReadExt as _;
+use support::{Setup, client, has, lacks, until, within_reason};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
-/// The same test in a process of its own, below a program that is called `cargo` and is killed.
+/// Set in the process of a test that [`below`] starts.
+#[cfg(target_os = "linux")]
+const INNER: &str = "ONE_TRACE_INNER_TEST";
+
+/// Runs a test of this program again, in a process of its own that a shell with this path starts.
+#[cfg(target_os = "linux")]
+fn below(shell: &Path, test: &str) -> Lab {
+    let mut command = Command::new(shell);
+    command
+        // A second command, so that the shell does not become the first.
+        .args(["-c", r#""$0" --exact "$1" --nocapture; exit"#])
+        .arg(std::env::current_exe().expect("the program of the tests"))
+        .arg(format!("process::{test}"))
+        .env(INNER, "1")
+        .env("CARGO", "cargo")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Lab::spawn(command)
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_cargo_leaves_neither_tests_nor_their_processes_behind() {
-    const INNER: &str = "ONE_TRACE_BELOW_CARGO";
     if std::env::var_os(INNER).is_some() {
         let mut child = Command::new("sh");
         child.args(["-c", "echo; echo started; exec sleep 300"]);
@@ -26,22 +45,36 @@ async fn a_killed_cargo_leaves_neither_tests_nor_their_processes_behind() {
     let folder = tempfile::tempdir().expect("a folder");
     let cargo = folder.path().join("cargo");
     std::fs::copy("/bin/sh", &cargo).expect("a shell of another name");
-    let mut cargo = Command::new(cargo);
-    cargo
-        // A second command, so that the shell does not become the first.
-        .args(["-c", r#""$0" --exact "$1" --nocapture; exit"#])
-        .arg(std::env::current_exe().expect("the program of the tests"))
-        .arg("process::a_killed_cargo_leaves_neither_tests_nor_their_processes_behind")
-        .env(INNER, "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut cargo = Lab::spawn(cargo);
+    let test = "a_killed_cargo_leaves_neither_tests_nor_their_processes_behind";
+    let mut cargo = below(&cargo, test);
     cargo.read_to(|line| line.starts_with("started")).await;
     assert_eq!(cargo.signal("-KILL").await, None);
     // The tests and the process that they have started hold the other end for as long as they live.
     let mut rest = String::new();
     within_reason(cargo.output.read_to_string(&mut rest)).await.expect("text");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_whose_cargo_is_already_gone_starts_no_process() {
+    if std::env::var_os(INNER).is_some() {
+        println!("\nwaiting");
+        std::io::stdin().read_line(&mut String::new()).expect("a line");
+        let mut child = Command::new("echo");
+        child.arg("started");
+        process::spawn(child).expect("a program").wait().await.expect("it ends");
+        return;
+    }
+    let test = "a_test_whose_cargo_is_already_gone_starts_no_process";
+    let mut shell = below(Path::new("/bin/sh"), test);
+    shell.read_to(|line| line.starts_with("waiting")).await;
+    let mut input = shell.child.stdin.take().expect("an input");
+    assert_eq!(shell.signal("-KILL").await, None);
+    // The shell is gone, so the test is an orphan.
+    input.write_all(b"\n").await.expect("the test reads");
+    let mut rest = String::new();
+    within_reason(shell.output.read_to_string(&mut rest)).await.expect("text");
+    lacks(&rest, ["started"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
