@@ -108,7 +108,6 @@ impl Diff {
                 let linked = linked.map(|json| Case::read(&json)).transpose().unwrap_or_default();
                 (id, linked.unwrap_or(case).trees)
             }
-            }
         };
         let (tree, others): (Vec<Tree>, Vec<Tree>) =
             trees.into_iter().partition(|tree| tree.trace_id == id);
