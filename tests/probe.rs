@@ -66,6 +66,7 @@ async fn the_services_of_the_book_are_sound() {
     let flags = [body.as_slice(), &ANSWER].concat();
     for command in [
         "user_service",
+        "production_services user-service",
         "tenant_services user-service",
         "instrumented_services user-service",
         "ready_made_services user-service",

@@ -24,7 +24,7 @@ use serde_json::json;
 use support::browser::{Browser, Look, WIDE, key};
 use support::includes::includes;
 use support::skips::axe;
-use support::{FREE, Setup, empty_folder, recording, root, serve};
+use support::{Setup, empty_folder, recording, root, serve};
 use tokio::sync::watch;
 
 const FAULT_LAB: &str = "/after/fault-lab.html";
@@ -46,8 +46,7 @@ async fn open(path: &str, look: Look) -> Option<Browser> {
 /// Opens a page of the book as the lab of this store and wire serves it.
 async fn open_with(store: Store, wire: Wire, path: &str, look: Look) -> Option<Browser> {
     let (_built, pages) = watch::channel(Some(built().to_owned()));
-    let otlp = FREE.parse().expect("an address");
-    let address = serve(site::pages(store, wire, Some(pages), otlp)).await;
+    let address = serve(site::pages(store, wire, Some(pages))).await;
     super::open(address, path, look).await
 }
 

@@ -1,19 +1,24 @@
-// ANCHOR: setup
-//! What the three services share: telemetry, the two halves of propagation, and a
-//! small HTTP server around them.
+//! Three HTTP services: api-gateway calls user-service, which calls llm-service.
 
-pub mod delivery;
+pub mod api_gateway;
+pub mod client;
 pub mod error;
-pub mod logs;
-pub mod settings;
-pub mod telemetry;
-// ANCHOR_END: setup
-// ANCHOR: step1
+pub mod event_type;
+// ANCHOR: incoming
 pub mod incoming;
+// ANCHOR_END: incoming
+pub mod llm_service;
+pub mod logs;
 pub mod model;
-pub mod server;
-// ANCHOR_END: step1
-// ANCHOR: step2
+// ANCHOR: outgoing
 pub mod outgoing;
+// ANCHOR_END: outgoing
+pub mod server;
+pub mod settings;
+// ANCHOR: spans
 pub mod spans;
-// ANCHOR_END: step2
+// ANCHOR_END: spans
+// ANCHOR: telemetry
+pub mod telemetry;
+// ANCHOR_END: telemetry
+pub mod user_service;

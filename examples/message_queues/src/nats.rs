@@ -9,7 +9,7 @@ use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::{self, RetentionPolicy};
 use async_nats::jetstream::{self, Context as JetStream};
 use async_nats::jetstream::{AckKind, Message};
-use distributed_tracing::settings;
+use production::settings;
 use futures::StreamExt as _;
 use opentelemetry::propagation::{Extractor as _, Injector as _};
 use reqwest::Url;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use distributed_tracing::telemetry::{record_error, tracer};
+use production::telemetry::{record_error, tracer};
 use opentelemetry::trace::{
     FutureExt as _, Link, SpanBuilder, SpanKind, TraceContextExt as _,
 };

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use distributed_tracing::settings;
+use production::settings;
 use opentelemetry::baggage::BaggageExt as _;
 use opentelemetry::trace::{Span as _, TraceId};
 use opentelemetry::{Context, KeyValue};

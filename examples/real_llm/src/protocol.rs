@@ -1,7 +1,7 @@
 //! OpenAI's form of a streamed chat: server-sent events, each with a chunk as JSON.
 
 use axum::body::Bytes;
-use distributed_tracing::error::CallError;
+use production::error::CallError;
 use futures_util::stream::{self, Stream, StreamExt as _};
 use reqwest::Response;
 use serde::de::DeserializeOwned;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use distributed_tracing::telemetry::{record_error, tracer};
+use production::telemetry::{record_error, tracer};
 use opentelemetry::trace::{SpanKind, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Array, Context, KeyValue, Value};
 use opentelemetry_semantic_conventions::attribute::{SERVER_ADDRESS, SERVER_PORT};

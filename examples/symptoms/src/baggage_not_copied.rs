@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use distributed_tracing::spans::{EventType, trace};
+use production::spans::{EventType, trace};
 use opentelemetry::baggage::BaggageExt as _;
 use opentelemetry::trace::{FutureExt as _, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};

@@ -1,6 +1,6 @@
 //! Shutting down an exporter over gRPC on the only thread of a runtime.
 
-use distributed_tracing::logs;
+use production::logs;
 use opentelemetry_otlp::SpanExporter;
 
 use crate::setup::{FLUSH, pay, provider};

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 
-use distributed_tracing::spans::{EventType, trace};
-use distributed_tracing::telemetry::tracer;
+use production::spans::{EventType, trace};
+use production::telemetry::tracer;
 use opentelemetry::Context;
 use opentelemetry::trace::{TraceContextExt as _, Tracer as _};
 use tokio::task::yield_now;

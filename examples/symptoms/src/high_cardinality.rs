@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use distributed_tracing::spans::{EventType, enrich_span, trace};
+use production::spans::{EventType, enrich_span, trace};
 use opentelemetry::KeyValue;
 
 const ORDERS: [i64; 4] = [48_151, 48_152, 48_153, 48_154];

@@ -1,7 +1,7 @@
 //! A process without a propagator.
 
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::telemetry;
+use production::outgoing::Upstream;
+use production::telemetry;
 use opentelemetry::global;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 

@@ -3,7 +3,7 @@
 use axum::http::HeaderMap;
 use axum::routing::post;
 use axum::{Json, Router};
-use distributed_tracing::incoming::extract_context_from_carrier;
+use production::incoming::extract_context_from_carrier;
 use opentelemetry::trace::FutureExt as _;
 use tracing::{Instrument as _, Span, info_span, instrument};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;

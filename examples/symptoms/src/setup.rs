@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use distributed_tracing::spans::{EventType, trace};
-use distributed_tracing::telemetry;
+use production::spans::{EventType, trace};
+use production::telemetry;
 use opentelemetry::global;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::SpanExporter;

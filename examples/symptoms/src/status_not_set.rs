@@ -1,8 +1,8 @@
 //! A CLIENT span of a call that failed.
 
-use distributed_tracing::error::CallError;
-use distributed_tracing::outgoing::{Upstream, inject_context_into_carrier};
-use distributed_tracing::telemetry::tracer;
+use production::error::CallError;
+use production::outgoing::{Upstream, inject_context_into_carrier};
+use production::telemetry::tracer;
 use opentelemetry::trace::{
     FutureExt as _, SpanKind, TraceContextExt as _, Tracer as _,
 };

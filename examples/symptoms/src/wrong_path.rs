@@ -1,7 +1,7 @@
 //! An endpoint that is set in the code.
 
 use anyhow::Context as _;
-use distributed_tracing::{logs, settings};
+use production::{logs, settings};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 
 use crate::setup::{FLUSH, exporter, pay, provider};

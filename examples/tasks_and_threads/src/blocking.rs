@@ -1,6 +1,6 @@
 //! `spawn_blocking`: the closure runs on a thread without a context.
 
-use distributed_tracing::telemetry::tracer;
+use production::telemetry::tracer;
 use opentelemetry::Context;
 use opentelemetry::trace::Tracer as _;
 use tokio::task::{JoinError, spawn_blocking};

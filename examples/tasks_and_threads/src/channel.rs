@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use distributed_tracing::spans::{EventType, trace};
+use production::spans::{EventType, trace};
 use opentelemetry::Context;
 use opentelemetry::trace::FutureExt as _;
 use tokio::sync::mpsc;

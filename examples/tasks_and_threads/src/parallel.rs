@@ -1,6 +1,6 @@
 //! rayon: each closure may run on any thread of the pool.
 
-use distributed_tracing::telemetry::tracer;
+use production::telemetry::tracer;
 use opentelemetry::Context;
 use opentelemetry::trace::Tracer as _;
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};

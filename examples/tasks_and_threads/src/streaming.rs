@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 
-use distributed_tracing::spans::{EventType, trace};
+use production::spans::{EventType, trace};
 use futures_util::stream::{self, Stream, StreamExt as _};
 use opentelemetry::trace::FutureExt as _;
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::post;
-use distributed_tracing::error::CallError;
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::server;
+use production::error::CallError;
+use production::outgoing::Upstream;
+use production::server;
 use opentelemetry::trace::FutureExt as _;
 use serde_json::{Value, json};
 

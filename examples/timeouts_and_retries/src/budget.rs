@@ -8,7 +8,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use distributed_tracing::error::ApiError;
+use production::error::ApiError;
 use opentelemetry::Context;
 use opentelemetry::trace::FutureExt as _;
 use tokio::time::timeout;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::HeaderMap;
 use axum::routing::post;
-use distributed_tracing::outgoing::inject_context_into_carrier;
+use production::outgoing::inject_context_into_carrier;
 use opentelemetry::global;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use tokio::net::TcpListener;

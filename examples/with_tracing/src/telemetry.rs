@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use distributed_tracing::delivery::NOT_EXPORTED;
-use distributed_tracing::telemetry;
+use production::delivery::NOT_EXPORTED;
+use production::telemetry;
 use opentelemetry::global;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter};

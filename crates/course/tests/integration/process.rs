@@ -161,13 +161,6 @@ async fn completions_have_the_commands() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_asks_the_lab_and_its_exit_code_is_the_answer() {
     let lab = Lab::course("view").await;
-    // The project is compiled where the tutorial is followed.
-    let folder = tempfile::tempdir().expect("a folder");
-    let set_up = format!("check set-up --project {}", folder.path().display());
-    lab.refuses(&set_up, "src/lib.rs cannot be read").await;
-    write(folder.path(), "src/lib.rs", "pub mod settings;\n");
-    has(&lab.finds(&set_up).await, ["Error: not yet: ", "has no line `pub mod error;`"]);
-
     has(&lab.finds("check 1").await, ["Error: not yet: no `POST /generate`"]);
     let nobody = format!("check 1 --site {FREE}");
     fails("course", &nobody, ["no lab answers at 127.0.0.1:0: start it"]).await;

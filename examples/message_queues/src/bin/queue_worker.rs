@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use distributed_tracing::error::Failure;
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::{server, settings, telemetry};
+use production::error::Failure;
+use production::outgoing::Upstream;
+use production::{server, settings, telemetry};
 use message_queues::queue::{QUERIES, Queue};
 use message_queues::work::Worker;
 use message_queues::{kafka, nats, rabbitmq};
