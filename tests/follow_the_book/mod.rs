@@ -52,7 +52,7 @@ async fn the_tutorial_works_as_it_is_printed() -> anyhow::Result<()> {
     let scenes = reader.end().await?.iter();
     let scenes = scenes.map(|name| format!("src/recordings/walkthrough/{name}.html"));
     assert_eq!(walkthrough(), Vec::from_iter(scenes), "src/walkthrough.md must show all scenes");
-    let theirs = files(&reader.project(), &["Cargo.lock", "target"]);
+    let theirs = files(&reader.project(), &[".gitignore", "Cargo.lock", "target"]);
     // The tutorial doesn't write what its reader doesn't need.
     let except = ["README.md", "queries.trace", "test_distributed_trace.sh", "target"];
     let mut ours = files(&root().join("examples/distributed_tracing"), &except);

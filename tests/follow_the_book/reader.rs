@@ -468,7 +468,7 @@ impl Reader {
         let recorded = fs::read_to_string(recording::folder().join(&file)).unwrap_or_default();
         let (normal, as_printed) = (self.normal(), self.as_printed());
         let varies = pattern(r#" data-(at|for)="\d+"| \(\d+\)"#);
-        let normal = |text: &str| normal(&varies.replace_all(text, ""));
+        let normal = |text: &str| in_any_order(&normal(&varies.replace_all(text, "")));
         self.scenes.push(name);
         let most = if recording::overwrite() { QUIET } else { DEADLINE };
         loop {
@@ -537,4 +537,14 @@ fn check_warnings(printed: &str) -> Result<()> {
     let warned = printed.contains("warning: ") && printed.contains(" --> ");
     ensure!(!warned, "the page doesn't say that the compiler warns:\n{printed}");
     Ok(())
+}
+
+/// Sorts neighboring log lines, because those of several services come in any order.
+fn in_any_order(text: &str) -> String {
+    let is_log = |line: &str| line.contains(" | <time>");
+    let mut lines: Vec<&str> = text.lines().collect();
+    for run in lines.chunk_by_mut(|one, next| is_log(one) && is_log(next)) {
+        run.sort_unstable();
+    }
+    lines.join("\n")
 }

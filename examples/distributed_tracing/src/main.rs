@@ -29,16 +29,19 @@ async fn main() -> Result<(), Failure> {
         }
         tokio::select! {
             Some(()) = enter.recv() => {
-                for (_, service) in &running {
+                for (name, service) in running.into_iter().rev() {
                     let id = service.id().unwrap_or_default().to_string();
                     Command::new("kill").arg(id).status().await?;
+                    stopped(name, service).await?;
                 }
-                stopped(running).await?;
             }
             // Ctrl-C reaches the services too.
             signal = signal::ctrl_c() => {
                 signal?;
-                return Ok(stopped(running).await?);
+                for (name, service) in running {
+                    stopped(name, service).await?;
+                }
+                return Ok(());
             }
         }
     }
@@ -113,11 +116,9 @@ async fn print(name: &'static str, output: impl AsyncRead + Unpin) {
     }
 }
 
-/// Waits until the services have stopped.
-async fn stopped(running: Vec<(&&str, Child)>) -> anyhow::Result<()> {
-    for (name, mut service) in running {
-        let status = service.wait().await?;
-        ensure!(status.success(), "{name} ended with {status}");
-    }
+/// Waits until a service has stopped.
+async fn stopped(name: &str, mut service: Child) -> anyhow::Result<()> {
+    let status = service.wait().await?;
+    ensure!(status.success(), "{name} ended with {status}");
     Ok(())
 }
