@@ -529,7 +529,8 @@ async fn a_setting_that_cannot_be_used_is_one_line_that_names_it() {
     for (case, expected) in cases {
         let (service, setting) = case.split_once(' ').expect("a service");
         let (key, value) = setting.split_once('=').expect("a value");
-        let mut command = tokio::process::Command::new(binaries().await.join("production_services"));
+        let mut command =
+            tokio::process::Command::new(binaries().await.join("production_services"));
         command.arg(service);
         // No setting but the wrong one, or a setting of this machine could correct it.
         let output = command.env_clear().env(key, value).kill_on_drop(true).output();
@@ -554,7 +555,12 @@ async fn the_shell_test_passes_on_a_whole_trace_and_fails_on_a_broken_one() {
     let path = format!("{}:{path}", support::binaries().await.display());
     for (setup, timeout, code, expected) in [
         (Setup::default().tutorial(), "120s", 0, "all checks passed"),
-        (Setup::default().tutorial().without_traceparent(), "2s", 1, "FAILED  the request is one trace"),
+        (
+            Setup::default().tutorial().without_traceparent(),
+            "2s",
+            1,
+            "FAILED  the request is one trace",
+        ),
     ] {
         let setup = setup.with_backend(backend).with("all", "OTEL_BSP_SCHEDULE_DELAY", 50);
         let system = setup.start().await;

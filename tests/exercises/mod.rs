@@ -297,7 +297,10 @@ async fn a_cached_answer_calls_nobody_and_links_to_the_trace_that_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_plan_gets_to_the_last_service_and_a_client_cannot_forge_it() {
-    let services = [("api-gateway", "solution plan_api_gateway"), ("llm-service", "solution plan_llm_service")];
+    let services = [
+        ("api-gateway", "solution plan_api_gateway"),
+        ("llm-service", "solution plan_llm_service"),
+    ];
     let system = with(services).await.wired().start().await;
     for user_id in ["user_1", "user_2_pro"] {
         let request = question(&system, user_id, "?").header("baggage", "plan=pro,more=1");

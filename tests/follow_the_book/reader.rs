@@ -199,7 +199,8 @@ impl Reader {
         let lines = Vec::from_iter(diff.lines());
         for hunk in lines.split(|line| line.starts_with("@@")) {
             let side = |sign: char| -> String {
-                let lines = hunk.iter().filter(|line| line.is_empty() || line.starts_with([' ', sign]));
+                let lines =
+                    hunk.iter().filter(|line| line.is_empty() || line.starts_with([' ', sign]));
                 lines.map(|line| format!("{}\n", line.get(1..).unwrap_or_default())).collect()
             };
             let (before, after) = (side('-'), side('+'));

@@ -9,11 +9,11 @@ use std::process::Command;
 use axum::Router;
 use axum::http::StatusCode;
 use course::services::{CHAIN, Plan, Service};
-use production::server::SHUTDOWN_DEADLINE;
-use production::telemetry::FLUSH_TIMEOUT;
 use lab::span::{Span, any_text};
 use lab::store::{Limits, Store};
 use lab::{jaeger, receiver};
+use production::server::SHUTDOWN_DEADLINE;
+use production::telemetry::FLUSH_TIMEOUT;
 use serde_yaml_ng::Value;
 
 use super::brokers::Broker;

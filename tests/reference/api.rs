@@ -1,11 +1,11 @@
 //! The public items of the modules that carry the context, with their docs, as they stand in the code; and a run of those
 //! that no service needs, but a reader will.
 
+use opentelemetry::global;
+use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider};
 use production::incoming::with_distributed_trace_context;
 use production::spans::{EventType, trace};
 use production::telemetry;
-use opentelemetry::global;
-use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider};
 
 use super::anchored;
 use crate::gates::TREE;

@@ -117,7 +117,11 @@ pub fn installed(name: &str) -> Option<PathBuf> {
 pub async fn binaries() -> PathBuf {
     static BINARIES: OnceCell<PathBuf> = OnceCell::const_new();
     BINARIES
-        .get_or_init(async || services::build(&root(), &["production_services"], false).await.expect("the services compile"))
+        .get_or_init(async || {
+            services::build(&root(), &["production_services"], false)
+                .await
+                .expect("the services compile")
+        })
         .await
         .clone()
 }

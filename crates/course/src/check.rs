@@ -265,9 +265,10 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
         Evidence::SeveralRoots { .. } => {
             Some(("let parent = extract_context_from_carrier(request.headers());", "incoming.rs"))
         }
-        Evidence::ParentNotHere { .. } | Evidence::ServiceBetweenNotHere { .. } => {
-            Some(("Ok(exporter) => provider.with_batch_exporter(exporter).build(),", "telemetry.rs"))
-        }
+        Evidence::ParentNotHere { .. } | Evidence::ServiceBetweenNotHere { .. } => Some((
+            "Ok(exporter) => provider.with_batch_exporter(exporter).build(),",
+            "telemetry.rs",
+        )),
         Evidence::StatusNotSet { span, .. } if span.kind == SpanKind::Server => {
             Some((r#"span.set_status(Status::error(""));"#, "incoming.rs"))
         }
@@ -386,10 +387,7 @@ pub fn routes(store: Store) -> Router {
     Router::new().route("/check/{step}", get(answer)).with_state(store)
 }
 
-async fn answer(
-    State(store): State<Store>,
-    Segment(step): Segment<String>,
-) -> Response {
+async fn answer(State(store): State<Store>, Segment(step): Segment<String>) -> Response {
     let Ok(step) = Step::from_str(&step, false) else {
         return (StatusCode::NOT_FOUND, "there is no such step\n").into_response();
     };

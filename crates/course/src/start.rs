@@ -32,7 +32,10 @@ pub fn starter(root: &Path) -> anyhow::Result<BTreeMap<PathBuf, String>> {
     let mut files = BTreeMap::new();
     for path in MANIFESTS {
         let text = read(&example.join(path))?;
-        files.insert(path.into(), text.replace("\n[dependencies]", &format!("{RUNNER}\n[dependencies]")));
+        files.insert(
+            path.into(),
+            text.replace("\n[dependencies]", &format!("{RUNNER}\n[dependencies]")),
+        );
     }
     files.insert(".gitignore".into(), "/target\n".to_owned());
     let library = without_marked(&read(&example.join("src/lib.rs"))?);
@@ -80,14 +83,20 @@ pub fn write(root: &Path, folder: &Path) -> anyhow::Result<usize> {
     ensure!(is_empty, "{place} isn't empty: name a folder that doesn't exist yet");
     let lock = root.join("Cargo.lock");
     let mut files = starter(root)?;
-    files.insert("Cargo.lock".into(), fs::read_to_string(&lock).context("Cargo.lock can't be read")?);
+    files.insert(
+        "Cargo.lock".into(),
+        fs::read_to_string(&lock).context("Cargo.lock can't be read")?,
+    );
     // Only a folder that exists has a path that can be compared.
     fs::create_dir_all(folder).with_context(|| format!("{place} can't be created"))?;
     let is_inside = folder.canonicalize()?.starts_with(root.canonicalize()?);
     if is_inside {
         fs::remove_dir(folder)?;
     }
-    ensure!(!is_inside, "{place} is in the clone, where cargo would take it for a part of the book: name a folder beside it");
+    ensure!(
+        !is_inside,
+        "{place} is in the clone, where cargo would take it for a part of the book: name a folder beside it"
+    );
     for (path, text) in &files {
         let path = folder.join(path);
         let parent = path.parent().unwrap_or(folder);

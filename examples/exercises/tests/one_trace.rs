@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
-use production::model::Model;
-use production::outgoing::Upstream;
-use production::{api_gateway, llm_service, server, telemetry, user_service};
 use opentelemetry::global;
 use opentelemetry::trace::Status;
 use opentelemetry_sdk::trace::{
     InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData,
 };
+use production::model::Model;
+use production::outgoing::Upstream;
+use production::{api_gateway, llm_service, server, telemetry, user_service};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket};
 

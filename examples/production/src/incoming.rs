@@ -2,7 +2,7 @@
 //! the service does.
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, Method};
+use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
 use opentelemetry::global::{self, BoxedSpan};
@@ -96,11 +96,12 @@ fn end_server_span(cx: &Context, response: &Response) {
     info!(status = status.as_u16(), "answered");
 }
 
+// ANCHOR: method
 /// What the conventions call a method that HTTP does not know.
 const OTHER: &str = "_OTHER";
 
 /// A stranger must not choose our attribute values: an unknown method is `_OTHER`.
-fn known_method(method: &Method) -> &'static str {
+fn known_method(method: &axum::http::Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",
@@ -114,3 +115,4 @@ fn known_method(method: &Method) -> &'static str {
         _ => OTHER,
     }
 }
+// ANCHOR_END: method

@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use production::model::Model;
-use production::outgoing::Upstream;
-use production::{api_gateway, llm_service, server, telemetry, user_service};
 use opentelemetry::global;
 use opentelemetry_sdk::trace::{
     InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData,
 };
+use production::model::Model;
+use production::outgoing::Upstream;
+use production::{api_gateway, llm_service, server, telemetry, user_service};
 use serde_json::json;
 use tokio::net::TcpListener;
 

@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 
-use production::spans::{EventType, trace};
-use production::telemetry::tracer;
 use opentelemetry::Context;
 use opentelemetry::trace::{TraceContextExt as _, Tracer as _};
+use production::spans::{EventType, trace};
+use production::telemetry::tracer;
 use tokio::task::yield_now;
 
 use crate::setup::pay;

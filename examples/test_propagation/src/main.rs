@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use axum::Router;
-use production::error::Failure;
-use production::outgoing::Upstream;
-use production::{server, telemetry, user_service};
 use opentelemetry::global;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use production::error::Failure;
+use production::outgoing::Upstream;
+use production::{server, telemetry, user_service};
 use reqwest::Url;
 use serde_json::json;
 use test_propagation::contract::{self, Neighbor, Spans};

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use production::outgoing::Upstream;
-use production::{server, telemetry, user_service};
 use opentelemetry::global;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use production::outgoing::Upstream;
+use production::{server, telemetry, user_service};
 use serde_json::json;
 use test_propagation::contract::{self, Neighbor, Spans};
 

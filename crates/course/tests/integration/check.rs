@@ -1,11 +1,11 @@
 //! `check STEP` passes the traces that the tutorial leaves. For any others it names what is missing.
 
-use std::collections::BTreeSet;
 use course::check::{Step, Verdict, look_at, verdict};
 use lab::diagnose::{Evidence, NamedSpan, WrongKind};
 use lab::span::{SpanId, SpanKind};
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
+use std::collections::BTreeSet;
 use support::in_process::spans;
 use support::{Setup, ask, has, refused, shapes};
 

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use axum::middleware::from_fn;
+use exercises::hang_up::notice_hang_up;
 use production::error::Failure;
 use production::outgoing::Upstream;
 use production::{api_gateway, server, settings, telemetry, user_service};
-use exercises::hang_up::notice_hang_up;
 
 const DEADLINE: Duration = Duration::from_secs(9);
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use logs_and_metrics::metrics::{Metrics, measure, metrics};
+use logs_and_metrics::telemetry;
 use production::error::Failure;
 use production::outgoing::Upstream;
 use production::{server, settings, user_service};
-use logs_and_metrics::metrics::{Metrics, measure, metrics};
-use logs_and_metrics::telemetry;
 use tokio::net::TcpListener;
 use tracing::info;
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use production::error::Failure;
-use production::outgoing::Upstream;
-use production::{server, settings, telemetry};
 use message_queues::queue::{QUERIES, Queue};
 use message_queues::work::Worker;
 use message_queues::{kafka, nats, rabbitmq};
+use production::error::Failure;
+use production::outgoing::Upstream;
+use production::{server, settings, telemetry};
 use reqwest::Url;
 use tokio::sync::oneshot;
 

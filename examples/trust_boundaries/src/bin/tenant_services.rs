@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use axum::middleware::from_fn;
+use opentelemetry::global;
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use production::delivery::NOT_EXPORTED;
 use production::error::Failure;
 use production::service::Service;
 use production::{logs, server, service, telemetry};
-use opentelemetry::global;
-use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::net::TcpListener;
 use trust_boundaries::edge::{edge, set_propagator};
 use trust_boundaries::tenant::{BaggageAttributes, name_tenant};
