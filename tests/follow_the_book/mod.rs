@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use course::book::{self, Page};
-use course::start::starter;
+use course::start::{lines, starter};
 use page::{Effort, effort};
 use reader::Reader;
 use reel::escaped;
@@ -90,7 +90,8 @@ fn files(folder: &Path, except: &[&str]) -> BTreeMap<PathBuf, String> {
     let files = entries.map(|entry| entry.expect("an entry")).filter(|it| it.file_type().is_file());
     let read = |file: DirEntry| {
         let text = fs::read_to_string(file.path()).expect("text");
-        let lines = text.lines().filter(|line| !line.trim_start().starts_with("// ANCHOR"));
+        let is_mark = |line: &str| line.trim_start().starts_with("// ANCHOR");
+        let lines = lines(&text).map(|(line, _)| line).filter(|line| !is_mark(line));
         let name = file.path().strip_prefix(folder).expect("below it").to_owned();
         (name, lines.map(|line| format!("{line}\n")).collect())
     };
@@ -104,20 +105,17 @@ inventory::submit! {
     Compared(|| FINISHED.map(|file| format!("finished/{file}.html")).to_vec())
 }
 
-/// What the reader adds is between the marks of the listings.
 #[test]
 fn the_last_page_marks_what_the_reader_added() {
     for file in FINISHED {
         let path = root().join(format!("examples/distributed_tracing/src/{file}.rs"));
         let source = fs::read_to_string(path).expect("the file");
-        let (mut html, mut is_added) = ("<pre class=\"finished\"><code>".to_owned(), false);
-        for line in source.lines() {
-            match line.trim_start() {
-                mark if mark.starts_with("// ANCHOR: ") => is_added = true,
-                mark if mark.starts_with("// ANCHOR_END: ") => is_added = false,
-                _ if is_added => html += &format!("<ins>{}</ins>\n", escaped(line)),
-                _ => html += &format!("{}\n", escaped(line)),
-            }
+        let mut html = "<pre class=\"finished\"><code>".to_owned();
+        for (line, is_added) in lines(&source) {
+            html += &match is_added {
+                true => format!("<ins>{}</ins>\n", escaped(line)),
+                false => format!("{}\n", escaped(line)),
+            };
         }
         check_named(&format!("finished/{file}.html"), &(html + "</code></pre>\n"));
     }

@@ -233,7 +233,7 @@ fn listing(before: &str, caption: &str, language: &str, content: String) -> Resu
     })
 }
 
-/// What a page asks of its reader.
+/// The words, commands and lines that a page asks of its reader.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub struct Effort {
     /// Tables and folded answers have words too, and blocks of code have none.

@@ -45,7 +45,7 @@ pub struct Reader {
     shown: String,
     /// Whether the page says that the next command fails.
     fails: bool,
-    /// What the last command printed when it was ready.
+    /// The lines of the last command that said that it was ready.
     ready: String,
     tape: Tape,
     scene: Scene,
@@ -117,7 +117,7 @@ impl Reader {
         self.parent.join("distributed_tracing")
     }
 
-    /// The project's folder where a command in the clone names it: the clone is in another folder than on the page.
+    /// Returns the project's folder as a command in the clone names it. The clone is in another folder than on the page.
     fn from_the_clone(&self) -> String {
         self.parent.join("./distributed_tracing").display().to_string()
     }
@@ -543,6 +543,7 @@ fn check_warnings(printed: &str) -> Result<()> {
 /// Sorts neighboring log lines, because those of several services come in any order.
 fn in_any_order(text: &str) -> String {
     let is_log = |line: &str| line.contains(" | <time>");
+    let text = text.replace("</pre>", "\n</pre>");
     let mut lines: Vec<&str> = text.lines().collect();
     for run in lines.chunk_by_mut(|one, next| is_log(one) && is_log(next)) {
         run.sort_unstable();

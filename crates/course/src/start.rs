@@ -1,8 +1,8 @@
 //! The command `start FOLDER`: writes the project that a reader starts from, which is the finished example without its
 //! tracing.
 //!
-//! In the example, what the reader adds is between the marks of a listing, `// ANCHOR: NAME` and `// ANCHOR_END: NAME`. A module
-//! that only those lines declare is the reader's own file.
+//! In the example, what the reader adds is between the marks `// <added>` and `// </added>`. A module that only those lines
+//! declare is the reader's own file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ const EXAMPLE: &str = "examples/distributed_tracing";
 /// The files that a project has apart from its sources, with `Cargo.lock`, which is the repository's.
 const MANIFESTS: [&str; 2] = ["Cargo.toml", ".cargo/config.toml"];
 
-/// What the project's manifest has and the example's lacks, because `cargo run` in the clone starts the course.
+/// The line that only the project's manifest has: in the clone, `cargo run` starts the course.
 const RUNNER: &str = "default-run = \"distributed_tracing\"\n";
 
 /// Returns the files that the reader starts from, by their path in the project, without `Cargo.lock`.
@@ -38,7 +38,7 @@ pub fn starter(root: &Path) -> anyhow::Result<BTreeMap<PathBuf, String>> {
         );
     }
     files.insert(".gitignore".into(), "/target\n".to_owned());
-    let library = without_marked(&read(&example.join("src/lib.rs"))?);
+    let library = without_added(&read(&example.join("src/lib.rs"))?);
     for entry in WalkDir::new(example.join("src")) {
         let entry = entry.context("the example can't be read")?;
         let path = entry.path();
@@ -47,27 +47,32 @@ pub fn starter(root: &Path) -> anyhow::Result<BTreeMap<PathBuf, String>> {
         let is_program = entry.depth() > 1 || ["lib", "main"].contains(&&*module.to_string());
         let is_declared = library.lines().any(|line| line == format!("pub mod {module};"));
         if entry.file_type().is_file() && (is_program || is_declared) {
-            files.insert(below.to_owned(), without_marked(&read(path)?));
+            files.insert(below.to_owned(), without_added(&read(path)?));
         }
     }
     Ok(files)
 }
 
+/// Returns the lines of a source without the marks, and for each line whether the reader adds it.
+pub fn lines(source: &str) -> impl Iterator<Item = (&str, bool)> {
+    let mut is_added = false;
+    source.lines().filter_map(move |line| match line.trim_start() {
+        "// <added>" => {
+            is_added = true;
+            None
+        }
+        "// </added>" => {
+            is_added = false;
+            None
+        }
+        _ => Some((line, is_added)),
+    })
+}
+
 /// Removes the marks and what is between them.
-fn without_marked(source: &str) -> String {
-    let mut is_marked = false;
-    let kept = source.lines().filter(|line| match line.trim_start() {
-        mark if mark.starts_with("// ANCHOR: ") => {
-            is_marked = true;
-            false
-        }
-        mark if mark.starts_with("// ANCHOR_END: ") => {
-            is_marked = false;
-            false
-        }
-        _ => !is_marked,
-    });
-    kept.map(|line| format!("{line}\n")).collect()
+fn without_added(source: &str) -> String {
+    let kept = lines(source).filter(|(_, is_added)| !is_added);
+    kept.map(|(line, _)| format!("{line}\n")).collect()
 }
 
 /// Writes the project into `folder`, which must not exist or be empty. Returns the number of files.

@@ -3,9 +3,9 @@
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
-// ANCHOR: layer_import
+// <added>
 use axum::middleware::from_fn;
-// ANCHOR_END: layer_import
+// </added>
 use axum::routing::post;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -13,9 +13,9 @@ use tracing::info;
 
 use crate::client::Upstream;
 use crate::error::{ApiError, CallError};
-// ANCHOR: incoming
+// <added>
 use crate::incoming::continue_trace;
-// ANCHOR_END: incoming
+// </added>
 
 pub const NAME: &str = "api-gateway";
 
@@ -33,9 +33,9 @@ struct Answer {
 pub fn routes(user_service: Upstream) -> Router {
     Router::new()
         .route("/api/query", post(query))
-        // ANCHOR: layer
+        // <added>
         .route_layer(from_fn(continue_trace))
-        // ANCHOR_END: layer
+        // </added>
         .with_state(user_service)
 }
 

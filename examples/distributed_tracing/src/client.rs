@@ -10,9 +10,9 @@ use serde::de::DeserializeOwned;
 
 use crate::error::CallError;
 use crate::settings;
-// ANCHOR: outgoing
+// <added>
 use crate::{outgoing, spans};
-// ANCHOR_END: outgoing
+// </added>
 
 /// A service that this one calls: where it is, and how long it may take to answer.
 #[derive(Clone)]
@@ -52,9 +52,9 @@ impl Upstream {
     ) -> Result<Answer, CallError> {
         let url = self.url(path);
         let call = self.send(&url, body);
-        // ANCHOR: span
+        // <added>
         let call = spans::in_span(outgoing::client_span(path, &url), call);
-        // ANCHOR_END: span
+        // </added>
         call.await
     }
 
@@ -66,15 +66,15 @@ impl Upstream {
         let mut headers = HeaderMap::new();
         let json = HeaderValue::from_static("application/json");
         headers.insert(header::ACCEPT, json);
-        // ANCHOR: inject
+        // <added>
         outgoing::inject_context_into_carrier(&mut headers);
-        // ANCHOR_END: inject
+        // </added>
         let request = self.client.post(url.clone()).headers(headers).json(body);
         let response = request.send().await?;
         let status = response.status();
-        // ANCHOR: status
+        // <added>
         outgoing::record_status(status);
-        // ANCHOR_END: status
+        // </added>
         match status.is_success() {
             true => Ok(response.json().await?),
             false => Err(CallError::Status(status)),

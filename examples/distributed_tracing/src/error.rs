@@ -14,7 +14,7 @@ pub trait ErrorType: std::error::Error {
     fn error_type(&self) -> Cow<'static, str>;
 }
 
-/// Why a call to another service gave no answer. It holds no URL, so it can be logged.
+/// Why a call to another service gave no answer. It holds no URL: it can be logged.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     #[error("no answer before the deadline")]
@@ -115,8 +115,8 @@ impl From<CallError> for ApiError {
     }
 }
 
-/// The error that `main` returns. Rust prints it with `Debug`: here, in one line with
-/// every cause.
+/// The error that `main` returns. Rust prints it with `Debug`: here, in one line
+/// with every cause.
 pub struct Failure(anyhow::Error);
 
 impl fmt::Debug for Failure {

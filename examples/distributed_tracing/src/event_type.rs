@@ -1,6 +1,6 @@
-//! What kind of work a piece of code does.
+//! Kinds of work, as HoneyHive groups them.
 
-/// HoneyHive groups work by these types.
+/// A kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventType {
     /// A call of a language model.

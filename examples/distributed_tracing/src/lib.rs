@@ -4,21 +4,21 @@ pub mod api_gateway;
 pub mod client;
 pub mod error;
 pub mod event_type;
-// ANCHOR: incoming
+// <added>
 pub mod incoming;
-// ANCHOR_END: incoming
+// </added>
 pub mod llm_service;
 pub mod logs;
 pub mod model;
-// ANCHOR: outgoing
+// <added>
 pub mod outgoing;
-// ANCHOR_END: outgoing
+// </added>
 pub mod server;
 pub mod settings;
-// ANCHOR: spans
+// <added>
 pub mod spans;
-// ANCHOR_END: spans
-// ANCHOR: telemetry
+// </added>
+// <added>
 pub mod telemetry;
-// ANCHOR_END: telemetry
+// </added>
 pub mod user_service;

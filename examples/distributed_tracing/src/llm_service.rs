@@ -2,22 +2,22 @@
 //! other.
 
 use axum::extract::rejection::JsonRejection;
-// ANCHOR: layer_import
+// <added>
 use axum::middleware::from_fn;
-// ANCHOR_END: layer_import
+// </added>
 use axum::routing::post;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use crate::error::ApiError;
-// ANCHOR: incoming
+// <added>
 use crate::incoming::continue_trace;
-// ANCHOR_END: incoming
+// </added>
 use crate::model;
-// ANCHOR: spans
+// <added>
 use crate::spans::{EventType, trace};
-// ANCHOR_END: spans
+// </added>
 
 pub const NAME: &str = "llm-service";
 
@@ -34,9 +34,9 @@ struct Answer {
 pub fn routes() -> Router {
     Router::new()
         .route("/generate", post(generate))
-        // ANCHOR: layer
+        // <added>
         .route_layer(from_fn(continue_trace))
-    // ANCHOR_END: layer
+    // </added>
 }
 
 async fn generate(
@@ -45,9 +45,9 @@ async fn generate(
     let Json(Prompt { prompt }) = body?;
     info!("asking the model");
     let answer = model::chat(&prompt);
-    // ANCHOR: model
+    // <added>
     let answer = trace("chat offline", EventType::Model, answer);
-    // ANCHOR_END: model
+    // </added>
     let response = answer.await?;
     Ok(Json(Answer { response }))
 }

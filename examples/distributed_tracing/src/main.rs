@@ -1,5 +1,5 @@
-//! Builds the three services and runs them in one terminal. Enter builds and starts them
-//! again, Ctrl-C stops them. `cargo run -- --without llm-service` leaves one out.
+//! Builds the three services and runs them in one terminal. Enter builds and starts
+//! them again, Ctrl-C stops them. `--without llm-service` leaves one out.
 
 use std::process::Stdio;
 use std::{env, io, thread};
@@ -89,7 +89,7 @@ async fn build() -> anyhow::Result<bool> {
     Ok(built)
 }
 
-/// Starts a service and waits until it listens. Prints its log lines behind its name.
+/// Starts a service and waits until it listens. Prints its lines behind its name.
 async fn start(name: &'static str) -> anyhow::Result<Child> {
     let file = format!("{}{}", name.replace('-', "_"), env::consts::EXE_SUFFIX);
     let mut service = Command::new(env::current_exe()?.with_file_name(file))

@@ -1,4 +1,4 @@
-//! The outgoing half of propagation: a span for each call, and its ids in the headers.
+//! The outgoing half of propagation: a span for each call, its ids in the headers.
 
 use axum::http::{HeaderMap, StatusCode};
 use opentelemetry::global::{self, BoxedSpan};

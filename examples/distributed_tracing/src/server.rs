@@ -29,8 +29,8 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// unless `SHUTDOWN_TIMEOUT_MS` says otherwise.
 pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
 
-/// `routes` with the limits and a health check. A body that stops coming for as long as
-/// `pause` is answered 400.
+/// Adds the limits and a health check to `routes`. A body that stops coming for as
+/// long as `pause` is answered 400.
 fn limited(routes: Router, pause: Duration) -> Router {
     routes
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

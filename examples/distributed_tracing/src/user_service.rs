@@ -4,26 +4,26 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-// ANCHOR: layer_import
+// <added>
 use axum::middleware::from_fn;
-// ANCHOR_END: layer_import
+// </added>
 use axum::routing::post;
 use axum::{Json, Router};
-// ANCHOR: detail_import
+// <added>
 use opentelemetry::KeyValue;
-// ANCHOR_END: detail_import
+// </added>
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 use tracing::info;
 
 use crate::client::Upstream;
 use crate::error::{ApiError, InvalidUser};
-// ANCHOR: incoming
+// <added>
 use crate::incoming::continue_trace;
-// ANCHOR_END: incoming
-// ANCHOR: spans
+// </added>
+// <added>
 use crate::spans::{EventType, enrich_span, trace};
-// ANCHOR_END: spans
+// </added>
 
 pub const NAME: &str = "user-service";
 
@@ -47,9 +47,9 @@ struct Answer {
 pub fn routes(llm_service: Upstream) -> Router {
     Router::new()
         .route("/process", post(process))
-        // ANCHOR: layer
+        // <added>
         .route_layer(from_fn(continue_trace))
-        // ANCHOR_END: layer
+        // </added>
         .with_state(llm_service)
 }
 
@@ -60,9 +60,9 @@ async fn process(
     let Json(Query { user_id, query }) = body?;
     info!("checking the user");
     let check = validate_user(&user_id);
-    // ANCHOR: validate
+    // <added>
     let check = trace("validate_user", EventType::Tool, check);
-    // ANCHOR_END: validate
+    // </added>
     check.await?;
     let prompt = Prompt {
         user_id: &user_id,
@@ -75,9 +75,9 @@ async fn process(
 /// who have been away are in the archive, which takes a second.
 async fn validate_user(user_id: &str) -> Result<(), InvalidUser> {
     let archived = user_id.starts_with("user_old_");
-    // ANCHOR: enrich
+    // <added>
     enrich_span([KeyValue::new("user.archived", archived)]);
-    // ANCHOR_END: enrich
+    // </added>
     if archived {
         sleep(Duration::from_secs(1)).await;
     }

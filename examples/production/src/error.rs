@@ -1,4 +1,4 @@
-//! What can go wrong: in a call to another server, in a request, and at start.
+//! The errors of a call to another server, of a request, and of the start.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -57,7 +57,7 @@ impl From<reqwest::Error> for CallError {
     }
 }
 
-/// What a client is told when its request fails. Never the cause: that is on the
+/// The answer to a request that fails. It leaves out the cause, which is on the
 /// trace.
 #[derive(Debug)]
 pub enum ApiError {

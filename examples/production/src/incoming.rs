@@ -97,10 +97,10 @@ fn end_server_span(cx: &Context, response: &Response) {
 }
 
 // ANCHOR: method
-/// What the conventions call a method that HTTP does not know.
+/// The conventions' name for a method that HTTP does not know.
 const OTHER: &str = "_OTHER";
 
-/// A stranger must not choose our attribute values: an unknown method is `_OTHER`.
+/// Returns `_OTHER` for an unknown method, so that no caller can choose the value.
 fn known_method(method: &axum::http::Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",

@@ -1,5 +1,5 @@
-//! The three services of the tutorial, prepared for production: what the guides add to
-//! them, and build on.
+//! The three services of the tutorial, prepared for production: what the guides add
+//! to them, and build on.
 
 pub mod api_gateway;
 pub mod delivery;

@@ -66,7 +66,7 @@ impl Upstream {
         Ok(Upstream { client, base })
     }
 
-    /// POSTs `body` as JSON to `path` under a CLIENT span of its own, and reads the
+    /// POSTs `body` as JSON to `path` under a CLIENT span of its own. Returns the
     /// JSON answer.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ impl Service {
             "api-gateway" => api_gateway::from_env(),
             "user-service" => user_service::from_env(),
             "llm-service" => llm_service::from_env(),
-            _ => bail!("there is no service {name}"),
+            _ => bail!("no service has the name {name}"),
         }
     }
 }

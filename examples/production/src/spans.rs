@@ -10,10 +10,10 @@ use opentelemetry::{Context, KeyValue};
 
 use crate::telemetry::{record_error, tracer};
 
-/// The attribute that tells HoneyHive what kind of work a span is.
+/// HoneyHive's attribute for the kind of work.
 pub const EVENT_TYPE: &str = "honeyhive_event_type";
 
-/// What kind of work a span stands for.
+/// The kind of work that a span stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventType {
     /// A call of a language model.

@@ -5,17 +5,17 @@ use std::time::Duration;
 use distributed_tracing::api_gateway::{NAME, routes};
 use distributed_tracing::client::Upstream;
 use distributed_tracing::error::Failure;
-// ANCHOR: telemetry_import
+// <added>
 use distributed_tracing::telemetry;
-// ANCHOR_END: telemetry_import
+// </added>
 use distributed_tracing::{logs, server, settings};
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     logs::init();
-    // ANCHOR: telemetry
+    // <added>
     let telemetry = telemetry::init(NAME);
-    // ANCHOR_END: telemetry
+    // </added>
     let address = settings::read("API_GATEWAY_ADDR", "127.0.0.1:5000")?;
     let user_service = Upstream::from_env(
         "USER_SERVICE",
@@ -23,8 +23,8 @@ async fn main() -> Result<(), Failure> {
         Duration::from_secs(10),
     )?;
     let served = server::serve(NAME, routes(user_service), address).await;
-    // ANCHOR: shutdown
+    // <added>
     telemetry.shutdown().ok();
-    // ANCHOR_END: shutdown
+    // </added>
     Ok(served?)
 }

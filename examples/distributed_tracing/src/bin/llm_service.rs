@@ -2,21 +2,21 @@
 
 use distributed_tracing::error::Failure;
 use distributed_tracing::llm_service::{NAME, routes};
-// ANCHOR: telemetry_import
+// <added>
 use distributed_tracing::telemetry;
-// ANCHOR_END: telemetry_import
+// </added>
 use distributed_tracing::{logs, server, settings};
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     logs::init();
-    // ANCHOR: telemetry
+    // <added>
     let telemetry = telemetry::init(NAME);
-    // ANCHOR_END: telemetry
+    // </added>
     let address = settings::read("LLM_SERVICE_ADDR", "127.0.0.1:5002")?;
     let served = server::serve(NAME, routes(), address).await;
-    // ANCHOR: shutdown
+    // <added>
     telemetry.shutdown().ok();
-    // ANCHOR_END: shutdown
+    // </added>
     Ok(served?)
 }

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use distributed_tracing::client::Upstream;
 use distributed_tracing::error::Failure;
-// ANCHOR: telemetry_import
+// <added>
 use distributed_tracing::telemetry;
-// ANCHOR_END: telemetry_import
+// </added>
 use distributed_tracing::user_service::{NAME, routes};
 use distributed_tracing::{logs, server, settings};
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     logs::init();
-    // ANCHOR: telemetry
+    // <added>
     let telemetry = telemetry::init(NAME);
-    // ANCHOR_END: telemetry
+    // </added>
     let address = settings::read("USER_SERVICE_ADDR", "127.0.0.1:5001")?;
     let llm_service = Upstream::from_env(
         "LLM_SERVICE",
@@ -23,8 +23,8 @@ async fn main() -> Result<(), Failure> {
         Duration::from_secs(9),
     )?;
     let served = server::serve(NAME, routes(llm_service), address).await;
-    // ANCHOR: shutdown
+    // <added>
     telemetry.shutdown().ok();
-    // ANCHOR_END: shutdown
+    // </added>
     Ok(served?)
 }
