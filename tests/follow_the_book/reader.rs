@@ -543,7 +543,7 @@ fn check_warnings(printed: &str) -> Result<()> {
 /// Sorts neighboring log lines, because those of several services come in any order.
 fn in_any_order(text: &str) -> String {
     let is_log = |line: &str| line.contains(" | <time>");
-    let text = text.replace("</pre>", "\n</pre>");
+    let text = text.replace("<pre>", "<pre>\n").replace("</pre>", "\n</pre>");
     let mut lines: Vec<&str> = text.lines().collect();
     for run in lines.chunk_by_mut(|one, next| is_log(one) && is_log(next)) {
         run.sort_unstable();
