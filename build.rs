@@ -186,7 +186,7 @@ fn included(
 fn teaches(origin: &Path) -> &str {
     let example = origin.strip_prefix("examples").ok();
     let name = example.and_then(|path| path.iter().next()?.to_str());
-    name.unwrap_or("distributed_tracing")
+    name.unwrap_or("production")
 }
 
 /// A listing may be a module of a crate. Then it is compiled as one; what it takes from other modules (`crate::NAME`)

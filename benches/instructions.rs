@@ -58,7 +58,7 @@ async fn main() -> anyhow::Result<()> {
     let root = course::root::find()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--quiet", "--package", "distributed_tracing"]);
+    build.args(["build", "--release", "--quiet", "--package", "production"]);
     build.args(["--bins", "--target-dir", "target"]);
     ensure!(build.current_dir(&root).status()?.success(), "the services do not compile: see above");
 
@@ -141,16 +141,17 @@ async fn count(
     tokio::spawn(async move { axum::serve(listener, routes).await });
 
     let quiet = |plan: Plan, on: bool| plan.with("RUST_LOG", "warn").with("OTEL_SDK_DISABLED", !on);
-    let plan = quiet(Plan::new(binaries, "llm-service", free, backend), false);
+    let plan = Plan::new(binaries, "llm-service", free, backend);
+    let plan = quiet(plan.run_by("production_services llm-service"), false);
     let llm = Service::start(plan, |_, _| ()).await?;
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("out");
     let plan =
         Plan::new(binaries, "user-service", free, backend).calling("llm-service", llm.address);
     let plan = quiet(plan, on).with("TOKIO_WORKER_THREADS", 1).run_by(&format!(
-        "/usr/bin/env valgrind --tool=callgrind --callgrind-out-file={} {}",
+        "/usr/bin/env valgrind --tool=callgrind --callgrind-out-file={} {} user-service",
         out.display(),
-        binaries.join("user_service").display()
+        binaries.join("production_services").display()
     ));
     let user = Service::start(plan, |_, _| ()).await.context("is Valgrind installed?")?;
 

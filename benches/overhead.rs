@@ -66,7 +66,7 @@ const MODES: [Mode; 7] = [
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let binaries = services::build(&course::root::find()?, true).await?;
+    let binaries = services::build(&course::root::find()?, &["production_services"], true).await?;
     build_variants().await?;
     let mut results: [Vec<Measured>; MODES.len()] = Default::default();
     let mut half = None;
@@ -168,9 +168,8 @@ async fn run(binaries: &Path, mode: &Mode, rate: Option<f64>) -> anyhow::Result<
             Plan::new(binaries, name, "127.0.0.1:0".parse()?, otlp).with("RUST_LOG", "warn");
         let environment = mode.environment.iter();
         plan = environment.fold(plan, |plan, (key, value)| plan.with(key, value));
-        if let Some(binary) = mode.binary {
-            plan = plan.run_by(&format!("{binary} {name}"));
-        }
+        let binary = mode.binary.unwrap_or("production_services");
+        plan = plan.run_by(&format!("{binary} {name}"));
         if let Some(next) = chain.first() {
             plan = plan.calling(next.name, next.address);
         }

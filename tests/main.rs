@@ -18,3 +18,4 @@ mod reference;
 mod sdks;
 mod skips;
 mod system;
+mod tutorial;

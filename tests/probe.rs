@@ -67,6 +67,7 @@ async fn the_services_of_the_book_are_sound() {
     let flags = [body.as_slice(), &ANSWER].concat();
     for command in [
         "user_service",
+        "production_services user-service",
         "tenant_services user-service",
         "instrumented_services user-service",
         "ready_made_services user-service",
@@ -77,7 +78,7 @@ async fn the_services_of_the_book_are_sound() {
         let probed = around.probe(&format!("http://{}/process", service.address), &flags).await;
         service.stop().await;
         assert_eq!(probed.status, Some(0), "{command}: {}", probed.printed);
-        if command == "user_service" {
+        if command == "production_services user-service" {
             check!("reference/probe.txt", &probed.printed);
         }
     }

@@ -107,7 +107,7 @@ async fn an_unknown_user_is_refused_and_the_refusal_is_on_the_trace() {
 POST /api/query SERVER api-gateway http 403
   POST /process CLIENT api-gateway http 403 error 403
     POST /process SERVER user-service http 403
-      validate_user INTERNAL user-service error user_service::InvalidUser
+      validate_user INTERNAL user-service error production::user_service::InvalidUser
 ";
     assert_eq!(shape(&tree), expected);
     assert_eq!(span(&tree, "validate_user", SpanKind::Internal).status_message(), "Invalid user");
@@ -508,28 +508,30 @@ async fn a_telemetry_setting_that_is_not_known_records_nothing_and_stops_nothing
 async fn a_setting_that_cannot_be_used_is_one_line_that_names_it() {
     let holder = tokio::net::TcpListener::bind(FREE).await.expect("a free port");
     let taken =
-        format!("api_gateway API_GATEWAY_ADDR={}", holder.local_addr().expect("an address"));
+        format!("api-gateway API_GATEWAY_ADDR={}", holder.local_addr().expect("an address"));
     let cases = [
-        ("user_service LLM_SERVICE_URL=not a url", "LLM_SERVICE_URL cannot be used: "),
+        ("user-service LLM_SERVICE_URL=not a url", "LLM_SERVICE_URL cannot be used: "),
         (
-            "user_service LLM_SERVICE_URL=ftp://x",
+            "user-service LLM_SERVICE_URL=ftp://x",
             "LLM_SERVICE_URL must start with http:// or https://",
         ),
-        ("user_service LLM_SERVICE_URL=http://u:p@x", "LLM_SERVICE_URL must not hold a password"),
-        ("user_service LLM_SERVICE_TIMEOUT_MS=soon", "LLM_SERVICE_TIMEOUT_MS cannot be used: "),
-        ("user_service LLM_SERVICE_TIMEOUT_MS=0", "LLM_SERVICE_TIMEOUT_MS=0 leaves no time"),
+        ("user-service LLM_SERVICE_URL=http://u:p@x", "LLM_SERVICE_URL must not hold a password"),
+        ("user-service LLM_SERVICE_TIMEOUT_MS=soon", "LLM_SERVICE_TIMEOUT_MS cannot be used: "),
+        ("user-service LLM_SERVICE_TIMEOUT_MS=0", "LLM_SERVICE_TIMEOUT_MS=0 leaves no time"),
         (
-            "llm_service LLM_BASE_URL=localhost:8000/v1",
+            "llm-service LLM_BASE_URL=localhost:8000/v1",
             "LLM_BASE_URL must start with http:// or https://",
         ),
-        ("llm_service LLM_BASE_URL=http://localhost", "LLM_BASE_URL needs LLM_MODEL too"),
-        ("api_gateway API_GATEWAY_ADDR=nowhere", "API_GATEWAY_ADDR cannot be used: "),
+        ("llm-service LLM_BASE_URL=http://localhost", "LLM_BASE_URL needs LLM_MODEL too"),
+        ("api-gateway API_GATEWAY_ADDR=nowhere", "API_GATEWAY_ADDR cannot be used: "),
         (&taken, "api-gateway cannot listen on"),
     ];
     for (case, expected) in cases {
-        let (program, setting) = case.split_once(' ').expect("a program");
+        let (service, setting) = case.split_once(' ').expect("a service");
         let (key, value) = setting.split_once('=').expect("a value");
-        let mut command = tokio::process::Command::new(binaries().await.join(program));
+        let mut command =
+            tokio::process::Command::new(binaries().await.join("production_services"));
+        command.arg(service);
         // No setting but the wrong one, or a setting of this machine could correct it.
         let output = command.env_clear().env(key, value).kill_on_drop(true).output();
         let output = within_reason(output).await.expect("the service runs");
@@ -552,8 +554,13 @@ async fn the_shell_test_passes_on_a_whole_trace_and_fails_on_a_broken_one() {
     let path = std::env::var("PATH").unwrap_or_default();
     let path = format!("{}:{path}", support::binaries().await.display());
     for (setup, timeout, code, expected) in [
-        (Setup::default(), "120s", 0, "all checks passed"),
-        (Setup::default().without_traceparent(), "2s", 1, "FAILED  the request is one trace"),
+        (Setup::default().tutorial(), "120s", 0, "all checks passed"),
+        (
+            Setup::default().tutorial().without_traceparent(),
+            "2s",
+            1,
+            "FAILED  the request is one trace",
+        ),
     ] {
         let setup = setup.with_backend(backend).with("all", "OTEL_BSP_SCHEDULE_DELAY", 50);
         let system = setup.start().await;

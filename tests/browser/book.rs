@@ -24,7 +24,7 @@ use serde_json::json;
 use support::browser::{Browser, Look, WIDE, key};
 use support::includes::includes;
 use support::skips::axe;
-use support::{FREE, Setup, empty_folder, recording, root, serve};
+use support::{Setup, empty_folder, recording, root, serve};
 use tokio::sync::watch;
 
 const FAULT_LAB: &str = "/after/fault-lab.html";
@@ -46,8 +46,7 @@ async fn open(path: &str, look: Look) -> Option<Browser> {
 /// Opens a page of the book as the lab of this store and wire serves it.
 async fn open_with(store: Store, wire: Wire, path: &str, look: Look) -> Option<Browser> {
     let (_built, pages) = watch::channel(Some(built().to_owned()));
-    let otlp = FREE.parse().expect("an address");
-    let address = serve(site::pages(store, wire, Some(pages), otlp)).await;
+    let address = serve(site::pages(store, wire, Some(pages))).await;
     super::open(address, path, look).await
 }
 
@@ -208,7 +207,7 @@ fn is_whole_without_a_script() {
     let count = |part: &str| main.matches(part).count();
     let scenes = includes("src/walkthrough.md", &source).len();
     assert_eq!(count("<div class=\"scene\">"), scenes);
-    assert_eq!(count("<table class=\"waterfall\""), 8);
+    assert_eq!(count("<table class=\"waterfall\""), 12);
     let hiding = [" hidden", "display:", "{{#include", "<details"];
     assert_eq!(hiding.map(count), [0; 4], "{hiding:?}");
 }
@@ -218,14 +217,14 @@ async fn is_watched_with_keys_alone(browser: &Browser) {
     browser.shows(&state("scene, button, lines"), json!([1, "Play", 6])).await;
     // The arrows go from scene to scene, and the book doesn't turn its page.
     browser.run("$('.try [name=play]').focus();").await;
-    browser.press(&key::RIGHT.repeat(6)).await;
-    browser.wait_for(&state("scene, spans"), json!([7, 7])).await;
+    browser.press(&key::RIGHT.repeat(7)).await;
+    browser.wait_for(&state("scene, spans"), json!([8, 7])).await;
     browser.press(key::LEFT).await;
-    browser.wait_for(&state("scene, spans"), json!([6, 5])).await;
+    browser.wait_for(&state("scene, spans"), json!([7, 5])).await;
     // A scene begins empty. Its command is typed letter by letter and stops where it is paused.
     browser.press(key::ENTER).await;
     let playing = state("scene, button, spans, typed");
-    browser.wait_for(&playing, json!([6, "Pause", 0, true])).await;
+    browser.wait_for(&playing, json!([7, "Pause", 0, true])).await;
     browser.press(" ").await;
     browser.wait_for(&state("button"), json!(["Play"])).await;
     let stands = "const before = $('.try input').value;
@@ -233,8 +232,8 @@ async fn is_watched_with_keys_alone(browser: &Browser) {
         return before === $('.try input').value;";
     assert_eq!(browser.run(stands).await, true);
     // Halfway through the time of a trace, half of it is there.
-    browser.run("location.hash = '#start-a-trace';").await;
-    browser.wait_for(&state("scene"), json!([7])).await;
+    browser.run("location.hash = '#start-the-trace';").await;
+    browser.wait_for(&state("scene"), json!([8])).await;
     seek(browser, "Number(seek.value) + Number($('.still .traces').dataset.at) + 1000").await;
     browser.shows(&format!("({STATE}).spans > 0 && ({STATE}).spans < 7"), true).await;
     // To the end: by the bar, and then by itself.

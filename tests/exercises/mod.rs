@@ -1,5 +1,5 @@
-//! The exercises of the appendix: each solution does on the real services what its page says, applies to the project that
-//! the tutorial leaves, and the test of the last one is red where something is broken.
+//! The exercises of the appendix: each solution does on the real services what its page says, applies to the services that
+//! it changes, and the test of the last one is red where something is broken.
 
 mod mutants;
 
@@ -32,7 +32,7 @@ use support::{
 };
 use tokio::sync::Barrier;
 
-/// Services of the exercises instead of those of the tutorial.
+/// Services of the exercises instead of those that they change.
 async fn with<const N: usize>(services: [(&'static str, &str); N]) -> Setup {
     binaries().await;
     services
@@ -66,7 +66,7 @@ fn start_of_whole() -> String {
 }
 
 #[test]
-fn every_solution_applies_to_the_tutorials_files() {
+fn every_solution_applies_to_the_files_of_the_services() {
     for (service, solution, recorded) in [
         ("llm_service", "limiting_llm_service", recorded!("exercises/limit.diff")),
         ("user_service", "titling_user_service", recorded!("exercises/at-once.diff")),
@@ -74,25 +74,23 @@ fn every_solution_applies_to_the_tutorials_files() {
         ("api_gateway", "plan_api_gateway", recorded!("exercises/plan-gateway.diff")),
         ("llm_service", "plan_llm_service", recorded!("exercises/plan-llm.diff")),
     ] {
-        let [file, solution] = [service, solution].map(|name| format!("src/bin/{name}.rs"));
+        let [file, solution] = [service, solution].map(|name| format!("src/{name}.rs"));
         changes(&file, &solution, recorded);
     }
     changes("tests/one_trace.rs", "tests/one_trace.rs", recorded!("exercises/mutants.diff"));
 }
 
-/// Compares what a solution changes in a file of the tutorial with what the page shows, and applies that to the file.
+/// Compares what a solution changes in a file of a service with what the page shows, and applies that to the file.
 fn changes(file: &str, solution: &str, recorded: &str) {
     let read = |path: &Path| {
         fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     };
     let examples = root().join("examples");
     let solution = read(&examples.join("exercises").join(solution));
-    // In the reader's project the services stand beside the test.
-    let solution = solution.replace("\"../../distributed_tracing/", "\"../");
     let project = tempfile::tempdir().expect("a folder");
     let copy = project.path().join(file);
     fs::create_dir_all(copy.parent().expect("a folder")).expect("a folder");
-    fs::copy(examples.join("distributed_tracing").join(file), &copy).expect("copied");
+    fs::copy(examples.join("production").join(file), &copy).expect("copied");
     fs::write(project.path().join("solution.rs"), &solution).expect("written");
     let flags = ["diff", "--no-index", "--no-color", "--no-ext-diff", "--unified=2"];
     let printed = git(project.path(), &[&flags[..], &[file, "solution.rs"]].concat());
@@ -209,7 +207,7 @@ fn strict(values: &[String]) -> Trace {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prompt_that_is_too_long_is_refused_and_is_no_error_of_the_service() {
-    let system = with([("llm-service", "limiting_llm_service")]).await.start().await;
+    let system = with([("llm-service", "solution limiting_llm_service")]).await.start().await;
     // A character of two bytes counts as one.
     assert_eq!(status(prompt(&system, &"é".repeat(2_000))).await, 200);
     let refused = prompt(&system, &"é".repeat(2_001)).send().await.expect("an answer");
@@ -242,7 +240,7 @@ POST /api/query SERVER api-gateway http 502 error 502
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_calls_at_once_are_siblings_below_spans_of_their_own() {
-    let system = with([("user-service", "titling_user_service")]).await.start().await;
+    let system = with([("user-service", "solution titling_user_service")]).await.start().await;
     assert_eq!(status(question(&system, "user_1", "?")).await, 200);
     let stopped = system.stop().await;
     let call = "        POST /generate CLIENT user-service http 200
@@ -264,7 +262,7 @@ async fn the_second_call_does_not_wait_for_the_first() {
         Json(json!({ "response": asked["prompt"] }))
     };
     let model = serve(Router::new().route("/generate", post(answer))).await;
-    let titling = with([("user-service", "titling_user_service")]).await;
+    let titling = with([("user-service", "solution titling_user_service")]).await;
     let system = titling.with_llm_service_at(model).start().await;
     let answer = question(&system, "user_1", "?").send().await;
     let answer = json_of(answer.expect("an answer")).await;
@@ -274,7 +272,7 @@ async fn the_second_call_does_not_wait_for_the_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cached_answer_calls_nobody_and_links_to_the_trace_that_asked() {
-    let system = with([("user-service", "caching_user_service")]).await.start().await;
+    let system = with([("user-service", "solution caching_user_service")]).await.start().await;
     for (user_id, expected) in [("user_1", 200), ("user_2", 200), ("stranger", 403)] {
         let request = question(&system, user_id, "What is a trace?");
         assert_eq!(status(request).await, expected);
@@ -299,7 +297,10 @@ async fn a_cached_answer_calls_nobody_and_links_to_the_trace_that_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_plan_gets_to_the_last_service_and_a_client_cannot_forge_it() {
-    let services = [("api-gateway", "plan_api_gateway"), ("llm-service", "plan_llm_service")];
+    let services = [
+        ("api-gateway", "solution plan_api_gateway"),
+        ("llm-service", "solution plan_llm_service"),
+    ];
     let system = with(services).await.wired().start().await;
     for user_id in ["user_1", "user_2_pro"] {
         let request = question(&system, user_id, "?").header("baggage", "plan=pro,more=1");

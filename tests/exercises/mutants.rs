@@ -1,4 +1,4 @@
-//! Step 5: changes of one line that leave every answer as it is. The test of the tutorial catches one of them, that of the
+//! Step 5: changes of one line that leave every answer as it is. The test of the services catches one of them, that of the
 //! solution all.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use crate::reference::{anchored, code, table};
 use support::recording::check;
 
 /// Changes that leave every answer as it is: the file, what stands there, what takes its place, and whether the test of the
-/// tutorial catches it.
+/// services catches it.
 #[rustfmt::skip] // one row for each mutant
 const MUTANTS: [(&str, &str, &str, bool); 6] = [
     ("src/incoming.rs", "status.is_server_error()", "false", false),
@@ -25,12 +25,12 @@ const MUTANTS: [(&str, &str, &str, bool); 6] = [
 
 /// All mutants in one copy of the project, so that it is compiled once: `MUTANT` chooses which one it is.
 #[test]
-fn the_extended_test_catches_every_mutant_and_the_tutorials_test_one() {
+fn the_extended_test_catches_every_mutant_and_the_first_test_one() {
     let project = support::temporary().join("mutants");
     write_mutants(&project);
     let tests = compile_tests(&project);
     let catches = |mutant: usize| {
-        ["tutorial", "solution"].map(|test| {
+        ["services", "solution"].map(|test| {
             let mut run = std::process::Command::new(&tests[test]);
             let run = run.env("MUTANT", mutant.to_string()).output();
             !run.expect("it runs").status.success()
@@ -42,18 +42,18 @@ fn the_extended_test_catches_every_mutant_and_the_tutorials_test_one() {
         assert_eq!(catches(number), [caught, true], "mutant {number}");
         let number = number.to_string();
         question.push(vec![number.clone(), code(file), code(line), code(becomes)]);
-        let tutorial = if caught { "red" } else { "green" };
-        answer.push([&number, tutorial, "red"].map(str::to_owned).to_vec());
+        let first = if caught { "red" } else { "green" };
+        answer.push([&number, first, "red"].map(str::to_owned).to_vec());
     }
     let question = table(&["No.", "File", "The line", "Becomes"], question);
-    let answer = table(&["No.", "Step 5", "Solution"], answer);
+    let answer = table(&["No.", "The test", "Solution"], answer);
     let tables = anchored("question", &question) + &anchored("answer", &answer);
     check!("exercises/mutants.md", &tables);
 }
 
 /// The example, with both tests and, where the mutants change it, a choice between them.
 fn write_mutants(project: &Path) {
-    const EXAMPLE: &str = "examples/distributed_tracing/";
+    const EXAMPLE: &str = "examples/production/";
     let write = |name: &str, text: &str| {
         let path = project.join(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
@@ -78,10 +78,8 @@ fn write_mutants(project: &Path) {
         write(name, &source);
     }
     let solution = TREE.read("examples/exercises/tests/one_trace.rs");
-    let solution = solution.replace("\"../../distributed_tracing/", "\"../");
-    let solution = solution.replace("one_trace::user_service", "solution::user_service");
     write("tests/solution.rs", &solution);
-    write("tests/tutorial.rs", &TREE.read(&format!("{EXAMPLE}tests/one_trace.rs")));
+    write("tests/services.rs", &TREE.read(&format!("{EXAMPLE}tests/one_trace.rs")));
 
     // A workspace of its own, with the crates of our lock file and our profiles. The tests include the services.
     let manifest = TREE.read("Cargo.toml");
@@ -89,8 +87,8 @@ fn write_mutants(project: &Path) {
     // Under a name of its own: in the build folder, a package of the same name would be taken for the reader's project
     // of another test.
     let manifest = TREE.read(&format!("{EXAMPLE}Cargo.toml")).replace(
-        "[package]\nname = \"distributed_tracing\"\n",
-        "[workspace]\n\n[lib]\nname = \"distributed_tracing\"\n\n[package]\nname = \"mutants\"\nautobins = false\n",
+        "[package]\nname = \"production\"\n",
+        "[workspace]\n\n[lib]\nname = \"production\"\n\n[package]\nname = \"mutants\"\nautobins = false\n",
     );
     assert!(manifest.contains("mutants"));
     write("Cargo.toml", &format!("{manifest}\n[profile.dev]{profiles}"));

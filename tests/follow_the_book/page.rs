@@ -21,14 +21,16 @@ pub enum Action {
     See { terminals: Vec<u8>, part: Part, output: String },
     /// Press Ctrl-C in each of these terminals, in this order.
     Interrupt { terminals: Vec<u8> },
+    /// Press Enter in this terminal and wait for the lines that said that its command was ready.
+    Enter { terminal: u8 },
     /// Open an address in a browser.
     Open { url: String },
     /// See this text on the page in the browser.
     Says { text: String },
     /// See the waterfalls of the traces that the last command left, as HTML.
     Figure { html: String },
-    /// Expect warnings from the compiler, until the next change of a file.
-    Warns,
+    /// Expect the next command to exit with status 1.
+    Fails,
 }
 
 #[derive(Debug, PartialEq, Clone, Copy)]
@@ -37,8 +39,6 @@ pub enum Writing {
     New,
     /// The file exists, and the page says that all of it is replaced.
     Replace,
-    /// The listing goes to the end of a file that exists.
-    Append,
 }
 
 /// The shown part of a command's output.
@@ -159,22 +159,25 @@ pub fn pattern(pattern: &str) -> Regex {
 /// Fails if a sentence names such an action in other words than those that are understood.
 fn spoken(prose: &str) -> Result<Vec<Action>> {
     let sentences = pattern(
-        "[Ii]n terminals? (?<terminals>[\\d, and]+), press Ctrl-C|[Oo]pen <(?<url>http://127\\.0\\.0\\.1[^>]*)>\
-         |[Tt]he page says \"(?<text>[^\"]+)\"|[Tt]he compiler warns",
+        "[Ii]n terminals? (?<terminals>[\\d, and]+), press Ctrl-C|[Ii]n terminal (?<enter>\\d), press Enter|[Oo]pen <(?<url>http://127\\.0\\.0\\.1[^>]*)>\
+         |[Tt]he page says \"(?<text>[^\"]+)\"|exits with 1",
     );
     let actions: Vec<Action> = sentences
         .captures_iter(prose)
         .map(|found| {
             let group = |name| found.name(name).map(|it| it.as_str().to_owned());
+            if let Some(terminal) = group("enter") {
+                return Action::Enter { terminal: numbers(&terminal)[0] };
+            }
             match (group("terminals"), group("url"), group("text")) {
                 (Some(list), ..) => Action::Interrupt { terminals: numbers(&list) },
                 (_, Some(url), _) => Action::Open { url },
                 (.., Some(text)) => Action::Says { text },
-                _ => Action::Warns,
+                _ => Action::Fails,
             }
         })
         .collect();
-    let named = pattern(r"Ctrl-C|<http://127\.0\.0\.1|page says|compiler warns");
+    let named = pattern(r"Ctrl-C|press Enter|<http://127\.0\.0\.1|page says|exits with 1");
     let understood = actions.len() == named.find_iter(prose).count();
     ensure!(understood, "an action stands in a sentence that is not understood: {prose:?}");
     Ok(actions)
@@ -215,15 +218,14 @@ fn output(prose: &str, output: String) -> Action {
 }
 
 fn listing(before: &str, caption: &str, language: &str, content: String) -> Result<Action> {
-    let found = pattern(r"^\*([\w./-]+)(, at the end)?\*$").captures(caption);
+    let found = pattern(r"^\*([\w./-]+)\*$").captures(caption);
     let found = found.with_context(|| {
         format!("a listing of {language} has no path in italics above it, but: {caption:?}")
     })?;
     let path = found[1].to_owned();
-    let how = match (found.get(2), before.contains("Replace all of")) {
-        (Some(_), _) => Writing::Append,
-        (None, true) => Writing::Replace,
-        (None, false) => Writing::New,
+    let how = match before.contains("Replace all of") {
+        true => Writing::Replace,
+        false => Writing::New,
     };
     Ok(match language {
         "diff" => Action::Edit { path, diff: content },
@@ -231,11 +233,51 @@ fn listing(before: &str, caption: &str, language: &str, content: String) -> Resu
     })
 }
 
-/// The numbers of words, commands and listings on a page. Tables and folded answers have words too, and blocks of code have
-/// none. A page that can't be followed has only words.
-pub fn effort(markdown: &str) -> [usize; 3] {
-    let steps = steps(markdown).unwrap_or_default();
-    let count = |is: fn(&Action) -> bool| steps.iter().filter(|step| is(&step.action)).count();
+/// The words, commands and lines that a page asks of its reader.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub struct Effort {
+    /// Tables and folded answers have words too, and blocks of code have none.
+    pub words: usize,
+    pub commands: usize,
+    /// The lines to type or paste that aren't blank.
+    pub lines: usize,
+    /// The lines before the first figure of a trace.
+    pub lines_before_a_trace: Option<usize>,
+    /// The lines of the longest listing.
+    pub longest: usize,
+}
+
+impl Effort {
+    /// The minutes for a reader of 200 words and 20 lines a minute, who takes ten seconds for each command.
+    pub fn minutes(self) -> f64 {
+        self.words as f64 / 200.0 + self.lines as f64 / 20.0 + self.commands as f64 / 6.0
+    }
+}
+
+/// A page that can't be followed has only words.
+pub fn effort(markdown: &str) -> Effort {
+    let mut effort = Effort::default();
+    for Step { action, .. } in steps(markdown).unwrap_or_default() {
+        let lines = match &action {
+            Action::Write { content, .. } => {
+                content.lines().filter(|line| !line.trim().is_empty()).count()
+            }
+            Action::Edit { diff, .. } => {
+                let added = diff.lines().filter_map(|line| line.strip_prefix('+'));
+                added.filter(|line| !line.trim().is_empty()).count()
+            }
+            _ => 0,
+        };
+        effort.lines += lines;
+        effort.longest = effort.longest.max(lines);
+        match action {
+            Action::Run { .. } => effort.commands += 1,
+            Action::Figure { .. } => {
+                effort.lines_before_a_trace.get_or_insert(effort.lines);
+            }
+            _ => {}
+        }
+    }
     let (mut prose, mut in_block) = (String::new(), false);
     for event in Parser::new_ext(markdown, Options::ENABLE_TABLES) {
         match event {
@@ -247,11 +289,8 @@ pub fn effort(markdown: &str) -> [usize; 3] {
             _ => {}
         }
     }
-    [
-        prose.split_whitespace().count(),
-        count(|it| matches!(it, Action::Run { .. })),
-        count(|it| matches!(it, Action::Write { .. } | Action::Edit { .. })),
-    ]
+    effort.words = prose.split_whitespace().count();
+    effort
 }
 
 #[test]

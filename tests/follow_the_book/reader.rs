@@ -43,9 +43,10 @@ pub struct Reader {
     known: Vec<String>,
     /// The page in the browser.
     shown: String,
-    /// Whether the page says that the compiler warns, and whether it still has to.
-    warns: bool,
-    must_warn: bool,
+    /// Whether the page says that the next command fails.
+    fails: bool,
+    /// The lines of the last command that said that it was ready.
+    ready: String,
     tape: Tape,
     scene: Scene,
     /// The names of the scenes that are over.
@@ -104,8 +105,8 @@ impl Reader {
             typed,
             known: Vec::new(),
             shown: String::new(),
-            warns: false,
-            must_warn: false,
+            fails: false,
+            ready: String::new(),
             tape: watch::Sender::default(),
             scene: Scene::default(),
             scenes: Vec::new(),
@@ -116,6 +117,11 @@ impl Reader {
         self.parent.join("distributed_tracing")
     }
 
+    /// Returns the project's folder as a command in the clone names it. The clone is in another folder than on the page.
+    fn from_the_clone(&self) -> String {
+        self.parent.join("./distributed_tracing").display().to_string()
+    }
+
     /// Does everything that `page` says.
     pub async fn follow(&mut self, page: &Page) -> Result<()> {
         let path = page.path.display();
@@ -124,7 +130,7 @@ impl Reader {
         ensure!(written.len() == expanded.len(), "{path}: an include brings steps");
         for (index, (written, step)) in written.iter().zip(&expanded).enumerate() {
             let mut later = expanded[index + 1..].iter().map(|step| &step.action);
-            let next = later.find(|action| **action != Action::Warns);
+            let next = later.find(|action| **action != Action::Fails);
             let done = self.act(page, written, &step.action, next).await;
             done.with_context(|| format!("{path}:{}", written.line))?;
         }
@@ -160,6 +166,7 @@ impl Reader {
                 Ok(())
             }
             Action::Interrupt { terminals } => self.interrupt(terminals).await,
+            Action::Enter { terminal } => self.enter_key(*terminal).await,
             Action::Open { url } => self.open(url).await,
             Action::Says { text } => {
                 let says = self.shown.contains(text);
@@ -168,44 +175,40 @@ impl Reader {
                 Ok(())
             }
             Action::Figure { html } => self.figure(html, recording(page, &written.action)).await,
-            Action::Warns => {
-                (self.warns, self.must_warn) = (true, true);
+            Action::Fails => {
+                self.fails = true;
                 Ok(())
             }
         }
     }
 
     fn write(&mut self, path: &str, how: Writing, content: &str) -> Result<()> {
-        self.warns = false;
         let file = self.project().join(path);
         let is_new = how == Writing::New;
         ensure!(is_new != file.exists(), "{path} is written as {how:?}, and that does not fit");
-        let before = match how {
-            Writing::Append => fs::read_to_string(&file)?,
-            _ => String::new(),
-        };
         put(&self.tape, Place::Editor, What::Typed, path);
-        fs::write(&file, before + content).with_context(|| path.to_owned())?;
-        if path == "Cargo.toml" {
-            fs::copy(self.clone.join("Cargo.lock"), self.project().join("Cargo.lock"))?;
-        }
-        Ok(())
+        fs::write(&file, content).with_context(|| path.to_owned())
     }
 
+    /// Makes a change of one or more hunks, which lines that start with `@@` separate.
     fn edit(&mut self, path: &str, diff: &str) -> Result<()> {
-        self.warns = false;
-        let side = |sign: char| -> String {
-            let lines = diff.lines().filter(|line| line.starts_with([' ', sign]));
-            lines.map(|line| format!("{}\n", &line[1..])).collect()
-        };
         put(&self.tape, Place::Editor, What::Typed, path);
         put(&self.tape, Place::Editor, What::Shown, diff);
-        let (before, after) = (side('-'), side('+'));
         let file = self.project().join(path);
-        let text = fs::read_to_string(&file).with_context(|| path.to_owned())?;
-        let count = text.matches(&before).count();
-        ensure!(count == 1, "{path} has the lines before the change {count} times:\n{before}");
-        Ok(fs::write(file, text.replace(&before, &after))?)
+        let mut text = fs::read_to_string(&file).with_context(|| path.to_owned())?;
+        let lines = Vec::from_iter(diff.lines());
+        for hunk in lines.split(|line| line.starts_with("@@")) {
+            let side = |sign: char| -> String {
+                let lines =
+                    hunk.iter().filter(|line| line.is_empty() || line.starts_with([' ', sign]));
+                lines.map(|line| format!("{}\n", line.get(1..).unwrap_or_default())).collect()
+            };
+            let (before, after) = (side('-'), side('+'));
+            let count = text.matches(&before).count();
+            ensure!(count == 1, "{path} has the lines before the change {count} times:\n{before}");
+            text = text.replace(&before, &after);
+        }
+        Ok(fs::write(file, text)?)
     }
 
     async fn run(
@@ -226,6 +229,7 @@ impl Reader {
         for (page, free) in &self.addresses {
             typed = typed.replace(page, free);
         }
+        typed = typed.replace("../distributed_tracing", &self.from_the_clone());
         // A terminal that has not been used is opened where the page says.
         let new = || Terminal::new(number, &folder, &self.tape);
         let terminal = self.terminals.entry(number).or_insert_with(new);
@@ -235,29 +239,15 @@ impl Reader {
         self.last = number;
         let started = Instant::now();
         terminal.start(&typed, &environment);
-        // A page may show a command that fails, if it also shows how.
-        let fails = match next {
-            Some(Action::See { part: Part::Ready, .. }) => return Ok(()),
-            Some(Action::See { output, .. }) => {
-                command.starts_with("cargo test") && output.contains("failed")
-            }
-            _ => false,
-        };
+        if matches!(next, Some(Action::See { part: Part::Ready, .. })) {
+            return Ok(());
+        }
         let status = terminal.finish(COMMAND_DEADLINE).await?;
         let printed = terminal.printed();
         println!("{:5.1} s  {}", started.elapsed().as_secs_f64(), command.trim_end());
-        ensure!(status.success() != fails, "it ended with {status}, and printed:\n{printed}");
-        self.check_warnings(&printed)
-    }
-
-    /// Fails unless the compiler warns where the page says so, and only there.
-    fn check_warnings(&mut self, printed: &str) -> Result<()> {
-        let warned = printed.contains("warning: ") && printed.contains(" --> ");
-        let must_warn = self.must_warn && printed.contains("Compiling");
-        let right = if warned { self.warns } else { !must_warn };
-        ensure!(right, "the page says something else about warnings of the compiler:\n{printed}");
-        self.must_warn &= !warned;
-        Ok(())
+        let expected = i32::from(take(&mut self.fails));
+        ensure!(status.code() == Some(expected), "it ended with {status}, and printed:\n{printed}");
+        check_warnings(&printed)
     }
 
     async fn see(
@@ -276,9 +266,9 @@ impl Reader {
             match part {
                 Part::All => lines == shown,
                 Part::End => lines.ends_with(&shown),
-                Part::Among | Part::Ready => {
-                    lines.windows(shown.len().max(1)).any(|lines| lines == shown)
-                }
+                // Lines of several services come in any order.
+                Part::Among => shown.iter().all(|line| lines.contains(line)),
+                Part::Ready => lines.windows(shown.len().max(1)).any(|lines| lines == shown),
             }
         };
         let ready = part == Part::Ready;
@@ -289,7 +279,8 @@ impl Reader {
         let as_shown = terminal.prints(most, &is).await;
         let printed = terminal.printed();
         if ready {
-            self.check_warnings(&printed)?;
+            self.ready = shown.join("\n");
+            check_warnings(&printed)?;
         }
         if as_shown && !shown.is_empty() {
             return Ok(());
@@ -319,6 +310,7 @@ impl Reader {
     /// Replaces the addresses and folders of this run by those on the pages.
     fn as_printed(&self) -> impl Fn(&str) -> String + use<> {
         let mut words = self.addresses.clone().map(|(page, free)| (free, page)).to_vec();
+        words.push((self.from_the_clone(), "../distributed_tracing".to_owned()));
         words.extend(
             [
                 (&self.project(), "distributed_tracing"),
@@ -346,6 +338,20 @@ impl Reader {
                 typed.iter().fold(text, |text, id| text.replace(id, &format!("typed_{id}")));
             redact(&marked).replace("typed_", "")
         }
+    }
+
+    /// Presses Enter in a terminal whose command prints again that it is ready.
+    async fn enter_key(&mut self, number: u8) -> Result<()> {
+        let normal = self.normal();
+        let ready = self.ready.clone();
+        let terminal = self.terminals.get_mut(&number).context("nothing runs in the terminal")?;
+        let before = terminal.printed().len();
+        terminal.press_enter()?;
+        let is = |text: &str| normal(text.get(before..).unwrap_or_default()).contains(&ready);
+        let is_ready = terminal.prints(COMMAND_DEADLINE, is).await;
+        let printed = terminal.printed();
+        ensure!(is_ready, "it isn't ready again, but prints:\n{}", &printed[before..]);
+        check_warnings(&printed[before..])
     }
 
     async fn interrupt(&mut self, terminals: &[u8]) -> Result<()> {
@@ -463,7 +469,7 @@ impl Reader {
         let recorded = fs::read_to_string(recording::folder().join(&file)).unwrap_or_default();
         let (normal, as_printed) = (self.normal(), self.as_printed());
         let varies = pattern(r#" data-(at|for)="\d+"| \(\d+\)"#);
-        let normal = |text: &str| normal(&varies.replace_all(text, ""));
+        let normal = |text: &str| in_any_order(&normal(&varies.replace_all(text, "")));
         self.scenes.push(name);
         let most = if recording::overwrite() { QUIET } else { DEADLINE };
         loop {
@@ -491,7 +497,7 @@ impl Reader {
     }
 
     /// The variables that set the addresses of this run.
-    fn environment(&self) -> [(&'static str, String); 13] {
+    fn environment(&self) -> [(&'static str, String); 12] {
         let address = |port| self.address(port).to_owned();
         let url = |port| format!("http://{}", self.address(port));
         [
@@ -499,7 +505,6 @@ impl Reader {
             ("LAB_SITE", address(3000)),
             ("LAB_OTLP", address(4318)),
             ("LAB_GRPC", address(4317)),
-            ("LAB_PROJECT", self.project().display().to_string()),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", url(4318)),
             ("API_GATEWAY_ADDR", address(5000)),
             ("USER_SERVICE_ADDR", address(5001)),
@@ -526,4 +531,22 @@ fn recording(page: &Page, written: &Action) -> Option<String> {
     };
     let include = includes(page.path.to_str()?, source).into_iter().next()?;
     Some(include.file.strip_prefix("src/recordings/")?.to_owned())
+}
+
+/// Fails if the compiler warns: the reader would wonder why.
+fn check_warnings(printed: &str) -> Result<()> {
+    let warned = printed.contains("warning: ") && printed.contains(" --> ");
+    ensure!(!warned, "the page doesn't say that the compiler warns:\n{printed}");
+    Ok(())
+}
+
+/// Sorts neighboring log lines, because those of several services come in any order.
+fn in_any_order(text: &str) -> String {
+    let is_log = |line: &str| line.contains(" | <time>");
+    let text = text.replace("<pre>", "<pre>\n").replace("</pre>", "\n</pre>");
+    let mut lines: Vec<&str> = text.lines().collect();
+    for run in lines.chunk_by_mut(|one, next| is_log(one) && is_log(next)) {
+        run.sort_unstable();
+    }
+    lines.join("\n")
 }

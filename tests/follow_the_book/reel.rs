@@ -46,7 +46,8 @@ pub fn scene(page: &Page, line: usize) -> String {
     let headings = before.filter_map(|line| line.strip_prefix("## "));
     let section = headings.filter(|it| *it != "Checkpoint").last().unwrap_or_default();
     let stem = page.path.file_stem().unwrap_or_default().display();
-    format!("{stem}-{section}").to_lowercase().replace(' ', "-")
+    let name = format!("{stem}-{section}").to_lowercase().replace(' ', "-");
+    name.chars().filter(|it| it.is_alphanumeric() || *it == '-').collect()
 }
 
 /// Whether anything was typed into a terminal. Files that are written belong to the scene that follows.
@@ -88,8 +89,6 @@ fn lines(entries: &[Entry]) -> Vec<Entry> {
             let last = |start| command.iter().rposition(|it| it.text.starts_with(start));
             let from = match last("     Running ") {
                 Some(at) => at + 1,
-                // Its words differ between versions.
-                None if command[0].text.starts_with("cargo new") => command.len(),
                 None => last("    Finished ").unwrap_or(1),
             };
             kept.extend(command[..1].iter().chain(&command[from..]).cloned());
@@ -147,6 +146,6 @@ pub fn render(entries: &[Entry], traces: &str) -> String {
     html + "</div>\n"
 }
 
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

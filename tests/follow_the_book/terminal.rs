@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use course::services::is_setting;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
@@ -17,9 +17,11 @@ use super::reel::{Place, Tape, What, put};
 use support::DEADLINE;
 
 /// Runs the typed lines one after the other until one fails, as a shell does. Writes the folder that it ends in to a file.
-/// Ctrl-C ends a service but not this shell. When the test program ends, the input ends too, and the shell then kills its group
+/// `$KEYS` is the keyboard, a pipe. Ctrl-C ends a service but not this shell. When the test program ends, the input ends too, and the shell then kills its group
 /// of processes.
-const SHELL: &str = r#"exec 3<&0 </dev/null 2>&1
+const SHELL: &str = r#"exec 3<&0 2>&1
+    [ -p "$KEYS" ] || mkfifo "$KEYS"
+    exec <>"$KEYS"
     { read -r _; kill -KILL 0; } <&3 >/dev/null 2>&1 &
     guard=$!
     exec 3<&-
@@ -39,6 +41,7 @@ pub struct Terminal {
     /// The output of the current command, or of the last one.
     output: watch::Receiver<String>,
     folder_after: NamedTempFile,
+    keyboard: TempDir,
     number: u8,
     tape: Tape,
 }
@@ -50,6 +53,7 @@ impl Terminal {
             running: None,
             output: watch::Sender::default().subscribe(),
             folder_after: NamedTempFile::new().expect("a file"),
+            keyboard: tempfile::tempdir().expect("a folder"),
             number,
             tape: tape.clone(),
         }
@@ -81,6 +85,7 @@ impl Terminal {
             .envs(environment.iter().cloned())
             .env("TYPED", typed)
             .env("FOLDER_AFTER", self.folder_after.path())
+            .env("KEYS", self.keys())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
@@ -101,6 +106,16 @@ impl Terminal {
         self.output = output;
         let input = child.stdin.take().expect("an input");
         self.running = Some((child, input));
+    }
+
+    fn keys(&self) -> PathBuf {
+        self.keyboard.path().join("keys")
+    }
+
+    /// Presses Enter for the command that runs.
+    pub fn press_enter(&self) -> Result<()> {
+        put(&self.tape, self.place(), What::Typed, "Enter");
+        std::fs::write(self.keys(), "\n").context("the keyboard is gone")
     }
 
     pub fn printed(&self) -> String {

@@ -9,11 +9,11 @@ use std::process::Command;
 use axum::Router;
 use axum::http::StatusCode;
 use course::services::{CHAIN, Plan, Service};
-use distributed_tracing::server::SHUTDOWN_DEADLINE;
-use distributed_tracing::telemetry::FLUSH_TIMEOUT;
 use lab::span::{Span, any_text};
 use lab::store::{Limits, Store};
 use lab::{jaeger, receiver};
+use production::server::SHUTDOWN_DEADLINE;
+use production::telemetry::FLUSH_TIMEOUT;
 use serde_yaml_ng::Value;
 
 use super::brokers::Broker;
@@ -195,7 +195,7 @@ fn resource(span: &Span) -> BTreeMap<String, String> {
 
 /// The version of the crate that the images hold.
 fn version() -> String {
-    let manifest = source("examples/distributed_tracing/Cargo.toml");
+    let manifest = source("examples/production/Cargo.toml");
     let version = manifest.lines().find_map(|line| line.strip_prefix("version = "));
     version.expect("a version").trim_matches('"').to_owned()
 }

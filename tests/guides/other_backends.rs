@@ -476,7 +476,7 @@ const FORBIDDEN: &str = "\
 POST /api/query SERVER api-gateway http 403
   POST /process CLIENT api-gateway http 403 error 403
     POST /process SERVER user-service http 403
-      validate_user INTERNAL user-service error user_service::InvalidUser
+      validate_user INTERNAL user-service error production::user_service::InvalidUser
 ";
 
 /// A service that is built as the tutorial builds it speaks only HTTP.

@@ -10,9 +10,9 @@ use tokio::process::Command;
 use super::example::{binaries, neighbor};
 use support::{FREE, Setup, WHOLE, client, refused, shape, within_reason};
 
-/// user-service with the telemetry of each example that has its own, and first that of the tutorial.
+/// user-service with the telemetry of each example that has its own.
 const USER_SERVICES: [&str; 6] = [
-    "user_service",
+    "production_services user-service",
     "instrumented_services user-service",
     "ready_made_services user-service",
     "portable_services user-service",

@@ -83,7 +83,7 @@ async fn sent_on(settings: Settings<'_>, headers: Settings<'_>) -> Option<Vec<He
     let (llm_service, mut requests) = neighbor().await;
     let python = Flask::start(backend, llm_service, settings).await?;
     let mut rust = Vec::new();
-    for command in ["user_service", "tenant_services user-service"] {
+    for command in ["production_services user-service", "tenant_services user-service"] {
         let plan = plan(&binaries().await, "user-service", backend)
             .run_by(command)
             .calling("llm-service", llm_service);

@@ -1,11 +1,11 @@
 //! The public items of the modules that carry the context, with their docs, as they stand in the code; and a run of those
 //! that no service needs, but a reader will.
 
-use distributed_tracing::incoming::with_distributed_trace_context;
-use distributed_tracing::spans::{EventType, trace};
-use distributed_tracing::telemetry;
 use opentelemetry::global;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider};
+use production::incoming::with_distributed_trace_context;
+use production::spans::{EventType, trace};
+use production::telemetry;
 
 use super::anchored;
 use crate::gates::TREE;
@@ -22,7 +22,7 @@ fn the_reference_has_every_public_item_with_the_words_of_the_code() {
     let shown = includes(page, &TREE.read(page));
     let mut recorded = String::new();
     for module in MODULES {
-        let source = TREE.read(&format!("examples/distributed_tracing/src/{module}.rs"));
+        let source = TREE.read(&format!("examples/production/src/{module}.rs"));
         let items = items(&source);
         assert!(!items.is_empty(), "{module} has no public item");
         for Item { name, text } in items {

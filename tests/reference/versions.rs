@@ -20,8 +20,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 
 /// The dependencies of the services in their locked versions. `tests/gates` checks that each exists only once.
 fn used(packages: &[Value]) -> String {
-    let example =
-        packages.iter().find(|it| text(it, "name") == "distributed_tracing").expect("the example");
+    let example = packages.iter().find(|it| text(it, "name") == "production").expect("the example");
     let locked: BTreeMap<&str, &Value> = packages.iter().map(|it| (text(it, "name"), it)).collect();
     let dependencies = example["dependencies"].as_array().expect("a list").iter();
     let rows = dependencies.filter(|it| it["kind"].is_null()).map(|dependency| {

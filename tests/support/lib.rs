@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use axum::Router;
 use course::hops::{self, HOPS};
-use course::services::{self, Plan, Service};
+use course::services::{self, CHAIN, Plan, Service};
 use lab::receiver;
 use lab::span::{Span, SpanKind, TraceId};
 use lab::store::{Limits, Store};
@@ -118,7 +118,11 @@ pub fn installed(name: &str) -> Option<PathBuf> {
 pub async fn binaries() -> PathBuf {
     static BINARIES: OnceCell<PathBuf> = OnceCell::const_new();
     BINARIES
-        .get_or_init(async || services::build(&root(), false).await.expect("the services compile"))
+        .get_or_init(async || {
+            services::build(&root(), &["production_services"], false)
+                .await
+                .expect("the services compile")
+        })
         .await
         .clone()
 }
@@ -182,10 +186,19 @@ pub fn refused() -> (SocketAddr, TcpSocket) {
     (socket.local_addr().expect("an address"), socket)
 }
 
-/// A service on a free port. It exports nothing before the flush at its end, unless `OTEL_BSP_SCHEDULE_DELAY` is set.
+/// A service on a free port, prepared for production. It exports nothing before the flush at its end, unless `OTEL_BSP_SCHEDULE_DELAY` is set.
 pub fn plan(binaries: &Path, name: &'static str, backend: SocketAddr) -> Plan {
     let free = FREE.parse().expect("an address");
-    Plan::new(binaries, name, free, backend).with("OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
+    let plan = Plan::new(binaries, name, free, backend).with("OTEL_BSP_SCHEDULE_DELAY", 3_600_000);
+    match CHAIN.contains(&name) {
+        true => plan.run_by(&production(name)),
+        false => plan,
+    }
+}
+
+/// The command for a service that is prepared for production.
+pub fn production(service: &str) -> String {
+    format!("production_services {service}")
 }
 
 /// How to start the services: environment variables by service.
@@ -338,6 +351,12 @@ impl Setup {
     pub fn with(mut self, service: &'static str, key: &str, value: impl ToString) -> Self {
         self.variables.push((service, key.to_owned(), value.to_string()));
         self
+    }
+
+    /// Starts the services of the tutorial as it leaves them, instead of those that are prepared for production.
+    pub fn tutorial(self) -> Self {
+        let services = CHAIN.map(|name| (name, name.replace('-', "_")));
+        services.into_iter().fold(self, |setup, (name, command)| setup.run_by(name, &command))
     }
 
     /// Lets another command be the service; the test compiles its binary before.

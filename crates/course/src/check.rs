@@ -1,12 +1,7 @@
 //! The command `check STEP`: checks that a step of the tutorial left the expected trace and reports what is missing.
-//!
-//! The lab checks the steps that leave traces. In the last step, readers write a test of their own, which [`project()`] runs.
-
-mod project;
 
 use std::cmp::Reverse;
 use std::fmt::{self, Display, Formatter};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -25,16 +20,12 @@ use lab::span::{Span, SpanKind};
 use lab::store::Store;
 use lab::tree::{Row, Tree};
 
-use project::INJECT;
-pub use project::{project, set_up};
-
 /// How long a check waits for spans. By default, a service exports every five seconds.
 const SPAN_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// A step of the tutorial that a reader can check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Step {
-    SetUp,
     #[value(name = "1")]
     LlmService,
     #[value(name = "2")]
@@ -43,8 +34,6 @@ pub enum Step {
     ApiGateway,
     #[value(name = "4")]
     BreakIt,
-    #[value(name = "5")]
-    KeepItWhole,
 }
 
 /// A span that must exist, with the spans that must be its children. The name `chat` matches any `chat MODEL`.
@@ -60,12 +49,7 @@ static LLM_SERVICE: Expected = Expected {
     name: "POST /generate",
     kinds: &[SpanKind::Server],
     service: "llm-service",
-    below: &[Expected {
-        name: "chat",
-        kinds: &[SpanKind::Internal, SpanKind::Client],
-        service: "llm-service",
-        below: &[],
-    }],
+    below: &[],
 };
 
 static USER_SERVICE: Expected = Expected {
@@ -83,7 +67,15 @@ static USER_SERVICE: Expected = Expected {
             name: "POST /generate",
             kinds: &[SpanKind::Client],
             service: "user-service",
-            below: std::slice::from_ref(&LLM_SERVICE),
+            below: &[Expected {
+                below: &[Expected {
+                    name: "chat",
+                    kinds: &[SpanKind::Internal, SpanKind::Client],
+                    service: "llm-service",
+                    below: &[],
+                }],
+                ..LLM_SERVICE
+            }],
         },
     ],
 };
@@ -153,7 +145,7 @@ impl Expected {
         let elsewhere = all.iter().find(|other| other.rows.iter().any(is_found));
         match elsewhere {
             Some(other) => format!(
-                "the newest one is in another trace, {}. Does src/outgoing.rs inject the context?",
+                "the newest one is in another trace, {}. Does src/client.rs inject the context?",
                 other.trace_id
             ),
             None => {
@@ -217,12 +209,6 @@ pub enum Verdict {
     },
 }
 
-impl Verdict {
-    fn missing(problem: String) -> Self {
-        Verdict::NotYet { missing: vec![problem], why: Vec::new() }
-    }
-}
-
 /// Writes one line for each sentence, as the command prints them.
 impl Display for Verdict {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -236,17 +222,11 @@ impl Display for Verdict {
     }
 }
 
-/// Checks `step` against `all` traces, the newest first. `otlp` is the address of the OTLP receiver.
-pub fn verdict(step: Step, all: &[Tree], otlp: SocketAddr) -> Verdict {
-    match check_step(step, all, otlp) {
+/// Checks `step` against `all` traces, the newest first.
+pub fn verdict(step: Step, all: &[Tree]) -> Verdict {
+    match check_step(step, all) {
         Ok(found) => Verdict::Passed(found),
-        Err(missing) => Verdict::NotYet {
-            missing,
-            why: match step {
-                Step::KeepItWhole => Vec::new(),
-                _ => explain_newest(all),
-            },
-        },
+        Err(missing) => Verdict::NotYet { missing, why: explain_newest(all) },
     }
 }
 
@@ -277,25 +257,25 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
         | Evidence::HeaderRepeated { .. }
         | Evidence::HeaderPlaceholder { .. }
         | Evidence::HeadersJoined { .. }
-        | Evidence::FallenApart { .. } => Some((INJECT, "outgoing.rs")),
-        Evidence::OwnAncestor { .. } | Evidence::BesideItsCall { .. } => Some((
-            "let result = self.send(url, body).with_context(cx.clone()).await;",
-            "outgoing.rs",
-        )),
+        | Evidence::FallenApart { .. } => {
+            Some(("outgoing::inject_context_into_carrier(&mut headers);", "client.rs"))
+        }
+        Evidence::OwnAncestor { .. } | Evidence::BesideItsCall { .. } => {
+            Some(("let result = work.with_context(cx.clone()).await;", "outgoing.rs"))
+        }
         Evidence::SeveralRoots { .. } | Evidence::SharedId { .. } => {
             Some(("let parent = extract_context_from_carrier(request.headers());", "incoming.rs"))
         }
         Evidence::ParentNotHere { .. } | Evidence::ServiceBetweenNotHere { .. } => Some((
-            "if let Err(error) = self.provider.shutdown_with_timeout(FLUSH_TIMEOUT) {",
+            "Ok(exporter) => provider.with_batch_exporter(exporter).build(),",
             "telemetry.rs",
         )),
         Evidence::StatusNotSet { span, .. } if span.kind == SpanKind::Server => {
-            Some(("record_error(&span, status.as_str().to_owned(), String::new());", "incoming.rs"))
+            Some((r#"span.set_status(Status::error(""));"#, "incoming.rs"))
         }
-        Evidence::StatusNotSet { .. } => Some((
-            "record_error(&cx.span(), error.error_type(), error.description());",
-            "outgoing.rs",
-        )),
+        Evidence::StatusNotSet { .. } => {
+            Some(("cx.span().set_status(Status::error(error.to_string()));", "outgoing.rs"))
+        }
         Evidence::WrongKind { why, .. } => match why.expected() {
             SpanKind::Server => Some((".with_kind(SpanKind::Server)", "incoming.rs")),
             _ => Some((".with_kind(SpanKind::Client)", "outgoing.rs")),
@@ -326,10 +306,9 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
 ///
 /// # Errors
 /// Returns one sentence for each thing that is missing.
-fn check_step(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, Vec<String>> {
+fn check_step(step: Step, all: &[Tree]) -> Result<String, Vec<String>> {
     let one = |missing: String| vec![missing];
     match step {
-        Step::SetUp => Ok(format!("the lab takes spans at http://{otlp}")),
         Step::LlmService => {
             let tree = LLM_SERVICE.search(all, false).map_err(one)?;
             Ok(format!("llm-service joined the trace {}", tree.trace_id))
@@ -337,9 +316,6 @@ fn check_step(step: Step, all: &[Tree], otlp: SocketAddr) -> Result<String, Vec<
         Step::UserService => USER_SERVICE.search(all, false).map(count_spans).map_err(one),
         Step::ApiGateway => API_GATEWAY.search(all, true).map(count_spans).map_err(one),
         Step::BreakIt => check_broken_requests(all),
-        Step::KeepItWhole => {
-            Err(one("this step leaves no trace: it is checked in its folder".to_owned()))
-        }
     }
 }
 
@@ -348,28 +324,26 @@ fn count_spans(tree: &Tree) -> String {
     format!("{spans} spans from {services} services are one trace, {}", tree.trace_id)
 }
 
-/// Checks that three requests failed in the three ways of step 4 and that the newest request is in one piece again.
+/// Checks that step 4 left its three requests and that the newest request is in one piece again.
 fn check_broken_requests(all: &[Tree]) -> Result<String, Vec<String>> {
-    let has_span = |tree: &Tree, service: &str, kind: SpanKind, attribute: &str, value: &str| {
+    let has_span = |tree: &Tree, kind: SpanKind, attribute: &str, value: &str| {
         tree.rows.iter().any(|row| {
-            row.span.service() == service
+            row.span.service() == "user-service"
                 && row.span.kind() == kind
                 && row.span.attribute(attribute).as_deref() == Some(value)
         })
     };
-    let status = "http.response.status_code";
-    let unreachable =
-        |tree: &Tree| has_span(tree, "user-service", SpanKind::Client, "error.type", "unreachable");
-    let refused = |tree: &Tree| has_span(tree, "api-gateway", SpanKind::Server, status, "403");
+    let unreachable = |tree: &Tree| has_span(tree, SpanKind::Client, "error.type", "unreachable");
+    let slow = |tree: &Tree| has_span(tree, SpanKind::Internal, "user.archived", "true");
     let mut missing = Vec::new();
     if !all.iter().any(unreachable) {
         missing.push("no request met a stopped llm-service".to_owned());
     }
-    if !all.iter().any(refused) {
-        missing.push("no request came from an unknown user".to_owned());
-    }
     if !all.iter().any(|tree| is_split(tree, all)) {
         missing.push("no request has fallen apart into several traces".to_owned());
+    }
+    if !all.iter().any(slow) {
+        missing.push("no request came from a user in the archive".to_owned());
     }
     let newest =
         all.iter().position(|tree| tree.rows.iter().any(|row| API_GATEWAY.matches(&row.span)));
@@ -382,7 +356,7 @@ fn check_broken_requests(all: &[Tree]) -> Result<String, Vec<String>> {
     }
     match missing.is_empty() {
         true => {
-            Ok("you have seen a dead service, a refusal and a request in pieces, and the newest \
+            Ok("you have seen a dead service, a request in pieces and a slow one, and the newest \
                     request is whole"
                 .to_owned())
         }
@@ -411,26 +385,23 @@ fn is_split(tree: &Tree, all: &[Tree]) -> bool {
 
 /// Serves `/check/{step}`, which returns a [`Verdict`] with status 200 when the step has passed and 409 when something is
 /// missing.
-pub fn routes(store: Store, otlp: SocketAddr) -> Router {
-    Router::new().route("/check/{step}", get(answer)).with_state((store, otlp))
+pub fn routes(store: Store) -> Router {
+    Router::new().route("/check/{step}", get(answer)).with_state(store)
 }
 
-async fn answer(
-    State((store, otlp)): State<(Store, SocketAddr)>,
-    Segment(step): Segment<String>,
-) -> Response {
+async fn answer(State(store): State<Store>, Segment(step): Segment<String>) -> Response {
     let Ok(step) = Step::from_str(&step, false) else {
         return (StatusCode::NOT_FOUND, "there is no such step\n").into_response();
     };
     let mut changes = store.changes();
     let deadline = Instant::now() + SPAN_TIMEOUT;
     loop {
-        if let Ok(found) = check_step(step, &store.trees(), otlp) {
+        if let Ok(found) = check_step(step, &store.trees()) {
             return Json(Verdict::Passed(found)).into_response();
         }
         let waited = timeout_at(deadline, changes.changed()).await;
         if waited.is_err() || Instant::now() >= deadline {
-            let verdict = verdict(step, &store.trees(), otlp);
+            let verdict = verdict(step, &store.trees());
             let status = match verdict {
                 Verdict::Passed(_) => StatusCode::OK,
                 Verdict::NotYet { .. } => StatusCode::CONFLICT,

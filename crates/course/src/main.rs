@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use course::check::{self, Step, Verdict};
 use course::publish::Home;
-use course::{book, root};
+use course::{book, root, start};
 use lab::cli::{self, Ask, Outcome};
 use reqwest::Url;
 
@@ -49,20 +49,17 @@ enum Command {
     },
     #[command(flatten)]
     Ask(Ask),
+    /// Writes the project that the tutorial starts from: three services without tracing.
+    Start {
+        /// A folder beside the clone that doesn't exist yet.
+        #[arg(default_value = "../distributed_tracing")]
+        folder: PathBuf,
+    },
     /// Checks a step of the tutorial and says what is missing.
     Check {
         step: Step,
         #[command(flatten)]
         lab: cli::LabAddress,
-        /// Your project's folder.
-        #[arg(
-            long,
-            env = "LAB_PROJECT",
-            hide_env_values = true,
-            value_name = "FOLDER",
-            default_value = "../distributed_tracing"
-        )]
-        project: PathBuf,
     },
     /// Builds the book for publishing: its pages in FOLDER/html, with the commit that is checked out.
     Book {
@@ -154,9 +151,12 @@ async fn run(cli: Cli) -> anyhow::Result<Outcome> {
             run::course(Serve { lab: lab.with(proxies), book }, None).await?;
         }
         Some(Command::Ask(ask)) => return ask.run().await,
-        Some(Command::Check { step, lab, project }) => {
-            return check(&lab.site, step, &project).await;
+        Some(Command::Start { folder }) => {
+            let count = start::write(&root::find()?, &folder)?;
+            let folder = folder.display();
+            lab::print(&format!("Wrote {count} files to {folder}. Run `cargo run` in it.\n"))?;
         }
+        Some(Command::Check { step, lab }) => return check(&lab.site, step).await,
         Some(Command::Book { folder, url, repository, browser, book }) => {
             let home = Home { url, repository, browser };
             publish(&folder, book, &home)?;
@@ -175,13 +175,8 @@ fn publish(folder: &Path, book: Option<PathBuf>, home: &Home) -> anyhow::Result<
     lab::print(&format!("The book is in {}\n", pages.display()))
 }
 
-async fn check(site: &str, step: Step, project: &Path) -> anyhow::Result<Outcome> {
-    let verdict = match step {
-        Step::SetUp => check::set_up(site, project).await,
-        Step::KeepItWhole => check::project(project).await,
-        _ => check::ask(site, step).await,
-    };
-    let verdict = verdict?;
+async fn check(site: &str, step: Step) -> anyhow::Result<Outcome> {
+    let verdict = check::ask(site, step).await?;
     match verdict {
         Verdict::Passed(_) => {
             lab::print(&verdict.to_string())?;

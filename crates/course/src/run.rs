@@ -64,7 +64,7 @@ pub async fn course(options: Serve, services: Option<Services>) -> anyhow::Resul
     let welcome = lab.welcome(pages.is_some().then_some(&book));
 
     let (stop, stopping) = oneshot::channel::<()>();
-    let pages = site::pages(store.clone(), wire.clone(), pages, addresses.otlp);
+    let pages = site::pages(store.clone(), wire.clone(), pages);
     // Dropping `stop` stops the server too.
     let mut server = tokio::spawn(lab.serve(pages, async { drop(stopping.await) }));
     let mut running = Running::default();
@@ -112,7 +112,7 @@ async fn start_services(
     otlp: SocketAddr,
     running: &mut Running,
 ) -> anyhow::Result<SocketAddr> {
-    let binaries = services::build(&root::find()?, false).await?;
+    let binaries = services::build(&root::find()?, &[], false).await?;
     let system = System { wire, listeners, otlp };
     system.start(&binaries, running).await
 }

@@ -22,17 +22,17 @@ const STOP_DEADLINE: Duration = Duration::from_secs(25);
 /// How often a service exports its spans, in milliseconds. The standard variable `OTEL_BSP_SCHEDULE_DELAY` overrides it.
 const EXPORT_DELAY_MS: &str = "200";
 
-/// Compiles the services of the repository at `root`, the lab and the course, with the cargo that runs this program. Returns
-/// the folder of the binaries.
+/// Compiles the services of the repository at `root`, the lab, the course and the programs in `others`, with the cargo that
+/// runs this program. Returns the folder of the binaries.
 ///
 /// # Errors
 /// Fails when they don't compile. Cargo has then printed why.
-pub async fn build(root: &Path, release: bool) -> anyhow::Result<PathBuf> {
+pub async fn build(root: &Path, others: &[&str], release: bool) -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--message-format=json-render-diagnostics"]);
     // Naming no package keeps the features the same as in `cargo run`, so nothing is compiled twice.
-    for name in CHAIN.iter().chain(&["course", "lab"]) {
+    for name in CHAIN.iter().chain(&["course", "lab"]).chain(others) {
         command.args(["--bin", &name.replace('-', "_")]);
     }
     if release {

@@ -1,6 +1,5 @@
 //! The routes of the course: the book at `/`, the lab's pages, the checks at `/check` and the fault lab at `/wire/try`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use axum::Router;
@@ -20,10 +19,10 @@ use crate::{check, experiment};
 /// Receives the folder of the book's pages once the book is built. The traces don't wait for it.
 pub type Pages = watch::Receiver<Option<PathBuf>>;
 
-/// Serves the pages of the lab, of the course and of the book, if there is one. `otlp` is the address of the receiver.
-pub fn pages(store: Store, wire: Wire, book: Option<Pages>, otlp: SocketAddr) -> Router {
+/// Serves the pages of the lab, of the course and of the book, if there is one.
+pub fn pages(store: Store, wire: Wire, book: Option<Pages>) -> Router {
     let pages = server::pages(store.clone(), wire.clone())
-        .merge(check::routes(store.clone(), otlp))
+        .merge(check::routes(store.clone()))
         .merge(experiment::routes(store, wire));
     match book {
         Some(book) => pages.fallback_service(self::book(book)),

@@ -7,9 +7,9 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
-use distributed_tracing::error::{ApiError, Failure};
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::{server, telemetry};
+use production::error::{ApiError, Failure};
+use production::outgoing::Upstream;
+use production::{server, telemetry};
 use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(5);

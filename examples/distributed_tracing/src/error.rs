@@ -1,4 +1,4 @@
-//! What can go wrong: in a call to another server, in a request, and at start.
+//! What can go wrong: in a call to another service, in a request, and at the start.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,38 +9,31 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// Why a call to another server gave no answer. Holds no URL, so it is safe to put
-/// on a span.
+/// An error with a type that has few values, so that errors can be counted by it.
+pub trait ErrorType: std::error::Error {
+    fn error_type(&self) -> Cow<'static, str>;
+}
+
+/// Why a call to another service gave no answer. It holds no URL: it can be logged.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     #[error("no answer before the deadline")]
     Timeout,
-    #[error("the server cannot be reached")]
+    #[error("the service cannot be reached")]
     Unreachable,
-    #[error("the server answered {0}")]
+    #[error("the service answered {0}")]
     Status(StatusCode),
     #[error("the answer is not the JSON that was expected")]
     InvalidAnswer,
 }
 
-impl CallError {
-    /// The value of `error.type`: the status code of an HTTP error, else a word of
-    /// low cardinality.
-    pub fn error_type(&self) -> Cow<'static, str> {
+impl ErrorType for CallError {
+    fn error_type(&self) -> Cow<'static, str> {
         match self {
             CallError::Timeout => "timeout".into(),
             CallError::Unreachable => "unreachable".into(),
             CallError::Status(status) => status.as_str().to_owned().into(),
             CallError::InvalidAnswer => "invalid_answer".into(),
-        }
-    }
-
-    /// The description of a span's error status: empty where the status code says it
-    /// all.
-    pub fn description(&self) -> String {
-        match self {
-            CallError::Status(_) => String::new(),
-            _ => self.to_string(),
         }
     }
 }
@@ -57,14 +50,24 @@ impl From<reqwest::Error> for CallError {
     }
 }
 
-/// What a client is told when its request fails. Never the cause: that is on the
-/// trace.
+/// The user id is not the id of a user.
+#[derive(Debug, thiserror::Error)]
+#[error("Invalid user")]
+pub struct InvalidUser;
+
+impl ErrorType for InvalidUser {
+    fn error_type(&self) -> Cow<'static, str> {
+        "invalid_user".into()
+    }
+}
+
+/// What a client is told when its request fails. It leaves out the cause.
 #[derive(Debug)]
 pub enum ApiError {
     InvalidUser,
     InvalidRequest(JsonRejection),
-    UpstreamFailed,
-    UpstreamTimedOut,
+    CallFailed,
+    CallTimedOut,
 }
 
 impl IntoResponse for ApiError {
@@ -76,11 +79,11 @@ impl IntoResponse for ApiError {
             ApiError::InvalidRequest(rejection) => {
                 (rejection.status(), rejection.body_text())
             }
-            ApiError::UpstreamFailed => (
+            ApiError::CallFailed => (
                 StatusCode::BAD_GATEWAY,
                 "A service behind this one failed".to_owned(),
             ),
-            ApiError::UpstreamTimedOut => (
+            ApiError::CallTimedOut => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "A service behind this one did not answer in time".to_owned(),
             ),
@@ -95,19 +98,25 @@ impl From<JsonRejection> for ApiError {
     }
 }
 
+impl From<InvalidUser> for ApiError {
+    fn from(_: InvalidUser) -> Self {
+        ApiError::InvalidUser
+    }
+}
+
 impl From<CallError> for ApiError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Status(StatusCode::GATEWAY_TIMEOUT) | CallError::Timeout => {
-                ApiError::UpstreamTimedOut
+                ApiError::CallTimedOut
             }
-            _ => ApiError::UpstreamFailed,
+            _ => ApiError::CallFailed,
         }
     }
 }
 
-/// The error that `main` returns: Rust prints it with `Debug`, which here is one
-/// line with every cause.
+/// The error that `main` returns. Rust prints it with `Debug`: here, in one line
+/// with every cause.
 pub struct Failure(anyhow::Error);
 
 impl fmt::Debug for Failure {

@@ -1,19 +1,24 @@
-// ANCHOR: setup
-//! What the three services share: telemetry, the two halves of propagation, and a
-//! small HTTP server around them.
+//! Three HTTP services: api-gateway calls user-service, which calls llm-service.
 
-pub mod delivery;
+pub mod api_gateway;
+pub mod client;
 pub mod error;
-pub mod logs;
-pub mod settings;
-pub mod telemetry;
-// ANCHOR_END: setup
-// ANCHOR: step1
+pub mod event_type;
+// <added>
 pub mod incoming;
+// </added>
+pub mod llm_service;
+pub mod logs;
 pub mod model;
-pub mod server;
-// ANCHOR_END: step1
-// ANCHOR: step2
+// <added>
 pub mod outgoing;
+// </added>
+pub mod server;
+pub mod settings;
+// <added>
 pub mod spans;
-// ANCHOR_END: step2
+// </added>
+// <added>
+pub mod telemetry;
+// </added>
+pub mod user_service;

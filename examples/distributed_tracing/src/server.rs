@@ -9,7 +9,6 @@ use anyhow::{Context as _, bail};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -17,7 +16,6 @@ use tower_http::map_request_body::MapRequestBodyLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use tracing::info;
 
-use crate::incoming::continue_trace;
 use crate::settings;
 
 /// The largest body that a service reads; a larger one is answered 413.
@@ -31,18 +29,15 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// unless `SHUTDOWN_TIMEOUT_MS` says otherwise.
 pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
 
-/// `routes` with the limits, and one SERVER span around each request. A body that
-/// stops coming for as long as `pause` is answered 400.
-pub fn traced(routes: Router, pause: Duration) -> Router {
+/// Adds the limits and a health check to `routes`. A body that stops coming for as
+/// long as `pause` is answered 400.
+fn limited(routes: Router, pause: Duration) -> Router {
     routes
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer((
             RequestBodyTimeoutLayer::new(pause),
             MapRequestBodyLayer::new(Body::new),
         ))
-        .layer(from_fn(continue_trace))
-        // Added last, so that health checks are not traced: a probe a second would
-        // drown real requests.
         .route("/health", get(async || "ok"))
 }
 
@@ -67,7 +62,7 @@ pub async fn serve(
     println!("{name} listening on http://{}", listener.local_addr()?);
 
     let (stopping, stopped) = oneshot::channel();
-    let server = axum::serve(listener, traced(routes, pause))
+    let server = axum::serve(listener, limited(routes, pause))
         .with_graceful_shutdown(async {
             stop.await;
             info!("stopping: no new requests");

@@ -7,27 +7,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
-use distributed_tracing::model::Model;
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::{server, telemetry};
 use opentelemetry::global;
 use opentelemetry::trace::Status;
 use opentelemetry_sdk::trace::{
     InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData,
 };
+use production::model::Model;
+use production::outgoing::Upstream;
+use production::{api_gateway, llm_service, server, telemetry, user_service};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket};
-
-// The services themselves; each has a `main` that a test does not call.
-#[allow(dead_code)]
-#[path = "../../distributed_tracing/src/bin/api_gateway.rs"]
-mod api_gateway;
-#[allow(dead_code)]
-#[path = "../../distributed_tracing/src/bin/llm_service.rs"]
-mod llm_service;
-#[allow(dead_code)]
-#[path = "../../distributed_tracing/src/bin/user_service.rs"]
-mod user_service;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -71,7 +60,7 @@ async fn one_request_gives_one_trace() -> anyhow::Result<()> {
         in_error(&exporter.get_finished_spans()?),
         [
             "POST /process Client: 403",
-            "validate_user Internal: one_trace::user_service::InvalidUser",
+            "validate_user Internal: production::user_service::InvalidUser",
         ]
     );
 

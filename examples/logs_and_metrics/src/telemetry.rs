@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use distributed_tracing::delivery::NOT_EXPORTED;
-use distributed_tracing::telemetry;
 use opentelemetry::{Key, global};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_otlp::{ExporterBuildError, LogExporter, SpanExporter};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use production::delivery::NOT_EXPORTED;
+use production::telemetry;
 use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};

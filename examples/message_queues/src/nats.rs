@@ -9,9 +9,9 @@ use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::{self, RetentionPolicy};
 use async_nats::jetstream::{self, Context as JetStream};
 use async_nats::jetstream::{AckKind, Message};
-use distributed_tracing::settings;
 use futures::StreamExt as _;
 use opentelemetry::propagation::{Extractor as _, Injector as _};
+use production::settings;
 use reqwest::Url;
 
 use crate::headers::{NatsHeaders, extract, inject};

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use distributed_tracing::error::CallError;
-use distributed_tracing::outgoing::Upstream;
+use production::error::CallError;
+use production::outgoing::Upstream;
 use serde::{Deserialize, Serialize};
 use timeouts_and_retries::retry::is_worth_a_retry;
 

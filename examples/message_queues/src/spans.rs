@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use distributed_tracing::telemetry::{record_error, tracer};
 use opentelemetry::trace::{
     FutureExt as _, Link, SpanBuilder, SpanKind, TraceContextExt as _,
 };
 use opentelemetry::{Context, KeyValue};
+use production::telemetry::{record_error, tracer};
 use tokio::time::timeout;
 
 use crate::query::WorkError;

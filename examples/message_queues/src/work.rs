@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use distributed_tracing::outgoing::Upstream;
+use production::outgoing::Upstream;
 use tokio::sync::oneshot::Receiver;
 use tokio::time::sleep;
 

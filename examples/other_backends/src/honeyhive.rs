@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use distributed_tracing::settings;
 use opentelemetry::baggage::BaggageExt as _;
 use opentelemetry::trace::{Span as _, TraceId};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+use production::settings;
 
 /// Adds to each span that begins what HoneyHive's own SDK adds.
 #[derive(Debug)]

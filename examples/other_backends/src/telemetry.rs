@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use distributed_tracing::delivery::{Counted, Delivery, NOT_EXPORTED};
-use distributed_tracing::{logs, telemetry};
 use opentelemetry::global;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider};
+use production::delivery::{Counted, Delivery, NOT_EXPORTED};
+use production::{logs, telemetry};
 
 use crate::honeyhive::HoneyHive;
 

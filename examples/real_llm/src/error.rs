@@ -6,7 +6,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{AppendHeaders, IntoResponse, Response};
-use distributed_tracing::error::{ApiError, CallError};
+use production::error::{ApiError, CallError};
 use serde_json::json;
 
 /// Holds no text of the model's server, which may repeat a prompt or a key: so it is

@@ -1,8 +1,8 @@
 //! OpenAI's form of a streamed chat: server-sent events, each with a chunk as JSON.
 
 use axum::body::Bytes;
-use distributed_tracing::error::CallError;
 use futures_util::stream::{self, Stream, StreamExt as _};
+use production::error::CallError;
 use reqwest::Response;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use distributed_tracing::telemetry::{record_error, tracer};
 use opentelemetry::trace::{SpanKind, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Array, Context, KeyValue, Value};
 use opentelemetry_semantic_conventions::attribute::{SERVER_ADDRESS, SERVER_PORT};
+use production::telemetry::{record_error, tracer};
 use reqwest::Url;
 use serde_json::json;
 

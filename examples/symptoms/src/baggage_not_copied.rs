@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 
-use distributed_tracing::spans::{EventType, trace};
 use opentelemetry::baggage::BaggageExt as _;
 use opentelemetry::trace::{FutureExt as _, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
+use production::spans::{EventType, trace};
 
 /// Wrong: baggage travels with the context, and no span has it.
 pub async fn broken() -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
-use distributed_tracing::incoming::extract_context_from_carrier;
+use production::incoming::extract_context_from_carrier;
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument as _, info_span, instrument};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;

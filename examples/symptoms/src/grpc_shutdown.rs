@@ -1,7 +1,7 @@
 //! Shutting down an exporter over gRPC on the only thread of a runtime.
 
-use distributed_tracing::logs;
 use opentelemetry_otlp::SpanExporter;
+use production::logs;
 
 use crate::setup::{FLUSH, pay, provider};
 

@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 
-use distributed_tracing::spans::{EventType, trace};
-use distributed_tracing::telemetry::tracer;
 use opentelemetry::Context;
 use opentelemetry::trace::{TraceContextExt as _, Tracer as _};
+use production::spans::{EventType, trace};
+use production::telemetry::tracer;
 use tokio::task::yield_now;
 
 use crate::setup::pay;

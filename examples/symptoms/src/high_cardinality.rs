@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 
-use distributed_tracing::spans::{EventType, enrich_span, trace};
 use opentelemetry::KeyValue;
+use production::spans::{EventType, enrich_span, trace};
 
 const ORDERS: [i64; 4] = [48_151, 48_152, 48_153, 48_154];
 

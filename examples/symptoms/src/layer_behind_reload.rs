@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::extract::Request;
 use axum::routing::post;
-use distributed_tracing::incoming::extract_context_from_carrier;
+use production::incoming::extract_context_from_carrier;
 use tracing::{info_span, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};

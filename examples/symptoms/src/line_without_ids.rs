@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 
-use distributed_tracing::logs;
-use distributed_tracing::spans::{EventType, trace};
+use production::logs;
+use production::spans::{EventType, trace};
 use tracing::info;
 
 use crate::setup::{FLUSH, exporter, provider};

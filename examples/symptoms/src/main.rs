@@ -2,8 +2,8 @@
 //! the same program after the repair.
 
 use anyhow::{anyhow, bail};
-use distributed_tracing::error::Failure;
-use distributed_tracing::telemetry;
+use production::error::Failure;
+use production::telemetry;
 use symptoms::stock::{self, Stock};
 use symptoms::*;
 

@@ -1,8 +1,8 @@
 //! An `https` endpoint, and an exporter that was built without TLS.
 
 use anyhow::Context as _;
-use distributed_tracing::{logs, settings};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use production::{logs, settings};
 
 use crate::setup::{FLUSH, pay, provider};
 

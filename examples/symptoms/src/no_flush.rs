@@ -1,6 +1,6 @@
 //! A process that ends before its last batch is sent.
 
-use distributed_tracing::telemetry;
+use production::telemetry;
 
 use crate::setup::pay;
 

@@ -1,9 +1,9 @@
 //! A process without a propagator.
 
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::telemetry;
 use opentelemetry::global;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use production::outgoing::Upstream;
+use production::telemetry;
 
 use crate::setup::{FLUSH, exporter};
 use crate::stock::order;

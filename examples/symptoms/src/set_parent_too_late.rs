@@ -3,8 +3,8 @@
 use axum::http::HeaderMap;
 use axum::routing::post;
 use axum::{Json, Router};
-use distributed_tracing::incoming::extract_context_from_carrier;
 use opentelemetry::trace::FutureExt as _;
+use production::incoming::extract_context_from_carrier;
 use tracing::{Instrument as _, Span, info_span, instrument};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;

@@ -4,12 +4,12 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use distributed_tracing::spans::{EventType, trace};
-use distributed_tracing::telemetry;
 use opentelemetry::global;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use production::spans::{EventType, trace};
+use production::telemetry;
 use tracing::Subscriber;
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::registry::LookupSpan;

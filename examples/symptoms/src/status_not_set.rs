@@ -1,12 +1,12 @@
 //! A CLIENT span of a call that failed.
 
-use distributed_tracing::error::CallError;
-use distributed_tracing::outgoing::{Upstream, inject_context_into_carrier};
-use distributed_tracing::telemetry::tracer;
 use opentelemetry::trace::{
     FutureExt as _, SpanKind, TraceContextExt as _, Tracer as _,
 };
 use opentelemetry::{Context, KeyValue};
+use production::error::CallError;
+use production::outgoing::{Upstream, inject_context_into_carrier};
+use production::telemetry::tracer;
 use reqwest::Url;
 use reqwest::header::HeaderMap;
 

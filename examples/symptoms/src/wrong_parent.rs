@@ -1,12 +1,12 @@
 //! Headers that are written before the span of the call is current.
 
-use distributed_tracing::outgoing::inject_context_into_carrier;
-use distributed_tracing::spans::{EventType, trace};
-use distributed_tracing::telemetry::tracer;
 use opentelemetry::Context;
 use opentelemetry::trace::{
     FutureExt as _, SpanKind, TraceContextExt as _, Tracer as _,
 };
+use production::outgoing::inject_context_into_carrier;
+use production::spans::{EventType, trace};
+use production::telemetry::tracer;
 use reqwest::Url;
 use reqwest::header::HeaderMap;
 

@@ -1,8 +1,8 @@
 //! An endpoint that is set in the code.
 
 use anyhow::Context as _;
-use distributed_tracing::{logs, settings};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use production::{logs, settings};
 
 use crate::setup::{FLUSH, exporter, pay, provider};
 

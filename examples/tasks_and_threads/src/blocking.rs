@@ -1,8 +1,8 @@
 //! `spawn_blocking`: the closure runs on a thread without a context.
 
-use distributed_tracing::telemetry::tracer;
 use opentelemetry::Context;
 use opentelemetry::trace::Tracer as _;
+use production::telemetry::tracer;
 use tokio::task::{JoinError, spawn_blocking};
 
 /// A guard is fine here: the closure has no `.await` and stays on one thread.

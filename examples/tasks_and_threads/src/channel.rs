@@ -2,9 +2,9 @@
 
 use std::convert::Infallible;
 
-use distributed_tracing::spans::{EventType, trace};
 use opentelemetry::Context;
 use opentelemetry::trace::FutureExt as _;
+use production::spans::{EventType, trace};
 use tokio::sync::mpsc;
 
 /// A piece of work and the context it belongs to.

@@ -8,9 +8,9 @@ mod spawn;
 mod streaming;
 
 use anyhow::bail;
-use distributed_tracing::error::Failure;
-use distributed_tracing::spans::{EventType, trace};
-use distributed_tracing::telemetry;
+use production::error::Failure;
+use production::spans::{EventType, trace};
+use production::telemetry;
 use streaming::Lines;
 
 #[tokio::main]

@@ -1,8 +1,8 @@
 //! rayon: each closure may run on any thread of the pool.
 
-use distributed_tracing::telemetry::tracer;
 use opentelemetry::Context;
 use opentelemetry::trace::Tracer as _;
+use production::telemetry::tracer;
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use tokio::task::{JoinError, spawn_blocking};
 

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 
-use distributed_tracing::spans::{EventType, trace};
 use opentelemetry::trace::FutureExt as _;
+use production::spans::{EventType, trace};
 use tokio::task::JoinError;
 
 /// Reads the context here, where the task is spawned, not where it runs.

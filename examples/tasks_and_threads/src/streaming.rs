@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 
-use distributed_tracing::spans::{EventType, trace};
 use futures_util::stream::{self, Stream, StreamExt as _};
 use opentelemetry::trace::FutureExt as _;
+use production::spans::{EventType, trace};
 
 /// The lines of an answer, such as the body of a response.
 pub type Lines = Pin<Box<dyn Stream<Item = String> + Send>>;

@@ -8,13 +8,13 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName};
 use axum::middleware::map_request;
 use axum::routing::post;
-use distributed_tracing::outgoing::inject_context_into_carrier;
-use distributed_tracing::server;
-use distributed_tracing::telemetry::tracer;
 use opentelemetry::Context;
 use opentelemetry::trace::{
     FutureExt as _, SpanKind, TraceContextExt as _, Tracer as _,
 };
+use production::outgoing::inject_context_into_carrier;
+use production::server;
+use production::telemetry::tracer;
 use reqwest::{Client, Url};
 
 const DEADLINE: Duration = Duration::from_secs(5);

@@ -6,22 +6,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use axum::Router;
-use distributed_tracing::error::Failure;
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::{server, telemetry};
 use opentelemetry::global;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use production::error::Failure;
+use production::outgoing::Upstream;
+use production::{server, telemetry, user_service};
 use reqwest::Url;
 use serde_json::json;
 use test_propagation::contract::{self, Neighbor, Spans};
 use test_propagation::faults::{self, Fault};
 use test_propagation::sound;
-
-// Its `main` is not called.
-#[allow(dead_code)]
-#[path = "../../distributed_tracing/src/bin/user_service.rs"]
-mod user_service;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::post;
-use distributed_tracing::error::CallError;
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::server;
 use opentelemetry::trace::FutureExt as _;
+use production::error::CallError;
+use production::outgoing::Upstream;
+use production::server;
 use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(5);

@@ -6,17 +6,12 @@
 
 use std::time::Duration;
 
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::{server, telemetry};
 use opentelemetry::global;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use production::outgoing::Upstream;
+use production::{server, telemetry, user_service};
 use serde_json::json;
 use test_propagation::contract::{self, Neighbor, Spans};
-
-// The service. Its `main` isn't called here.
-#[allow(dead_code)]
-#[path = "../../distributed_tracing/src/bin/user_service.rs"]
-mod user_service;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 

@@ -8,9 +8,9 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use distributed_tracing::error::ApiError;
 use opentelemetry::Context;
 use opentelemetry::trace::FutureExt as _;
+use production::error::ApiError;
 use tokio::time::timeout;
 
 /// How long the sender waits for the answer, in whole milliseconds. The name is that

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, StatusCode};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use distributed_tracing::error::{ApiError, CallError};
-use distributed_tracing::outgoing::inject_context_into_carrier;
-use distributed_tracing::telemetry::{record_error, tracer};
 use opentelemetry::trace::{
     FutureExt as _, SpanKind, TraceContextExt as _, Tracer as _,
 };
 use opentelemetry::{Context, KeyValue};
+use production::error::{ApiError, CallError};
+use production::outgoing::inject_context_into_carrier;
+use production::telemetry::{record_error, tracer};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use serde::Serialize;

@@ -7,12 +7,12 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use distributed_tracing::incoming::extract_context_from_carrier;
-use distributed_tracing::server;
 use opentelemetry::propagation::TextMapCompositePropagator;
 use opentelemetry::trace::{SpanContext, TraceContextExt as _};
 use opentelemetry::{Context, global};
 use opentelemetry_sdk::trace::{ParentBasedSampler, Sampler};
+use production::incoming::extract_context_from_carrier;
+use production::server;
 use w3c_trace_context::{BaggagePropagator, TraceContextPropagator};
 
 /// As in `src/telemetry.rs` of the tutorial: only the crate that the two propagators

@@ -1,7 +1,7 @@
 //! What to tell those who are called: it depends on who they are.
 
 use axum::http::HeaderMap;
-use distributed_tracing::outgoing::inject_context_into_carrier;
+use production::outgoing::inject_context_into_carrier;
 
 /// The hosts that are told something. Everybody else is a stranger, and told
 /// nothing: a host that nobody thought of must not learn our baggage.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::HeaderMap;
 use axum::routing::post;
-use distributed_tracing::outgoing::inject_context_into_carrier;
 use opentelemetry::global;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+use production::outgoing::inject_context_into_carrier;
 use tokio::net::TcpListener;
 use trust_boundaries::edge::{edge, set_propagator};
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use distributed_tracing::delivery::NOT_EXPORTED;
-use distributed_tracing::telemetry;
 use opentelemetry::global;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use production::delivery::NOT_EXPORTED;
+use production::telemetry;
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Targets;

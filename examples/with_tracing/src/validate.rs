@@ -1,6 +1,6 @@
 //! A piece of work inside a service, under a span of its own.
 
-use distributed_tracing::error::ApiError;
+use production::error::ApiError;
 use tracing::field::Empty;
 use tracing::{Span, instrument};
 

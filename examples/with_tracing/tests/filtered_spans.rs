@@ -37,7 +37,7 @@ const CALLER: [(&str, &str); 3] = [
 /// The log of a service that had a subscriber before its tracing: one filter for all
 /// layers.
 static FILTERED: LazyLock<Log> = LazyLock::new(|| {
-    distributed_tracing::telemetry::set_propagator();
+    production::telemetry::set_propagator();
     let tracer = SdkTracerProvider::builder().build().tracer("test");
     let log = Log::default();
     let writer = log.clone();

@@ -27,8 +27,7 @@ async fn every_path_of_the_reference_answers() {
 #[tokio::test]
 async fn a_lab_without_a_book_says_so() {
     let store = Store::new(Limits::default());
-    let otlp = "127.0.0.1:4318".parse().expect("an address");
-    let address = support::serve(course::site::pages(store, Wire::default(), None, otlp)).await;
+    let address = support::serve(course::site::pages(store, Wire::default(), None)).await;
     for (path, expected) in [("", 200), ("x.html", 404)] {
         let answer = client().get(format!("http://{address}/{path}")).send().await;
         let answer = answer.expect("an answer");

@@ -1,57 +1,30 @@
-//! api-gateway: the entrance. A request without a `traceparent` starts a trace here.
+//! Starts api-gateway.
 
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
-use axum::http::StatusCode;
-use axum::routing::post;
-use axum::{Json, Router};
-use distributed_tracing::error::{ApiError, CallError, Failure};
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::{server, settings, telemetry};
-use serde::{Deserialize, Serialize};
-
-#[derive(Deserialize, Serialize)]
-struct Query {
-    user_id: String,
-    query: String,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Answer {
-    response: String,
-}
+use distributed_tracing::api_gateway::{NAME, routes};
+use distributed_tracing::client::Upstream;
+use distributed_tracing::error::Failure;
+// <added>
+use distributed_tracing::telemetry;
+// </added>
+use distributed_tracing::{logs, server, settings};
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("api-gateway");
+    logs::init();
+    // <added>
+    let telemetry = telemetry::init(NAME);
+    // </added>
     let address = settings::read("API_GATEWAY_ADDR", "127.0.0.1:5000")?;
     let user_service = Upstream::from_env(
         "USER_SERVICE",
         "http://127.0.0.1:5001",
         Duration::from_secs(10),
     )?;
-    let served = server::serve("api-gateway", routes(user_service), address).await;
-    telemetry.shutdown();
+    let served = server::serve(NAME, routes(user_service), address).await;
+    // <added>
+    telemetry.shutdown().ok();
+    // </added>
     Ok(served?)
-}
-
-pub fn routes(user_service: Upstream) -> Router {
-    Router::new()
-        .route("/api/query", post(query))
-        .with_state(user_service)
-}
-
-async fn query(
-    State(user_service): State<Upstream>,
-    body: Result<Json<Query>, JsonRejection>,
-) -> Result<Json<Answer>, ApiError> {
-    let Json(query) = body?;
-    match user_service.post("/process", &query).await {
-        Ok(answer) => Ok(Json(answer)),
-        // Only user-service checks users: from any other service, 403 is a failure.
-        Err(CallError::Status(StatusCode::FORBIDDEN)) => Err(ApiError::InvalidUser),
-        Err(error) => Err(error.into()),
-    }
 }

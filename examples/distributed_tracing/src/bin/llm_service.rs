@@ -1,48 +1,22 @@
-//! llm-service: answers a prompt. As the last service of the chain it continues a
-//! trace and calls no other service.
+//! Starts llm-service.
 
-use std::sync::Arc;
-
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
-use axum::routing::post;
-use axum::{Json, Router};
-use distributed_tracing::error::{ApiError, Failure};
-use distributed_tracing::model::Model;
-use distributed_tracing::{server, settings, telemetry};
-use serde::{Deserialize, Serialize};
-
-#[derive(Deserialize)]
-struct Generate {
-    prompt: String,
-}
-
-#[derive(Serialize)]
-struct Answer {
-    response: String,
-}
+use distributed_tracing::error::Failure;
+use distributed_tracing::llm_service::{NAME, routes};
+// <added>
+use distributed_tracing::telemetry;
+// </added>
+use distributed_tracing::{logs, server, settings};
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("llm-service");
+    logs::init();
+    // <added>
+    let telemetry = telemetry::init(NAME);
+    // </added>
     let address = settings::read("LLM_SERVICE_ADDR", "127.0.0.1:5002")?;
-    let model = Model::from_env()?;
-    let served = server::serve("llm-service", routes(model), address).await;
-    telemetry.shutdown();
+    let served = server::serve(NAME, routes(), address).await;
+    // <added>
+    telemetry.shutdown().ok();
+    // </added>
     Ok(served?)
-}
-
-pub fn routes(model: Model) -> Router {
-    Router::new()
-        .route("/generate", post(generate))
-        .with_state(Arc::new(model))
-}
-
-async fn generate(
-    State(model): State<Arc<Model>>,
-    body: Result<Json<Generate>, JsonRejection>,
-) -> Result<Json<Answer>, ApiError> {
-    let Json(request) = body?;
-    let response = model.chat(&request.prompt).await?;
-    Ok(Json(Answer { response }))
 }

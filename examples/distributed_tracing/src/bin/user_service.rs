@@ -1,78 +1,30 @@
-//! user-service: checks the user, then passes the question on to llm-service.
+//! Starts user-service.
 
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
-use axum::routing::post;
-use axum::{Json, Router};
-use distributed_tracing::error::{ApiError, Failure};
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::spans::{EventType, enrich_span, trace};
-use distributed_tracing::{server, settings, telemetry};
-use opentelemetry::KeyValue;
-use serde::{Deserialize, Serialize};
-
-#[derive(Deserialize)]
-struct Process {
-    user_id: String,
-    query: String,
-}
-
-#[derive(Serialize)]
-struct Generate<'a> {
-    user_id: &'a str,
-    prompt: &'a str,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Answer {
-    response: String,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("Invalid user")]
-struct InvalidUser;
+use distributed_tracing::client::Upstream;
+use distributed_tracing::error::Failure;
+// <added>
+use distributed_tracing::telemetry;
+// </added>
+use distributed_tracing::user_service::{NAME, routes};
+use distributed_tracing::{logs, server, settings};
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let telemetry = telemetry::init("user-service");
+    logs::init();
+    // <added>
+    let telemetry = telemetry::init(NAME);
+    // </added>
     let address = settings::read("USER_SERVICE_ADDR", "127.0.0.1:5001")?;
     let llm_service = Upstream::from_env(
         "LLM_SERVICE",
         "http://127.0.0.1:5002",
         Duration::from_secs(9),
     )?;
-    let served = server::serve("user-service", routes(llm_service), address).await;
-    telemetry.shutdown();
+    let served = server::serve(NAME, routes(llm_service), address).await;
+    // <added>
+    telemetry.shutdown().ok();
+    // </added>
     Ok(served?)
-}
-
-pub fn routes(llm_service: Upstream) -> Router {
-    Router::new()
-        .route("/process", post(process))
-        .with_state(llm_service)
-}
-
-async fn process(
-    State(llm_service): State<Upstream>,
-    body: Result<Json<Process>, JsonRejection>,
-) -> Result<Json<Answer>, ApiError> {
-    let Json(request) = body?;
-    let check = validate_user(&request.user_id);
-    trace("validate_user", EventType::Tool, check)
-        .await
-        .map_err(|InvalidUser| ApiError::InvalidUser)?;
-    let prompt = Generate {
-        user_id: &request.user_id,
-        prompt: &request.query,
-    };
-    Ok(Json(llm_service.post("/generate", &prompt).await?))
-}
-
-/// Stands in for a database: a user is valid when the id starts with `user_`.
-async fn validate_user(user_id: &str) -> Result<(), InvalidUser> {
-    let valid = user_id.starts_with("user_");
-    enrich_span([KeyValue::new("user.valid", valid)]);
-    if valid { Ok(()) } else { Err(InvalidUser) }
 }

@@ -4,18 +4,10 @@
 use std::time::Duration;
 
 use axum::middleware::from_fn;
-use distributed_tracing::error::Failure;
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::{server, settings, telemetry};
 use exercises::hang_up::notice_hang_up;
-
-// Their `main`s are not called.
-#[allow(dead_code)]
-#[path = "../../../distributed_tracing/src/bin/api_gateway.rs"]
-mod api_gateway;
-#[allow(dead_code)]
-#[path = "../../../distributed_tracing/src/bin/user_service.rs"]
-mod user_service;
+use production::error::Failure;
+use production::outgoing::Upstream;
+use production::{api_gateway, server, settings, telemetry, user_service};
 
 const DEADLINE: Duration = Duration::from_secs(9);
 

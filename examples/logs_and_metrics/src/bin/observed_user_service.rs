@@ -4,18 +4,13 @@ use std::time::Duration;
 
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
-use distributed_tracing::error::Failure;
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::{server, settings};
 use logs_and_metrics::metrics::{Metrics, measure, metrics};
 use logs_and_metrics::telemetry;
+use production::error::Failure;
+use production::outgoing::Upstream;
+use production::{server, settings, user_service};
 use tokio::net::TcpListener;
 use tracing::info;
-
-// Its `main` is not called.
-#[allow(dead_code)]
-#[path = "../../../distributed_tracing/src/bin/user_service.rs"]
-mod user_service;
 
 const DEADLINE: Duration = Duration::from_secs(9);
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use distributed_tracing::error::Failure;
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::{server, settings, telemetry};
 use message_queues::queue::{QUERIES, Queue};
 use message_queues::work::Worker;
 use message_queues::{kafka, nats, rabbitmq};
+use production::error::Failure;
+use production::outgoing::Upstream;
+use production::{server, settings, telemetry};
 use reqwest::Url;
 use tokio::sync::oneshot;
 

@@ -10,12 +10,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use distributed_tracing::error::{ApiError, Failure};
-use distributed_tracing::{server, settings, telemetry};
 use message_queues::query::Query;
 use message_queues::queue::{QUERIES, Queue};
 use message_queues::{kafka, nats, rabbitmq, spans};
 use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator};
+use production::error::{ApiError, Failure};
+use production::{server, settings, telemetry};
 use reqwest::Url;
 use serde_json::json;
 

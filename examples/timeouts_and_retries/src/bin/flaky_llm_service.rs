@@ -7,15 +7,10 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use distributed_tracing::error::Failure;
-use distributed_tracing::model::Model;
-use distributed_tracing::{server, settings, telemetry};
+use production::error::Failure;
+use production::model::Model;
+use production::{llm_service, server, settings, telemetry};
 use timeouts_and_retries::budget::keep_budget;
-
-// Its `main` is not called.
-#[allow(dead_code)]
-#[path = "../../../distributed_tracing/src/bin/llm_service.rs"]
-mod llm_service;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {

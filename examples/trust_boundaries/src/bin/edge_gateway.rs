@@ -3,16 +3,11 @@
 
 use std::time::Duration;
 
-use distributed_tracing::error::Failure;
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::{server, settings, telemetry};
+use production::error::Failure;
+use production::outgoing::Upstream;
+use production::{api_gateway, server, settings, telemetry};
 use tokio::net::TcpListener;
 use trust_boundaries::edge::{edge, set_propagator};
-
-// Its `main` is not called.
-#[allow(dead_code)]
-#[path = "../../../distributed_tracing/src/bin/api_gateway.rs"]
-mod api_gateway;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 

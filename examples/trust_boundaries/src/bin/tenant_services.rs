@@ -3,54 +3,30 @@
 
 use std::time::Duration;
 
-use axum::Router;
 use axum::middleware::from_fn;
-use distributed_tracing::delivery::NOT_EXPORTED;
-use distributed_tracing::error::Failure;
-use distributed_tracing::model::Model;
-use distributed_tracing::outgoing::Upstream;
-use distributed_tracing::{logs, server, settings, telemetry};
 use opentelemetry::global;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use production::delivery::NOT_EXPORTED;
+use production::error::Failure;
+use production::service::Service;
+use production::{logs, server, service, telemetry};
 use tokio::net::TcpListener;
 use trust_boundaries::edge::{edge, set_propagator};
 use trust_boundaries::tenant::{BaggageAttributes, name_tenant};
-
-// Their `main`s are not called.
-#[allow(dead_code)]
-#[path = "../../../distributed_tracing/src/bin/api_gateway.rs"]
-mod api_gateway;
-#[allow(dead_code)]
-#[path = "../../../distributed_tracing/src/bin/llm_service.rs"]
-mod llm_service;
-#[allow(dead_code)]
-#[path = "../../../distributed_tracing/src/bin/user_service.rs"]
-mod user_service;
 
 const DEADLINE: Duration = Duration::from_secs(9);
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let (name, variable, routes) = match std::env::args().nth(1).as_deref() {
-        Some("api-gateway") => {
-            let routes = api_gateway::routes(upstream("USER_SERVICE", 5001)?);
-            let routes = edge(routes.layer(from_fn(name_tenant)), DEADLINE);
-            ("api-gateway", "API_GATEWAY_ADDR", routes)
-        }
-        Some("user-service") => {
-            let routes = user_service::routes(upstream("LLM_SERVICE", 5002)?);
-            ("user-service", "USER_SERVICE_ADDR", inside(routes))
-        }
-        Some("llm-service") => {
-            let routes = llm_service::routes(Model::from_env()?);
-            ("llm-service", "LLM_SERVICE_ADDR", inside(routes))
-        }
-        _ => return Err(no_such_service()),
-    };
+    let name = service::chosen()?;
     let provider = start_tracing(name);
-    let address: String = settings::read(variable, "127.0.0.1:0")?;
-    let listener = TcpListener::bind(&address).await?;
+    let service = Service::named(name)?;
+    let routes = match name {
+        "api-gateway" => edge(service.routes.layer(from_fn(name_tenant)), DEADLINE),
+        _ => server::traced(service.routes, DEADLINE),
+    };
+    let listener = TcpListener::bind(service.address).await?;
     let stop = server::stop_signal()?;
     println!("{name} listening on http://{}", listener.local_addr()?);
     let served = axum::serve(listener, routes)
@@ -79,17 +55,4 @@ fn start_tracing(service: &'static str) -> SdkTracerProvider {
             provider.build()
         }
     }
-}
-
-fn inside(routes: Router) -> Router {
-    server::traced(routes, DEADLINE)
-}
-
-fn upstream(name: &str, port: u16) -> anyhow::Result<Upstream> {
-    Upstream::from_env(name, &format!("http://127.0.0.1:{port}"), DEADLINE)
-}
-
-fn no_such_service() -> Failure {
-    anyhow::anyhow!("say which service: api-gateway, user-service or llm-service")
-        .into()
 }

@@ -1,6 +1,6 @@
 //! One of the three services, with spans of `tracing` from ready-made layers.
 
-use distributed_tracing::error::Failure;
+use production::error::Failure;
 use with_tracing::services::{Spans, serve};
 
 #[tokio::main]
