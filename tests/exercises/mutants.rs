@@ -26,7 +26,7 @@ const MUTANTS: [(&str, &str, &str, bool); 6] = [
 /// All mutants in one copy of the project, so that it is compiled once: `MUTANT` chooses which one it is.
 #[test]
 fn the_extended_test_catches_every_mutant_and_the_first_test_one() {
-    let project = support::temporary().join("mutants");
+    let project = support::temporary().join("mutant-services");
     write_mutants(&project);
     let tests = compile_tests(&project);
     let catches = |mutant: usize| {

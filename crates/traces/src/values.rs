@@ -70,7 +70,7 @@ pub(crate) fn values(name: &str) -> Vec<Value<'_>> {
     values
 }
 
-/// Where the value in a part of a name begins, if it has one. `before` is the character before it.
+/// Returns where the value in a part of a name begins, if it has one. `before` is the character before it.
 fn value(part: &str, before: Option<char>, host_before: bool) -> Option<(usize, Form)> {
     let digits = part.bytes().filter(u8::is_ascii_digit).count();
     if part.is_empty() {

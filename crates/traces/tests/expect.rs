@@ -577,7 +577,7 @@ fn a_separator_belongs_to_the_lines_around_it() {
     }
 }
 
-/// What a person has written about a line stays with it.
+/// Comments stay with their lines.
 #[test]
 fn comments_are_kept() {
     let file = "\

@@ -279,7 +279,7 @@ impl Evidence {
             }
             Evidence::NothingArrived { .. }
             | Evidence::ForeignFormat { .. }
-            // A log may say in this way that there was no header.
+            // A log may write a missing header in this way.
             | Evidence::HeaderPlaceholder { .. }
             | Evidence::HeadersContradict { .. }
             // A proxy with spans of its own replaces the parent id.
