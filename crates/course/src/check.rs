@@ -261,7 +261,7 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
             Some(("outgoing::inject_context_into_carrier(&mut headers);", "client.rs"))
         }
         Evidence::OwnAncestor { .. } | Evidence::BesideItsCall { .. } => {
-            Some(("let result = work.with_context(cx.clone()).await;", "outgoing.rs"))
+            Some(("let result = work.with_context(cx.clone()).await;", "spans.rs"))
         }
         Evidence::SeveralRoots { .. } | Evidence::SharedId { .. } => {
             Some(("let parent = extract_context_from_carrier(request.headers());", "incoming.rs"))
@@ -274,7 +274,7 @@ pub fn look_at(evidence: &Evidence) -> Option<(&'static str, &'static str)> {
             Some((r#"span.set_status(Status::error(""));"#, "incoming.rs"))
         }
         Evidence::StatusNotSet { .. } => {
-            Some(("cx.span().set_status(Status::error(error.to_string()));", "outgoing.rs"))
+            Some(("cx.span().set_status(Status::error(error.to_string()));", "spans.rs"))
         }
         Evidence::WrongKind { why, .. } => match why.expected() {
             SpanKind::Server => Some((".with_kind(SpanKind::Server)", "incoming.rs")),

@@ -116,7 +116,7 @@ async fn a_hop_is_broken_and_diagnosed_from_the_terminal() {
     let broken = until(async || containing(expected, diagnose().await)).await;
     has(&broken, [&format!("{site}how-to/diagnose.html#broken-header")]);
     // The header stands beside the span that sent it.
-    let beside = "gateway-user  200  sent by POST /process of api-gateway  fault: drop-traceparent\n  - traceparent: 00-";
+    let beside = "gateway-user  200  sent by POST /process of api-gateway  fault: drop-traceparent\n    accept: application/json\n  - traceparent: 00-";
     until(async || containing(beside, lab.ask("trace").await)).await;
 
     // The same from a file; more spans may arrive between the two.

@@ -186,7 +186,7 @@ async fn a_fault_on_a_proxy_is_named_as_by_the_diagnosis() {
     for (hop, fault, cause) in [
         ("bank", Fault::DropTraceparent, "did not arrive"),
         ("bank", Fault::ForgeTraceparent, "another `traceparent` arrived"),
-        ("bank", Fault::TruncateTraceparent, "is not valid"),
+        ("bank", Fault::TruncateTraceparent, "isn't valid"),
         ("bank", Fault::DuplicateTraceparent, "got 2"),
         ("shop", Fault::DropTraceparent, "did not arrive"),
     ] {
