@@ -118,7 +118,7 @@ impl Reader {
     }
 
     /// Returns the project's folder as a command in the clone names it. The clone is in another folder than on the page.
-    fn from_the_clone(&self) -> String {
+    fn project_seen_from_clone(&self) -> String {
         self.parent.join("./distributed_tracing").display().to_string()
     }
 
@@ -229,7 +229,7 @@ impl Reader {
         for (page, free) in &self.addresses {
             typed = typed.replace(page, free);
         }
-        typed = typed.replace("../distributed_tracing", &self.from_the_clone());
+        typed = typed.replace("../distributed_tracing", &self.project_seen_from_clone());
         // A terminal that has not been used is opened where the page says.
         let new = || Terminal::new(number, &folder, &self.tape);
         let terminal = self.terminals.entry(number).or_insert_with(new);
@@ -310,7 +310,7 @@ impl Reader {
     /// Replaces the addresses and folders of this run by those on the pages.
     fn as_printed(&self) -> impl Fn(&str) -> String + use<> {
         let mut words = self.addresses.clone().map(|(page, free)| (free, page)).to_vec();
-        words.push((self.from_the_clone(), "../distributed_tracing".to_owned()));
+        words.push((self.project_seen_from_clone(), "../distributed_tracing".to_owned()));
         words.extend(
             [
                 (&self.project(), "distributed_tracing"),

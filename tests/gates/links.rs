@@ -24,7 +24,7 @@ pub struct Site {
     error: Option<String>,
 }
 
-/// Finds the links that lead nowhere.
+/// Finds the links and the redirects of old headings that lead nowhere.
 pub fn links(tree: &Tree) -> Vec<String> {
     let site = tree.site();
     let mut problems = Vec::from_iter(site.error.clone());
@@ -33,6 +33,21 @@ pub fn links(tree: &Tree) -> Vec<String> {
             if let Some(problem) = site.problem(page, link) {
                 problems.push(format!("{}: the link {link}: {problem}", source(tree, page, link)));
             }
+        }
+    }
+    let redirect = Regex::new(r##"(?m)^"/([^"#]+)#([^"]+)" = "([^"]+)"$"##).expect("a pattern");
+    for found in redirect.captures_iter(&tree.read("book.toml")) {
+        let (_, [page, id, to]) = found.extract();
+        let is_heading = |(name, value): &(String, String)| name == "id" && value == id;
+        match site.files.get(page) {
+            Some(attributes) if attributes.iter().any(is_heading) => {
+                problems.push(format!("book.toml: {page}#{id} is redirected, and is a heading"));
+            }
+            Some(_) => problems.extend(
+                site.problem(page, to)
+                    .map(|it| format!("book.toml: {page}#{id} leads to {to}: {it}")),
+            ),
+            None => problems.push(format!("book.toml: {page} isn't a page")),
         }
     }
     problems
