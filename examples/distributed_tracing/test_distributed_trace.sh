@@ -2,9 +2,8 @@
 # Sends requests to the running services and compares their answers, and their traces with
 # queries.trace. Exits 1 when anything is wrong.
 #
-# Needs curl, the three services, and the lab as their backend: `cargo run` in the root of
-# the repository starts all of it. Other addresses: API_GATEWAY_URL, USER_SERVICE_URL,
-# LLM_SERVICE_URL, LAB_URL.
+# Needs curl, the three services, and the lab as their backend: see README.md. Other
+# addresses: API_GATEWAY_URL, USER_SERVICE_URL, LLM_SERVICE_URL, LAB_URL.
 set -euo pipefail
 cd "$(dirname "$0")"
 

@@ -153,7 +153,9 @@ impl Running {
         let mut running = Running { services: Vec::new(), backend, store, log };
         for (name, variables) in environments {
             let here = local(free_port());
-            let mut plan = Plan::bare(&binaries().await, name);
+            let plan = Plan::bare(&binaries().await, name);
+            // As in the image.
+            let mut plan = plan.run_by(&name.replace('-', "_"));
             for (key, value) in variables {
                 let there = |host| hosts.get(host).unwrap_or_else(|| panic!("{key}: no {host}"));
                 let value = match value.split_once("://") {
@@ -195,7 +197,7 @@ fn resource(span: &Span) -> BTreeMap<String, String> {
 
 /// The version of the crate that the images hold.
 fn version() -> String {
-    let manifest = source("examples/production/Cargo.toml");
+    let manifest = source("examples/distributed_tracing/Cargo.toml");
     let version = manifest.lines().find_map(|line| line.strip_prefix("version = "));
     version.expect("a version").trim_matches('"').to_owned()
 }

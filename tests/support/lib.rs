@@ -117,14 +117,11 @@ pub fn installed(name: &str) -> Option<PathBuf> {
 /// The folder of the services' binaries, compiled once per test program.
 pub async fn binaries() -> PathBuf {
     static BINARIES: OnceCell<PathBuf> = OnceCell::const_new();
-    BINARIES
-        .get_or_init(async || {
-            services::build(&root(), &["production_services"], false)
-                .await
-                .expect("the services compile")
-        })
-        .await
-        .clone()
+    let tutorial = ["llm_service", "user_service", "api_gateway"];
+    let built = BINARIES.get_or_init(async || {
+        services::build(&root(), &tutorial, false).await.expect("the services compile")
+    });
+    built.await.clone()
 }
 
 /// Serves `routes` on a free port until the test ends.
@@ -189,16 +186,7 @@ pub fn refused() -> (SocketAddr, TcpSocket) {
 /// A service on a free port, prepared for production. It exports nothing before the flush at its end, unless `OTEL_BSP_SCHEDULE_DELAY` is set.
 pub fn plan(binaries: &Path, name: &'static str, backend: SocketAddr) -> Plan {
     let free = FREE.parse().expect("an address");
-    let plan = Plan::new(binaries, name, free, backend).with("OTEL_BSP_SCHEDULE_DELAY", 3_600_000);
-    match CHAIN.contains(&name) {
-        true => plan.run_by(&production(name)),
-        false => plan,
-    }
-}
-
-/// The command for a service that is prepared for production.
-pub fn production(service: &str) -> String {
-    format!("production_services {service}")
+    Plan::new(binaries, name, free, backend).with("OTEL_BSP_SCHEDULE_DELAY", 3_600_000)
 }
 
 /// How to start the services: environment variables by service.

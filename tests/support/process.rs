@@ -109,7 +109,7 @@ impl Lab {
     pub fn services(&self) -> Vec<String> {
         let id = self.id();
         let output =
-            std::process::Command::new("pgrep").args(["-P", &id, "_service|_gateway"]).output();
+            std::process::Command::new("pgrep").args(["-P", &id, "production_serv"]).output();
         let output = output.expect("pgrep runs; install the package `procps`");
         let services = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(services.lines().count(), 3, "{services}");

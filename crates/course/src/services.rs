@@ -1,4 +1,4 @@
-//! Starts the three services of examples/distributed_tracing as processes and stops them in order, callers first.
+//! Starts the three services of examples/production as processes and stops them in order, callers first.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub async fn build(root: &Path, others: &[&str], release: bool) -> anyhow::Resul
     let mut command = Command::new(cargo);
     command.args(["build", "--message-format=json-render-diagnostics"]);
     // Naming no package keeps the features the same as in `cargo run`, so nothing is compiled twice.
-    for name in CHAIN.iter().chain(&["course", "lab"]).chain(others) {
+    for name in ["production_services", "course", "lab"].iter().chain(others) {
         command.args(["--bin", &name.replace('-', "_")]);
     }
     if release {
@@ -74,14 +74,13 @@ impl Plan {
 
     /// Plans the service `name` with its default settings.
     pub fn bare(binaries: &Path, name: &'static str) -> Self {
-        let file = name.replace('-', "_") + std::env::consts::EXE_SUFFIX;
-        let plan = Plan {
-            name,
-            program: binaries.join(file),
-            arguments: Vec::new(),
-            environment: Vec::new(),
+        let program = binaries.join(name);
+        let plan = Plan { name, program, arguments: Vec::new(), environment: Vec::new() };
+        let command = match CHAIN.contains(&name) {
+            true => format!("production_services {name}"),
+            false => name.replace('-', "_"),
         };
-        plan.with("NO_PROXY", "127.0.0.1,localhost")
+        plan.run_by(&command).with("NO_PROXY", "127.0.0.1,localhost")
     }
 
     /// Runs another command as this service: the name of a binary in the same folder, and arguments separated by blanks.

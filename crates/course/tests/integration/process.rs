@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use axum::Router;
+use axum::routing::post;
 use serde_json::{Value, json};
 use support::process::{ADDRESSES, Lab, command, containing, fails, kill, run, text, write};
 use support::{FREE, client, has, until};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,7 +117,7 @@ async fn a_hop_is_broken_and_diagnosed_from_the_terminal() {
     let broken = until(async || containing(expected, diagnose().await)).await;
     has(&broken, [&format!("{site}how-to/diagnose.html#broken-header")]);
     // The header stands beside the span that sent it.
-    let beside = "gateway-user  200  sent by POST /process of api-gateway  fault: drop-traceparent\n    accept: application/json\n  - traceparent: 00-";
+    let beside = "gateway-user  200  sent by POST /process of api-gateway  fault: drop-traceparent\n  - traceparent: 00-";
     until(async || containing(beside, lab.ask("trace").await)).await;
 
     // The same from a file; more spans may arrive between the two.
@@ -224,20 +225,31 @@ async fn the_book_is_that_of_the_clone_it_runs_in_wherever_it_was_compiled() {
 /// A request that is under way when the course gets SIGTERM is answered, and all of its spans are saved.
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_loses_no_span_of_a_request_that_is_under_way() {
+    // A model that answers the first request and holds the second one back.
+    let (asked, mut requests) = tokio::sync::mpsc::unbounded_channel();
+    let held_back = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
+    let permits = std::sync::Arc::clone(&held_back);
+    let model = post(async move || {
+        asked.send(()).expect("the test goes on");
+        permits.acquire().await.expect("a permit").forget();
+        let message = json!({ "role": "assistant", "content": "hi" });
+        let choice = json!({ "message": message, "finish_reason": "stop" });
+        axum::Json(json!({ "model": "m", "choices": [choice] }))
+    });
+    let model = support::serve(Router::new().route("/v1/chat/completions", model)).await;
+
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("session.jsonl").display().to_string();
-    let course = command("course", &format!("--save {file}")).await;
+    let mut course = command("course", &format!("--save {file}")).await;
+    course.env("LLM_BASE_URL", format!("http://{model}/v1")).env("LLM_MODEL", "m");
     let mut course = Lab::ready(course).await;
+    requests.recv().await.expect("the first request");
     let (_, gateway) = course.printed.split_once("curl -i ").expect("a command");
     let gateway = gateway.split(' ').next().expect("an address").to_owned();
     let health = gateway.replace("/api/query", "/health");
-    // The user of the second request takes a second.
-    let query = json!({ "user_id": "user_old_1", "query": "?" });
+    let query = json!({ "user_id": "user_1", "query": "?" });
     let under_way = tokio::spawn(client().post(gateway).json(&query).send());
-    let mut lines = BufReader::new(course.child.stderr.take().expect("an error output")).lines();
-    for _request in 0..2 {
-        while !lines.next_line().await.expect("text").expect("a line").contains("checking") {}
-    }
+    requests.recv().await.expect("the second request");
 
     kill("-TERM", &course.id());
     // The gateway refuses connections once it is stopping: its proxy answers 502, or has ended too.
@@ -247,6 +259,7 @@ async fn stopping_loses_no_span_of_a_request_that_is_under_way() {
         Err(_) => Ok(()),
     })
     .await;
+    held_back.add_permits(1);
     let answer = under_way.await.expect("no panic").expect("an answer");
     assert_eq!(answer.status(), 200);
     assert_eq!(course.child.wait().await.expect("it ends").code(), Some(0));
