@@ -1,4 +1,4 @@
-//! What can go wrong: in a call to another service, in a request, and at the start.
+//! The errors of a call to another service, of a request, and of the start.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -61,7 +61,7 @@ impl ErrorType for InvalidUser {
     }
 }
 
-/// What a client is told when its request fails. It leaves out the cause.
+/// The answer to a request that fails. It leaves out the cause.
 #[derive(Debug)]
 pub enum ApiError {
     InvalidUser,

@@ -1,5 +1,5 @@
-//! Solutions of the book's exercises: each changes a file of `examples/production`
-//! and is that file once more, or is a module of its own.
+//! Solutions of the book's exercises. Each is a changed copy of a file of
+//! `examples/production` or a new module.
 
 pub mod caching_user_service;
 pub mod hang_up;

@@ -30,8 +30,8 @@ pub struct Queue {
     destination: Destination,
 }
 
-/// Connects, and makes the queue `name` and that of its dead letters where they do
-/// not exist.
+/// Connects to the server. Creates the queue `name` and the queue of its dead
+/// letters unless they exist.
 ///
 /// # Errors
 /// When the server cannot be reached, or has no JetStream.

@@ -1,4 +1,4 @@
-//! What a message holds, and the work on it: user-service is asked.
+//! The content of a message, and the work on it, which asks user-service.
 
 use std::borrow::Cow;
 
@@ -62,7 +62,7 @@ async fn ask<H>(
     user_service: &Upstream,
     delivery: &Delivery<H>,
 ) -> Result<(), WorkError> {
-    // Whoever worked on it has died, perhaps of it.
+    // Every worker that took this message died, perhaps because of it.
     if delivery.count > MAX_DELIVERIES {
         return Err(WorkError::TooManyDeliveries);
     }

@@ -26,7 +26,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Works until it is told to stop.
+    /// Works until a signal stops it.
     ///
     /// # Errors
     /// When the broker is gone.

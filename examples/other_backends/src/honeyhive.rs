@@ -1,5 +1,4 @@
-//! What HoneyHive wants to know of every span: its project, its source, and its
-//! session.
+//! The attributes that HoneyHive needs on every span: project, source and session.
 
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ pub struct HoneyHive {
 }
 
 impl HoneyHive {
-    /// As `HH_PROJECT` and `HH_SOURCE` say; nothing where there is no project.
+    /// Reads `HH_PROJECT` and `HH_SOURCE`. Returns `None` without a project.
     pub fn from_env() -> Option<Self> {
         let source = settings::optional("HH_SOURCE");
         Some(HoneyHive {
