@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use crate::gates::TREE;
 use crate::guides::example::{binaries, in_order, shapes};
 use crate::reference::{anchored, code, table};
 use axum::routing::post;
@@ -75,23 +76,24 @@ fn every_solution_applies_to_the_files_of_the_services() {
         ("llm_service", "plan_llm_service", recorded!("exercises/plan-llm.diff")),
     ] {
         let [file, solution] = [service, solution].map(|name| format!("src/{name}.rs"));
-        changes(&file, &solution, recorded);
+        solves(&file, &solution, recorded);
     }
-    changes("tests/one_trace.rs", "tests/one_trace.rs", recorded!("exercises/mutants.diff"));
+    solves("tests/one_trace.rs", "tests/one_trace.rs", recorded!("exercises/mutants.diff"));
 }
 
-/// Compares what a solution changes in a file of a service with what the page shows, and applies that to the file.
-fn changes(file: &str, solution: &str, recorded: &str) {
-    let read = |path: &Path| {
-        fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    };
-    let examples = root().join("examples");
-    let solution = read(&examples.join("exercises").join(solution));
+fn solves(file: &str, solution: &str, recorded: &str) {
+    let before = TREE.read(&format!("examples/production/{file}"));
+    let after = TREE.read(&format!("examples/exercises/{solution}"));
+    check_changes(file, [&before, &after], recorded);
+}
+
+/// Compares the changes of a file with those that a page shows, and applies the latter to the file.
+pub fn check_changes(file: &str, [before, after]: [&str; 2], recorded: &str) {
     let project = tempfile::tempdir().expect("a folder");
     let copy = project.path().join(file);
     fs::create_dir_all(copy.parent().expect("a folder")).expect("a folder");
-    fs::copy(examples.join("production").join(file), &copy).expect("copied");
-    fs::write(project.path().join("solution.rs"), &solution).expect("written");
+    fs::write(&copy, before).expect("written");
+    fs::write(project.path().join("solution.rs"), after).expect("written");
     let flags = ["diff", "--no-index", "--no-color", "--no-ext-diff", "--unified=2"];
     let printed = git(project.path(), &[&flags[..], &[file, "solution.rs"]].concat());
     let (_, hunks) = printed.split_once("@@").expect("the solution changes something");
@@ -99,7 +101,7 @@ fn changes(file: &str, solution: &str, recorded: &str) {
 
     let recorded = folder().join(recorded);
     git(project.path(), &["apply", "-p0", recorded.to_str().expect("text")]);
-    assert_eq!(read(&copy), solution, "{}", recorded.display());
+    assert_eq!(fs::read_to_string(&copy).expect("text"), after, "{}", recorded.display());
 }
 
 /// Runs git without the user's settings.

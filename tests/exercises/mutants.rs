@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::gates::TREE;
 use crate::reference::{anchored, code, table};
 use support::recording::check;
+use support::root;
 
 /// Changes that leave every answer as it is: the file, what stands there, what takes its place, and whether the test of the
 /// services catches it.
@@ -18,8 +19,8 @@ const MUTANTS: [(&str, &str, &str, bool); 6] = [
     ("src/incoming.rs", "status.is_server_error()", "false", false),
     ("src/incoming.rs", "status.is_server_error()", "!status.is_success()", false),
     ("src/outgoing.rs", "self.send(url, body).with_context(cx.clone()).await", "self.send(url, body).await", true),
-    ("src/outgoing.rs", "record_error(&cx.span(), error.error_type(), error.description())", "()", false),
-    ("src/error.rs", "\"unreachable\".into()", "self.to_string().into()", false),
+    ("src/outgoing.rs", "record_error(&cx.span(), error.error_type(), description(error))", "()", false),
+    ("src/outgoing.rs", "record_error(&cx.span(), error.error_type(), description(error))", "record_error(&cx.span(), error.to_string(), description(error))", false),
     ("src/spans.rs", "record_error(&cx.span(), type_name::<E>(), error.to_string())", "()", false),
 ];
 
@@ -91,6 +92,8 @@ fn write_mutants(project: &Path) {
         "[workspace]\n\n[lib]\nname = \"production\"\n\n[package]\nname = \"mutants\"\nautobins = false\n",
     );
     assert!(manifest.contains("mutants"));
+    let examples = format!("path = \"{}/", root().join("examples").display());
+    let manifest = manifest.replace("path = \"../", &examples);
     write("Cargo.toml", &format!("{manifest}\n[profile.dev]{profiles}"));
     write("Cargo.lock", &TREE.read("Cargo.lock"));
 }

@@ -18,6 +18,7 @@ mod more_than_one_machine;
 mod other_backends;
 mod own_telemetry;
 pub mod polyglot;
+mod production;
 mod proxy;
 mod real_llm;
 mod sampling;

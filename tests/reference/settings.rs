@@ -30,7 +30,10 @@ const MEANINGS: [(&str, &str); 16] = [
     ("USER_SERVICE_URL", "where user-service is"),
 ];
 
+/// The folders of the services and of the tutorial, and the files that they share.
 const SOURCES: &str = "examples/production/src/";
+const TUTORIAL: &str = "examples/distributed_tracing/src/";
+const FROM_THE_TUTORIAL: [&str; 2] = ["error", "server"];
 
 /// A call that reads a variable: its name, and its default or the constant that holds it.
 const READ: &str = r#"settings::(?:deadline|flag|optional|read|server_url)\(\s*"(\w+)"(?:,\s*(?:"([^"]*)"|(\w+)))?"#;
@@ -43,15 +46,17 @@ const UPSTREAM: &str =
 #[test]
 fn every_variable_of_the_services_is_listed_with_its_default() {
     let mut found = BTreeMap::new();
-    for file in TREE.files(SOURCES, ".rs").filter(|file| !file.ends_with("/settings.rs")) {
-        let text = TREE.read(file);
+    let files = TREE.files(SOURCES, ".rs").map(str::to_owned);
+    let shared = FROM_THE_TUTORIAL.map(|name| format!("{TUTORIAL}{name}.rs"));
+    for file in files.chain(shared).filter(|file| !file.ends_with("/settings.rs")) {
+        let text = TREE.read(&file);
         let count = |pattern| all(pattern, &text).len();
         // `Upstream::from_env` reads two variables, whose names its callers give.
         let read = if file.ends_with("/outgoing.rs") { 2 } else { count(READ) };
         assert_eq!(count("env::var"), 0, "{file}: only `settings` reads the environment");
         assert_eq!(count("settings::"), read, "{file}: a read that the reference doesn't know");
         assert_eq!(count("Upstream::from_env"), count(UPSTREAM), "{file}: an unknown upstream");
-        let name = file[SOURCES.len()..].trim_end_matches(".rs");
+        let name = file.split_once("/src/").expect("a source").1.trim_end_matches(".rs");
         let service = match name.strip_prefix("bin/") {
             Some(_) => continue,
             None if hops::to(&name.replace('_', "-")).is_some() => name.replace('_', "-"),

@@ -23,7 +23,8 @@ fn used(packages: &[Value]) -> String {
     let example = packages.iter().find(|it| text(it, "name") == "production").expect("the example");
     let locked: BTreeMap<&str, &Value> = packages.iter().map(|it| (text(it, "name"), it)).collect();
     let dependencies = example["dependencies"].as_array().expect("a list").iter();
-    let rows = dependencies.filter(|it| it["kind"].is_null()).map(|dependency| {
+    let of_the_service = |it: &&Value| it["kind"].is_null() && it["path"].is_null();
+    let rows = dependencies.filter(of_the_service).map(|dependency| {
         let package = locked[text(dependency, "name")];
         let rust = package["rust_version"].as_str().unwrap_or("not said");
         vec![code(text(package, "name")), text(package, "version").to_owned(), rust.to_owned()]

@@ -31,7 +31,7 @@ pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Adds the limits and a health check to `routes`. A body that stops coming for as
 /// long as `pause` is answered 400.
-fn limited(routes: Router, pause: Duration) -> Router {
+pub fn limited(routes: Router, pause: Duration) -> Router {
     routes
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer((

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use production::error::CallError;
+use production::error::{CallError, ErrorType as _};
 use production::outgoing::Upstream;
 use serde::{Deserialize, Serialize};
 use timeouts_and_retries::retry::is_worth_a_retry;

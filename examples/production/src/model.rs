@@ -15,7 +15,7 @@ use reqwest::{Client, Url};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::error::CallError;
+use crate::error::{CallError, ErrorType as _, description};
 use crate::settings;
 use crate::telemetry::{record_error, tracer};
 
@@ -106,7 +106,7 @@ impl Model {
         match &result {
             Ok(completion) => span.set_attributes(completion.attributes()),
             Err(error) => {
-                record_error(&span, error.error_type(), error.description())
+                record_error(&span, error.error_type(), description(error))
             }
         }
         if self.record_content {

@@ -19,7 +19,7 @@ use reqwest::{Client, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::CallError;
+use crate::error::{CallError, ErrorType as _, description};
 use crate::settings;
 use crate::telemetry::{record_error, tracer};
 
@@ -84,7 +84,7 @@ impl Upstream {
         let cx = Context::current_with_span(client_span(path, &url));
         let result = self.send(url, body).with_context(cx.clone()).await;
         if let Err(error) = &result {
-            record_error(&cx.span(), error.error_type(), error.description());
+            record_error(&cx.span(), error.error_type(), description(error));
         }
         cx.span().end();
         result

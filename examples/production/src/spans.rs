@@ -5,6 +5,7 @@ use std::any::type_name;
 use std::borrow::Cow;
 use std::fmt::Display;
 
+pub use distributed_tracing::event_type::EventType;
 use opentelemetry::trace::{FutureExt as _, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 
@@ -12,34 +13,6 @@ use crate::telemetry::{record_error, tracer};
 
 /// HoneyHive's attribute for the kind of work.
 pub const EVENT_TYPE: &str = "honeyhive_event_type";
-
-/// The kind of work that a span stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventType {
-    /// A call of a language model.
-    Model,
-    /// A piece of ordinary work: a check, a query, a call of a function.
-    Tool,
-    /// A sequence of models and tools.
-    Chain,
-    /// A conversation of several requests.
-    Session,
-    /// None of these.
-    Generic,
-}
-
-impl EventType {
-    /// The value of [`EVENT_TYPE`].
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EventType::Model => "model",
-            EventType::Tool => "tool",
-            EventType::Chain => "chain",
-            EventType::Session => "session",
-            EventType::Generic => "generic",
-        }
-    }
-}
 
 /// Runs `work` inside an INTERNAL span. When `work` fails, so does the span, with
 /// the error's type and text.

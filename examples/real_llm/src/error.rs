@@ -6,7 +6,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{AppendHeaders, IntoResponse, Response};
-use production::error::{ApiError, CallError};
+use production::error::{ApiError, CallError, ErrorType as _, description};
 use serde_json::json;
 
 /// Holds no text of the model's server, which may repeat a prompt or a key: so it is
@@ -38,10 +38,10 @@ impl ModelError {
         }
     }
 
-    /// The description of a span's error status, as [`CallError::description`].
+    /// The description of a span's error status, as [`description`].
     pub fn description(&self) -> String {
         match self {
-            ModelError::Call(error) => error.description(),
+            ModelError::Call(error) => description(error),
             ModelError::Busy(_) => String::new(),
             _ => self.to_string(),
         }
@@ -61,7 +61,7 @@ impl IntoResponse for ModelError {
                     .into_response()
             }
             ModelError::Reported(_) | ModelError::CutOff => {
-                ApiError::UpstreamFailed.into_response()
+                ApiError::CallFailed.into_response()
             }
         }
     }

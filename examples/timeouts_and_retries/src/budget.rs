@@ -72,7 +72,7 @@ pub async fn keep_budget(request: Request, next: Next) -> Response {
         .with_context(Context::current_with_value(budget));
     match timeout(budget.left(), work).await {
         Ok(response) => response,
-        Err(_elapsed) => ApiError::UpstreamTimedOut.into_response(),
+        Err(_elapsed) => ApiError::CallTimedOut.into_response(),
     }
 }
 // ANCHOR_END: code

@@ -11,7 +11,7 @@ use opentelemetry::trace::{
     FutureExt as _, SpanKind, TraceContextExt as _, Tracer as _,
 };
 use opentelemetry::{Context, KeyValue};
-use production::error::{ApiError, CallError};
+use production::error::{ApiError, CallError, ErrorType as _, description};
 use production::outgoing::inject_context_into_carrier;
 use production::telemetry::{record_error, tracer};
 use reqwest::redirect::Policy;
@@ -46,7 +46,7 @@ impl From<RetryError> for ApiError {
     fn from(error: RetryError) -> Self {
         match error {
             RetryError::Call(error) => error.into(),
-            RetryError::CircuitOpen => ApiError::UpstreamFailed,
+            RetryError::CircuitOpen => ApiError::CallFailed,
         }
     }
 }
@@ -188,7 +188,7 @@ impl Retrying {
         let send = self.send(url, body, budget).with_context(cx.clone());
         let result = send.await;
         if let Err(error) = &result {
-            record_error(&cx.span(), error.error_type(), error.description());
+            record_error(&cx.span(), error.error_type(), description(error));
         }
         cx.span().end();
         result

@@ -8,7 +8,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use opentelemetry::Context;
 use opentelemetry::trace::{FutureExt as _, TraceContextExt as _};
-use production::error::CallError;
+use production::error::{CallError, ErrorType as _};
 use production::incoming::extract_context_from_carrier;
 use production::outgoing::inject_context_into_carrier;
 use reqwest::{Client, Url};
