@@ -105,6 +105,13 @@ fn the_foot_of_a_published_page_has_its_commit() {
 }
 
 #[test]
+fn a_published_page_says_what_to_clone() {
+    let set_up = read("tutorial/set-up.html");
+    let command = format!("git clone {REPOSITORY} one-trace\n");
+    assert!(set_up.contains(&command), "{command}");
+}
+
+#[test]
 fn each_published_page_has_an_address_a_description_and_a_link_to_edit_it() {
     let (mut descriptions, mut addresses) = (BTreeSet::new(), BTreeSet::new());
     for (name, page) in pages() {

@@ -13,6 +13,8 @@ use support::includes::includes;
 pub enum Action {
     /// Put a listing into a file.
     Write { path: String, how: Writing, content: String },
+    /// Find a file that a command has written.
+    Read { path: String, content: String },
     /// Change the lines of a file as a diff says.
     Edit { path: String, diff: String },
     /// Type a command in a terminal and a folder. The folder is as the page names it.
@@ -190,7 +192,7 @@ fn is_figure(prose: &str) -> bool {
 }
 
 fn command(prose: &str, command: String) -> Result<Action> {
-    let place = r".*[Ii]n terminal (\d), in (the clone|the folder that holds the clone|`[\w/]+`)(?:, [\w ,]+)?:$";
+    let place = r".*[Ii]n terminal (\d), in (the clone|any folder|`[\w/]+`)(?:, [\w ,]+)?:$";
     let found = pattern(place).captures(prose).with_context(|| {
         format!("the sentence before a command names no terminal and folder: {prose:?}")
     })?;
@@ -228,6 +230,7 @@ fn listing(before: &str, caption: &str, language: &str, content: String) -> Resu
         false => Writing::New,
     };
     Ok(match language {
+        "text" if before.contains("has written") => Action::Read { path, content },
         "diff" => Action::Edit { path, diff: content },
         _ => Action::Write { path, how, content },
     })

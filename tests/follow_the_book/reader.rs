@@ -150,6 +150,20 @@ impl Reader {
         ensure!(same, "with its include expanded, it is another step: {:?}", written.action);
         match action {
             Action::Write { path, how, content } => self.write(path, *how, content),
+            Action::Read { path, content } => {
+                let text = fs::read_to_string(self.project().join(path)).context(path.clone())?;
+                put(&self.tape, Place::Editor, What::Typed, path);
+                put(&self.tape, Place::Editor, What::Shown, &text);
+                ensure!(text == *content, "{path} is\n{text}\nand the page shows\n{content}");
+                Ok(())
+            }
+            // The clone is the one that this test is compiled in.
+            Action::Run { command, .. } if command.starts_with("git clone ") => {
+                let form = pattern(r"^git clone REPOSITORY (\S+)\ncd (\S+)\n$");
+                let named = form.captures(command).context("not how to clone")?;
+                ensure!(named[1] == named[2], "the clone is not where `cd` goes");
+                Ok(())
+            }
             Action::Edit { path, diff } => self.edit(path, diff),
             Action::Run { terminal, folder, command } => {
                 self.run(*terminal, folder, command, next).await
@@ -220,7 +234,6 @@ impl Reader {
     ) -> Result<()> {
         let folder = match folder {
             "the clone" => self.clone.clone(),
-            "the folder that holds the clone" => self.parent.clone(),
             name => self.parent.join(name),
         };
         self.known = self.traces().await;

@@ -29,6 +29,9 @@ const CARD_SIZE: [u32; 2] = [1200, 630];
 /// The longest description of a page, in characters. Search engines cut off the rest.
 const DESCRIPTION_LIMIT: usize = 200;
 
+/// The command that gets the book. Its last word stands for [`Home::repository`].
+const CLONE: &str = "git clone REPOSITORY";
+
 /// A comment that every page of mdBook contains.
 const MDBOOK_MARK: &str = "<!-- Book generated using mdBook -->";
 
@@ -107,6 +110,10 @@ fn finished(
     // Deferred scripts keep their order and run after the page is parsed.
     let html = html.replace("<script src=", "<script defer src=");
     let html = with_footer(&html, commit)?;
+    let html = match &home.repository {
+        Some(repository) => html.replace(CLONE, &format!("git clone {repository}")),
+        None => html,
+    };
     let Some(address) = address else {
         return Ok(html);
     };
