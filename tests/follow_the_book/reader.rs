@@ -26,6 +26,9 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(1800);
 /// While recording, the number of spans is unknown: a trace counts as complete when nothing has been added for this long.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// The end of cargo's lines about code that doesn't compile.
+const NOT_COMPILED: &str = "error: could not compile";
+
 /// The ports on the pages.
 const PORTS: [u16; 6] = [3000, 4317, 4318, 5000, 5001, 5002];
 
@@ -360,9 +363,11 @@ impl Reader {
         let terminal = self.terminals.get_mut(&number).context("nothing runs in the terminal")?;
         let before = terminal.printed().len();
         terminal.press_enter()?;
-        let is = |text: &str| normal(text.get(before..).unwrap_or_default()).contains(&ready);
-        let is_ready = terminal.prints(COMMAND_DEADLINE, is).await;
+        let is_ready = |text: &str| normal(text.get(before..).unwrap_or_default()).contains(&ready);
+        let fails = |text: &str| text.get(before..).is_some_and(|it| it.contains(NOT_COMPILED));
+        terminal.prints(COMMAND_DEADLINE, |text| is_ready(text) || fails(text)).await;
         let printed = terminal.printed();
+        let is_ready = is_ready(&printed);
         ensure!(is_ready, "it isn't ready again, but prints:\n{}", &printed[before..]);
         check_warnings(&printed[before..])
     }
