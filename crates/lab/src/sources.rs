@@ -95,7 +95,9 @@ impl Source for RunningLab {
 
 /// A backend with Jaeger's query API as a source for one request.
 pub struct Jaeger {
-    url: Url,
+    /// `HOST:PORT`, and the path before those of the API.
+    authority: String,
+    base: String,
     /// The services that the file names: the search needs one.
     services: Vec<String>,
     /// Microseconds since 1970.
@@ -136,12 +138,13 @@ impl Jaeger {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // The clock of another machine may be behind.
         let start = now.saturating_sub(Duration::from_secs(1)).as_micros();
-        let url = Url { path: url.path.trim_end_matches('/').to_owned(), ..url };
-        let jaeger = Jaeger { url, services, start, others: Vec::new() };
+        let base = url.path.path().trim_end_matches('/').to_owned();
+        let authority = url.authority;
+        let jaeger = Jaeger { authority, base, services, start, others: Vec::new() };
         match jaeger.get(SERVICES).await? {
             Some(_) => Ok(jaeger),
             None => Err(JaegerError::Status {
-                authority: jaeger.url.authority,
+                authority: jaeger.authority,
                 status: StatusCode::NOT_FOUND,
                 path: SERVICES.to_owned(),
             }),
@@ -149,7 +152,7 @@ impl Jaeger {
     }
 
     async fn get(&self, path: &str) -> Result<Option<Answer>, JaegerError> {
-        let Url { authority, path: base } = &self.url;
+        let Jaeger { authority, base, .. } = self;
         let path = format!("{base}{path}");
         let request = Request::get(&path).body(Body::empty());
         let answer = http::send(authority, request, TIMEOUT)
@@ -164,7 +167,7 @@ impl Jaeger {
 
     fn spans(&self, answer: &Answer) -> Result<BTreeMap<TraceId, Vec<Arc<Span>>>, JaegerError> {
         by_trace(&answer.body).map_err(|source| JaegerError::Unreadable {
-            authority: self.url.authority.clone(),
+            authority: self.authority.clone(),
             source: Box::new(source),
         })
     }

@@ -8,7 +8,7 @@ use crate::receivers::Receivers;
 use crate::store::{Limits, Store};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, Method, Request as HttpRequest};
+use axum::http::{HeaderName, HeaderValue, Method, Request as HttpRequest, Uri};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::process::Command;
@@ -513,7 +513,7 @@ impl<'a> Sender<'a> {
                 const TIMEOUT: Duration = Duration::from_secs(300);
                 let mut request = HttpRequest::builder()
                     .method(method)
-                    .uri(&url.path)
+                    .uri(Uri::from(url.path.clone()))
                     .header("traceparent", sent.to_string());
                 for (name, value) in headers {
                     request = request.header(name, value);

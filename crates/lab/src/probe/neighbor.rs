@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::cases::Ids;
-use super::request::Host;
+use crate::http;
 use crate::traceparent::Traceparent;
 
 /// A neighbor to play.
@@ -23,8 +23,8 @@ use crate::traceparent::Traceparent;
 pub struct Neighbor {
     pub name: String,
     pub address: SocketAddr,
-    /// The real service, to which requests are passed on.
-    pub target: Option<Host>,
+    /// `HOST:PORT` of the real service, to which requests are passed on.
+    pub target: Option<String>,
 }
 
 /// A method and a path: `POST /generate`. Without a method, any; a path that ends in `*` is the beginning of one.
@@ -172,16 +172,15 @@ pub fn serve(
 }
 
 /// Passes a request on to the real service, and its answer back.
-async fn pass_on(target: &Host, mut request: Request<Body>) -> Response {
+async fn pass_on(target: &str, mut request: Request<Body>) -> Response {
     *request.version_mut() = Version::HTTP_11;
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
-    match target.send(request, false).await {
+    match http::open(target, request, false).await {
         Ok(answer) => answer.map(Body::new),
         Err(error) => {
-            let address = target.address();
-            eprintln!("Warning: a call can't be passed on to {address}: {error}");
-            (StatusCode::BAD_GATEWAY, format!("{address} does not answer: {error}\n"))
+            eprintln!("Warning: a call can't be passed on to {target}: {error}");
+            (StatusCode::BAD_GATEWAY, format!("{target} does not answer: {error}\n"))
                 .into_response()
         }
     }

@@ -10,10 +10,11 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::routing::post;
 use lab::cli;
+use lab::http::Url;
 use lab::probe::cases::{callers, cases};
 use lab::probe::judge::{Judged, Out, Verdict};
 use lab::probe::neighbor::Neighbor;
-use lab::probe::request::{Host, Template};
+use lab::probe::request::Template;
 use lab::probe::{Error, Plan, Probe, Report};
 use lab::span::{SpanId, TraceId};
 use lab::traceparent::Traceparent;
@@ -276,13 +277,12 @@ impl Service {
 
 fn plan_for(address: SocketAddr, calls: usize) -> Plan {
     let free = FREE.parse().expect("an address");
-    let (host, path) = Host::read(&format!("http://{address}/")).expect("a URL");
+    let url = Url::parse(&format!("http://{address}/")).expect("a URL");
     let neighbor = Neighbor { name: "stock".into(), address: free, target: None };
     Plan {
         request: Template {
             method: Method::POST,
-            host,
-            path,
+            url,
             headers: vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
             body: "{}".into(),
         },
@@ -505,8 +505,8 @@ async fn case_sensitive(service: SocketAddr) -> SocketAddr {
 async fn a_name_that_is_compared_in_one_case_is_found() {
     let service = Service::with(None, 1);
     let mut plan = service.plan().await;
-    let address = case_sensitive(plan.request.host.address().parse().expect("an address")).await;
-    plan.request.host = Host::read(&format!("http://{address}/")).expect("a URL").0;
+    let address = case_sensitive(plan.request.url.authority.parse().expect("an address")).await;
+    plan.request.url.authority = address.to_string();
     let report = service.probe(plan).await.expect("a report");
     assert_eq!(named(&report, Verdict::Broken), ["name as Traceparent"]);
 }
@@ -586,7 +586,7 @@ async fn what_cannot_be_probed_is_said_in_a_line() {
         format!("probe http://127.0.0.1:1/ --neighbor {refusing} --otlp {FREE} --grpc {FREE}");
     fails("lab", &taken, ["cannot listen on", "choose another with --neighbor"]).await;
     let https = format!("probe https://localhost/ {neighbor}");
-    fails("lab", &https, ["https://localhost/ is https, which the lab doesn't speak"]).await;
+    fails("lab", &https, ["https://localhost/ needs TLS", "the service behind TLS"]).await;
     fails("lab", &format!("probe nonsense {neighbor}"), ["\"nonsense\" is not a URL"]).await;
     let unknown = format!("probe http://127.0.0.1:1/ {neighbor} --allow fog");
     fails("lab", &unknown, ["no case is called \"fog\" (--allow); they are: sampled; "]).await;
