@@ -9,9 +9,11 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 use trace_expect::Source;
 use traces::exchange::Exchange;
 use traces::expect::Arrived;
+use traces::traceparent::Traceparent;
 
 use crate::client::{self, Lab};
 use crate::http::{self, Answer, Url};
@@ -53,6 +55,63 @@ impl RunningLab {
     pub async fn new(lab: Lab) -> Result<Self, client::Error> {
         let known = lab.traces(&Fields::default()).await?;
         Ok(RunningLab { known: known.iter().map(|it| it.trace_id).collect(), lab })
+    }
+
+    /// Adds the span of the caller, which nobody else exports: without it, the lab would report a parent that never arrived.
+    ///
+    /// # Errors
+    /// The lab doesn't answer any more.
+    pub async fn add_caller(&self, caller: &Caller) -> Result<(), client::Error> {
+        self.lab.import(caller.to_otlp().to_string()).await
+    }
+}
+
+/// The caller of a request, as a span of the service `lab expect`.
+#[derive(Debug)]
+pub struct Caller {
+    /// The trace, and the id of the span.
+    pub sent: Traceparent,
+    pub name: String,
+    /// The URL of the request. A command has none, because it may send several requests.
+    pub url: Option<Url>,
+    /// The status of the answer.
+    pub status: Option<u16>,
+    /// When the request was sent and when its answer had come, in nanoseconds since 1970.
+    pub start: u64,
+    pub end: u64,
+}
+
+impl Caller {
+    /// Writes the span by the conventions for HTTP clients.
+    fn to_otlp(&self) -> Value {
+        const INTERNAL: u8 = 1;
+        const CLIENT: u8 = 3;
+        const ERROR: u8 = 2;
+        let Caller { sent, name, url, status, start, end } = self;
+        let text = |key: &str, text: &str| json!({ "key": key, "value": { "stringValue": text } });
+        let number =
+            |key: &str, number: u16| json!({ "key": key, "value": { "intValue": number } });
+        let mut attributes = Vec::new();
+        if let Some(Url { authority, path }) = url {
+            let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
+            attributes.push(text("http.request.method", name));
+            // A query may have secrets.
+            attributes.push(text("url.full", &format!("http://{authority}{}", path.path())));
+            attributes.push(text("server.address", host));
+            attributes.extend(port.parse().map(|port| number("server.port", port)));
+        }
+        attributes.extend(status.map(|status| number("http.response.status_code", status)));
+        let failed = status.filter(|status| *status >= 400);
+        attributes.extend(failed.map(|status| text("error.type", &status.to_string())));
+        json!({ "resourceSpans": [{
+            "resource": { "attributes": [text("service.name", "lab expect")] },
+            "scopeSpans": [{ "scope": { "name": "lab expect" }, "spans": [{
+                "traceId": sent.trace_id, "spanId": sent.parent_id, "name": name,
+                "kind": if url.is_some() { CLIENT } else { INTERNAL },
+                "startTimeUnixNano": start.to_string(), "endTimeUnixNano": end.to_string(),
+                "attributes": attributes, "status": failed.map(|_| json!({ "code": ERROR })),
+            }] }],
+        }] })
     }
 }
 
