@@ -1,4 +1,4 @@
-//! Sends requests over HTTP/1.1, without TLS: to the lab, to Jaeger's query API, and to the services that `expect` and `probe` ask.
+//! Sends requests without TLS: to the lab, to Jaeger's query API, and to the services that `expect` and `probe` ask.
 
 use std::io;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use axum::http::uri::{Authority, PathAndQuery, Scheme};
 use axum::http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -111,6 +111,27 @@ pub async fn open(
     let handshake = builder.title_case_headers(title_case).handshake(stream).await;
     let (mut sender, connection) = handshake.map_err(io::Error::other)?;
     // It ends with the answer's body. If it fails, so does the request or the body.
+    tokio::spawn(connection);
+    sender.send_request(request).await.map_err(io::Error::other)
+}
+
+/// Sends one request over HTTP/2 on a new connection to `HOST:PORT`. Returns the answer when its headers are there.
+///
+/// # Errors
+/// Nothing answers there, or what answers doesn't speak HTTP/2 without an upgrade.
+pub async fn open_http2(
+    authority: &str,
+    mut request: Request<Body>,
+) -> io::Result<Response<Incoming>> {
+    let mut uri = Uri::builder().scheme(Scheme::HTTP).authority(authority);
+    if let Some(path) = request.uri().path_and_query() {
+        uri = uri.path_and_query(path.clone());
+    }
+    *request.uri_mut() = uri.build().map_err(io::Error::other)?;
+    let stream = TokioIo::new(TcpStream::connect(authority).await?);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await;
+    let (mut sender, connection) = handshake.map_err(io::Error::other)?;
+    // As above.
     tokio::spawn(connection);
     sender.send_request(request).await.map_err(io::Error::other)
 }

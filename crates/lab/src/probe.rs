@@ -75,6 +75,11 @@ pub enum Error {
     )]
     NeverCalled { addresses: String },
     #[error(
+        "the service calls {neighbor} over gRPC, and the probe can't answer that itself: name the real service behind it \
+         (--neighbor {neighbor},http://HOST:PORT)"
+    )]
+    Grpc { neighbor: String },
+    #[error(
         "no span has arrived: let the service export to {endpoint} (OTEL_EXPORTER_OTLP_ENDPOINT), or look at the calls alone with \
          --no-spans"
     )]
@@ -210,6 +215,9 @@ impl Probe {
         let http::Answer { status, body } =
             answer.map_err(|source| Error::NoService { address: address(), source })?;
         if status.is_client_error() || status.is_server_error() {
+            if let Some(neighbor) = self.shared.calls.unanswered() {
+                return Err(Error::Grpc { neighbor });
+            }
             let body = shortened(&visible(&String::from_utf8_lossy(&body)), BODY_SHOWN);
             return Err(Error::Refused { status, body });
         }
