@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the guides run beside the services (brokers, proxies, collectors, backends, a model), and the programs of
 # the gates. Each NAME.txt here pins one of them by version and hash, and goes to target/components/NAME.
-# Needs Python 3.11 or newer, with venv; Jaeger needs Go 1.24 or newer and some minutes.
+# Needs Python 3.11 or newer, with venv, and Maven; Jaeger needs Go 1.24 or newer and some minutes.
 #
 # Usage: install.sh [NAME…], or all of them but Jaeger.
 set -euo pipefail
@@ -18,6 +18,11 @@ for name; do
   to=target/components/$name
   cmp --silent "$pinned" "$to/installed" && continue
   rm -rf "$to"
+  if artifact=$(grep '^io[.]' "$pinned"); then
+    mvn --quiet --batch-mode dependency:copy "-Dartifact=$artifact" "-DoutputDirectory=$PWD/$to" -Dmdep.stripVersion
+    cp "$pinned" "$to/installed"
+    continue
+  fi
   if program=$(grep '^github.com/' "$pinned"); then
     mkdir -p "$to"
     # In a module: `go install` refuses a program whose module replaces others.
