@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the guides run beside the services (brokers, proxies, collectors, backends, a model), and the programs of
-# the gates. Each NAME.txt here pins one of them by version and hash, and goes to target/components/NAME.
+# the gates. Each NAME.txt here pins one of them by version and hash. It goes to target/components/NAME.
 # Needs Python 3.11 or newer, with venv, and Maven; Jaeger needs Go 1.24 or newer and some minutes.
 #
 # Usage: install.sh [NAME…], or all of them but Jaeger.
