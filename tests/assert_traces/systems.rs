@@ -76,10 +76,24 @@ async fn services_with_tracing() {
     system.stop().await;
 }
 
-/// One message continues the trace of its sender; a batch begins a trace that is linked.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_in_between() {
-    let Some(broker) = Broker::nats().await else { return };
+async fn nats_in_between() {
+    a_queue_in_between(Broker::nats().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rabbitmq_in_between() {
+    a_queue_in_between(Broker::rabbitmq().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_in_between() {
+    a_queue_in_between(Broker::kafka().await).await;
+}
+
+/// One message continues the trace of its sender; a batch begins a trace that is linked.
+async fn a_queue_in_between(broker: Option<Broker>) {
+    let Some(broker) = broker else { return };
     if is_missing("curl", "install the package `curl`") {
         return;
     }

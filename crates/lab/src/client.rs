@@ -182,6 +182,19 @@ impl Lab {
         self.read(answer)
     }
 
+    /// Adds the spans of a document, in any form that [`crate::read`] knows.
+    ///
+    /// # Errors
+    /// Fails when no lab answers, or it can't read the document.
+    pub async fn import(&self, document: String) -> Result<(), Error> {
+        let request = Request::post("/traces/import").header(CONTENT_TYPE, "application/json");
+        let answer = self.send(request.body(Body::from(document))).await?;
+        match answer.status.is_success() {
+            true => Ok(()),
+            false => Err(self.not_the_lab(answer.status)),
+        }
+    }
+
     /// Sends a GET request for `path`, which may include a query.
     ///
     /// # Errors

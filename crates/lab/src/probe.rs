@@ -17,6 +17,7 @@ use axum::http::StatusCode;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::http;
 use crate::listen;
 use crate::receivers::Receivers;
 use crate::span::shortened;
@@ -73,6 +74,11 @@ pub enum Error {
         "the service never called {addresses}: point it there, or say --leaf if it calls no other service"
     )]
     NeverCalled { addresses: String },
+    #[error(
+        "the service calls {neighbor} over gRPC, and the probe can't answer that itself: name the real service behind it \
+         (--neighbor {neighbor},http://HOST:PORT)"
+    )]
+    Grpc { neighbor: String },
     #[error(
         "no span has arrived: let the service export to {endpoint} (OTEL_EXPORTER_OTLP_ENDPOINT), or look at the calls alone with \
          --no-spans"
@@ -205,10 +211,13 @@ impl Probe {
     /// Sends the first request. Returns the status of the answer as well.
     async fn send_first(&self) -> Result<(Exchange, u16), Error> {
         let (exchange, answer) = self.send(0).await;
-        let address = || self.plan.request.host.address();
-        let (status, body) =
+        let address = || self.plan.request.url.authority.clone();
+        let http::Answer { status, body } =
             answer.map_err(|source| Error::NoService { address: address(), source })?;
         if status.is_client_error() || status.is_server_error() {
+            if let Some(neighbor) = self.shared.calls.unanswered() {
+                return Err(Error::Grpc { neighbor });
+            }
             let body = shortened(&visible(&String::from_utf8_lossy(&body)), BODY_SHOWN);
             return Err(Error::Refused { status, body });
         }
@@ -221,18 +230,18 @@ impl Probe {
         self.shared.calls.begin(usize::MAX);
         let answer = self.plan.request.send([], false, self.plan.timeout).await;
         match answer {
-            Ok((status, _)) if status.as_u16() != first => {
-                Err(Error::NotRepeatable { first, status })
+            Ok(answer) if answer.status.as_u16() != first => {
+                Err(Error::NotRepeatable { first, status: answer.status })
             }
             Ok(_) => Ok(()),
             Err(source) => {
-                Err(Error::NoService { address: self.plan.request.host.address(), source })
+                Err(Error::NoService { address: self.plan.request.url.authority.clone(), source })
             }
         }
     }
 
     /// Sends the request of a case.
-    async fn send(&self, index: usize) -> (Exchange, std::io::Result<request::Answer>) {
+    async fn send(&self, index: usize) -> (Exchange, std::io::Result<http::Answer>) {
         self.shared.calls.begin(index);
         let case = &self.plan.cases[index];
         let ids = self.ids[index];
@@ -240,7 +249,7 @@ impl Probe {
         let start = now();
         let answer = self.plan.request.send(headers, case.title_case, self.plan.timeout).await;
         let status = match &answer {
-            Ok((status, _)) => Ok(status.as_u16()),
+            Ok(answer) => Ok(answer.status.as_u16()),
             Err(error) => Err(error.to_string()),
         };
         (Exchange { answer: status, window: (start, now()) }, answer)

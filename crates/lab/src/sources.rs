@@ -9,9 +9,11 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 use trace_expect::Source;
 use traces::exchange::Exchange;
 use traces::expect::Arrived;
+use traces::traceparent::Traceparent;
 
 use crate::client::{self, Lab};
 use crate::http::{self, Answer, Url};
@@ -54,6 +56,63 @@ impl RunningLab {
         let known = lab.traces(&Fields::default()).await?;
         Ok(RunningLab { known: known.iter().map(|it| it.trace_id).collect(), lab })
     }
+
+    /// Adds the span of the caller, which nobody else exports: without it, the lab would report a parent that never arrived.
+    ///
+    /// # Errors
+    /// The lab doesn't answer any more.
+    pub async fn add_caller(&self, caller: &Caller) -> Result<(), client::Error> {
+        self.lab.import(caller.to_otlp().to_string()).await
+    }
+}
+
+/// The caller of a request, as a span of the service `lab expect`.
+#[derive(Debug)]
+pub struct Caller {
+    /// The trace, and the id of the span.
+    pub sent: Traceparent,
+    pub name: String,
+    /// The URL of the request. A command has none, because it may send several requests.
+    pub url: Option<Url>,
+    /// The status of the answer.
+    pub status: Option<u16>,
+    /// When the request was sent and when its answer had come, in nanoseconds since 1970.
+    pub start: u64,
+    pub end: u64,
+}
+
+impl Caller {
+    /// Writes the span by the conventions for HTTP clients.
+    fn to_otlp(&self) -> Value {
+        const INTERNAL: u8 = 1;
+        const CLIENT: u8 = 3;
+        const ERROR: u8 = 2;
+        let Caller { sent, name, url, status, start, end } = self;
+        let text = |key: &str, text: &str| json!({ "key": key, "value": { "stringValue": text } });
+        let number =
+            |key: &str, number: u16| json!({ "key": key, "value": { "intValue": number } });
+        let mut attributes = Vec::new();
+        if let Some(Url { authority, path }) = url {
+            let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
+            attributes.push(text("http.request.method", name));
+            // A query may have secrets.
+            attributes.push(text("url.full", &format!("http://{authority}{}", path.path())));
+            attributes.push(text("server.address", host));
+            attributes.extend(port.parse().map(|port| number("server.port", port)));
+        }
+        attributes.extend(status.map(|status| number("http.response.status_code", status)));
+        let failed = status.filter(|status| *status >= 400);
+        attributes.extend(failed.map(|status| text("error.type", &status.to_string())));
+        json!({ "resourceSpans": [{
+            "resource": { "attributes": [text("service.name", "lab expect")] },
+            "scopeSpans": [{ "scope": { "name": "lab expect" }, "spans": [{
+                "traceId": sent.trace_id, "spanId": sent.parent_id, "name": name,
+                "kind": if url.is_some() { CLIENT } else { INTERNAL },
+                "startTimeUnixNano": start.to_string(), "endTimeUnixNano": end.to_string(),
+                "attributes": attributes, "status": failed.map(|_| json!({ "code": ERROR })),
+            }] }],
+        }] })
+    }
 }
 
 impl Source for RunningLab {
@@ -95,7 +154,9 @@ impl Source for RunningLab {
 
 /// A backend with Jaeger's query API as a source for one request.
 pub struct Jaeger {
-    url: Url,
+    /// `HOST:PORT`, and the path before those of the API.
+    authority: String,
+    base: String,
     /// The services that the file names: the search needs one.
     services: Vec<String>,
     /// Microseconds since 1970.
@@ -136,12 +197,13 @@ impl Jaeger {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // The clock of another machine may be behind.
         let start = now.saturating_sub(Duration::from_secs(1)).as_micros();
-        let url = Url { path: url.path.trim_end_matches('/').to_owned(), ..url };
-        let jaeger = Jaeger { url, services, start, others: Vec::new() };
+        let base = url.path.path().trim_end_matches('/').to_owned();
+        let authority = url.authority;
+        let jaeger = Jaeger { authority, base, services, start, others: Vec::new() };
         match jaeger.get(SERVICES).await? {
             Some(_) => Ok(jaeger),
             None => Err(JaegerError::Status {
-                authority: jaeger.url.authority,
+                authority: jaeger.authority,
                 status: StatusCode::NOT_FOUND,
                 path: SERVICES.to_owned(),
             }),
@@ -149,7 +211,7 @@ impl Jaeger {
     }
 
     async fn get(&self, path: &str) -> Result<Option<Answer>, JaegerError> {
-        let Url { authority, path: base } = &self.url;
+        let Jaeger { authority, base, .. } = self;
         let path = format!("{base}{path}");
         let request = Request::get(&path).body(Body::empty());
         let answer = http::send(authority, request, TIMEOUT)
@@ -164,7 +226,7 @@ impl Jaeger {
 
     fn spans(&self, answer: &Answer) -> Result<BTreeMap<TraceId, Vec<Arc<Span>>>, JaegerError> {
         by_trace(&answer.body).map_err(|source| JaegerError::Unreadable {
-            authority: self.url.authority.clone(),
+            authority: self.authority.clone(),
             source: Box::new(source),
         })
     }

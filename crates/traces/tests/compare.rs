@@ -210,19 +210,19 @@ fn spans_that_only_one_trace_knows_are_looked_through() {
       answer
 +    count",
     );
-    // Of two spans that fit equally well, the one that wasn't moved is the pair.
+    // Of two spans that fit equally well, the one that wasn't moved is the pair, also where it comes first.
     check(
-        "1 a 1 SERVER 0..9 root; 1 a 2<1 INTERNAL 1..2 retry; 1 a 3<2 CLIENT 1..2 call; 1 b 4<3 SERVER 1..2 x
-         1 a 5<1 CLIENT 3..4 call; 1 b 6<5 SERVER 3..4 x; 1 b 7<1 SERVER 5..6 y",
-        "1 a 1 SERVER 0..9 root; 1 a 5<1 CLIENT 3..4 call; 1 b 6<5 SERVER 3..4 y; 1 b 7<1 SERVER 5..6 y",
+        "1 a 1 SERVER 0..9 root; 1 a 5<1 CLIENT 1..2 call; 1 b 6<5 SERVER 1..2 x
+         1 a 2<1 INTERNAL 3..4 retry; 1 a 3<2 CLIENT 3..4 call; 1 b 4<3 SERVER 3..4 x; 1 b 7<1 SERVER 5..6 y",
+        "1 a 1 SERVER 0..9 root; 1 a 5<1 CLIENT 1..2 call; 1 b 6<5 SERVER 1..2 y; 1 b 7<1 SERVER 5..6 y",
         "
  root
-- retry
--  call
--   x
   call
 -  x
 +  y
+- retry
+-  call
+-   x
   y",
     );
     // A new name.

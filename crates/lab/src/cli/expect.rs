@@ -8,7 +8,7 @@ use crate::receivers::Receivers;
 use crate::store::{Limits, Store};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, Method, Request as HttpRequest};
+use axum::http::{HeaderName, HeaderValue, Method, Request as HttpRequest, Uri};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::process::Command;
@@ -27,9 +27,10 @@ use crate::http::{self, NotAUrl, Url};
 use crate::output::{print, print_json};
 use crate::process;
 use crate::report;
-use crate::sources::{Jaeger, RunningLab};
+use crate::sources::{Caller, Jaeger, RunningLab};
 use crate::span::TraceId;
 use crate::waterfall::count;
+use crate::wire::now;
 
 /// The address of the lab that is used if one answers there.
 const DEFAULT_SITE: &str = "127.0.0.1:3000";
@@ -147,6 +148,7 @@ enum Answer {
 pub struct Sent {
     pub report: Report,
     answer: Answer,
+    caller: Caller,
 }
 
 impl Sent {
@@ -173,7 +175,7 @@ impl Expect {
             false => files.request(name).map_err(with_hint)?.clone(),
         };
         let sent = self.how.send(&request, &self.attribute).await?;
-        let Sent { report, answer } = &sent;
+        let Sent { report, answer, .. } = &sent;
         if report.is_empty() && report.others.is_empty() {
             let found = report.findings.iter().find(|it| it.rule != Rule::NothingArrived);
             let why = found.map_or_else(
@@ -219,7 +221,7 @@ impl Expect {
     }
 
     fn print(&self, sent: &Sent, text: &Text<'_>) -> anyhow::Result<()> {
-        let Sent { report, answer } = sent;
+        let Sent { report, answer, .. } = sent;
         let summary = text.summary();
         match self.format {
             Format::Json => {
@@ -370,15 +372,21 @@ impl How {
         let sender = Sender::new(self)?;
         if let Some(url) = &self.jaeger {
             let url = Url::parse(url).context("--jaeger")?;
-            let source = Jaeger::new(url, request.services()).await?;
-            return self.watch(source, request, keys, &sender).await;
+            let mut source = Jaeger::new(url, request.services()).await?;
+            return self.watch(&mut source, request, keys, &sender).await;
         }
         let site = self.site.as_deref();
         // Services that export to another address don't export to the lab that happens to run.
         let is_elsewhere = self.receivers != ReceiverAddresses::DEFAULT;
         if site.is_some() || !is_elsewhere {
             match (RunningLab::new(Lab::at(site.unwrap_or(DEFAULT_SITE))).await, site) {
-                (Ok(lab), _) => return self.watch(lab, request, keys, &sender).await,
+                (Ok(mut lab), _) => {
+                    let sent = self.watch(&mut lab, request, keys, &sender).await?;
+                    if !sent.report.is_empty() {
+                        lab.add_caller(&sent.caller).await?;
+                    }
+                    return Ok(sent);
+                }
                 (Err(error), Some(_)) => return Err(error.into()),
                 (Err(_), None) => {}
             }
@@ -393,10 +401,10 @@ impl How {
         let (http, grpc) = receivers.addresses();
         eprintln!("Receiving spans at http://{http} and http://{grpc} (gRPC)");
         let store = Store::new(Limits::default());
-        let source = Own::new(store.clone());
+        let mut source = Own::new(store.clone());
         let served = receivers.serve(store, CONNECTIONS, std::future::pending());
         tokio::select! {
-            sent = self.watch(source, request, keys, &sender) => sent,
+            sent = self.watch(&mut source, request, keys, &sender) => sent,
             served = served => {
                 served?;
                 bail!("the receiver has stopped");
@@ -406,7 +414,7 @@ impl How {
 
     async fn watch<S: Source>(
         &self,
-        mut source: S,
+        source: &mut S,
         request: &Request,
         keys: &[String],
         sender: &Sender<'_>,
@@ -416,13 +424,18 @@ impl How {
     {
         let sent = new_traceparent();
         let waiting = Waiting { settle: self.settle, timeout: self.timeout };
-        let mut answer = Answer::AsExpected;
+        let mut caller = sender.caller(sent);
         let sending = async {
-            answer = sender.send(sent).await?;
+            caller.status = sender.send(sent).await?;
+            caller.end = now();
             anyhow::Ok(())
         };
-        let report = run(&mut source, request, keys, sent, waiting, sending).await?;
-        Ok(Sent { report, answer })
+        let report = run(source, request, keys, sent, waiting, sending).await?;
+        let answer = match (self.status, caller.status) {
+            (Some(expected), Some(found)) if expected != found => Answer::Status(found),
+            _ => Answer::AsExpected,
+        };
+        Ok(Sent { report, answer, caller })
     }
 
     /// The address of the lab.
@@ -446,13 +459,7 @@ impl How {
 /// A command or a request of our own, which begins the trace.
 enum Sender<'a> {
     Command(&'a [String]),
-    Request {
-        method: Method,
-        url: Url,
-        headers: Vec<(HeaderName, HeaderValue)>,
-        body: Vec<u8>,
-        status: Option<u16>,
-    },
+    Request { method: Method, url: Url, headers: Vec<(HeaderName, HeaderValue)>, body: Vec<u8> },
 }
 
 impl<'a> Sender<'a> {
@@ -499,21 +506,34 @@ impl<'a> Sender<'a> {
             let json = HeaderValue::from_static("application/json");
             headers.push((axum::http::header::CONTENT_TYPE, json));
         }
-        Ok(Sender::Request { method, url, headers, body, status: how.status })
+        Ok(Sender::Request { method, url, headers, body })
     }
 
-    async fn send(&self, sent: Traceparent) -> anyhow::Result<Answer> {
+    /// The span of a request that is about to be sent.
+    fn caller(&self, sent: Traceparent) -> Caller {
+        let (name, url) = match self {
+            Sender::Command(command) => {
+                let program = command.first().map(Path::new).and_then(Path::file_name);
+                (program.unwrap_or_default().to_string_lossy().into_owned(), None)
+            }
+            Sender::Request { method, url, .. } => (method.to_string(), Some(url.clone())),
+        };
+        Caller { sent, name, url, status: None, start: now(), end: now() }
+    }
+
+    /// Sends the request. Returns the status of the answer; `None` for a command.
+    async fn send(&self, sent: Traceparent) -> anyhow::Result<Option<u16>> {
         match self {
             Sender::Command(command) => {
                 run_command(command, sent).await?;
-                Ok(Answer::AsExpected)
+                Ok(None)
             }
-            Sender::Request { method, url, headers, body, status } => {
+            Sender::Request { method, url, headers, body } => {
                 /// How long a service may take to answer.
                 const TIMEOUT: Duration = Duration::from_secs(300);
                 let mut request = HttpRequest::builder()
                     .method(method)
-                    .uri(&url.path)
+                    .uri(Uri::from(url.path.clone()))
                     .header("traceparent", sent.to_string());
                 for (name, value) in headers {
                     request = request.header(name, value);
@@ -530,11 +550,7 @@ impl<'a> Sender<'a> {
                     };
                     anyhow::Error::from(error).context(format!("{what} (--request)"))
                 })?;
-                let found = answer.status.as_u16();
-                Ok(match status {
-                    Some(expected) if *expected != found => Answer::Status(found),
-                    _ => Answer::AsExpected,
-                })
+                Ok(Some(answer.status.as_u16()))
             }
         }
     }

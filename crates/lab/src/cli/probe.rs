@@ -3,19 +3,20 @@
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use clap::Args;
 
 use super::{Outcome, ReceiverAddresses};
+use crate::http::{NotAUrl, Url};
 use crate::list::duration;
 use crate::output::print;
 use crate::probe::cases::{self, Case, Rule, Spec, Value};
 use crate::probe::judge::{Finding, Found, Judged, Out, OutParent, OutTrace, Verdict};
 use crate::probe::neighbor::{Answer, Neighbor, Route};
-use crate::probe::request::{Host, Template};
+use crate::probe::request::Template;
 use crate::probe::{Pattern, Plan, Report};
 use crate::span::shortened;
 use crate::store::Refused;
@@ -100,8 +101,8 @@ fn neighbor(text: &str) -> Result<Neighbor, String> {
     let number = address.replace("localhost:", "127.0.0.1:");
     let number = number.parse();
     let address = number.map_err(|_| format!("{address} is not an address: write HOST:PORT"))?;
-    let target = target.map(|target| match Host::read(target) {
-        Ok((host, path)) if path == "/" => Ok(host),
+    let target = target.map(|target| match Url::parse(target) {
+        Ok(Url { authority, path }) if path == "/" => Ok(authority),
         Ok(_) => Err(format!("{target} has a path: write http://HOST:PORT")),
         Err(error) => Err(error.to_string()),
     });
@@ -154,8 +155,8 @@ impl Probe {
     pub async fn run(self) -> anyhow::Result<Outcome> {
         let plan = self.plan()?;
         let requests = plan.cases.len();
-        let Template { method, host, path, .. } = &plan.request;
-        let request = format!("{method} http://{}{path}", host.address());
+        let Template { method, url: Url { authority, path }, .. } = &plan.request;
+        let request = format!("{method} http://{authority}{path}");
         let probe = crate::probe::Probe::bind(plan).await?;
         if let Some([otlp, grpc]) = probe.receivers {
             eprintln!("Receiving spans at http://{otlp} and http://{grpc} (gRPC).");
@@ -180,7 +181,10 @@ impl Probe {
         let Ok(method) = Method::from_bytes(method.as_bytes()) else {
             bail!("{method:?} is not an HTTP method: write 'POST http://HOST:PORT/PATH'");
         };
-        let (host, path) = Host::read(url)?;
+        let url = Url::parse(url).map_err(|error| match error {
+            NotAUrl::Https(_) => anyhow!("{error}: name the address of the service behind TLS"),
+            NotAUrl::Invalid(_) => anyhow!("{error}"),
+        })?;
         let mut headers = self.headers.clone();
         let mut bytes = Bytes::new();
         if let Some(body) = &self.body {
@@ -201,7 +205,7 @@ impl Probe {
             bail!("no case is called {unknown:?} (--allow); they are: {}", names.join("; "));
         }
         Ok(Plan {
-            request: Template { method, host, path, headers, body: bytes },
+            request: Template { method, url, headers, body: bytes },
             cases,
             neighbors: self.neighbors.clone(),
             answers: self.answers.clone(),

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::cases::Ids;
-use super::request::Host;
+use crate::http;
 use crate::traceparent::Traceparent;
 
 /// A neighbor to play.
@@ -23,8 +23,8 @@ use crate::traceparent::Traceparent;
 pub struct Neighbor {
     pub name: String,
     pub address: SocketAddr,
-    /// The real service, to which requests are passed on.
-    pub target: Option<Host>,
+    /// `HOST:PORT` of the real service, to which requests are passed on.
+    pub target: Option<String>,
 }
 
 /// A method and a path: `POST /generate`. Without a method, any; a path that ends in `*` is the beginning of one.
@@ -89,6 +89,8 @@ pub struct Calls {
 /// The calls so far, in the order of their arrival.
 #[derive(Default)]
 pub struct List {
+    /// The neighbor that was called over gRPC and has no real service behind it to answer.
+    unanswered: Option<String>,
     /// The index of the case whose request was sent last.
     current: usize,
     pub calls: Vec<Call>,
@@ -112,6 +114,11 @@ impl Calls {
 
     pub fn changes(&self) -> watch::Receiver<List> {
         self.list.subscribe()
+    }
+
+    /// The neighbor that was called over gRPC and couldn't answer.
+    pub fn unanswered(&self) -> Option<String> {
+        self.list.borrow().unanswered.clone()
     }
 
     pub fn of(&self, case: usize) -> Vec<Call> {
@@ -162,6 +169,11 @@ pub fn serve(
         }
         match &neighbor.target {
             Some(target) => pass_on(target, request).await,
+            None if is_grpc(&request) => {
+                shared.calls.list.send_modify(|list| list.unanswered = Some(neighbor.name.clone()));
+                let headers = [(CONTENT_TYPE.as_str(), GRPC), ("grpc-status", UNIMPLEMENTED)];
+                headers.into_response()
+            }
             None => ([(CONTENT_TYPE, "application/json")], "{}").into_response(),
         }
     });
@@ -171,17 +183,34 @@ pub fn serve(
     });
 }
 
+/// The media type of gRPC. A format may follow.
+const GRPC: &str = "application/grpc";
+
+/// The status of a method that a server of gRPC doesn't have.
+const UNIMPLEMENTED: &str = "12";
+
+fn is_grpc(request: &Request<Body>) -> bool {
+    let media_type = request.headers().get(CONTENT_TYPE);
+    media_type.is_some_and(|it| it.as_bytes().starts_with(GRPC.as_bytes()))
+}
+
 /// Passes a request on to the real service, and its answer back.
-async fn pass_on(target: &Host, mut request: Request<Body>) -> Response {
-    *request.version_mut() = Version::HTTP_11;
-    let path = request.uri().path_and_query().cloned();
-    *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
-    match target.send(request, false).await {
+async fn pass_on(target: &str, mut request: Request<Body>) -> Response {
+    let answer = match request.version() {
+        // gRPC needs it.
+        Version::HTTP_2 => http::open_http2(target, request).await,
+        _ => {
+            *request.version_mut() = Version::HTTP_11;
+            let path = request.uri().path_and_query().cloned();
+            *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
+            http::open(target, request, false).await
+        }
+    };
+    match answer {
         Ok(answer) => answer.map(Body::new),
         Err(error) => {
-            let address = target.address();
-            eprintln!("Warning: a call can't be passed on to {address}: {error}");
-            (StatusCode::BAD_GATEWAY, format!("{address} does not answer: {error}\n"))
+            eprintln!("Warning: a call can't be passed on to {target}: {error}");
+            (StatusCode::BAD_GATEWAY, format!("{target} does not answer: {error}\n"))
                 .into_response()
         }
     }

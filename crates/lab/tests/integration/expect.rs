@@ -7,6 +7,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::get;
+use lab::diagnose::diagnose;
 use lab::otlp;
 use lab::span::SpanId;
 use lab::store::{Limits, Store};
@@ -15,7 +16,7 @@ use lab::wire::{Fault, Hop, Wire, now, random_traceparent};
 use serde_json::{Value, json};
 use support::in_process::Lab;
 use support::process::{fails, run, write};
-use support::{FREE, client, has, lacks, serve};
+use support::{FREE, client, has, is_missing, lacks, serve};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -176,6 +177,32 @@ impl Ran {
         assert_eq!(self.status, status, "{}{}", self.printed, self.errors);
         self
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lab_gets_the_span_of_the_caller_and_reports_no_orphan() {
+    if is_missing("curl", "install the package `curl`") {
+        return;
+    }
+    let shop = Shop::start().await;
+    shop.write(SOUND);
+    shop.expect("").await.ends(0);
+    let (file, site, address) = (shop.file(), shop.lab.address, shop.address);
+    let curl = format!("curl -sf --noproxy * http://{address}/pay -H traceparent:{{traceparent}}");
+    let command = format!("expect {file} --site {site} --settle 50ms --timeout 300ms -- {curl}");
+    Ran::new(run("lab", &command).await).ends(0);
+    let trees = shop.lab.store.trees();
+    assert_eq!(trees.len(), 2);
+    // The newest trace is first.
+    for (tree, caller) in trees.iter().zip(["curl  ", "GET  "]) {
+        assert!(tree.is_whole(), "{}", tree.to_text());
+        has(&tree.to_text(), [caller, "lab expect", "└─ GET /pay"]);
+        assert_eq!(diagnose(std::slice::from_ref(tree), &[]), []);
+    }
+    let call = &trees[1].rows[0].span;
+    let url = format!("http://{address}/pay");
+    assert_eq!(call.attribute("url.full"), Some(url));
+    assert_eq!(call.attribute("http.response.status_code").as_deref(), Some("200"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

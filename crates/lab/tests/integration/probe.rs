@@ -10,18 +10,24 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::routing::post;
 use lab::cli;
+use lab::http::Url;
 use lab::probe::cases::{callers, cases};
 use lab::probe::judge::{Judged, Out, Verdict};
 use lab::probe::neighbor::Neighbor;
-use lab::probe::request::{Host, Template};
+use lab::probe::request::Template;
 use lab::probe::{Error, Plan, Probe, Report};
 use lab::span::{SpanId, TraceId};
+use lab::store::{Limits, Store};
 use lab::traceparent::Traceparent;
+use lab::wire::random_traceparent;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use serde_json::json;
 use support::process::{fails, finds, run, write};
 use support::{FREE, client, free_port, has, lacks, serve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tonic::transport::Endpoint;
 
 /// A way to break the rules, or to differ within them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -276,13 +282,12 @@ impl Service {
 
 fn plan_for(address: SocketAddr, calls: usize) -> Plan {
     let free = FREE.parse().expect("an address");
-    let (host, path) = Host::read(&format!("http://{address}/")).expect("a URL");
+    let url = Url::parse(&format!("http://{address}/")).expect("a URL");
     let neighbor = Neighbor { name: "stock".into(), address: free, target: None };
     Plan {
         request: Template {
             method: Method::POST,
-            host,
-            path,
+            url,
             headers: vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
             body: "{}".into(),
         },
@@ -505,8 +510,8 @@ async fn case_sensitive(service: SocketAddr) -> SocketAddr {
 async fn a_name_that_is_compared_in_one_case_is_found() {
     let service = Service::with(None, 1);
     let mut plan = service.plan().await;
-    let address = case_sensitive(plan.request.host.address().parse().expect("an address")).await;
-    plan.request.host = Host::read(&format!("http://{address}/")).expect("a URL").0;
+    let address = case_sensitive(plan.request.url.authority.parse().expect("an address")).await;
+    plan.request.url.authority = address.to_string();
     let report = service.probe(plan).await.expect("a report");
     assert_eq!(named(&report, Verdict::Broken), ["name as Traceparent"]);
 }
@@ -586,7 +591,7 @@ async fn what_cannot_be_probed_is_said_in_a_line() {
         format!("probe http://127.0.0.1:1/ --neighbor {refusing} --otlp {FREE} --grpc {FREE}");
     fails("lab", &taken, ["cannot listen on", "choose another with --neighbor"]).await;
     let https = format!("probe https://localhost/ {neighbor}");
-    fails("lab", &https, ["https://localhost/ is https, which the lab doesn't speak"]).await;
+    fails("lab", &https, ["https://localhost/ needs TLS", "the service behind TLS"]).await;
     fails("lab", &format!("probe nonsense {neighbor}"), ["\"nonsense\" is not a URL"]).await;
     let unknown = format!("probe http://127.0.0.1:1/ {neighbor} --allow fog");
     fails("lab", &unknown, ["no case is called \"fog\" (--allow); they are: sampled; "]).await;
@@ -596,19 +601,18 @@ async fn what_cannot_be_probed_is_said_in_a_line() {
     has(&String::from_utf8_lossy(&output.stderr), ["/nowhere.json cannot be read"]);
 }
 
+/// The context of a call, for a request with these headers.
+fn continued(headers: &HeaderMap) -> Traceparent {
+    let caller = headers.get("traceparent").and_then(|it| it.to_str().ok());
+    let caller = caller.and_then(|it| Traceparent::parse(it).ok());
+    let new = random_traceparent();
+    caller.map_or(new, |it| Traceparent { parent_id: new.parent_id, random: false, ..it })
+}
+
 /// A service that wants an answer of its neighbor: 201 and JSON.
 async fn demanding(neighbor: SocketAddr) -> SocketAddr {
     let answer = async move |headers: HeaderMap| {
-        let caller = headers.get("traceparent").and_then(|it| it.to_str().ok());
-        let caller = caller.and_then(|it| Traceparent::parse(it).ok());
-        let trace_id = caller.map_or(TraceId(fastrand::u128(1..).to_be_bytes()), |it| it.trace_id);
-        let parent_id = SpanId(fastrand::u64(1..).to_be_bytes());
-        let own = Traceparent {
-            trace_id,
-            parent_id,
-            sampled: caller.is_none_or(|it| it.sampled),
-            random: false,
-        };
+        let own = continued(&headers);
         let health = client().get(format!("http://{neighbor}/health")).send().await;
         let call = client()
             .post(format!("http://{neighbor}/generate?q=1"))
@@ -656,6 +660,36 @@ async fn a_neighbor_answers_from_a_file_or_passes_on_to_the_real_one() {
         has(&printed, ["00-T-S-01", "0 of 2 entries of the baggage were passed on"]);
         lacks(&printed, ["BROKEN", "2 x"]);
     }
+}
+
+/// A service that calls its neighbor over gRPC.
+async fn calling_over_grpc(neighbor: SocketAddr) -> SocketAddr {
+    let answer = async move |headers: HeaderMap| {
+        let mut call = tonic::Request::new(ExportTraceServiceRequest::default());
+        let own = continued(&headers).to_string().parse().expect("a value");
+        call.metadata_mut().insert("traceparent", own);
+        let url = format!("http://{neighbor}");
+        let channel = Endpoint::from_shared(url).expect("a URL").connect().await;
+        let mut client = TraceServiceClient::new(channel.expect("a connection"));
+        client.export(call).await.map_or(StatusCode::BAD_GATEWAY, |_| StatusCode::OK)
+    };
+    serve(Router::new().route("/", post(answer))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_over_grpc_need_the_real_service() {
+    let port = free_port();
+    let service = calling_over_grpc(SocketAddr::from(([127, 0, 0, 1], port))).await;
+    let command = format!(
+        "probe http://{service}/ --body {{}} --no-spans --settle 1s --neighbor ledger=127.0.0.1:{port}"
+    );
+    fails("lab", &command, ["the service calls ledger over gRPC", "name the real service"]).await;
+
+    let real = serve(lab::grpc::routes(Store::new(Limits::default()))).await;
+    let output = run("lab", &format!("{command},http://{real}")).await;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{printed}");
+    has(&printed, ["00-T-S-01"]);
 }
 
 /// Runs the command. A blank within an argument is written as a non-breaking one.
