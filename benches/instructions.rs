@@ -60,7 +60,7 @@ async fn main() -> anyhow::Result<()> {
     let mut build = Command::new(cargo);
     build.args(["build", "--release", "--quiet", "--package", "production"]);
     build.args(["--bins", "--target-dir", "target"]);
-    // Valgrind tells functions by their symbols.
+    // The functions are found by their symbols.
     build.args(["--config", "profile.release.package.production.strip=false"]);
     ensure!(build.current_dir(&root).status()?.success(), "the services do not compile: see above");
 

@@ -71,8 +71,7 @@ async fn process(
     Ok(Json(llm_service.post("/generate", &prompt).await?))
 }
 
-/// Stands in for a database: a user is valid when the id starts with `user_`. Users
-/// who have been away are in the archive, which takes a second.
+/// Stands in for a database: a user is valid when the id starts with `user_`.
 async fn validate_user(user_id: &str) -> Result<(), InvalidUser> {
     let archived = user_id.starts_with("user_old_");
     // <added>
