@@ -4,17 +4,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::diagnose::{self, Evidence, Finding, Inspected, NamedSpan};
+use crate::diagnose::{self, Finding, Inspected, NamedSpan};
 use crate::exchange::Exchange;
 use crate::headers::{self, Pasted};
 use crate::otlp;
-use crate::read::{self, Contents, Form, Others, Problem, Unreadable};
+use crate::read::{self, Contents, Others, Problem, Unreadable};
 use crate::shared::Trace;
+use crate::span::TraceId;
 use crate::tree::Tree;
 
 /// The names of the fields that other readers ignore.
 const WIRE: &str = "wire";
 const ELSEWHERE: &str = "requestsElsewhere";
+const ZIPKIN: &str = "fromZipkin";
 
 /// Traces, and the requests on the wire that belong to them.
 #[derive(Debug, Default)]
@@ -35,20 +37,17 @@ pub struct Case {
     pub headers: Vec<Pasted>,
     /// Whether that text is JSON of a form that the lab doesn't know.
     pub unknown_json: bool,
-    /// The form of a file.
-    pub form: Option<Form>,
 }
 
 impl From<Contents> for Case {
     fn from(contents: Contents) -> Self {
-        let Contents { form, spans, wire, elsewhere, unread, problems, others } = contents;
-        let form = Some(form);
+        let Contents { spans, wire, elsewhere, unread, problems, others, .. } = contents;
         let mut traces: BTreeMap<_, Trace> = BTreeMap::new();
         for span in spans {
             traces.entry(span.trace_id).or_default().add(Arc::new(span));
         }
         let trees = traces.into_values().filter_map(|trace| Tree::new(&trace.spans()));
-        Case { elsewhere, unread, problems, others, form, ..Case::new(trees.collect(), wire) }
+        Case { elsewhere, unread, problems, others, ..Case::new(trees.collect(), wire) }
     }
 }
 
@@ -87,13 +86,7 @@ impl Case {
         if !self.headers.is_empty() {
             return diagnose::of_headers(&self.headers);
         }
-        let mut findings = diagnose::diagnose_part(&self.trees, &self.wire, &self.elsewhere);
-        for finding in &mut findings {
-            if let Evidence::NotEnded { zipkin, .. } = &mut finding.evidence {
-                *zipkin = self.form == Some(Form::Zipkin);
-            }
-        }
-        findings
+        diagnose::diagnose_part(&self.trees, &self.wire, &self.elsewhere)
     }
 
     /// Counts what [`Case::findings`] looks at.
@@ -114,6 +107,12 @@ impl Case {
         }
         if !self.elsewhere.is_empty() {
             json[ELSEWHERE] = serde_json::to_value(&self.elsewhere)?;
+        }
+        let from_zipkin = |tree: &&Tree| tree.rows.iter().any(|row| row.span.from_zipkin);
+        let zipkin: Vec<TraceId> =
+            self.trees.iter().filter(from_zipkin).map(|tree| tree.trace_id).collect();
+        if !zipkin.is_empty() {
+            json[ZIPKIN] = serde_json::to_value(zipkin)?;
         }
         serde_json::to_vec(&json)
     }

@@ -13,7 +13,7 @@ mod unpack;
 mod value;
 mod zipkin;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ use crate::exchange::Exchange;
 use crate::headers;
 use crate::otlp::{Batch, Error, Reason, Rejected, from_protobuf, from_request};
 use crate::shared::Trace;
-use crate::span::Span;
+use crate::span::{Span, TraceId};
 
 pub use foreign::Foreign;
 pub use json::NODES_LIMIT;
@@ -360,6 +360,9 @@ struct Own {
     wire: Vec<Exchange>,
     #[serde(default, rename = "requestsElsewhere")]
     elsewhere: Vec<NamedSpan>,
+    /// The traces whose spans came in Zipkin's form.
+    #[serde(default, rename = "fromZipkin")]
+    from_zipkin: HashSet<TraceId>,
 }
 
 /// A document of OTLP JSON as the specification has it, which is parsed without a tree in between.
@@ -371,6 +374,8 @@ struct Strict {
     wire: Vec<Exchange>,
     #[serde(default, rename = "requestsElsewhere")]
     elsewhere: Vec<NamedSpan>,
+    #[serde(default, rename = "fromZipkin")]
+    from_zipkin: HashSet<TraceId>,
 }
 
 impl Strict {
@@ -486,15 +491,16 @@ impl Reader {
         /// The program for browsers does without this parser, which reads nothing more and would add 20 KB to it.
         const FAST: bool = !cfg!(target_arch = "wasm32");
         let first = text[1..].trim_ascii_start();
+        let first_span = self.spans.len();
         if FAST
             && first.starts_with("\"resourceSpans\"")
             && let Ok(strict) = serde_json::from_str::<Strict>(text)
             && strict.is_whole()
         {
-            let request = ExportTraceServiceRequest { resource_spans: strict.resource_spans };
+            let Strict { resource_spans, wire, elsewhere, from_zipkin } = strict;
+            let request = ExportTraceServiceRequest { resource_spans };
             self.request(Form::OtlpJson, text, line, request);
-            self.wire.extend(strict.wire);
-            self.elsewhere.extend(strict.elsewhere);
+            self.own(Own { wire, elsewhere, from_zipkin }, first_span);
             return;
         }
         let json = match Json::parse(text) {
@@ -520,11 +526,6 @@ impl Reader {
             });
             return;
         }
-        if json.has("wire") || json.has("requestselsewhere") {
-            let own: Own = serde_json::from_str(text).unwrap_or_default();
-            self.wire.extend(own.wire);
-            self.elsewhere.extend(own.elsewhere);
-        }
         let Document { mut resource_spans, losses, form, .. } = document;
         if let Some(form) = form {
             if form == Form::Zipkin {
@@ -537,10 +538,22 @@ impl Reader {
             let request = ExportTraceServiceRequest { resource_spans };
             self.request(form, text, line, request);
         }
+        if ["wire", "requestselsewhere", "fromzipkin"].iter().any(|name| json.has(name)) {
+            self.own(serde_json::from_str(text).unwrap_or_default(), first_span);
+        }
         self.unread += losses.count - losses.first.len();
         for (offset, loss) in losses.first {
             let before = &text[..offset.unwrap_or_default()];
             self.problem(Some(line + newlines(before)), Error::LeftOut(loss));
+        }
+    }
+
+    /// Takes the lab's own parts of a document, whose spans begin at the index `first_span`.
+    fn own(&mut self, Own { wire, elsewhere, from_zipkin }: Own, first_span: usize) {
+        self.wire.extend(wire);
+        self.elsewhere.extend(elsewhere);
+        for span in &mut self.spans[first_span..] {
+            span.from_zipkin |= from_zipkin.contains(&span.trace_id);
         }
     }
 
@@ -648,7 +661,8 @@ impl Reader {
     fn batch(&mut self, form: Form, line: Option<usize>, batch: Result<Batch, Error>) {
         self.form.get_or_insert(form);
         match batch {
-            Ok(batch) => {
+            Ok(mut batch) => {
+                batch.spans.iter_mut().for_each(|span| span.from_zipkin = form == Form::Zipkin);
                 self.spans.extend(batch.spans);
                 if let Some(rejected) = batch.rejected {
                     self.problem(line, Error::Rejected(rejected));
