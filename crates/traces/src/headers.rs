@@ -196,15 +196,43 @@ impl Foreign {
         self.trace_id.is_some() || self.sampled == Some(false)
     }
 
-    /// Returns the trace of the same request's `traceparent` and its own, where these differ.
-    pub fn contradicts(&self, own: &Traceparent) -> Option<[TraceId; 2]> {
-        let named = self.trace_id.filter(|_| self.format.agrees())?;
-        let [own_number, number] = [own.trace_id, named].map(|it| u128::from_be_bytes(it.0));
-        // Some formats have the lower half alone.
-        let is_half = number <= u128::from(u64::MAX);
-        let agrees = own_number == number || is_half && own_number as u64 == number as u64;
-        (!agrees).then_some([own.trace_id, named])
+    /// Returns in what the `traceparent` of the same request and this one differ. Where they name different traces, whether to
+    /// sample these isn't compared.
+    pub fn contradicts(&self, own: &Traceparent) -> Option<Contradiction> {
+        let is_same = self.trace_id.map(|named| is_same_trace(own.trace_id, named));
+        match (is_same, self.trace_id) {
+            (Some(false), Some(named)) => {
+                let traces = [own.trace_id, named];
+                self.format.agrees().then_some(Contradiction::Traces(traces))
+            }
+            // Without a trace, a load balancer's decision may be about one of its own.
+            (None, _) if !self.format.agrees() => None,
+            _ => {
+                let differs = self.sampled? != own.sampled;
+                differs.then_some(Contradiction::Sampling { own: own.sampled })
+            }
+        }
     }
+}
+
+/// Whether the trace that a header of another format names is that of a `traceparent`. Some formats have the lower half of the id
+/// alone.
+fn is_same_trace(own: TraceId, named: TraceId) -> bool {
+    let [own, named] = [own, named].map(|it| u128::from_be_bytes(it.0));
+    let is_half = named <= u128::from(u64::MAX);
+    own == named || is_half && own as u64 == named as u64
+}
+
+/// In what a `traceparent` and a header of another format differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contradiction {
+    /// They name different traces: that of the `traceparent`, and that of the other header.
+    Traces([TraceId; 2]),
+    /// They agree on the trace, and only one of them says to sample it.
+    Sampling {
+        /// Whether the `traceparent` does.
+        own: bool,
+    },
 }
 
 /// A text that stands where the value of a `traceparent` should.

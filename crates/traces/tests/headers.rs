@@ -1,9 +1,10 @@
 //! Headers as people paste them, and what is said about them.
 
+use support::has;
 use traces::case::Case;
 use traces::diagnose::{Certainty, Evidence, Rule, Seen, diagnose};
 use traces::exchange::Exchange;
-use traces::headers::{Foreign, Format, Placeholder, find};
+use traces::headers::{Contradiction, Foreign, Format, Placeholder, find};
 use traces::read::Unreadable;
 use traces::report;
 use traces::span::{span_id, trace_id};
@@ -243,9 +244,9 @@ fn a_caller_that_sends_two_formats_must_name_one_trace_in_both() {
 
 #[test]
 fn headers_that_contradict_each_other_are_found_on_the_wire_too() {
-    let found = |b3: &str| {
+    let found = |trace: &str, sampled: u8| {
         let sent = format!(
-            "GET / HTTP/1.1\r\ntraceparent: {VALID}\r\nb3: {b3}-e457b5a2e4d86bd1-1\r\n\r\n"
+            "GET / HTTP/1.1\r\ntraceparent: {VALID}\r\nb3: {trace}-e457b5a2e4d86bd1-{sampled}\r\n\r\n"
         );
         let exchange = Exchange {
             hop: "shop".to_owned(),
@@ -259,12 +260,80 @@ fn headers_that_contradict_each_other_are_found_on_the_wire_too() {
         };
         diagnose(&[], &[exchange]).into_iter().map(|it| it.evidence).collect::<Vec<_>>()
     };
-    let [Evidence::HeadersContradict { seen, format, .. }] = &found(&ANOTHER[3..35])[..] else {
+    let [Evidence::HeadersContradict { seen, format, .. }] = &found(&ANOTHER[3..35], 1)[..] else {
         panic!()
     };
     assert_eq!(*format, Format::B3);
     assert!(matches!(seen, Seen::OnHop { .. }));
-    assert!(matches!(found(&VALID[3..35])[..], [Evidence::NothingArrived { .. }]));
+    let trace = &VALID[3..35];
+    assert!(matches!(found(trace, 1)[..], [Evidence::NothingArrived { .. }]));
+    let [Evidence::HeadersContradict { contradiction, .. }] = &found(trace, 0)[..] else {
+        panic!()
+    };
+    assert_eq!(*contradiction, Contradiction::Sampling { own: true });
+}
+
+#[test]
+fn headers_of_one_trace_that_contradict_each_other_about_sampling_are_told() {
+    let (sampled, unsampled) = (VALID, VALID.replace("b7-01", "b7-00"));
+    let trace = &VALID[3..35];
+    let number = 0xa3ce_929d_0e0e_4736_u64;
+    let (time, random) = trace.split_at(8);
+    let told = |pasted: &str| {
+        let findings = Case::read(pasted.as_bytes()).expect("a case").findings();
+        findings.into_iter().map(|it| (it.rule, it.evidence)).collect::<Vec<_>>()
+    };
+    for (format, not, yes) in [
+        (Format::B3, format!("b3: {trace}-e457b5a2e4d86bd1-0"), "bd1-d"),
+        (Format::B3, "b3: 0".to_owned(), ""),
+        (Format::B3Multi, format!("x-b3-traceid: {trace}\nx-b3-sampled: 0"), "sampled: 1"),
+        (Format::Jaeger, format!("uber-trace-id: {trace}:e457b5a2e4d86bd1:0:0"), ":0:1"),
+        (
+            Format::Datadog,
+            format!("x-datadog-trace-id: {number}\nx-datadog-sampling-priority: 0"),
+            "priority: 1",
+        ),
+        // A load balancer that goes on with the trace of the `traceparent`.
+        (Format::XRay, format!("x-amzn-trace-id: Root=1-{time}-{random};Sampled=0"), "Sampled=1"),
+        (Format::GoogleCloud, format!("x-cloud-trace-context: {trace}/1;o=0"), "o=1"),
+    ] {
+        let expected = |own| {
+            let (seen, contradiction) = (Seen::Alone, Contradiction::Sampling { own });
+            let evidence = Evidence::HeadersContradict { seen, format, contradiction };
+            vec![(Rule::BrokenHeader, evidence)]
+        };
+        let pasted = format!("traceparent: {sampled}\n{not}");
+        assert_eq!(told(&pasted), expected(true), "{pasted}");
+        let sentence = format!(
+            "that says to sample the trace and a `{}` that says not to. ",
+            format.sampling_header()
+        );
+        has(&text(&pasted), [&*sentence, "decides about sampling again"]);
+        // They agree.
+        let pasted = format!("traceparent: {unsampled}\n{not}");
+        assert!(matches!(told(&pasted)[..], [(Rule::Unsampled, _)]), "{pasted}");
+        if !yes.is_empty() {
+            let yes = not[..not.len() - yes.len()].to_owned() + yes;
+            let pasted = format!("traceparent: {unsampled}\n{yes}");
+            assert_eq!(told(&pasted), expected(false), "{pasted}");
+            assert_eq!(told(&format!("traceparent: {sampled}\n{yes}")), [], "{yes}");
+        }
+    }
+    // Each of these leaves the decision to the called service, or is about another trace.
+    for other in [
+        format!("b3: {trace}-e457b5a2e4d86bd1"),
+        format!("x-b3-traceid: {trace}"),
+        "x-amzn-trace-id: Sampled=0".to_owned(),
+        format!("x-amzn-trace-id: Root=1-{time}-{};Sampled=0", random.replace('a', "b")),
+    ] {
+        assert_eq!(told(&format!("traceparent: {sampled}\n{other}")), [], "{other}");
+    }
+    // Another trace is said alone.
+    let pasted = format!("traceparent: {sampled}\nb3: {}-e457b5a2e4d86bd1-0", &ANOTHER[3..35]);
+    let [(_, Evidence::HeadersContradict { contradiction, .. })] = &told(&pasted)[..] else {
+        panic!("{pasted}")
+    };
+    assert!(matches!(contradiction, Contradiction::Traces(_)), "{pasted}");
 }
 
 /// A report on several headers says of which each finding is.
