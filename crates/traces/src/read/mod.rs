@@ -602,6 +602,8 @@ impl Reader {
                 console::python(json, document);
                 Form::PythonConsole
             }
+        } else if console::php_scopes(json, document) {
+            Form::PhpConsole
         } else if zipkin::is_version_1(json) {
             zipkin::version_1(json, document);
             Form::Zipkin
@@ -633,16 +635,20 @@ impl Reader {
             records(logs, &["scopelogs", "instrumentationlibrarylogs"], "logrecords");
         self.others.metrics +=
             records(metrics, &["scopemetrics", "instrumentationlibrarymetrics"], "metrics");
-        // PHP's console exporter prints the records of a scope together.
-        let of_scope = json.get("scope").get("logs").items().len();
-        self.others.logs += of_scope;
+        // PHP's console exporters print the records of a scope together.
+        let of_scopes = |records: &str| -> usize {
+            console::scopes(json).map(|scope| scope.get(records).items().len()).sum()
+        };
+        let (logs_of_scopes, metrics_of_scopes) = (of_scopes("logs"), of_scopes("metrics"));
+        self.others.logs += logs_of_scopes;
+        self.others.metrics += metrics_of_scopes;
         let record = json.has("body") && (json.has("severitynumber") || json.has("severity"));
         self.others.logs += usize::from(record);
         let scope_metrics = json.get("scopemetrics").items().iter();
         self.others.metrics +=
             scope_metrics.map(|it| it.get("metrics").items().len()).sum::<usize>();
         record
-            || of_scope > 0
+            || logs_of_scopes + metrics_of_scopes > 0
             || ["resourcelogs", "resourcemetrics", "scopemetrics"].iter().any(|it| json.has(it))
     }
 
