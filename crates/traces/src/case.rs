@@ -71,14 +71,18 @@ impl Case {
         let text = read::unpack(bytes).ok();
         let text = text.as_deref().and_then(read::text);
         let text = text.filter(|text| unreadable.may_be_headers(text));
-        let headers = text.map(|text| headers::find(&text)).unwrap_or_default();
-        match headers.is_empty() {
-            true => Err(unreadable),
-            false => {
-                let unknown_json = matches!(unreadable, Unreadable::UnknownJson(_));
-                Ok(Case { headers, unknown_json, ..Case::default() })
-            }
+        let headers = text.as_deref().map(headers::find).unwrap_or_default();
+        if headers.is_empty() {
+            // Source code may have an object in a line, or a brace that looks like the beginning of one.
+            let is_json = |text: &str| {
+                let is_document = text.trim_start().starts_with(['{', '[']);
+                is_document && matches!(unreadable, Unreadable::UnknownJson(_))
+            };
+            let is_code = text.is_some_and(|text| !is_json(&text) && headers::is_made(&text));
+            return Err(if is_code { Unreadable::SourceCode } else { unreadable });
         }
+        let unknown_json = matches!(unreadable, Unreadable::UnknownJson(_));
+        Ok(Case { headers, unknown_json, ..Case::default() })
     }
 
     /// Runs the rules over the case.

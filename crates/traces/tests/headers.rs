@@ -471,6 +471,104 @@ fn a_text_in_place_of_a_value_is_named_as_what_it_is() {
     );
 }
 
+/// A header that source code makes isn't one that was sent.
+#[test]
+fn a_template_in_source_code_is_not_a_header() {
+    for code in [
+        // Rust
+        r#"let header = format!("traceparent: 00-{trace_id}-{span_id}-01");"#,
+        r#"format!("traceparent: 00-{}-{}-01", trace, span)"#,
+        r#"run(&format!("curl -H 'traceparent: {header}' {url}"))"#,
+        r#"request.header("traceparent", "00-{trace_id}-{span_id}-01")"#,
+        r#"tracing::info!("got traceparent={traceparent} from {caller}");"#,
+        "/// Sends `traceparent: 00-{trace_id}-{span_id}-01`.\nfn send() {}",
+        "use http::HeaderMap;\n\nstruct Request {\n    id: u8,\n    traceparent: Option<String>,\n}",
+        "fn main() {\n    let request = Request {\n        traceparent: None,\n    };\n}",
+        // JavaScript
+        "fetch(url, { headers: { traceparent: `00-${traceId}-${spanId}-01` } })",
+        "  headers: {\n    traceparent: `00-${traceId}-${spanId}-01`,\n  },",
+        "const traceparent = `00-${traceId}-${spanId}-01`;",
+        "console.log(`traceparent: ${header}`)",
+        "const id = span.context();\nconst url = of(id);\nask(url, {\n  traceparent: header(id),\n})",
+        // Python
+        r#"f"traceparent: 00-{trace_id}-{span_id}-01""#,
+        "headers = {'traceparent': '00-%032x-%016x-01' % (trace_id, span_id)}",
+        r#"line = "traceparent: 00-{}-{}-01".format(trace_id, span_id)"#,
+        "import os\nfrom a import b\n\nHEAD = '''\ntraceparent: 00-{trace_id}-{span_id}-01\n'''",
+        // Go, Java, Kotlin, C#, PHP, Ruby, Swift, C and a script
+        r#"log.Printf("traceparent: %s", header)"#,
+        "test := Test{\n  header: of(id),\n}\nother := Test{\n  traceparent: []string{\"00-1-\"},\n}",
+        r#"String header = "traceparent: 00-" + traceId + "-" + spanId + "-01";"#,
+        r#"val traceparent = "00-$traceId-$spanId-01""#,
+        r#"var header = $"traceparent: 00-{traceId}-{spanId}-01";"#,
+        r#"$traceparent = "00-$traceId-$spanId-01";"#,
+        "'traceparent' => '00-' . $traceId . '-' . $spanId . '-01',",
+        r##"headers = { "traceparent" => "00-#{trace_id}-#{span_id}-01" }"##,
+        r#"["traceparent": "00-\(traceId)-\(spanId)-01"]"#,
+        r#"sprintf(buffer, "traceparent: 00-%s-%s-01", trace_id, span_id);"#,
+        "#!/bin/sh\nTRACEPARENT=\"00-$TRACE_ID-$SPAN_ID-01\" ./run",
+    ] {
+        let error = Case::read(code.as_bytes()).expect_err(code);
+        assert!(matches!(error, Unreadable::SourceCode), "{code}: {error}");
+    }
+    // These show no value at all, or one of another format.
+    for code in [
+        r#"headers["traceparent"] = "00-" + traceId + "-" + spanId + "-01";"#,
+        r#"req.Header.Set("traceparent", fmt.Sprintf("00-%s-%s-01", traceID, spanID))"#,
+        r#"headers = {"traceparent": f"00-{trace_id:032x}-{span_id:016x}-01"}"#,
+        r#"let b3 = format!("b3: {trace_id}-{span_id}-0");"#,
+        r#"allowed := map[string]struct{}{"traceparent": {}, "via": {}}"#,
+    ] {
+        assert_eq!(find(code), [], "{code}");
+    }
+    // A constant is what is sent.
+    let both =
+        format!("let a = format!(\"traceparent: {{a}}\");\nlet b = \"traceparent: {VALID}\";");
+    assert_eq!(values(&both), [[VALID]]);
+    let wrong = "let map = HeaderMap::new();\nlet id = id();\nmap.insert(\"traceparent\", \"00-abc-1-01\");";
+    assert_eq!(values(wrong), [["00-abc-1-01"]]);
+    let jaeger = "request.header(\"uber-trace-id\", \"3a5b%3A1c%3A0%3A1\")";
+    assert_eq!(find(jaeger)[0].foreign[0].trace_id, trace_id("3a5b"));
+    // A line that begins as JSON does.
+    let braces = "static void f()\n{\n    log.info(\"traceparent: {}\", header);\n}\n";
+    assert!(matches!(Case::read(braces.as_bytes()), Err(Unreadable::SourceCode)));
+}
+
+/// Near misses of source code: each of these shows a header as it was sent or printed.
+#[test]
+fn a_variable_in_a_header_that_was_sent_is_still_a_finding() {
+    let page = "<script>\nvar x = f(1);\nlet y = x;\n</script>";
+    let (sent, value) = ("> GET / HTTP/1.1\n> traceparent: ", "00-${T}-${S}-01");
+    for pasted in [
+        "curl -H \"traceparent: $TP\" x".to_owned(),
+        format!("$ export A=$(date)\n$ out=$(curl -s -H \"traceparent: {value}\" http://x)"),
+        format!("#!/bin/sh\nset -e\ncurl --header \"traceparent: {value}\" x"),
+        "Run `curl -H 'traceparent: ${TP}' x` and look.".to_owned(),
+        "curl -H $'traceparent: {TP}' x".to_owned(),
+        "wget --header=\"traceparent: ${TP}\" x".to_owned(),
+        format!("{sent}{value}\n>\n< HTTP/1.1 200 OK\n<\n{page}"),
+        format!("{page}\n{sent}$TP\n"),
+        format!("GET / HTTP/1.1\nhost: x\ntraceparent: {{{{tp}}}}\n\n{page}"),
+        "GET / HTTP/1.1\ncookie: a = 1;\nvia: b = 2;\ntraceparent: ${TP}\n".to_owned(),
+        format!(r#"{{"level": "info", "headers": {{"traceparent": "{value}"}}}}"#),
+        format!("{{'Host': 'x', 'traceparent': '{value}'}}"),
+        format!("[('traceparent', '{value}')]"),
+        format!("INFO can't read traceparent: {value}"),
+        format!("INFO \"traceparent: {value}\" received"),
+        format!("Request {{\n    headers: {{\n        \"traceparent\": \"{value}\",\n    }},\n}}"),
+        "  File \"a.py\", line 3, in f\n    return f(x)\nKeyError: no\ntraceparent: {tp}"
+            .to_owned(),
+        "services:\n  shop:\n    environment:\n      TRACEPARENT: ${TRACEPARENT}\n".to_owned(),
+    ] {
+        let findings = Case::read(pasted.as_bytes()).expect(&pasted).findings();
+        let [finding] = &findings[..] else { panic!("{pasted}: {findings:?}") };
+        let Evidence::HeaderPlaceholder { placeholder, .. } = &finding.evidence else {
+            panic!("{pasted}: {finding:?}")
+        };
+        assert_eq!(*placeholder, Placeholder::Variable, "{pasted}");
+    }
+}
+
 /// Each way to be wrong has advice of its own.
 #[test]
 fn the_advice_fits_what_is_wrong_with_the_value() {

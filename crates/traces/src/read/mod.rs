@@ -181,6 +181,12 @@ pub enum Unreadable {
     UnknownJson(Vec<String>),
     #[error("there is no trace in it. The lab reads {FORMS}")]
     NoTrace,
+    /// It is source code that makes a header.
+    #[error(
+        "it is source code that makes a `traceparent`, and has no header that was sent. Run it and give the header that arrives: \
+         `lab wire` shows the headers of each request"
+    )]
+    SourceCode,
     /// It is nothing but an id, of 32 hexadecimal digits or of 16.
     #[error("{}", id_alone(.0))]
     Id(String),
@@ -216,6 +222,7 @@ impl Unreadable {
             Unreadable::Empty
             | Unreadable::Packed(_)
             | Unreadable::Id(_)
+            | Unreadable::SourceCode
             | Unreadable::NoSpans { .. }
             | Unreadable::Problem(_) => false,
         }
