@@ -1,6 +1,6 @@
 //! Tells a header that source code makes from one that was sent, such as
-//! `format!("traceparent: 00-{trace_id}-{span_id}-01")`. The commands of a shell aren't source code here: a header that was pasted
-//! with a variable in it is a mistake that people look for.
+//! `format!("traceparent: 00-{trace_id}-{span_id}-01")`. An option of a command, such as `curl -H`, isn't source code here: a
+//! variable in it that nothing has replaced is a mistake that people look for.
 
 use super::{LONGEST, QUOTES, enclosing};
 
@@ -49,8 +49,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Whether the line that starts at `line` stands in source code: it looks like that, or a fifth of the lines before it do. Takes
-    /// the lines of a text in order.
+    /// Whether the line that starts at `line` stands in source code: it looks like that, a fifth of the lines before it do, or the text
+    /// is a script. Takes the lines of a text in order.
     pub fn is_code(&mut self, text: &str, line: usize) -> bool {
         /// A log may quote one line of a program.
         const LEAST: usize = 2;
@@ -132,7 +132,7 @@ fn literal(text: &str, line: usize, at: usize) -> Option<(usize, char)> {
         let is_quote = QUOTES.contains(&it) && previous != '\\';
         match open {
             Some((_, quote)) if is_quote && it == quote => open = None,
-            // An apostrophe is no quote.
+            // An apostrophe isn't a quote.
             None if is_quote && !(it == '\'' && previous.is_alphanumeric()) => {
                 open = Some((from + index, it));
             }
