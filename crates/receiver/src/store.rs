@@ -48,6 +48,7 @@ struct Inner {
     bytes: usize,
     evicted: usize,
     evicted_spans: usize,
+    repeated: usize,
     refused: Option<Refused>,
 }
 
@@ -79,6 +80,8 @@ pub struct Usage {
     /// The number of traces that were dropped to make room, and of their spans.
     pub evicted: usize,
     pub evicted_spans: usize,
+    /// The number of spans that were dropped because the store had them, such as when an exporter tries again.
+    pub repeated: usize,
 }
 
 /// The requests with spans that the receivers refused, as a whole or in part.
@@ -110,7 +113,7 @@ impl Store {
         self.recorder.is_some()
     }
 
-    /// Adds spans to their traces. Drops spans that the store already has. With a recorder, writes the others to its file
+    /// Adds spans to their traces. Drops and counts spans that the store already has. With a recorder, writes the others to its file
     /// before returning.
     pub fn add(&self, spans: Vec<Span>) {
         let mut new = Vec::new();
@@ -197,6 +200,7 @@ impl Store {
             bytes: inner.bytes,
             evicted: inner.evicted,
             evicted_spans: inner.evicted_spans,
+            repeated: inner.repeated,
         }
     }
 
@@ -263,7 +267,10 @@ impl Inner {
         let replaced = match trace.spans.add(Arc::clone(&span)) {
             Added::New => 0,
             Added::Instead(span) => span.size(),
-            Added::Repeated => return None,
+            Added::Repeated => {
+                self.repeated += 1;
+                return None;
+            }
         };
         for (to, _) in &span.links {
             if trace.links.insert(*to) {

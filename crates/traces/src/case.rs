@@ -4,17 +4,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::diagnose::{self, Evidence, Finding, Inspected, NamedSpan};
+use crate::diagnose::{self, Finding, Inspected, NamedSpan};
 use crate::exchange::Exchange;
 use crate::headers::{self, Pasted};
 use crate::otlp;
-use crate::read::{self, Contents, Form, Others, Problem, Unreadable};
+use crate::read::{self, Contents, Others, Problem, Unreadable};
 use crate::shared::Trace;
+use crate::span::TraceId;
 use crate::tree::Tree;
 
 /// The names of the fields that other readers ignore.
 const WIRE: &str = "wire";
 const ELSEWHERE: &str = "requestsElsewhere";
+const ZIPKIN: &str = "fromZipkin";
 
 /// Traces, and the requests on the wire that belong to them.
 #[derive(Debug, Default)]
@@ -35,20 +37,17 @@ pub struct Case {
     pub headers: Vec<Pasted>,
     /// Whether that text is JSON of a form that the lab doesn't know.
     pub unknown_json: bool,
-    /// The form of a file.
-    pub form: Option<Form>,
 }
 
 impl From<Contents> for Case {
     fn from(contents: Contents) -> Self {
-        let Contents { form, spans, wire, elsewhere, unread, problems, others } = contents;
-        let form = Some(form);
+        let Contents { spans, wire, elsewhere, unread, problems, others, .. } = contents;
         let mut traces: BTreeMap<_, Trace> = BTreeMap::new();
         for span in spans {
             traces.entry(span.trace_id).or_default().add(Arc::new(span));
         }
         let trees = traces.into_values().filter_map(|trace| Tree::new(&trace.spans()));
-        Case { elsewhere, unread, problems, others, form, ..Case::new(trees.collect(), wire) }
+        Case { elsewhere, unread, problems, others, ..Case::new(trees.collect(), wire) }
     }
 }
 
@@ -72,14 +71,18 @@ impl Case {
         let text = read::unpack(bytes).ok();
         let text = text.as_deref().and_then(read::text);
         let text = text.filter(|text| unreadable.may_be_headers(text));
-        let headers = text.map(|text| headers::find(&text)).unwrap_or_default();
-        match headers.is_empty() {
-            true => Err(unreadable),
-            false => {
-                let unknown_json = matches!(unreadable, Unreadable::UnknownJson(_));
-                Ok(Case { headers, unknown_json, ..Case::default() })
-            }
+        let headers = text.as_deref().map(headers::find).unwrap_or_default();
+        if headers.is_empty() {
+            // Source code may have an object in a line, or a brace that looks like the beginning of one.
+            let is_json = |text: &str| {
+                let is_document = text.trim_start().starts_with(['{', '[']);
+                is_document && matches!(unreadable, Unreadable::UnknownJson(_))
+            };
+            let is_code = text.is_some_and(|text| !is_json(&text) && headers::is_made(&text));
+            return Err(if is_code { Unreadable::SourceCode } else { unreadable });
         }
+        let unknown_json = matches!(unreadable, Unreadable::UnknownJson(_));
+        Ok(Case { headers, unknown_json, ..Case::default() })
     }
 
     /// Runs the rules over the case.
@@ -87,13 +90,7 @@ impl Case {
         if !self.headers.is_empty() {
             return diagnose::of_headers(&self.headers);
         }
-        let mut findings = diagnose::diagnose_part(&self.trees, &self.wire, &self.elsewhere);
-        for finding in &mut findings {
-            if let Evidence::NotEnded { zipkin, .. } = &mut finding.evidence {
-                *zipkin = self.form == Some(Form::Zipkin);
-            }
-        }
-        findings
+        diagnose::diagnose_part(&self.trees, &self.wire, &self.elsewhere)
     }
 
     /// Counts what [`Case::findings`] looks at.
@@ -114,6 +111,12 @@ impl Case {
         }
         if !self.elsewhere.is_empty() {
             json[ELSEWHERE] = serde_json::to_value(&self.elsewhere)?;
+        }
+        let from_zipkin = |tree: &&Tree| tree.rows.iter().any(|row| row.span.from_zipkin);
+        let zipkin: Vec<TraceId> =
+            self.trees.iter().filter(from_zipkin).map(|tree| tree.trace_id).collect();
+        if !zipkin.is_empty() {
+            json[ZIPKIN] = serde_json::to_value(zipkin)?;
         }
         serde_json::to_vec(&json)
     }

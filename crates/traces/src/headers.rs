@@ -1,6 +1,8 @@
 //! Finds trace headers in text that people paste: the head of a request, what `curl -v` prints, a `curl` command, a log
 //! line, JSON or source code.
 
+mod template;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
@@ -196,15 +198,43 @@ impl Foreign {
         self.trace_id.is_some() || self.sampled == Some(false)
     }
 
-    /// Returns the trace of the same request's `traceparent` and its own, where these differ.
-    pub fn contradicts(&self, own: &Traceparent) -> Option<[TraceId; 2]> {
-        let named = self.trace_id.filter(|_| self.format.agrees())?;
-        let [own_number, number] = [own.trace_id, named].map(|it| u128::from_be_bytes(it.0));
-        // Some formats have the lower half alone.
-        let is_half = number <= u128::from(u64::MAX);
-        let agrees = own_number == number || is_half && own_number as u64 == number as u64;
-        (!agrees).then_some([own.trace_id, named])
+    /// Returns in what the `traceparent` of the same request and this one differ. Where they name different traces, whether to
+    /// sample these isn't compared.
+    pub fn contradicts(&self, own: &Traceparent) -> Option<Contradiction> {
+        let is_same = self.trace_id.map(|named| is_same_trace(own.trace_id, named));
+        match (is_same, self.trace_id) {
+            (Some(false), Some(named)) => {
+                let traces = [own.trace_id, named];
+                self.format.agrees().then_some(Contradiction::Traces(traces))
+            }
+            // Without a trace, a load balancer's decision may be about one of its own.
+            (None, _) if !self.format.agrees() => None,
+            _ => {
+                let differs = self.sampled? != own.sampled;
+                differs.then_some(Contradiction::Sampling { own: own.sampled })
+            }
+        }
     }
+}
+
+/// Whether the trace that a header of another format names is that of a `traceparent`. Some formats have the lower half of the id
+/// alone.
+fn is_same_trace(own: TraceId, named: TraceId) -> bool {
+    let [own, named] = [own, named].map(|it| u128::from_be_bytes(it.0));
+    let is_half = named <= u128::from(u64::MAX);
+    own == named || is_half && own as u64 == named as u64
+}
+
+/// In what a `traceparent` and a header of another format differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contradiction {
+    /// They name different traces: that of the `traceparent`, and that of the other header.
+    Traces([TraceId; 2]),
+    /// They agree on the trace, and only one of them says to sample it.
+    Sampling {
+        /// Whether the `traceparent` does.
+        own: bool,
+    },
 }
 
 /// A text that stands where the value of a `traceparent` should.
@@ -264,7 +294,8 @@ pub fn find(text: &str) -> Vec<Pasted> {
     let text = text.replace("\\\"", "\"");
     // Keeps the length.
     let lower = text.to_ascii_lowercase();
-    let own = occurrences(&text, &lower, TRACEPARENT);
+    let mut own = occurrences(&text, &lower, TRACEPARENT);
+    own.retain(|it| !it.is_made);
     let mut requests = Requests::default();
     // The number of headers in a line, and the request of the last.
     let mut in_line: HashMap<usize, (usize, usize)> = HashMap::new();
@@ -291,7 +322,11 @@ pub fn find(text: &str) -> Vec<Pasted> {
     for format in Format::ALL {
         let mut found: BTreeMap<usize, (usize, Foreign)> = BTreeMap::new();
         for name in format.names() {
+            let is_valid = |value: &String| format.trace_id(value).is_some();
             for it in occurrences(&text, &lower, name) {
+                if it.is_made && !it.values.iter().any(is_valid) {
+                    continue;
+                }
                 let beside = in_line.get(&it.line).copied().filter(|(count, _)| *count == 1);
                 let request = match (it.request, beside) {
                     (Some(request), _) | (None, Some((_, request))) => request,
@@ -326,6 +361,11 @@ pub fn find(text: &str) -> Vec<Pasted> {
     let mut seen = HashSet::new();
     let found = requests.0.into_values();
     found.filter(|it| seen.insert((it.traceparent.clone(), it.foreign.clone()))).collect()
+}
+
+/// Whether there is source code in a text that makes a `traceparent` from its parts.
+pub fn is_made(text: &str) -> bool {
+    occurrences(text, &text.to_ascii_lowercase(), TRACEPARENT).iter().any(|it| it.is_made)
 }
 
 /// Requests by the place in the text that their headers have in common.
@@ -373,6 +413,8 @@ struct Occurrence {
     is_header: bool,
     /// Whether it is that, or has a name in quotes.
     is_quoted: bool,
+    /// Whether source code makes the value: the text shows a part of it, or none.
+    is_made: bool,
     values: Vec<String>,
 }
 
@@ -382,13 +424,15 @@ fn occurrences(text: &str, lower: &str, name: &str) -> Vec<Occurrence> {
     let is_curl = text.lines().any(|line| line.starts_with("> "));
     let (mut line, mut number, mut searched) = (0, 1, 0);
     let mut found = Vec::new();
+    let mut lines = template::Lines::default();
     for (start, _) in lower.match_indices(name) {
         let passed = &text[searched..start];
         line = passed.rfind('\n').map_or(line, |at| searched + at + 1);
         number += passed.matches('\n').count();
         searched = start;
         if !(is_curl && text[line..].starts_with("* ")) {
-            found.extend(occurrence(text, (line, number), start..start + name.len()));
+            let name = start..start + name.len();
+            found.extend(occurrence(text, (line, number), name, &mut lines));
         }
     }
     found
@@ -400,6 +444,7 @@ fn occurrence(
     text: &str,
     (line, number): (usize, usize),
     name: Range<usize>,
+    lines: &mut template::Lines,
 ) -> Option<Occurrence> {
     let (before, after) = (&text[..name.start], &text[name.end..]);
     let end = (0..=LONGEST.min(after.len())).rev().find(|end| after.is_char_boundary(*end));
@@ -434,6 +479,8 @@ fn occurrence(
         && *separator == ":"
         && before_name.chars().all(|it| it.is_whitespace() || ['>', '<'].contains(&it));
     let is_option = |before: &str| before.ends_with("-H") || before.ends_with('=');
+    let option = before.trim_end_matches(QUOTES).trim_end_matches(['$', ' ']);
+    let is_of_command = ["-H", "--header", "--header="].iter().any(|it| option.ends_with(it));
     let request = match quote {
         _ if whole_line => Some(head_start(text, line)),
         _ if of_header.is_some() || is_option(before) => Some(command_start(text, line)),
@@ -454,8 +501,7 @@ fn occurrence(
         }
     } else if let Some(quote) = of_header {
         let value = rest_of_line.split(quote).next().unwrap_or_default().trim();
-        let sent = before.trim_end_matches(quote).trim_end_matches(['$', ' ']);
-        let is_sent = is_option(sent) || sent.ends_with("--header");
+        let is_sent = is_of_command || is_option(option);
         vec![if is_sent { value } else { of_prose(value) }.to_owned()]
     } else if let Some(list) = rest.strip_prefix('[') {
         let list = list.split(']').next().unwrap_or_default();
@@ -463,13 +509,26 @@ fn occurrence(
         items.map(str::to_owned).collect()
     } else {
         let value = value(rest);
-        // An empty value has quotes, or is the last of its line.
-        let is_value = !value.is_empty()
+        // An empty value has quotes, or is the last of its line. `{}` in source code is an object.
+        let is_object = quoted_name.is_some() && rest.starts_with("{}");
+        let has_value = !value.is_empty()
             || rest.starts_with(QUOTES)
             || *separator == "=" && rest_of_line.is_empty();
+        let is_value = has_value && !is_object;
         Vec::from_iter(Some(value).filter(|_| is_value))
     };
     let is_header = whole_line || of_header.is_some();
+    let is_printed = whole_line && !before_name.trim().is_empty();
+    let is_valid = |it: &String| Traceparent::parse(it).is_ok() || joined(it).is_some();
+    let is_expression = |it: &String| {
+        let is_word = whole_line && !rest.starts_with(QUOTES) && !may_be_a_value(it);
+        is_word || Placeholder::of(it).is_some()
+    };
+    let at = rest.as_ptr() as usize - text.as_ptr() as usize;
+    let is_made = !is_printed
+        && !values.iter().any(is_valid)
+        && (template::is_completed(text, line, at, is_of_command)
+            || !is_of_command && values.iter().all(is_expression) && lines.is_code(text, line));
     (!values.is_empty()).then_some(Occurrence {
         name: name.start,
         start: line,
@@ -477,6 +536,7 @@ fn occurrence(
         request,
         is_header,
         is_quoted: is_header || quote.is_some(),
+        is_made,
         values,
     })
 }

@@ -185,6 +185,8 @@ pub struct Span {
     pub source: Arc<Source>,
     /// The traces and spans that its valid links lead to.
     pub links: Box<[(TraceId, SpanId)]>,
+    /// Whether it came in Zipkin's form, in which a sound span may have no end.
+    pub from_zipkin: bool,
     name: Box<str>,
     start: u64,
     end: u64,
@@ -229,6 +231,7 @@ impl Span {
             parent: parent.map(SpanId),
             source,
             links: proto.links.iter().filter_map(target).collect(),
+            from_zipkin: false,
             start: proto.start_time_unix_nano,
             end: proto.end_time_unix_nano,
             kind: proto.kind().into(),

@@ -1,9 +1,10 @@
 //! Headers as people paste them, and what is said about them.
 
+use support::has;
 use traces::case::Case;
 use traces::diagnose::{Certainty, Evidence, Rule, Seen, diagnose};
 use traces::exchange::Exchange;
-use traces::headers::{Foreign, Format, Placeholder, find};
+use traces::headers::{Contradiction, Foreign, Format, Placeholder, find};
 use traces::read::Unreadable;
 use traces::report;
 use traces::span::{span_id, trace_id};
@@ -243,9 +244,9 @@ fn a_caller_that_sends_two_formats_must_name_one_trace_in_both() {
 
 #[test]
 fn headers_that_contradict_each_other_are_found_on_the_wire_too() {
-    let found = |b3: &str| {
+    let found = |trace: &str, sampled: u8| {
         let sent = format!(
-            "GET / HTTP/1.1\r\ntraceparent: {VALID}\r\nb3: {b3}-e457b5a2e4d86bd1-1\r\n\r\n"
+            "GET / HTTP/1.1\r\ntraceparent: {VALID}\r\nb3: {trace}-e457b5a2e4d86bd1-{sampled}\r\n\r\n"
         );
         let exchange = Exchange {
             hop: "shop".to_owned(),
@@ -259,12 +260,80 @@ fn headers_that_contradict_each_other_are_found_on_the_wire_too() {
         };
         diagnose(&[], &[exchange]).into_iter().map(|it| it.evidence).collect::<Vec<_>>()
     };
-    let [Evidence::HeadersContradict { seen, format, .. }] = &found(&ANOTHER[3..35])[..] else {
+    let [Evidence::HeadersContradict { seen, format, .. }] = &found(&ANOTHER[3..35], 1)[..] else {
         panic!()
     };
     assert_eq!(*format, Format::B3);
     assert!(matches!(seen, Seen::OnHop { .. }));
-    assert!(matches!(found(&VALID[3..35])[..], [Evidence::NothingArrived { .. }]));
+    let trace = &VALID[3..35];
+    assert!(matches!(found(trace, 1)[..], [Evidence::NothingArrived { .. }]));
+    let [Evidence::HeadersContradict { contradiction, .. }] = &found(trace, 0)[..] else {
+        panic!()
+    };
+    assert_eq!(*contradiction, Contradiction::Sampling { own: true });
+}
+
+#[test]
+fn headers_of_one_trace_that_contradict_each_other_about_sampling_are_told() {
+    let (sampled, unsampled) = (VALID, VALID.replace("b7-01", "b7-00"));
+    let trace = &VALID[3..35];
+    let number = 0xa3ce_929d_0e0e_4736_u64;
+    let (time, random) = trace.split_at(8);
+    let told = |pasted: &str| {
+        let findings = Case::read(pasted.as_bytes()).expect("a case").findings();
+        findings.into_iter().map(|it| (it.rule, it.evidence)).collect::<Vec<_>>()
+    };
+    for (format, not, yes) in [
+        (Format::B3, format!("b3: {trace}-e457b5a2e4d86bd1-0"), "bd1-d"),
+        (Format::B3, "b3: 0".to_owned(), ""),
+        (Format::B3Multi, format!("x-b3-traceid: {trace}\nx-b3-sampled: 0"), "sampled: 1"),
+        (Format::Jaeger, format!("uber-trace-id: {trace}:e457b5a2e4d86bd1:0:0"), ":0:1"),
+        (
+            Format::Datadog,
+            format!("x-datadog-trace-id: {number}\nx-datadog-sampling-priority: 0"),
+            "priority: 1",
+        ),
+        // A load balancer that goes on with the trace of the `traceparent`.
+        (Format::XRay, format!("x-amzn-trace-id: Root=1-{time}-{random};Sampled=0"), "Sampled=1"),
+        (Format::GoogleCloud, format!("x-cloud-trace-context: {trace}/1;o=0"), "o=1"),
+    ] {
+        let expected = |own| {
+            let (seen, contradiction) = (Seen::Alone, Contradiction::Sampling { own });
+            let evidence = Evidence::HeadersContradict { seen, format, contradiction };
+            vec![(Rule::BrokenHeader, evidence)]
+        };
+        let pasted = format!("traceparent: {sampled}\n{not}");
+        assert_eq!(told(&pasted), expected(true), "{pasted}");
+        let sentence = format!(
+            "that says to sample the trace and a `{}` that says not to. ",
+            format.sampling_header()
+        );
+        has(&text(&pasted), [&*sentence, "decides about sampling again"]);
+        // They agree.
+        let pasted = format!("traceparent: {unsampled}\n{not}");
+        assert!(matches!(told(&pasted)[..], [(Rule::Unsampled, _)]), "{pasted}");
+        if !yes.is_empty() {
+            let yes = not[..not.len() - yes.len()].to_owned() + yes;
+            let pasted = format!("traceparent: {unsampled}\n{yes}");
+            assert_eq!(told(&pasted), expected(false), "{pasted}");
+            assert_eq!(told(&format!("traceparent: {sampled}\n{yes}")), [], "{yes}");
+        }
+    }
+    // Each of these leaves the decision to the called service, or is about another trace.
+    for other in [
+        format!("b3: {trace}-e457b5a2e4d86bd1"),
+        format!("x-b3-traceid: {trace}"),
+        "x-amzn-trace-id: Sampled=0".to_owned(),
+        format!("x-amzn-trace-id: Root=1-{time}-{};Sampled=0", random.replace('a', "b")),
+    ] {
+        assert_eq!(told(&format!("traceparent: {sampled}\n{other}")), [], "{other}");
+    }
+    // Another trace is said alone.
+    let pasted = format!("traceparent: {sampled}\nb3: {}-e457b5a2e4d86bd1-0", &ANOTHER[3..35]);
+    let [(_, Evidence::HeadersContradict { contradiction, .. })] = &told(&pasted)[..] else {
+        panic!("{pasted}")
+    };
+    assert!(matches!(contradiction, Contradiction::Traces(_)), "{pasted}");
 }
 
 /// A report on several headers says of which each finding is.
@@ -400,6 +469,104 @@ fn a_text_in_place_of_a_value_is_named_as_what_it_is() {
         "A broken header (likely): This `traceparent` is the text `null`, which a program wrote because it had no value. \
          A service that gets this begins a trace of its own."
     );
+}
+
+/// A header that source code makes isn't one that was sent.
+#[test]
+fn a_template_in_source_code_is_not_a_header() {
+    for code in [
+        // Rust
+        r#"let header = format!("traceparent: 00-{trace_id}-{span_id}-01");"#,
+        r#"format!("traceparent: 00-{}-{}-01", trace, span)"#,
+        r#"run(&format!("curl -H 'traceparent: {header}' {url}"))"#,
+        r#"request.header("traceparent", "00-{trace_id}-{span_id}-01")"#,
+        r#"tracing::info!("got traceparent={traceparent} from {caller}");"#,
+        "/// Sends `traceparent: 00-{trace_id}-{span_id}-01`.\nfn send() {}",
+        "use http::HeaderMap;\n\nstruct Request {\n    id: u8,\n    traceparent: Option<String>,\n}",
+        "fn main() {\n    let request = Request {\n        traceparent: None,\n    };\n}",
+        // JavaScript
+        "fetch(url, { headers: { traceparent: `00-${traceId}-${spanId}-01` } })",
+        "  headers: {\n    traceparent: `00-${traceId}-${spanId}-01`,\n  },",
+        "const traceparent = `00-${traceId}-${spanId}-01`;",
+        "console.log(`traceparent: ${header}`)",
+        "const id = span.context();\nconst url = of(id);\nask(url, {\n  traceparent: header(id),\n})",
+        // Python
+        r#"f"traceparent: 00-{trace_id}-{span_id}-01""#,
+        "headers = {'traceparent': '00-%032x-%016x-01' % (trace_id, span_id)}",
+        r#"line = "traceparent: 00-{}-{}-01".format(trace_id, span_id)"#,
+        "import os\nfrom a import b\n\nHEAD = '''\ntraceparent: 00-{trace_id}-{span_id}-01\n'''",
+        // Go, Java, Kotlin, C#, PHP, Ruby, Swift, C and a script
+        r#"log.Printf("traceparent: %s", header)"#,
+        "test := Test{\n  header: of(id),\n}\nother := Test{\n  traceparent: []string{\"00-1-\"},\n}",
+        r#"String header = "traceparent: 00-" + traceId + "-" + spanId + "-01";"#,
+        r#"val traceparent = "00-$traceId-$spanId-01""#,
+        r#"var header = $"traceparent: 00-{traceId}-{spanId}-01";"#,
+        r#"$traceparent = "00-$traceId-$spanId-01";"#,
+        "'traceparent' => '00-' . $traceId . '-' . $spanId . '-01',",
+        r##"headers = { "traceparent" => "00-#{trace_id}-#{span_id}-01" }"##,
+        r#"["traceparent": "00-\(traceId)-\(spanId)-01"]"#,
+        r#"sprintf(buffer, "traceparent: 00-%s-%s-01", trace_id, span_id);"#,
+        "#!/bin/sh\nTRACEPARENT=\"00-$TRACE_ID-$SPAN_ID-01\" ./run",
+    ] {
+        let error = Case::read(code.as_bytes()).expect_err(code);
+        assert!(matches!(error, Unreadable::SourceCode), "{code}: {error}");
+    }
+    // These show no value at all, or one of another format.
+    for code in [
+        r#"headers["traceparent"] = "00-" + traceId + "-" + spanId + "-01";"#,
+        r#"req.Header.Set("traceparent", fmt.Sprintf("00-%s-%s-01", traceID, spanID))"#,
+        r#"headers = {"traceparent": f"00-{trace_id:032x}-{span_id:016x}-01"}"#,
+        r#"let b3 = format!("b3: {trace_id}-{span_id}-0");"#,
+        r#"allowed := map[string]struct{}{"traceparent": {}, "via": {}}"#,
+    ] {
+        assert_eq!(find(code), [], "{code}");
+    }
+    // A constant is what is sent.
+    let both =
+        format!("let a = format!(\"traceparent: {{a}}\");\nlet b = \"traceparent: {VALID}\";");
+    assert_eq!(values(&both), [[VALID]]);
+    let wrong = "let map = HeaderMap::new();\nlet id = id();\nmap.insert(\"traceparent\", \"00-abc-1-01\");";
+    assert_eq!(values(wrong), [["00-abc-1-01"]]);
+    let jaeger = "request.header(\"uber-trace-id\", \"3a5b%3A1c%3A0%3A1\")";
+    assert_eq!(find(jaeger)[0].foreign[0].trace_id, trace_id("3a5b"));
+    // A line that begins as JSON does.
+    let braces = "static void f()\n{\n    log.info(\"traceparent: {}\", header);\n}\n";
+    assert!(matches!(Case::read(braces.as_bytes()), Err(Unreadable::SourceCode)));
+}
+
+/// Near misses of source code: each of these shows a header as it was sent or printed.
+#[test]
+fn a_variable_in_a_header_that_was_sent_is_still_a_finding() {
+    let page = "<script>\nvar x = f(1);\nlet y = x;\n</script>";
+    let (sent, value) = ("> GET / HTTP/1.1\n> traceparent: ", "00-${T}-${S}-01");
+    for pasted in [
+        "curl -H \"traceparent: $TP\" x".to_owned(),
+        format!("$ export A=$(date)\n$ out=$(curl -s -H \"traceparent: {value}\" http://x)"),
+        format!("#!/bin/sh\nset -e\ncurl --header \"traceparent: {value}\" x"),
+        "Run `curl -H 'traceparent: ${TP}' x` and look.".to_owned(),
+        "curl -H $'traceparent: {TP}' x".to_owned(),
+        "wget --header=\"traceparent: ${TP}\" x".to_owned(),
+        format!("{sent}{value}\n>\n< HTTP/1.1 200 OK\n<\n{page}"),
+        format!("{page}\n{sent}$TP\n"),
+        format!("GET / HTTP/1.1\nhost: x\ntraceparent: {{{{tp}}}}\n\n{page}"),
+        "GET / HTTP/1.1\ncookie: a = 1;\nvia: b = 2;\ntraceparent: ${TP}\n".to_owned(),
+        format!(r#"{{"level": "info", "headers": {{"traceparent": "{value}"}}}}"#),
+        format!("{{'Host': 'x', 'traceparent': '{value}'}}"),
+        format!("[('traceparent', '{value}')]"),
+        format!("INFO can't read traceparent: {value}"),
+        format!("INFO \"traceparent: {value}\" received"),
+        format!("Request {{\n    headers: {{\n        \"traceparent\": \"{value}\",\n    }},\n}}"),
+        "  File \"a.py\", line 3, in f\n    return f(x)\nKeyError: no\ntraceparent: {tp}"
+            .to_owned(),
+        "services:\n  shop:\n    environment:\n      TRACEPARENT: ${TRACEPARENT}\n".to_owned(),
+    ] {
+        let findings = Case::read(pasted.as_bytes()).expect(&pasted).findings();
+        let [finding] = &findings[..] else { panic!("{pasted}: {findings:?}") };
+        let Evidence::HeaderPlaceholder { placeholder, .. } = &finding.evidence else {
+            panic!("{pasted}: {finding:?}")
+        };
+        assert_eq!(*placeholder, Placeholder::Variable, "{pasted}");
+    }
 }
 
 /// Each way to be wrong has advice of its own.

@@ -115,13 +115,24 @@ impl Random {
     }
 }
 
+/// Texts with headers and without a trace.
+const HEADERS: [&str; 6] = [
+    "> GET / HTTP/1.1\n> traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\n> b3: 0\n",
+    "curl -H 'traceparent: ${TP}' \\\n  -H \"uber-trace-id: 4bf92f3577b34da6:1:0:0\" http://x",
+    "{\"headers\": {\"traceparent\": [\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00\"]}}",
+    "INFO x-b3-traceid=4bf92f3577b34da6, x-b3-sampled=1 traceparent=null, x-datadog-trace-id=258",
+    "let a = 1;\nfn main() {\n    format!(\"traceparent: 00-{é}-{b}-01\");\n    traceparent: None,\n}",
+    "#!/bin/sh\n'traceparent' => '00-' . $a, \"X-Amzn-Trace-Id: Root=1-4bf92f35-77b34da6a3ce929d0e0e4736\"",
+];
+
 /// Tries mutations that begin with a number. Returns how many were read as traces.
 fn try_mutations(seed: u64, count: usize) -> usize {
     let folder = support::root().join("crates/traces/tests/cases");
     let mut files: Vec<_> =
         fs::read_dir(folder).expect("cases").map(|it| it.expect("a file").path()).collect();
     files.sort();
-    let files: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).expect("bytes")).collect();
+    let files = files.iter().map(|file| fs::read(file).expect("bytes"));
+    let files: Vec<Vec<u8>> = files.chain(HEADERS.map(|it| it.as_bytes().to_vec())).collect();
     let mut random = Random(fastrand::Rng::with_seed(seed));
     let mut read = 0;
     for _ in 0..count {

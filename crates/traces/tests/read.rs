@@ -106,6 +106,48 @@ fn the_times_and_records_of_phps_console_exporter_are_read() {
     assert_eq!(child.proto().events[0].time_unix_nano, 1_750_000_000_015_000_000);
 }
 
+/// The file is what the console exporters of PHP's SDK printed, spans and log records, with other ids.
+#[test]
+fn phps_spans_are_read_beside_its_log_records_and_within_a_scope() {
+    let printed = case("php-console-logs.txt");
+    assert_eq!((printed.form, &*printed.others.to_string()), (Form::PhpConsole, "1 log record"));
+    let [call, root] = &printed.spans[..] else { panic!("{printed:?}") };
+    assert_eq!((call.name(), call.kind(), call.parent), ("GET", SpanKind::Client, Some(root.id)));
+    assert_eq!((root.name(), root.service(), root.status()), ("GET /cart", "shop", Status::Ok));
+    assert_eq!((call.status_message(), call.links.len()), ("no such item".to_owned(), 1));
+    assert_eq!(call.proto().events[1].name, "exception");
+
+    let text = String::from_utf8(bytes("php-console-logs.txt")).expect("text");
+    // The same spans together, with one resource for all.
+    let spans = text[text.find("}[").expect("the spans") + 1..].replace("]\n[", ",");
+    let resource = &spans[spans.find("\"resource\"").expect("a resource")..];
+    let resource = &resource[..resource.find('}').expect("its end") + 2];
+    let spans = spans.replace(resource, "");
+    let scope =
+        format!(r#"{{"name": "shop", "version": "1.0", "attributes": [], "spans": {spans}}}"#);
+    for wrapped in [
+        format!(r#"{{{resource} "scope": {scope}}}"#),
+        format!(r#"{{{resource} "scopes": [{scope}]}}"#),
+        format!(r#"{{{resource} "scope": {scope}}}"#)
+            .replace("\"service.name\"", "\"attributes\": {\"service.name\"")
+            .replacen("}", "}}", 1),
+    ] {
+        let contents = read_text(&wrapped);
+        assert_eq!((contents.form, contents.others.is_empty()), (Form::PhpConsole, true));
+        assert_eq!(names(&contents), ["GET", "GET /cart"]);
+        for (span, printed) in contents.spans.iter().zip(&printed.spans) {
+            assert_eq!((span.proto(), span.service()), (printed.proto(), "shop"), "{wrapped}");
+            assert_eq!((&*span.source.scope.name, &*span.source.scope.version), ("shop", "1.0"));
+        }
+    }
+    // Metrics of the same exporters, and an object that has a scope of its own kind.
+    let metrics = r#"{"resource": {}, "scope": {"name": "shop", "metrics": [{"name": "a"}]}}"#;
+    let nothing = read::read(metrics.as_bytes()).expect_err("no spans").to_string();
+    assert_eq!(nothing, "there are no spans in it, only 1 metric");
+    let other = r#"{"scope": {"spans": [{"name": "bridge", "length": 3}]}}"#;
+    assert!(matches!(read::read(other.as_bytes()), Err(Unreadable::UnknownJson(_))));
+}
+
 /// Its numbers of kinds begin with INTERNAL, and its times are pairs or microseconds.
 #[test]
 fn the_spans_of_javascripts_sdk_are_read() {

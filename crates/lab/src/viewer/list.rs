@@ -188,6 +188,7 @@ fn summary_line(found: usize, shown: usize, usage: Usage, filter: &Fields) -> Ma
         @if usage.evicted > 0 {
             "; " (count(usage.evicted, "older trace")) " of " (count(usage.evicted_spans, "span")) " made room"
         }
+        @if usage.repeated > 0 { "; " (count(usage.repeated, "repeated span")) " dropped" }
     }
 }
 

@@ -91,6 +91,41 @@ async fn a_trace_alone_is_diagnosed_as_in_the_file_with_all() {
     has(&all, [within, begins, "`validate` (INTERNAL, shop)", "such as `pay` (SERVER, shop)"]);
 }
 
+/// A lab that has opened a file in Zipkin's form says what the command says about the file, and so do its page and its case file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lab_knows_which_traces_came_in_zipkins_form() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (id, other) = (trace_id(1), trace_id(2));
+    let local = |service: &str| json!({ "serviceName": service });
+    let zipkin = json!([
+        { "traceId": id, "id": "1", "kind": "CLIENT", "name": "ask", "timestamp": 10, "duration": 90,
+          "localEndpoint": local("shop") },
+        { "traceId": id, "id": "1", "kind": "SERVER", "name": "ask", "timestamp": 20, "duration": 70,
+          "shared": true, "localEndpoint": local("bank") },
+        { "traceId": id, "id": "2", "parentId": "1", "kind": "PRODUCER", "name": "send", "timestamp": 30,
+          "localEndpoint": local("bank") },
+    ]);
+    let zipkin = write(folder.path(), "zipkin.json", &zipkin.to_string());
+    let running = r#"2 stall 1 PRODUCER 0..1 send {"endTimeUnixNano": "0"}"#;
+    let otlp = write(folder.path(), "otlp.json", &table(running).to_string());
+    let printed = async |file: &str| {
+        let output = run("lab", &format!("diagnose {file}")).await;
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let of_file = printed(&zipkin).await;
+    has(&of_file, ["`send` (PRODUCER, bank) has no duration", "If it is a message or an event"]);
+    let lab = Lab::view(&format!("--open {zipkin} --open {otlp}")).await;
+    let of_lab = lab.ask(&format!("diagnose {id}")).await;
+    assert_eq!(of_lab.replace(&format!("http://{}/", lab.site()), "the book's page "), of_file);
+    has(&lab.ask(&format!("diagnose {other}")).await, ["`send` (PRODUCER, stall) has no end"]);
+    let all = lab.ask("diagnose --all").await;
+    has(&all, ["(PRODUCER, bank) has no duration", "(PRODUCER, stall) has no end"]);
+    has(&lab.get(&format!("/traces/{id}")).await, ["(PRODUCER, bank) has no duration"]);
+    let case = lab.get(&format!("/traces/{id}.case.json")).await;
+    assert_eq!(printed(&write(folder.path(), "case.json", &case)).await, of_file);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_get_the_findings_as_json() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -361,13 +361,16 @@ impl Random {
 }
 
 #[tokio::test]
-async fn a_span_that_comes_twice_is_kept_once() {
+async fn a_span_that_comes_twice_is_kept_once_and_counted() {
     let lab = Lab::start().await;
-    lab.export_spans(vec![span(1, 1, 0, "same"), span(1, 1, 0, "same")]).await;
     lab.export_spans(vec![span(1, 1, 0, "same")]).await;
+    assert!(!lab.page("/traces").await.contains("repeated"));
+    // An exporter that got no answer sends the request again.
+    lab.export_spans(vec![span(1, 1, 0, "same"), span(1, 1, 0, "same")]).await;
     assert_eq!(lab.spans(), 1);
     lab.export_spans(vec![span(1, 1, 0, "another with its id")]).await;
-    assert_eq!(lab.spans(), 2);
+    assert_eq!((lab.spans(), lab.store.usage().repeated), (2, 2));
+    has(&lab.page("/traces").await, ["1 trace, 2 spans", "; 2 repeated spans dropped"]);
 }
 
 #[tokio::test]

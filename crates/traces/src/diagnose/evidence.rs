@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::diagnose::{Rule, Secret};
-use crate::headers::{Format, Placeholder};
+use crate::headers::{Contradiction, Format, Placeholder};
 use crate::span::{Span, SpanId, SpanKind, TraceId};
 use crate::traceparent::{Field, InvalidTraceparent};
 use crate::tree::Skew;
@@ -38,13 +38,8 @@ pub enum Evidence {
         /// How many traces the valid ones name.
         traces: usize,
     },
-    /// The `traceparent` of a request and its header in another format name different traces.
-    HeadersContradict {
-        seen: Seen,
-        format: Format,
-        /// The trace of the `traceparent` and that of the other header.
-        traces: [TraceId; 2],
-    },
+    /// The `traceparent` of a request and its header in another format contradict each other.
+    HeadersContradict { seen: Seen, format: Format, contradiction: Contradiction },
     /// The values of several headers stand in one `traceparent`, with commas between them.
     HeadersJoined { seen: Seen, count: usize },
     /// A request has no `traceparent` and a header of another format.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Evidence, Finding, NamedSpan, Place, Seen, place};
 use crate::exchange::{Exchange, values};
-use crate::headers::{Foreign, Format, Pasted, Placeholder, joined};
+use crate::headers::{Contradiction, Foreign, Format, Pasted, Placeholder, joined};
 use crate::span::{Span, SpanKind, TraceId, shortened};
 use crate::traceparent::{Field, InvalidTraceparent, Traceparent};
 use crate::tree::{LONGEST, Tree};
@@ -41,8 +41,17 @@ pub(super) fn pasted(headers: &Pasted, seen: Seen) -> Vec<Finding> {
         }
         [value] => {
             let own = Traceparent::parse(value).ok();
-            found.extend(of_value(value, seen.clone()));
-            found.extend(own.and_then(|own| contradiction(&own, foreign, seen)));
+            let contradiction = own.and_then(|own| contradiction(&own, foreign, seen.clone()));
+            // Headers that contradict each other about sampling don't ask for either.
+            let is_sampling = matches!(
+                contradiction,
+                Some(Evidence::HeadersContradict {
+                    contradiction: Contradiction::Sampling { .. },
+                    ..
+                })
+            );
+            found.extend(of_value(value, seen).filter(|_| !is_sampling));
+            found.extend(contradiction);
         }
         several => found.push(repeated(several, seen)),
     }
@@ -65,11 +74,13 @@ fn repeated(values: &[impl AsRef<str>], seen: Seen) -> Evidence {
     Evidence::HeaderRepeated { seen, count: values.len(), traces: traces.len() }
 }
 
-/// Looks for a header of another format that names another trace than the `traceparent` of the same request.
+/// Looks for a header of another format that contradicts the `traceparent` of the same request. Which trace it is matters more than
+/// whether to sample it.
 fn contradiction(own: &Traceparent, foreign: &[Foreign], seen: Seen) -> Option<Evidence> {
-    let mut found = foreign.iter().filter_map(|it| Some((it.format, it.contradicts(own)?)));
-    let (format, traces) = found.next()?;
-    Some(Evidence::HeadersContradict { seen, format, traces })
+    let found = foreign.iter().filter_map(|it| Some((it.contradicts(own)?, it.format)));
+    let (contradiction, format) =
+        found.min_by_key(|(it, _)| matches!(it, Contradiction::Sampling { .. }))?;
+    Some(Evidence::HeadersContradict { seen, format, contradiction })
 }
 
 /// The headers of other formats in a head.

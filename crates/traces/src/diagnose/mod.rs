@@ -187,14 +187,15 @@ pub fn diagnose_part(trees: &[Tree], wire: &[Exchange], elsewhere: &[NamedSpan])
     let mut versions = spans::Versions::default();
     let mut names = names::Names::default();
     let mut grouped = spans::Grouped::default();
-    let mut sources = HashSet::new();
+    let (mut addresses, mut sources) = (HashSet::new(), HashSet::new());
     for tree in trees {
         findings.extend(shape::structure(tree));
         findings.extend(lifetimes::lifetimes(tree));
         for row in &tree.rows {
             let proto = row.span.proto();
-            // A resource that many spans share is looked at with the first of them.
-            let is_new = sources.insert(Arc::as_ptr(&row.span.source));
+            // A resource that many spans share is looked at with the first of them. A file may repeat it with each span.
+            let source = &row.span.source;
+            let is_new = addresses.insert(Arc::as_ptr(source)) && sources.insert(source.encoded());
             for evidence in spans::of_span(tree, row, &proto, is_new) {
                 grouped.add(row.span.service(), evidence, place(&row.span));
             }

@@ -49,7 +49,7 @@ pub(super) fn of_span(tree: &Tree, row: &Row, proto: &Proto, is_new: bool) -> Ve
     found.extend(status_not_set(span, proto));
     found.extend(wrong_kind(tree, row, proto));
     if !span.has_ended() {
-        found.push(Evidence::NotEnded { span: NamedSpan::new(span), zipkin: false });
+        found.push(Evidence::NotEnded { span: NamedSpan::new(span), zipkin: span.from_zipkin });
     }
     // The SDKs' own name for a service without one: `unknown_service`, perhaps with the program's name.
     if is_new && span.service().starts_with("unknown_service") {

@@ -116,7 +116,7 @@ pub fn python(json: &Json, document: &mut Document) {
         code: ["statuscode", "canonicalcode"],
         read_time: timestamp,
     };
-    with_context(json, &dialect, document);
+    with_context(json, json.get("resource"), InstrumentationScope::default(), &dialect, document);
 }
 
 /// Whether a value is a span of PHP's exporter and not of Python's.
@@ -128,6 +128,10 @@ pub fn is_php(json: &Json) -> bool {
 /// [`ConsoleSpanExporter`](https://github.com/open-telemetry/opentelemetry-php/blob/01652a170241eb0f2e6ddd2b90cc110ed11a58c5/src/SDK/Trace/SpanExporter/FriendlySpanConverter.php),
 /// whose times are in nanoseconds.
 pub fn php(json: &Json, document: &mut Document) {
+    php_span(json, json.get("resource"), InstrumentationScope::default(), document);
+}
+
+fn php_span(json: &Json, resource: &Json, scope: InstrumentationScope, document: &mut Document) {
     let dialect = Dialect {
         parent: "parentspanid",
         start: "start",
@@ -135,12 +139,43 @@ pub fn php(json: &Json, document: &mut Document) {
         code: ["code", "code"],
         read_time: |json| unsigned(json).map_err(|_| Flaw::Time),
     };
-    with_context(json, &dialect, document);
+    with_context(json, resource, scope, &dialect, document);
 }
 
-fn with_context(json: &Json, dialect: &Dialect, document: &mut Document) {
+/// Reads spans that stand together in their scope, as PHP's console exporters have log records and metrics:
+/// `{"resource": {…}, "scope": {"name": …, "spans": […]}}`, or a list of `scopes`. Returns whether there are any.
+pub fn php_scopes(json: &Json, document: &mut Document) -> bool {
+    let mut known = false;
+    for scope in scopes(json) {
+        let spans = scope.get("spans").items().iter();
+        for span in spans.filter(|it| it.get("context").has("traceid")) {
+            let scope = InstrumentationScope {
+                name: scope.get("name").text().to_owned(),
+                version: scope.get("version").text().to_owned(),
+                attributes: plain_map(scope.get("attributes")),
+                ..InstrumentationScope::default()
+            };
+            let resource = if span.has("resource") { span } else { json };
+            php_span(span, resource.get("resource"), scope, document);
+            known = true;
+        }
+    }
+    known
+}
+
+/// The scopes of a document of PHP's console exporters, which have records in them.
+pub fn scopes<'j, 'a>(json: &'j Json<'a>) -> impl Iterator<Item = &'j Json<'a>> {
+    json.get("scopes").items().iter().chain([json.get("scope")])
+}
+
+fn with_context(
+    json: &Json,
+    resource: &Json,
+    scope: InstrumentationScope,
+    dialect: &Dialect,
+    document: &mut Document,
+) {
     let losses = &mut document.losses;
-    let resource = json.get("resource");
     // In PHP, and in Python before 1.0, the resource is the map of its attributes.
     let resource =
         plain_map(if resource.has("attributes") { resource.get("attributes") } else { resource });
@@ -180,7 +215,7 @@ fn with_context(json: &Json, dialect: &Dialect, document: &mut Document) {
         status: status(own.any(&dialect.code), own.get("description").text()).or_else(flat),
         ..Span::default()
     };
-    document.add(resource, InstrumentationScope::default(), span);
+    document.add(resource, scope, span);
 }
 
 /// Whether a value is a span of JavaScript's SDK as `JSON.stringify` writes it: a `ReadableSpan`, or what its console exporter

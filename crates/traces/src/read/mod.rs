@@ -13,7 +13,7 @@ mod unpack;
 mod value;
 mod zipkin;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ use crate::exchange::Exchange;
 use crate::headers;
 use crate::otlp::{Batch, Error, Reason, Rejected, from_protobuf, from_request};
 use crate::shared::Trace;
-use crate::span::Span;
+use crate::span::{Span, TraceId};
 
 pub use foreign::Foreign;
 pub use json::NODES_LIMIT;
@@ -181,6 +181,12 @@ pub enum Unreadable {
     UnknownJson(Vec<String>),
     #[error("there is no trace in it. The lab reads {FORMS}")]
     NoTrace,
+    /// It is source code that makes a header.
+    #[error(
+        "it is source code that makes a `traceparent`, and has no header that was sent. Run it and give the header that arrives: \
+         `lab wire` shows the headers of each request"
+    )]
+    SourceCode,
     /// It is nothing but an id, of 32 hexadecimal digits or of 16.
     #[error("{}", id_alone(.0))]
     Id(String),
@@ -216,6 +222,7 @@ impl Unreadable {
             Unreadable::Empty
             | Unreadable::Packed(_)
             | Unreadable::Id(_)
+            | Unreadable::SourceCode
             | Unreadable::NoSpans { .. }
             | Unreadable::Problem(_) => false,
         }
@@ -360,6 +367,9 @@ struct Own {
     wire: Vec<Exchange>,
     #[serde(default, rename = "requestsElsewhere")]
     elsewhere: Vec<NamedSpan>,
+    /// The traces whose spans came in Zipkin's form.
+    #[serde(default, rename = "fromZipkin")]
+    from_zipkin: HashSet<TraceId>,
 }
 
 /// A document of OTLP JSON as the specification has it, which is parsed without a tree in between.
@@ -371,6 +381,8 @@ struct Strict {
     wire: Vec<Exchange>,
     #[serde(default, rename = "requestsElsewhere")]
     elsewhere: Vec<NamedSpan>,
+    #[serde(default, rename = "fromZipkin")]
+    from_zipkin: HashSet<TraceId>,
 }
 
 impl Strict {
@@ -486,15 +498,16 @@ impl Reader {
         /// The program for browsers does without this parser, which reads nothing more and would add 20 KB to it.
         const FAST: bool = !cfg!(target_arch = "wasm32");
         let first = text[1..].trim_ascii_start();
+        let first_span = self.spans.len();
         if FAST
             && first.starts_with("\"resourceSpans\"")
             && let Ok(strict) = serde_json::from_str::<Strict>(text)
             && strict.is_whole()
         {
-            let request = ExportTraceServiceRequest { resource_spans: strict.resource_spans };
+            let Strict { resource_spans, wire, elsewhere, from_zipkin } = strict;
+            let request = ExportTraceServiceRequest { resource_spans };
             self.request(Form::OtlpJson, text, line, request);
-            self.wire.extend(strict.wire);
-            self.elsewhere.extend(strict.elsewhere);
+            self.own(Own { wire, elsewhere, from_zipkin }, first_span);
             return;
         }
         let json = match Json::parse(text) {
@@ -520,11 +533,6 @@ impl Reader {
             });
             return;
         }
-        if json.has("wire") || json.has("requestselsewhere") {
-            let own: Own = serde_json::from_str(text).unwrap_or_default();
-            self.wire.extend(own.wire);
-            self.elsewhere.extend(own.elsewhere);
-        }
         let Document { mut resource_spans, losses, form, .. } = document;
         if let Some(form) = form {
             if form == Form::Zipkin {
@@ -537,10 +545,22 @@ impl Reader {
             let request = ExportTraceServiceRequest { resource_spans };
             self.request(form, text, line, request);
         }
+        if ["wire", "requestselsewhere", "fromzipkin"].iter().any(|name| json.has(name)) {
+            self.own(serde_json::from_str(text).unwrap_or_default(), first_span);
+        }
         self.unread += losses.count - losses.first.len();
         for (offset, loss) in losses.first {
             let before = &text[..offset.unwrap_or_default()];
             self.problem(Some(line + newlines(before)), Error::LeftOut(loss));
+        }
+    }
+
+    /// Takes the lab's own parts of a document, whose spans begin at the index `first_span`.
+    fn own(&mut self, Own { wire, elsewhere, from_zipkin }: Own, first_span: usize) {
+        self.wire.extend(wire);
+        self.elsewhere.extend(elsewhere);
+        for span in &mut self.spans[first_span..] {
+            span.from_zipkin |= from_zipkin.contains(&span.trace_id);
         }
     }
 
@@ -589,6 +609,8 @@ impl Reader {
                 console::python(json, document);
                 Form::PythonConsole
             }
+        } else if console::php_scopes(json, document) {
+            Form::PhpConsole
         } else if zipkin::is_version_1(json) {
             zipkin::version_1(json, document);
             Form::Zipkin
@@ -620,16 +642,20 @@ impl Reader {
             records(logs, &["scopelogs", "instrumentationlibrarylogs"], "logrecords");
         self.others.metrics +=
             records(metrics, &["scopemetrics", "instrumentationlibrarymetrics"], "metrics");
-        // PHP's console exporter prints the records of a scope together.
-        let of_scope = json.get("scope").get("logs").items().len();
-        self.others.logs += of_scope;
+        // PHP's console exporters print the records of a scope together.
+        let of_scopes = |records: &str| -> usize {
+            console::scopes(json).map(|scope| scope.get(records).items().len()).sum()
+        };
+        let (logs_of_scopes, metrics_of_scopes) = (of_scopes("logs"), of_scopes("metrics"));
+        self.others.logs += logs_of_scopes;
+        self.others.metrics += metrics_of_scopes;
         let record = json.has("body") && (json.has("severitynumber") || json.has("severity"));
         self.others.logs += usize::from(record);
         let scope_metrics = json.get("scopemetrics").items().iter();
         self.others.metrics +=
             scope_metrics.map(|it| it.get("metrics").items().len()).sum::<usize>();
         record
-            || of_scope > 0
+            || logs_of_scopes + metrics_of_scopes > 0
             || ["resourcelogs", "resourcemetrics", "scopemetrics"].iter().any(|it| json.has(it))
     }
 
@@ -648,7 +674,8 @@ impl Reader {
     fn batch(&mut self, form: Form, line: Option<usize>, batch: Result<Batch, Error>) {
         self.form.get_or_insert(form);
         match batch {
-            Ok(batch) => {
+            Ok(mut batch) => {
+                batch.spans.iter_mut().for_each(|span| span.from_zipkin = form == Form::Zipkin);
                 self.spans.extend(batch.spans);
                 if let Some(rejected) = batch.rejected {
                     self.problem(line, Error::Rejected(rejected));

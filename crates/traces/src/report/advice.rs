@@ -1,7 +1,7 @@
 //! The advice for each rule: its heading, and the steps that repair the fault.
 
 use crate::diagnose::{Evidence, Finding, Rule};
-use crate::headers::{Format, Placeholder};
+use crate::headers::{Contradiction, Format, Placeholder};
 use crate::traceparent::{Field, Reason};
 
 impl Finding {
@@ -28,6 +28,11 @@ impl Finding {
             ],
             Evidence::HeaderRepeated { .. } => &[
                 "Look for a client that is instrumented twice, and for code that adds the header where it must replace the one that is there.",
+            ],
+            Evidence::HeadersContradict {
+                contradiction: Contradiction::Sampling { .. }, ..
+            } => &[
+                "Look for a proxy or a library that decides about sampling again and changes one of the two headers. Let one tracer write both with a composite propagator, and decide once, where the trace begins.",
             ],
             Evidence::HeadersContradict { .. } => &[
                 "Look for a second tracer in the caller, or a proxy that begins a trace of its own. Switch it off, or let one tracer write both headers with a composite propagator.",

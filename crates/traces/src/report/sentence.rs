@@ -8,7 +8,7 @@ use crate::diagnose::{
     Abandoned, Around, Certainty, Evidence, Failure, Finding, Inspected, Library, NamedSpan,
     Secret, Seen, WrongKind,
 };
-use crate::headers::{Format, Placeholder, Valid};
+use crate::headers::{Contradiction, Format, Placeholder, Valid};
 use crate::span::shortened;
 use crate::traceparent::{Field, InvalidTraceparent};
 use crate::tree::{LONGEST, Note, Skew, label, plain, took};
@@ -114,12 +114,26 @@ impl Display for Evidence {
                     _ => write!(f, " They name {traces} different traces."),
                 }
             }
-            Evidence::HeadersContradict { seen, format, traces: [own, other] } => write!(
-                f,
-                "{} a `traceparent` of trace {own} and a `{}` of trace {other}. Which of the two a service joins depends on its propagators.",
-                request(seen),
-                format.header()
-            ),
+            Evidence::HeadersContradict { seen, format, contradiction } => match contradiction {
+                Contradiction::Traces([own, other]) => write!(
+                    f,
+                    "{} a `traceparent` of trace {own} and a `{}` of trace {other}. Which of the two a service joins depends on its propagators.",
+                    request(seen),
+                    format.header()
+                ),
+                Contradiction::Sampling { own } => {
+                    let (own, other) = match own {
+                        true => ("to sample the trace", "not to"),
+                        false => ("not to sample the trace", "to sample it"),
+                    };
+                    write!(
+                        f,
+                        "{} a `traceparent` that says {own} and a `{}` that says {other}. Whether a service records the request depends on its propagators, so parts of the trace may be missing.",
+                        request(seen),
+                        format.sampling_header()
+                    )
+                }
+            },
             Evidence::HeadersJoined { seen, count } => write!(
                 f,
                 "{} has {count} values joined by a comma, because a proxy or a client made one header of {count}. {BEGINS_ITS_OWN}",
