@@ -149,7 +149,10 @@ impl Expected {
                 other.trace_id
             ),
             None => {
-                format!("none has arrived. Does {} run, with its spans going here?", self.service)
+                format!(
+                    "none has arrived. Look whether {} runs and sends its spans here",
+                    self.service
+                )
             }
         }
     }
@@ -172,8 +175,7 @@ impl Expected {
                     self.description()
                 )),
                 (false, true) => Some(format!(
-                    "{} has no parent: no `traceparent` arrived that could be read. Send the request with its \
-                     `traceparent`",
+                    "{} has no parent. Send the request with its `traceparent`, and let the service extract it",
                     self.description()
                 )),
                 _ => None,
@@ -187,7 +189,8 @@ impl Expected {
         }
         Err(newest_problem.unwrap_or_else(|| {
             format!(
-                "no {} has arrived since the lab was started. Does {} run, and did you send the request of this step?",
+                "no {} has arrived since the lab was started. Does {} run and call `telemetry::init`, and did you send the \
+                 request of this step?",
                 self.description(),
                 self.service
             )
@@ -209,6 +212,9 @@ pub enum Verdict {
     },
 }
 
+/// The advice below everything that is missing.
+const AGAIN: &str = "After a change, press Enter in terminal 2 and send the request again. The page Troubleshooting has more.";
+
 /// Writes one line for each sentence, as the command prints them.
 impl Display for Verdict {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -216,7 +222,8 @@ impl Display for Verdict {
             Verdict::Passed(found) => writeln!(f, "passed: {found}"),
             Verdict::NotYet { missing, why } => {
                 missing.iter().try_for_each(|it| writeln!(f, "not yet: {it}"))?;
-                why.iter().try_for_each(|it| writeln!(f, "why: {it}"))
+                why.iter().try_for_each(|it| writeln!(f, "why: {it}"))?;
+                writeln!(f, "{AGAIN}")
             }
         }
     }

@@ -20,13 +20,22 @@ const SERVICES: [&str; 3] =
 async fn main() -> Result<(), Failure> {
     let services = chosen(env::args().skip(1).collect())?;
     let mut enter = enter();
+    let mut is_again = false;
     loop {
         let mut running = Vec::new();
         if build().await? {
             for name in &services {
-                running.push((name, start(name).await?));
+                match start(name).await {
+                    Ok(service) => running.push((name, service)),
+                    Err(error) if is_again => {
+                        eprintln!("{error:#}. Press Enter to try again.");
+                        break;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
+        is_again = true;
         tokio::select! {
             Some(()) = enter.recv() => {
                 for (name, service) in running.into_iter().rev() {
@@ -67,7 +76,11 @@ fn chosen(arguments: Vec<String>) -> anyhow::Result<Vec<&'static str>> {
 fn enter() -> mpsc::Receiver<()> {
     let (pressed, enter) = mpsc::channel(1);
     thread::spawn(move || {
-        for _line in io::stdin().lines().map_while(Result::ok) {
+        for line in io::stdin().lines().map_while(Result::ok) {
+            if !line.trim().is_empty() {
+                eprintln!("The services run here. Press Ctrl-C first.");
+                continue;
+            }
             if pressed.blocking_send(()).is_err() {
                 break;
             }
