@@ -117,7 +117,7 @@ pub fn installed(name: &str) -> Option<PathBuf> {
 /// The folder of the services' binaries, compiled once per test program.
 pub async fn binaries() -> PathBuf {
     static BINARIES: OnceCell<PathBuf> = OnceCell::const_new();
-    let tutorial = ["llm_service", "user_service", "api_gateway"];
+    let tutorial = ["llm_service", "user_service", "api_gateway", "distributed_tracing"];
     let built = BINARIES.get_or_init(async || {
         services::build(&root(), &tutorial, false).await.expect("the services compile")
     });
