@@ -38,6 +38,14 @@
     box.setAttribute("aria-label", box.parentElement.textContent.trim());
   }
 
+  // Of a change, the button copies the added lines.
+  const textOf = globalThis.playground_text;
+  globalThis.playground_text = (block, hidden) => {
+    const text = textOf(block, hidden);
+    if (!block.querySelector("code.language-diff")) return text;
+    return text.split("\n").filter(line => line.startsWith("+")).map(line => line.slice(1)).join("\n");
+  };
+
   // What scrolls must be within reach of the arrow keys.
   const reach = () => {
     for (const wide of document.querySelectorAll("pre > code, .table-wrapper")) {

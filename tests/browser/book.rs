@@ -119,6 +119,17 @@ async fn a_trace_is_pasted_with_keys_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_button_of_a_change_copies_the_added_lines() {
+    let Some(browser) = open("/tutorial/llm-service.html", WIDE).await else { return };
+    // mdBook's button copies what this function returns. A script may not click it: copying needs a person.
+    let copied = |css| format!("playground_text($('{css}').closest('pre'), false)");
+    let added = "pub mod incoming;\npub mod telemetry;";
+    browser.shows(&copied("code.language-diff"), added).await;
+    let listing = copied("code.language-rust") + ".startsWith('//! Collects')";
+    browser.shows(&listing, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_fault_lab_is_used_with_keys_alone_and_shows_what_was_recorded() {
     let Some(browser) = open(FAULT_LAB, WIDE).await else { return };
     // This lab runs no services.
