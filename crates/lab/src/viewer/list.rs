@@ -1,6 +1,7 @@
 //! The page with the list of traces.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::Json;
@@ -138,7 +139,7 @@ fn results(found: &[Arc<Summary>], usage: Usage, filter: &Fields, seen: u64) -> 
                 p { "No trace passes this filter. The lab has " (count(usage.traces, "trace")) ". " a href="/traces" { "All traces" } }
             } @else {
                 table.traces {
-                    caption { (summary_line(found.len(), shown.len(), usage, filter)) }
+                    caption { (summary_line(found.len(), from..from + shown.len(), usage, filter)) }
                     thead {
                         tr {
                             th scope="col" { "Trace" }
@@ -179,12 +180,13 @@ fn address(filter: &Fields, skip: usize) -> String {
     format!("/traces?{}", query.unwrap_or_default())
 }
 
-fn summary_line(found: usize, shown: usize, usage: Usage, filter: &Fields) -> Markup {
+fn summary_line(found: usize, shown: Range<usize>, usage: Usage, filter: &Fields) -> Markup {
     html! {
         (count(usage.traces, "trace")) ", " (count(usage.spans, "span"))
         @if !filter.is_empty() { "; " (found) (if found == 1 { " passes" } else { " pass" }) " the filter" }
         ", the last to start first"
-        @if shown < found { "; " (filter.skip + 1) " to " (filter.skip + shown) " are shown" }
+        @if shown.is_empty() { "; no trace is so far down" }
+        @else if shown.len() < found { "; " (shown.start + 1) " to " (shown.end) " are shown" }
         @if usage.evicted > 0 {
             "; " (count(usage.evicted, "older trace")) " of " (count(usage.evicted_spans, "span")) " made room"
         }

@@ -232,6 +232,10 @@ async fn a_long_list_is_shown_in_parts() {
     let second = lab.page(format!("/traces?name=GET{}", query.replace("&amp;", "&"))).await;
     has(&second, ["201 to 250 are shown", &id(50), "Newer traces"]);
     lacks(&second, ["Older traces"]);
+    for behind in [250, usize::MAX] {
+        let none = lab.page(format!("/traces?skip={behind}")).await;
+        has(&none, ["250 traces", "no trace is so far down", "Newer traces"]);
+    }
 }
 
 /// To see what is behind a long task, a span is looked at alone, on its own scale.
