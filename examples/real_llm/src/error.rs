@@ -13,10 +13,10 @@ use serde_json::json;
 /// safe to put on a span.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// There was no answer, or it was not one of the protocol.
+    /// No answer came, or it broke the protocol.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// Too many requests, and the seconds after which the server takes another.
+    /// Too many requests. The number is the seconds to wait before the next one.
     #[error("the model takes no more requests for now")]
     Busy(Option<u32>),
     /// The server says in mid-answer that it cannot go on; its code for that.
@@ -48,12 +48,12 @@ impl ModelError {
     }
 }
 
-/// What the client is told when nothing was sent yet.
+/// The answer to the client if nothing has been sent yet.
 impl IntoResponse for ModelError {
     fn into_response(self) -> Response {
         match self {
             ModelError::Call(error) => ApiError::from(error).into_response(),
-            // That we ask too often is not the client's error, so it is no 429.
+            // We ask too often, not the client, so the status isn't 429.
             ModelError::Busy(seconds) => {
                 let wait = seconds.map(|it| (RETRY_AFTER, it.to_string()));
                 let why = Json(json!({ "error": "The model is busy" }));

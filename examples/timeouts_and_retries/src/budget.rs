@@ -20,7 +20,7 @@ pub const HEADER: &str = "x-envoy-expected-rq-timeout-ms";
 /// How long we work for a caller who does not say how long it waits, and at most.
 pub const LIMIT: Duration = Duration::from_secs(9);
 
-/// What we keep of it to answer the caller ourselves.
+/// The part of the time that we keep to answer the caller ourselves.
 const RESERVE: Duration = Duration::from_millis(20);
 
 /// When the caller stops waiting.
@@ -30,8 +30,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Of a request that came at `now`: what its header says, and not more than
-    /// [`LIMIT`]. A header that is no number says nothing.
+    /// Reads the budget of a request that came at `now` from its header, at most
+    /// [`LIMIT`]. A header that isn't a number is ignored.
     pub fn of(headers: &HeaderMap, now: Instant) -> Budget {
         let sent = headers.get(HEADER).and_then(|value| value.to_str().ok());
         let sent = sent.and_then(|value| value.parse().ok());
@@ -39,19 +39,19 @@ impl Budget {
         Budget { end: now + time }
     }
 
-    /// That of the request which is worked on: it travels in the context, as the
+    /// Returns the budget of the current request. It travels in the context, as the
     /// current span does.
     pub fn current() -> Budget {
         let found = Context::map_current(|cx| cx.get::<Budget>().copied());
         found.unwrap_or_else(|| Budget::of(&HeaderMap::new(), Instant::now()))
     }
 
-    /// What is left of it.
+    /// Returns the time that is left.
     pub fn left(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    /// What a call may take of it.
+    /// Returns the time that a call may take.
     pub fn left_for_a_call(&self) -> Duration {
         self.left().saturating_sub(RESERVE)
     }

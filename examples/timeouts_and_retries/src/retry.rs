@@ -22,8 +22,8 @@ use serde::de::DeserializeOwned;
 use crate::budget::Budget;
 use crate::circuit::Circuit;
 
-/// Why there is no answer, after all attempts. Names no address, so it is safe to
-/// put on a span.
+/// Why no answer came after all attempts. It holds no address, so it is safe to put
+/// on a span.
 #[derive(Debug, thiserror::Error)]
 pub enum RetryError {
     #[error(transparent)]
