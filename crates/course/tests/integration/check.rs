@@ -108,7 +108,7 @@ fn where_nothing_arrived_the_service_to_look_at_is_named() {
 
 /// The tutorial sends the same `traceparent` each time.
 #[test]
-fn a_request_that_is_sent_again_after_a_failure_passes() {
+fn the_newest_request_decides() {
     // Of a request to user-service alone.
     let sent = |tens, status| {
         let rows = request(1, tens, status);
@@ -122,6 +122,8 @@ fn a_request_that_is_sent_again_after_a_failure_passes() {
     misses(&check_rows(Step::UserService, &rows), [refused]);
     rows.extend(sent(3, 200));
     passes(&check_rows(Step::UserService, &rows));
+    rows.extend(sent(4, 403));
+    misses(&check_rows(Step::UserService, &rows), [refused]);
 }
 
 #[test]
@@ -161,6 +163,7 @@ async fn a_trace_in_pieces_names_the_trace_that_has_the_rest() {
          not get there, or was not used. Look at `outgoing::inject_context_into_carrier(&mut headers);` in src/client.rs",
     ];
     misses(&check(Step::ApiGateway, &trees), expected);
+    misses(&check(Step::BreakIt, &trees), expected);
 }
 
 /// The tutorial has the lines that a reader is sent to.
