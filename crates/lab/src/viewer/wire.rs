@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Display;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Form, FromRequest as _, Path, Query, Request, State};
@@ -97,7 +98,7 @@ fn form(state: &HopState) -> Markup {
 }
 
 /// Renders the table of the latest requests, each with its number.
-fn requests(exchanges: &[(usize, Exchange)]) -> Markup {
+fn requests(exchanges: &[(usize, Arc<Exchange>)]) -> Markup {
     let total = exchanges.first().map_or(0, |(number, _)| number + 1);
     html! {
         h2 { "Requests" }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::Router;
-use lab::wire::{EXCHANGES, Fault, Hop, Wire};
+use lab::wire::{EXCHANGES, Fault, HEAD_BYTES, HEAD_LINES, Hop, NOT_HTTP, Wire};
 use support::in_process::{JSON, Lab};
 use support::{FREE, client, has, lacks, serve, within_reason};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,6 +32,25 @@ async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     rest
 }
 
+/// All text up to the end of a stream.
+async fn text(stream: &mut TcpStream) -> String {
+    String::from_utf8(within_reason(rest(stream)).await).expect("text")
+}
+
+async fn connect(address: SocketAddr) -> TcpStream {
+    TcpStream::connect(address).await.expect("a connection")
+}
+
+/// Reads from a connection up to and including `end`.
+async fn read_to(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    while !text.ends_with(end) {
+        let byte = within_reason(stream.read_u8()).await;
+        text.push(char::from(byte.unwrap_or_else(|error| panic!("{error}, after {text:?}"))));
+    }
+    text
+}
+
 /// Sends a request in two parts, so that no part is whole, to a server that answers when it has read all of it. Both must
 /// arrive as they were sent.
 async fn passes(wire: &Wire, request: &[u8], answer: &'static [u8]) {
@@ -45,7 +64,7 @@ async fn passes(wire: &Wire, request: &[u8], answer: &'static [u8]) {
         stream.read_to_end(&mut got).await.expect("the rest");
         got
     });
-    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let mut stream = connect(address).await;
     let (first, second) = request.split_at(request.len() / 2);
     stream.write_all(first).await.expect("it is read");
     stream.write_all(second).await.expect("it is read");
@@ -71,7 +90,9 @@ async fn every_byte_passes_as_it_came() {
         let bytes: Vec<u8> = request.chars().map(|it| it as u8).collect();
         passes(&wire, &bytes, answer).await;
         let seen = wire.exchanges();
-        assert_eq!((seen.len(), seen[count - 1].status), (count, Some(418)), "{request}");
+        // The only answer is that of the first request.
+        assert_eq!((seen.len(), seen[0].status), (count, Some(418)), "{request}");
+        assert!(seen[1..].iter().all(|it| it.status.is_none()), "{request}");
         assert!(request.starts_with(&seen[0].sent), "{request}");
     }
 }
@@ -80,7 +101,7 @@ async fn every_byte_passes_as_it_came() {
 #[tokio::test]
 async fn a_client_that_closes_its_half_is_answered_and_nothing_stays_open() {
     let (address, listener) = before_listener(&Wire::default()).await;
-    let mut client = TcpStream::connect(address).await.expect("a connection");
+    let mut client = connect(address).await;
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("it is read");
     client.shutdown().await.expect("it is open");
     let (mut service, _) = listener.accept().await.expect("a connection");
@@ -92,7 +113,7 @@ async fn a_client_that_closes_its_half_is_answered_and_nothing_stays_open() {
     assert_eq!(rest(&mut client).await, answer);
 
     // A client that goes away.
-    let client = TcpStream::connect(address).await.expect("a connection");
+    let client = connect(address).await;
     let (mut service, _) = listener.accept().await.expect("a connection");
     drop(client);
     assert_eq!(within_reason(service.read(&mut [0])).await.expect("an end"), 0);
@@ -109,7 +130,7 @@ async fn an_early_answer_reaches_the_client() {
         // With unread bytes, this is a reset.
         drop(service);
     });
-    let mut client = TcpStream::connect(address).await.expect("a connection");
+    let mut client = connect(address).await;
     let head = "POST / HTTP/1.1\r\ncontent-length: 4000000\r\n\r\n";
     client.write_all(head.as_bytes()).await.expect("it is read");
     client.write_all(&[b'x'; 4_000_000]).await.expect("all of it is read");
@@ -123,7 +144,7 @@ async fn what_is_no_http_any_more_passes_too() {
     let wire = Wire::default();
     let (address, listener) = before_listener(&wire).await;
     let request = b"GET / HTTP/1.1\r\nUpgrade: raw\r\n\r\n";
-    let mut client = TcpStream::connect(address).await.expect("a connection");
+    let mut client = connect(address).await;
     client.write_all(request).await.expect("it is read");
     let (mut service, _) = listener.accept().await.expect("a connection");
     let mut got = vec![0; request.len()];
@@ -142,24 +163,234 @@ async fn what_is_no_http_any_more_passes_too() {
     assert_eq!(statuses, [Some(204), Some(101)]);
 }
 
+/// A valid request, and behind it bytes that aren't HTTP: the service answers both.
 #[tokio::test]
-async fn what_is_no_http_ends_its_connection_alone() {
-    let long = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(1_000_000));
-    let chunk = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\n";
-    let many = "GET / HTTP/1.1\r\n".to_owned() + &"a: b\r\n".repeat(1000);
-    let minus = "POST / HTTP/1.1\r\ncontent-length: minus\r\n\r\n";
+async fn an_answer_before_malformed_bytes_arrives_and_so_does_that_to_them() {
     let target = serve(Router::new().fallback(async || "fine")).await;
-    let address = proxied(&Wire::default(), target).await;
-    for bytes in ["\0\0\0\0\r\n\r\n", minus, chunk, &long, &many] {
-        let mut stream = TcpStream::connect(address).await.expect("a connection");
-        // It may be closed before it has read all of it.
-        let _ = stream.write_all(bytes.as_bytes()).await;
-        let mut back = Vec::new();
-        let _ = stream.read_to_end(&mut back).await;
-        assert_eq!(back, b"", "{:?}", &bytes[..8]);
+    for pause in [false, true] {
+        let wire = Wire::default();
+        let mut client = connect(proxied(&wire, target).await).await;
+        client.write_all(b"GET /first HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("it is read");
+        let mut first = String::new();
+        if pause {
+            first = read_to(&mut client, "fine").await;
+        }
+        client.write_all(b"\0\x01 secret\r\n\r\n").await.expect("it is read");
+        let answers = first + &text(&mut client).await;
+        has(&answers, ["HTTP/1.1 200 OK\r\n", "fine", "HTTP/1.1 400 Bad Request\r\n"]);
+        let seen: Vec<_> = wire.exchanges().into_iter().map(|it| (it.sent, it.status)).collect();
+        let first = "GET /first HTTP/1.1\r\nhost: x\r\n\r\n".to_owned();
+        // Such bytes may be a part of a body.
+        let second = format!("{NOT_HTTP}\r\n\r\n");
+        assert_eq!(seen, [(first, Some(200)), (second, Some(400))]);
     }
-    let answer = client().get(format!("http://{address}/")).send().await;
-    assert_eq!(answer.expect("an answer").text().await.expect("text"), "fine");
+}
+
+/// The service decides what it accepts, and its refusal is recorded.
+#[tokio::test]
+async fn a_malformed_request_gets_the_answer_of_the_service() {
+    let many = "GET /many HTTP/1.1\r\nhost: x\r\n".to_owned() + &"a: b\r\n".repeat(10_000);
+    let long = format!("GET /long HTTP/1.1\r\nhost: x\r\nx: {}", "y".repeat(1_000_000));
+    let cases = [
+        ("GET /a b HTTP/1.1\r\nhost: x\r\n\r\n", Some(400)),
+        ("GET /name HTTP/1.1\r\nhost: x\r\nno colon\r\n\r\n", Some(400)),
+        ("GET /fold HTTP/1.1\r\nhost: x\r\nauthorization: Basic\r\n secret\r\n\r\n", Some(400)),
+        ("POST /minus HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", Some(400)),
+        (
+            "POST /two HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+            Some(400),
+        ),
+        ("POST /encoding HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\n", Some(400)),
+        (&format!("{many}\r\n"), Some(431)),
+        (&long, Some(431)),
+    ];
+    let target = serve(Router::new().fallback(async || "fine")).await;
+    for (request, status) in cases {
+        let wire = Wire::default();
+        let mut client = connect(proxied(&wire, target).await).await;
+        // The service may close before it has read all of it.
+        let _ = client.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = within_reason(client.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer);
+        let line = &request[..request.len().min(40)];
+        has(&answer, [&format!("HTTP/1.1 {} ", status.expect("a status"))]);
+        let seen = wire.exchanges();
+        assert_eq!((seen.len(), seen[0].status), (1, status), "{line}");
+        let first = request.lines().next().expect("a line");
+        assert_eq!(seen[0].sent.lines().next(), Some(first));
+        lacks(&seen[0].sent, ["secret"]);
+        assert!(seen[0].sent.len() <= HEAD_BYTES + 100, "{}", seen[0].sent.len());
+        assert!(seen[0].sent.lines().count() <= HEAD_LINES + 2);
+    }
+}
+
+/// A head is parsed when it can be whole, and not after each byte.
+#[tokio::test]
+async fn a_head_that_comes_byte_by_byte_passes() {
+    let wire = Wire::default();
+    let request = format!("\r\n\nGET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(9_000));
+    let (address, listener) = before_listener(&wire).await;
+    let mut client = connect(address).await;
+    let (mut service, _) = listener.accept().await.expect("a connection");
+    client.set_nodelay(true).expect("an option");
+    for byte in request.bytes() {
+        client.write_all(&[byte]).await.expect("it is read");
+        tokio::task::yield_now().await;
+    }
+    let mut got = vec![0; request.len()];
+    service.read_exact(&mut got).await.expect("bytes");
+    assert!(got == request.as_bytes(), "the request has changed");
+    assert_eq!(wire.exchanges()[0].sent, request.trim_start());
+}
+
+/// How an answer ends depends on more than its headers. Each line is an answer, and `|` ends those that are whole without the end of
+/// the connection. The status behind it must be that of the next request.
+#[tokio::test]
+async fn pipelined_requests_get_their_own_status() {
+    let end = "HTTP/1.1 299 Next\r\ncontent-length: 0\r\n\r\n";
+    let cases: &[(&str, &str, u16)] = &[
+        ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHTTP/", 200),
+        ("GET", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nab", 200),
+        (
+            "GET",
+            "HTTP/1.1 200 OK\r\ncontent-length: 9\r\ntransfer-encoding: gzip, Chunked\r\n\r\n1;a=b\r\nx\r\n0\r\nA: b\r\n\r\n",
+            200,
+        ),
+        ("HEAD", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", 200),
+        ("GET", "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", 204),
+        ("GET", "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n", 304),
+        (
+            "GET",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nlink: x\r\n\r\nHTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n",
+            404,
+        ),
+        ("GET", "HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\nx", 200),
+        ("CONNECT", "HTTP/1.1 407 No\r\ncontent-length: 1\r\n\r\nx", 407),
+    ];
+    for (method, answer, status) in cases {
+        let first = format!("{method} x:1 HTTP/1.1\r\nhost: x\r\n\r\n");
+        let requests = format!("{first}GET http://y/2 HTTP/1.1\r\nhost: y\r\n\r\n");
+        let seen = answered(requests.as_bytes(), format!("{answer}{end}").as_bytes()).await;
+        assert_eq!(seen, [Some(*status), Some(299)], "{answer}");
+    }
+    // Only the end of the connection ends these, so nothing behind them is an answer.
+    let unknown: &[(&str, Option<u16>)] = &[
+        ("HTTP/1.1 200 OK\r\n\r\n", Some(200)),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n", Some(200)),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", Some(200)),
+        ("HTTP/1.1 200 OK\r\ncontent-length: +0\r\n\r\n", Some(200)),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz", Some(200)),
+        ("HTTP/1.1 101 Yes\r\n\r\n", Some(101)),
+        ("\x1b[2Jnonsense\r\n\r\n", None),
+        ("HTTP/1.1 xyz\r\n\r\n", None),
+    ];
+    for (answer, status) in unknown {
+        let requests = "GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2);
+        let seen = answered(requests.as_bytes(), format!("{answer}{end}").as_bytes()).await;
+        assert_eq!(seen, [*status, None], "{answer}");
+    }
+}
+
+/// Sends these requests to a service that has read all of them before it answers with these bytes. Returns the recorded statuses.
+async fn answered(requests: &[u8], answers: &[u8]) -> Vec<Option<u16>> {
+    let wire = Wire::default();
+    let (address, listener) = before_listener(&wire).await;
+    let mut client = connect(address).await;
+    client.write_all(requests).await.expect("it is read");
+    let (mut service, _) = listener.accept().await.expect("a connection");
+    let mut got = vec![0; requests.len()];
+    service.read_exact(&mut got).await.expect("all of it");
+    service.write_all(answers).await.expect("it is read");
+    drop(service);
+    assert_eq!(rest(&mut client).await, answers);
+    wire.exchanges().iter().map(|it| it.status).collect()
+}
+
+/// Without a fault, a proxy changes nothing, whatever both sides send and however it is split.
+#[tokio::test(flavor = "multi_thread")]
+async fn random_bytes_in_random_parts_pass_both_ways() {
+    const PARTS: [&str; 24] = [
+        "GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+        "HEAD / HTTP/1.0\r\n\r\n",
+        "POST / HTTP/1.1\r\ncontent-length: 7\r\n\r\n",
+        "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
+        "POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n",
+        "GET / HTTP/1.1\r\nupgrade: x\r\n\r\n",
+        "CONNECT x:1 HTTP/1.1\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 101 Yes\r\n\r\n",
+        "HTTP/1.1 204 No\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\n",
+        "3;a=b\r\nabc\r\n",
+        "0\r\n\r\n",
+        "0\r\na: b\r\n\r\n",
+        "FFFFFFFFFFFFFFFF\r\n",
+        "\r\n",
+        "\n",
+        "\u{16}\u{3}",
+        "P",
+        "\0\u{1}\u{7f}",
+        "a: b\r\n",
+    ];
+    for seed in 0..400 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut stream = || -> Vec<Vec<u8>> {
+            let mut bytes = Vec::new();
+            for _ in 0..random.usize(0..8) {
+                match random.u8(0..6) {
+                    0 => bytes.extend((0..random.usize(0..50)).map(|_| random.u8(..))),
+                    _ => bytes.extend(PARTS[random.usize(..PARTS.len())].bytes()),
+                }
+            }
+            if !bytes.is_empty() && random.u8(0..4) == 0 {
+                let at = random.usize(..bytes.len());
+                bytes[at] = random.u8(..);
+            }
+            let mut parts = Vec::new();
+            while !bytes.is_empty() {
+                let rest = bytes.split_off(random.usize(1..=bytes.len()));
+                parts.push(std::mem::replace(&mut bytes, rest));
+            }
+            parts
+        };
+        let (sent, answered) = (stream(), stream());
+        let (address, listener) = before_listener(&Wire::default()).await;
+        let client = connect(address).await;
+        let (service, _) = listener.accept().await.expect("a connection");
+        let ((at_client, at_service), what) =
+            (within_reason(both_ways(client, service, &sent, &answered)).await, (&sent, &answered));
+        assert!(at_service == sent.concat(), "seed {seed}: {what:?}, and {at_service:?} arrived");
+        assert!(at_client == answered.concat(), "seed {seed}: {what:?}, and {at_client:?} came");
+    }
+}
+
+/// Sends parts from both ends, which then close. Returns what arrives at the client and at the service.
+async fn both_ways(
+    client: TcpStream,
+    service: TcpStream,
+    sent: &[Vec<u8>],
+    answered: &[Vec<u8>],
+) -> (Vec<u8>, Vec<u8>) {
+    let end = async |mut stream: TcpStream, parts: &[Vec<u8>]| {
+        stream.set_nodelay(true).expect("an option");
+        let (mut from, mut to) = stream.split();
+        let write = async {
+            for part in parts {
+                to.write_all(part).await.expect("it is read");
+                tokio::task::yield_now().await;
+            }
+            to.shutdown().await.expect("it is open");
+        };
+        let mut got = Vec::new();
+        let (read, ()) = tokio::join!(from.read_to_end(&mut got), write);
+        read.expect("bytes");
+        got
+    };
+    tokio::join!(end(client, sent), end(service, answered))
 }
 
 #[tokio::test]
