@@ -85,6 +85,36 @@ async fn refuse(mut client: TcpStream, hop: Arc<str>) -> io::Result<()> {
     tokio::io::copy(&mut client, &mut tokio::io::sink()).await.map(drop)
 }
 
+/// The connection to the client.
+struct ToClient(Mutex<Option<OwnedWriteHalf>>);
+
+impl ToClient {
+    async fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        match &mut *self.0.lock().await {
+            Some(client) => client.write_all(bytes).await,
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Closes the sending direction.
+    async fn finish(&self) -> io::Result<()> {
+        match &mut *self.0.lock().await {
+            Some(client) => client.shutdown().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Breaks the connection off, which the client can tell from its regular end.
+    async fn reset(&self) -> io::Result<()> {
+        if let Some(client) = self.0.lock().await.take() {
+            client.as_ref().set_zero_linger()?;
+            // Dropping it would close it in the regular way.
+            client.forget();
+        }
+        Ok(())
+    }
+}
+
 /// The state that the two directions of a connection share.
 struct State {
     inner: StdMutex<Inner>,
@@ -193,7 +223,7 @@ async fn pass(
     let limits = wire.limits;
     let activity = Activity::new();
     let (requests, to_client) = client.into_split();
-    let to_client = Arc::new(Mutex::new(to_client));
+    let to_client = Arc::new(ToClient(Mutex::new(Some(to_client))));
     let (upstream, unreachable) = match connect(target).await {
         Ok(upstream) => (Some(upstream.into_split()), None),
         Err(error) => (None, Some(format!("{target}: {error}"))),
@@ -267,7 +297,7 @@ struct Forwarder {
     upstream: Upstream,
     /// The reason why there is no connection to the service.
     unreachable: Option<String>,
-    to_client: Arc<Mutex<OwnedWriteHalf>>,
+    to_client: Arc<ToClient>,
     state: Arc<State>,
     hop: Hop,
     wire: Wire,
@@ -388,7 +418,7 @@ impl Forwarder {
         );
         let answer = own_answer("408 Request Timeout", &line, Method::Other);
         self.wire.record_answer(number, Some(408));
-        self.to_client.lock().await.write_all(&answer).await?;
+        self.to_client.write(&answer).await?;
         Ok(End::Cut)
     }
 
@@ -475,7 +505,7 @@ impl Forwarder {
         }
         self.state.answered().await;
         self.wire.record_answer(number, Some(status));
-        self.to_client.lock().await.write_all(answer).await?;
+        self.to_client.write(answer).await?;
         Ok(can_go_on)
     }
 }
@@ -493,7 +523,7 @@ fn own_answer(status: &str, line: &str, method: Method) -> Vec<u8> {
 /// Forwards the answers to the client and records the status of each.
 async fn pass_back(
     mut answers: OwnedReadHalf,
-    to_client: &Mutex<OwnedWriteHalf>,
+    to_client: &ToClient,
     state: &State,
     activity: &Activity,
     wire: &Wire,
@@ -509,7 +539,7 @@ async fn pass_back(
                 };
                 if was_cut_off {
                     // A regular end would say that the answer is whole.
-                    to_client.lock().await.as_ref().set_zero_linger()?;
+                    to_client.reset().await?;
                     return Err(error);
                 }
                 0
@@ -517,7 +547,7 @@ async fn pass_back(
         };
         activity.touch();
         if length == 0 {
-            let closed = to_client.lock().await.shutdown().await;
+            let closed = to_client.finish().await;
             state.update(|state| state.has_ended = true);
             return closed;
         }
@@ -527,7 +557,7 @@ async fn pass_back(
             state.is_answering = true;
             state.answers.follow(bytes, |number, status| wire.record_answer(number, status));
         });
-        to_client.lock().await.write_all(bytes).await?;
+        to_client.write(bytes).await?;
         activity.touch();
         state.update(|state| state.is_answering = false);
     }

@@ -12,7 +12,7 @@ pub const EXCHANGES: usize = 1000;
 pub const RECORD_BYTES: usize = 8 * 1024 * 1024;
 
 /// How much of the head of a request is recorded, in bytes.
-pub const HEAD_BYTES: usize = 64 * 1024;
+pub const HEAD_BYTES: usize = 16 * 1024;
 
 /// How many lines of the head of a request are recorded.
 pub const HEAD_LINES: usize = 256;
