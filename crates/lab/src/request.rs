@@ -52,8 +52,8 @@ pub fn case(list: &List, wire: &Wire, id: TraceId) -> Option<Case> {
 
 /// Finds the request that a trace belongs to. Returns `None` when neither a span nor a header has the trace's id.
 pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
-    let exchanges = wire.exchanges();
-    let has_id = |exchange: &&Exchange| {
+    let exchanges = wire.recorded();
+    let has_id = |exchange: &&Arc<Exchange>| {
         let both = [exchange.sent_by(), exchange.received()];
         both.into_iter().flatten().any(|it| it.trace_id == id)
     };
@@ -77,7 +77,7 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
     let mut together: Vec<BTreeSet<TraceId>> = parts.collect();
     let exchanges =
         exchanges.into_iter().filter(|it| it.start <= end && start <= it.end.unwrap_or(it.start));
-    let exchanges: Vec<Exchange> = exchanges.collect();
+    let exchanges: Vec<Arc<Exchange>> = exchanges.collect();
     // The span that answered a request may be in any trace of that period, and so may the request of a root that isn't one.
     let unrequested = near.iter().any(|it| it.is_unrequested);
     let trees: Vec<Tree> = match exchanges.is_empty() && !unrequested {
@@ -108,7 +108,7 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
         }
     }
     let wire = exchanges.into_iter().zip(&linked).filter(|(_, set)| !set.is_disjoint(&ids));
-    let wire: Vec<_> = wire.map(|(exchange, _)| exchange).collect();
+    let wire: Vec<_> = wire.map(|(exchange, _)| Arc::unwrap_or_clone(exchange)).collect();
     let trees = ids.iter().filter_map(|id| tree(&list.store, *id));
     let case = Case::new(trees.collect(), wire);
     let services: HashSet<&str> =

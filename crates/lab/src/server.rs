@@ -10,7 +10,8 @@ use tokio::net::TcpListener;
 use crate::listen::{self, AllowedHosts};
 use crate::receivers::Receivers;
 use crate::store::Store;
-use crate::wire::{HopState, Wire};
+use crate::waterfall::count;
+use crate::wire::{HopState, ProxyLimits, Wire};
 use crate::{jaeger, viewer};
 
 /// How long requests in flight may take when the lab stops.
@@ -54,7 +55,8 @@ impl Server {
         let receivers = Receivers::bind(addresses.otlp, addresses.grpc).await?;
         let (otlp, grpc) = receivers.addresses();
         let addresses = Addresses { site: listen::address(&site)?, otlp, grpc };
-        Ok(Server { store, wire: Wire::default(), connections, site, receivers, addresses })
+        let wire = Wire::with_limits(ProxyLimits { connections, ..ProxyLimits::default() });
+        Ok(Server { store, wire, connections, site, receivers, addresses })
     }
 
     /// Returns the addresses of the lab, with the ports that the system chose for port 0.
@@ -86,8 +88,8 @@ impl Server {
         )
     }
 
-    /// Serves `pages` and both receivers until `stop` ends. The receivers then finish the requests in flight, for at most five
-    /// seconds, so that every acknowledged span is in the store and in the `--save` file.
+    /// Serves `pages` and both receivers until `stop` ends. The receivers and the proxies then finish the requests in flight, for at
+    /// most five seconds, so that every acknowledged span is in the store and in the `--save` file.
     ///
     /// # Errors
     /// [`listen::Error::Failed`] when a listener fails.
@@ -104,6 +106,12 @@ impl Server {
         };
         let connections = self.connections;
         let receivers = self.receivers.serve(self.store, connections, stopped.shared());
+        let wire = &self.wire;
+        let finished = async {
+            receivers.await?;
+            wire.finished().await;
+            Ok::<_, listen::Error>(())
+        };
         // An open page keeps its event stream until it is closed, so the pages' server can't wait for its requests.
         let pages = listen::serve(
             self.site,
@@ -115,12 +123,19 @@ impl Server {
         let drained = async {
             stop.await;
             stopping.send_replace(true);
+            wire.stop();
             tokio::time::sleep(DRAIN_TIMEOUT).await;
         };
         tokio::select! {
-            ended = receivers => ended?,
+            ended = finished => ended?,
             ended = pages => ended?,
-            () = drained => eprintln!("Warning: some senders were still sending when the lab stopped"),
+            () = drained => match wire.busy() {
+                0 => eprintln!("Warning: some senders were still sending when the lab stopped"),
+                busy => eprintln!(
+                    "Warning: {} of the proxies had no whole answer when the lab stopped",
+                    count(busy, "request")
+                ),
+            },
         }
         Ok(())
     }

@@ -1,11 +1,13 @@
 //! The wire: a proxy in front of each service, which records the headers of every request and breaks them on demand.
 //! Without a fault, it forwards every byte unchanged. It reads HTTP/1.1 and passes HTTP/2 and TLS on without reading them.
 
+mod connections;
 mod fault;
 mod framing;
 mod proxy;
+mod record;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +19,12 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 use traces::exchange::Exchange;
 use traces::traceparent::{SpanId, TraceId, Traceparent};
 
+pub use connections::ProxyLimits;
 pub use fault::{Fault, LATENCY, UnknownFault};
+pub use record::{EXCHANGES, HEAD_BYTES, HEAD_LINES, NOT_HTTP, RECORD_BYTES};
+
+use connections::{Connections, Counts};
+use record::Record;
 
 /// The connection from one or more callers to a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +73,14 @@ pub struct HopState {
     pub fault: Option<String>,
     /// How many connections the proxy has passed on without reading them, by protocol.
     pub unread: BTreeMap<Opaque, usize>,
+    /// How many of its requests are no longer recorded, because newer ones needed the room.
+    pub dropped_requests: usize,
+    /// How many connections were refused, because there were as many as it takes and none waited for a request.
+    pub refused_connections: usize,
+    /// How many connections that waited for a request were closed for new ones.
+    pub replaced_connections: usize,
+    /// How many connections were closed because they waited too long for a request.
+    pub idle_connections: usize,
 }
 
 impl HopState {
@@ -95,15 +110,13 @@ pub struct UnknownHop {
 pub const NO_PROXIES: &str =
     "this lab has no proxies to break requests with: start it with `lab wire NAME=LISTEN,TARGET`";
 
-/// The largest number of recorded exchanges. When it is reached, the oldest is dropped.
-pub const EXCHANGES: usize = 1000;
-
 /// The state that all proxies share: the faults that are set and the recorded exchanges.
 #[derive(Clone, Default)]
 pub struct Wire {
     inner: Arc<Mutex<Inner>>,
     /// Held during an experiment, so that only one runs at a time.
     experiment_lock: Arc<AsyncMutex<()>>,
+    limits: ProxyLimits,
 }
 
 type Faults = BTreeMap<Arc<str>, Fault>;
@@ -115,9 +128,7 @@ struct Inner {
     faults: Faults,
     /// Replaces `faults` during an experiment.
     experiment: Option<Faults>,
-    exchanges: VecDeque<Exchange>,
-    /// The number of exchanges that were dropped.
-    dropped: usize,
+    record: Record,
     /// Counts the changes of everything above.
     version: watch::Sender<u64>,
 }
@@ -126,6 +137,8 @@ struct Proxy {
     address: SocketAddr,
     target: Arc<str>,
     unread: BTreeMap<Opaque, usize>,
+    dropped_requests: usize,
+    connections: Arc<Connections>,
 }
 
 impl Inner {
@@ -148,6 +161,11 @@ impl Wire {
         wire
     }
 
+    /// Creates a wire whose proxies have these limits.
+    pub fn with_limits(limits: ProxyLimits) -> Self {
+        Wire { limits, ..Wire::default() }
+    }
+
     /// Adds hops whose proxies [`Wire::serve`] starts later. They are shown in this order, after those that are known.
     pub fn announce(&self, hops: impl IntoIterator<Item = impl Into<Hop>>) {
         self.lock().hops.extend(hops.into_iter().map(|hop| (hop.into(), None)));
@@ -166,7 +184,14 @@ impl Wire {
     ) -> std::io::Result<SocketAddr> {
         let (hop, address) = (hop.into(), listener.local_addr()?);
         let target: Arc<str> = target.to_string().into();
-        let proxy = Proxy { address, target: Arc::clone(&target), unread: BTreeMap::new() };
+        let connections = Connections::new(self.limits.connections);
+        let proxy = Proxy {
+            address,
+            target: Arc::clone(&target),
+            unread: BTreeMap::new(),
+            dropped_requests: 0,
+            connections: Arc::clone(&connections),
+        };
         let mut inner = self.lock();
         match inner.hops.iter_mut().find(|(known, _)| known.name == hop.name) {
             Some((_, served)) => *served = Some(proxy),
@@ -174,7 +199,7 @@ impl Wire {
         }
         inner.changed();
         drop(inner);
-        tokio::spawn(proxy::serve(self.clone(), hop, listener, target));
+        tokio::spawn(proxy::serve(self.clone(), hop, listener, target, connections));
         Ok(address)
     }
 
@@ -202,12 +227,17 @@ impl Wire {
         let inner = self.lock();
         let served = inner.hops.iter().filter_map(|(hop, proxy)| {
             let proxy = proxy.as_ref()?;
+            let Counts { refused, replaced, idle } = proxy.connections.counts();
             Some(HopState {
                 hop: hop.name.to_string(),
                 address: proxy.address.to_string(),
                 target: proxy.target.to_string(),
                 fault: inner.faults.get(&hop.name).map(|fault| fault.name()),
                 unread: proxy.unread.clone(),
+                dropped_requests: proxy.dropped_requests,
+                refused_connections: refused,
+                replaced_connections: replaced,
+                idle_connections: idle,
             })
         });
         served.collect()
@@ -254,14 +284,41 @@ impl Wire {
 
     /// Returns the recorded exchanges, the oldest first.
     pub fn exchanges(&self) -> Vec<Exchange> {
-        self.lock().exchanges.iter().cloned().collect()
+        self.recorded().iter().map(|it| Exchange::clone(it)).collect()
+    }
+
+    /// Returns the same without copying them.
+    pub fn recorded(&self) -> Vec<Arc<Exchange>> {
+        self.lock().record.all().cloned().collect()
     }
 
     /// Returns the last `limit` exchanges with their numbers, the newest first.
-    pub fn latest(&self, limit: usize) -> Vec<(usize, Exchange)> {
+    pub fn latest(&self, limit: usize) -> Vec<(usize, Arc<Exchange>)> {
         let inner = self.lock();
-        let numbered = inner.exchanges.iter().enumerate().rev().take(limit);
-        numbered.map(|(index, it)| (inner.dropped + index, it.clone())).collect()
+        inner.record.latest().take(limit).map(|(number, it)| (number, Arc::clone(it))).collect()
+    }
+
+    /// Takes no new connections and closes those that wait for a request. The requests in flight go on.
+    pub fn stop(&self) {
+        self.connections().iter().for_each(|it| it.stop());
+    }
+
+    /// Waits until no request is in flight.
+    pub async fn finished(&self) {
+        for connections in self.connections() {
+            connections.finished().await;
+        }
+    }
+
+    /// Returns the number of connections with a request in flight.
+    pub fn busy(&self) -> usize {
+        self.connections().iter().map(|it| it.busy()).sum()
+    }
+
+    fn connections(&self) -> Vec<Arc<Connections>> {
+        let inner = self.lock();
+        let proxies = inner.hops.iter().filter_map(|(_, proxy)| proxy.as_ref());
+        proxies.map(|proxy| Arc::clone(&proxy.connections)).collect()
     }
 
     /// Returns a receiver that is notified of every change, and whose value counts the changes.
@@ -272,20 +329,21 @@ impl Wire {
     /// Records an exchange and returns its number.
     fn record(&self, exchange: Exchange) -> usize {
         let mut inner = self.lock();
-        if inner.exchanges.len() == EXCHANGES {
-            inner.exchanges.pop_front();
-            inner.dropped += 1;
+        let (number, dropped) = inner.record.add(exchange);
+        for exchange in dropped {
+            let mut hops = inner.hops.iter_mut().filter(|(hop, _)| *hop.name == *exchange.hop);
+            if let Some((_, Some(proxy))) = hops.next() {
+                proxy.dropped_requests += 1;
+            }
         }
-        inner.exchanges.push_back(exchange);
         inner.changed();
-        inner.dropped + inner.exchanges.len() - 1
+        number
     }
 
     /// Records the status of the answer to exchange `number` and the current time as its end.
     fn record_answer(&self, number: usize, status: Option<u16>) {
         let mut inner = self.lock();
-        let index = number.checked_sub(inner.dropped);
-        if let Some(exchange) = index.and_then(|index| inner.exchanges.get_mut(index)) {
+        if let Some(exchange) = inner.record.get_mut(number) {
             exchange.end = Some(now());
             exchange.status = status;
             inner.changed();

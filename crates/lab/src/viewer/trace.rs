@@ -94,7 +94,7 @@ struct View<'a> {
     case: Case,
     /// The breaks between this trace and others. Each has the call and the other trace.
     breaks: Vec<(Break, TraceId)>,
-    exchanges: Vec<Exchange>,
+    exchanges: Vec<Arc<Exchange>>,
 }
 
 impl<'a> View<'a> {
@@ -131,7 +131,7 @@ impl<'a> View<'a> {
             not_here,
             case,
             breaks: own_breaks.collect(),
-            exchanges: site.wire.exchanges(),
+            exchanges: site.wire.recorded(),
             tree,
         }
     }
@@ -216,7 +216,7 @@ pub async fn span(
     });
     match found {
         Some((tree, row)) => {
-            Html(detail(tree, row, &list, &wire.exchanges()).into_string()).into_response()
+            Html(detail(tree, row, &list, &wire.recorded()).into_string()).into_response()
         }
         None => StatusCode::NOT_FOUND.into_response(),
     }
@@ -351,7 +351,7 @@ fn times(tree: &Tree, path: &[Segment]) -> Markup {
 }
 
 /// Renders everything that the lab received about one span.
-fn detail(tree: &Tree, row: &Row, list: &List, wire: &[Exchange]) -> Markup {
+fn detail(tree: &Tree, row: &Row, list: &List, wire: &[Arc<Exchange>]) -> Markup {
     let span = &row.span;
     let proto = span.proto();
     let scope = &span.source.scope;
@@ -368,7 +368,7 @@ fn detail(tree: &Tree, row: &Row, list: &List, wire: &[Exchange]) -> Markup {
         let received = span.kind() == SpanKind::Server && is_here(it.received(), span.parent);
         received || is_here(it.sent_by(), Some(span.id))
     });
-    let wire: Vec<Exchange> = wire.cloned().collect();
+    let wire: Vec<Exchange> = wire.map(|it| Exchange::clone(it)).collect();
     html! {
         a.close href={ "/traces/" (tree.trace_id) "#s" (span.id) } aria-keyshortcuts="Escape" { "Close" }
         h2 dir="auto" { (label(span.name())) }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Display;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Form, FromRequest as _, Path, Query, Request, State};
@@ -20,7 +21,7 @@ use crate::tree::{LONGEST, took, visible};
 use crate::viewer::trace::moment;
 use crate::viewer::{self, EVENT_INTERVAL, EventsQuery, ViewerState};
 use crate::waterfall::count;
-use crate::wire::{Fault, HopState, NO_PROXIES};
+use crate::wire::{EXCHANGES, Fault, HopState, NO_PROXIES, RECORD_BYTES};
 use traces::exchange::Exchange;
 
 /// The number of requests that the page shows.
@@ -63,7 +64,10 @@ pub async fn page(State(site): State<ViewerState>) -> Response {
         } @else {
             p { "Each proxy passes every byte to its service unchanged, unless you set a fault." }
             div id="hops" { @for state in &hops { (form(state)) } }
-            div id="results" data-live={ "/wire.events?seen=" (seen) } { (requests(&exchanges)) }
+            div id="results" data-live={ "/wire.events?seen=" (seen) } {
+                @for state in &hops { (limits(state)) }
+                (requests(&exchanges, hops.iter().map(|it| it.dropped_requests).sum()))
+            }
         }
     };
     viewer::page("Wire", body)
@@ -96,8 +100,27 @@ fn form(state: &HopState) -> Markup {
     }
 }
 
+/// Says what the limit of connections has done.
+fn limits(state: &HopState) -> Markup {
+    let HopState { hop, refused_connections, replaced_connections, .. } = state;
+    html! {
+        @if *refused_connections > 0 {
+            p.notice {
+                (hop) " refused " (count(*refused_connections, "connection")) " with the status 429: all others had a request in flight. \
+                The lab's option " code { "--max-connections" } " is the limit."
+            }
+        }
+        @if *replaced_connections > 0 {
+            p.notice {
+                (hop) " closed " (count(*replaced_connections, "connection")) " that waited for a request, to make room for new ones. \
+                The lab's option " code { "--max-connections" } " is the limit."
+            }
+        }
+    }
+}
+
 /// Renders the table of the latest requests, each with its number.
-fn requests(exchanges: &[(usize, Exchange)]) -> Markup {
+fn requests(exchanges: &[(usize, Arc<Exchange>)], dropped: usize) -> Markup {
     let total = exchanges.first().map_or(0, |(number, _)| number + 1);
     html! {
         h2 { "Requests" }
@@ -108,6 +131,10 @@ fn requests(exchanges: &[(usize, Exchange)]) -> Markup {
                 caption {
                     @if exchanges.len() < total { "The last " (exchanges.len()) " of " }
                     (count(total, "request")) ", the newest first"
+                    @if dropped > 0 {
+                        ". The lab has dropped " (count(dropped, "older request")) ": it keeps the last " (EXCHANGES) ", with at most "
+                        (RECORD_BYTES >> 20) " MiB of headers"
+                    }
                 }
                 thead {
                     tr {

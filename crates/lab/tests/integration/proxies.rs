@@ -33,13 +33,13 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// A lab as a process with these proxies, written as `NAME=TARGET`. Each listens on a free port.
-async fn wire<const N: usize>(proxies: [(&str, String); N]) -> Lab {
+pub async fn wire<const N: usize>(proxies: [(&str, String); N]) -> Lab {
     let proxies = proxies.map(|(name, target)| format!(" {name}={FREE},{target}"));
     Lab::ready(command("lab", &format!("wire{}", proxies.concat())).await).await
 }
 
 /// Reads in what the lab has printed where a proxy listens.
-fn proxy(lab: &Lab, name: &str) -> String {
+pub fn proxy(lab: &Lab, name: &str) -> String {
     let mut lines = lab.printed.lines().filter_map(|line| line.strip_prefix("Proxy    http://"));
     let line = lines.find_map(|line| line.strip_suffix(&format!(" ({name})")));
     let line = line.unwrap_or_else(|| panic!("no proxy {name}: {}", lab.printed));

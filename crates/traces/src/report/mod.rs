@@ -204,19 +204,25 @@ pub enum Change {
 /// Returns all headers of an exchange: those that were sent, in order, then those that were added. If nothing arrived, none
 /// counts as dropped.
 pub fn changes(exchange: &Exchange) -> Vec<(Change, &str)> {
+    let count = |head| {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        lines(head).for_each(|line| *counts.entry(line).or_default() += 1);
+        counts
+    };
     let delivered = exchange.delivered.as_deref();
+    let mut added = delivered.map(count);
     let sent = lines(&exchange.sent).map(|line| {
-        let is_kept = delivered.is_none_or(|it| lines(it).any(|other| other == line));
+        let is_kept = added.as_ref().is_none_or(|it| it.contains_key(line));
         (if is_kept { Change::None } else { Change::Dropped }, line)
     });
     let mut changes: Vec<_> = sent.collect();
-    let mut added = HashMap::new();
+    for (line, times) in count(&exchange.sent) {
+        if let Some(more) = added.as_mut().and_then(|it| it.get_mut(line)) {
+            *more = more.saturating_sub(times);
+        }
+    }
     for line in delivered.into_iter().flat_map(lines) {
-        let more = added.entry(line).or_insert_with(|| {
-            let count = |head: &str| lines(head).filter(|it| *it == line).count();
-            delivered.map_or(0, count).saturating_sub(count(&exchange.sent))
-        });
-        if *more > 0 {
+        if let Some(more) = added.as_mut().and_then(|it| it.get_mut(line)).filter(|it| **it > 0) {
             *more -= 1;
             changes.push((Change::Added, line));
         }
