@@ -19,3 +19,4 @@ mod sdks;
 mod skips;
 mod system;
 mod tutorial;
+mod under_fire;

@@ -75,8 +75,8 @@ async fn from_a_line_to_its_trace_and_back() {
     let services: Vec<_> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(services, ["api-gateway", "llm-service", "user-service"]);
     // A line that belongs to no request has no id.
-    let listening = stopped.log.find("user-service", "listening").remove(0);
-    assert!(!listening.contains("trace_id"), "{listening}");
+    let stopping = stopped.log.find("user-service", "stopping").remove(0);
+    assert!(!stopping.contains("trace_id"), "{stopping}");
 
     check!("logs-and-metrics/whole.html", &figures(&[tree]));
     check!("logs-and-metrics/line.txt", &format!("{json}\n"));
@@ -90,7 +90,7 @@ async fn every_log_record_of_a_request_has_its_ids() {
     let records = records.lock().expect("a lock");
     let (of_request, others): (Vec<_>, Vec<_>) =
         records.iter().partition(|(_, record)| !record.trace_id.is_empty());
-    assert_eq!((of_request.len(), others.len()), (1, 1), "answered, and listening: {records:?}");
+    assert_eq!((of_request.len(), others.len()), (1, 1), "answered, and stopping: {records:?}");
     for (scope, record) in of_request {
         let of_trace = (hex(&record.trace_id), &*record.severity_text, record.severity_number);
         assert_eq!(of_trace, (tree.trace_id.to_string(), "INFO", 9));
@@ -109,7 +109,7 @@ async fn the_exporter_does_not_export_its_own_lines() {
     let stopped = setup.answers("user_1", 200).await;
     assert!(!stopped.log.find("user-service", "ExportError").is_empty());
     let records = records.lock().expect("a lock");
-    assert_eq!(records.len(), 2, "listening, and answered: {records:?}");
+    assert_eq!(records.len(), 2, "answered, and stopping: {records:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

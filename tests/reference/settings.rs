@@ -11,9 +11,10 @@ use support::recording::check;
 
 /// The purpose of each variable. The test fails if a variable is missing here or if no service reads it.
 #[rustfmt::skip] // one row for each variable
-const MEANINGS: [(&str, &str); 16] = [
+const MEANINGS: [(&str, &str); 17] = [
     ("API_GATEWAY_ADDR", "where it listens, `IP:PORT`"),
     ("BODY_TIMEOUT_MS", "the longest pause in the body of a request, in milliseconds"),
+    ("HEAD_TIMEOUT_MS", "how long a connection may take to send the head of its first or next request, in milliseconds"),
     ("LLM_API_KEY", "sent to the model's server as `Authorization: Bearer`"),
     ("LLM_BASE_URL", "a server of OpenAI's protocol; unset, the offline model answers"),
     ("LLM_MODEL", "the model to ask for; needed with `LLM_BASE_URL`"),
@@ -36,7 +37,7 @@ const TUTORIAL: &str = "examples/distributed_tracing/src/";
 const FROM_THE_TUTORIAL: [&str; 2] = ["error", "server"];
 
 /// A call that reads a variable: its name, and its default or the constant that holds it.
-const READ: &str = r#"settings::(?:deadline|flag|optional|read|server_url)\(\s*"(\w+)"(?:,\s*(?:"([^"]*)"|(\w+)))?"#;
+const READ: &str = r#"settings::(?:bearer|deadline|flag|optional|read|server_url)\(\s*"(\w+)"(?:,\s*(?:"([^"]*)"|(\w+)))?"#;
 
 /// A call that reads two: where another service is, and how long it may take.
 const UPSTREAM: &str =

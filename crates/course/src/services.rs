@@ -112,7 +112,7 @@ fn variable(name: &str, suffix: &str) -> String {
 /// Returns whether the environment variable `key` changes what a service does.
 pub fn is_setting(key: &str) -> bool {
     let prefixes = ["OTEL_", "LLM_", "USER_SERVICE_", "API_GATEWAY_"];
-    let others = ["RUST_LOG", "BODY_TIMEOUT_MS", "SHUTDOWN_TIMEOUT_MS"];
+    let others = ["RUST_LOG", "BODY_TIMEOUT_MS", "HEAD_TIMEOUT_MS", "SHUTDOWN_TIMEOUT_MS"];
     prefixes.iter().any(|prefix| key.starts_with(prefix)) || others.contains(&key)
 }
 

@@ -1,7 +1,7 @@
 //! api-gateway: the entrance. It passes a query on to user-service.
 
-use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 // <added>
 use axum::middleware::from_fn;
@@ -16,6 +16,7 @@ use crate::error::{ApiError, CallError};
 // <added>
 use crate::incoming::continue_trace;
 // </added>
+use crate::server::BODY_LIMIT;
 
 pub const NAME: &str = "api-gateway";
 
@@ -36,6 +37,7 @@ pub fn routes(user_service: Upstream) -> Router {
         // <added>
         .route_layer(from_fn(continue_trace))
         // </added>
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(user_service)
 }
 

@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Url};
+use reqwest::{Client, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::CallError;
+use crate::server::HEAD_DEADLINE;
 use crate::settings;
 // <added>
 use crate::{outgoing, spans};
 // </added>
+
+/// The longest answer that a service reads, in bytes.
+const ANSWER_LIMIT: usize = 2 * 1024 * 1024;
 
 /// A service that this one calls: where it is, and how long it may take to answer.
 #[derive(Clone)]
@@ -33,7 +37,11 @@ impl Upstream {
     ) -> anyhow::Result<Self> {
         let base = settings::server_url(&format!("{name}_URL"), url)?;
         let deadline = settings::deadline(&format!("{name}_TIMEOUT_MS"), deadline)?;
-        let client = Client::builder().timeout(deadline).redirect(Policy::none());
+        let client = Client::builder()
+            .timeout(deadline)
+            // Sooner than the other side closes the connection.
+            .pool_idle_timeout(HEAD_DEADLINE / 2)
+            .redirect(Policy::none());
         Ok(Upstream {
             client: client.build()?,
             base,
@@ -44,7 +52,7 @@ impl Upstream {
     ///
     /// # Errors
     /// Fails if the deadline passes, the service can't be reached, or its answer is
-    /// anything but 2xx and JSON.
+    /// anything but 2xx and JSON, or is too long.
     pub async fn post<Answer: DeserializeOwned>(
         &self,
         path: &str,
@@ -76,7 +84,7 @@ impl Upstream {
         outgoing::record_status(status);
         // </added>
         match status.is_success() {
-            true => Ok(response.json().await?),
+            true => read_json(response).await,
             false => Err(CallError::Status(status)),
         }
     }
@@ -88,4 +96,21 @@ impl Upstream {
         url.set_query(None);
         url
     }
+}
+
+/// Reads the JSON of an answer.
+///
+/// # Errors
+/// Fails if the rest of it doesn't come, is too long, or isn't an `Answer`.
+pub async fn read_json<Answer: DeserializeOwned>(
+    mut response: Response,
+) -> Result<Answer, CallError> {
+    let mut json = Vec::new();
+    while let Some(piece) = response.chunk().await? {
+        if json.len() + piece.len() > ANSWER_LIMIT {
+            return Err(CallError::AnswerTooLong);
+        }
+        json.extend_from_slice(&piece);
+    }
+    serde_json::from_slice(&json).map_err(|_| CallError::InvalidAnswer)
 }

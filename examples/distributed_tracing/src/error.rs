@@ -25,6 +25,8 @@ pub enum CallError {
     Status(StatusCode),
     #[error("the answer is not the JSON that was expected")]
     InvalidAnswer,
+    #[error("the answer is too long")]
+    AnswerTooLong,
 }
 
 impl ErrorType for CallError {
@@ -34,18 +36,16 @@ impl ErrorType for CallError {
             CallError::Unreachable => "unreachable".into(),
             CallError::Status(status) => status.as_str().to_owned().into(),
             CallError::InvalidAnswer => "invalid_answer".into(),
+            CallError::AnswerTooLong => "answer_too_long".into(),
         }
     }
 }
 
 impl From<reqwest::Error> for CallError {
     fn from(error: reqwest::Error) -> Self {
-        if error.is_timeout() {
-            CallError::Timeout
-        } else if error.is_decode() {
-            CallError::InvalidAnswer
-        } else {
-            CallError::Unreachable
+        match error.is_timeout() {
+            true => CallError::Timeout,
+            false => CallError::Unreachable,
         }
     }
 }

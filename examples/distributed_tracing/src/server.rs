@@ -3,23 +3,34 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tower_http::map_request_body::MapRequestBodyLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use tracing::info;
 
 use crate::settings;
 
-/// The largest body that a service reads; a larger one is answered 413.
-const BODY_LIMIT: usize = 64 * 1024;
+/// The longest body that api-gateway reads, in bytes; a longer one is answered 413.
+/// The services behind it read up to axum's 2 MB: what it accepts, they accept.
+pub const BODY_LIMIT: usize = 64 * 1024;
+
+/// How long a connection may take to send the head of its first or next request,
+/// unless `HEAD_TIMEOUT_MS` says otherwise. Then it is closed. Shorter than
+/// [`SHUTDOWN_DEADLINE`], so that no half-sent head holds up the stop.
+pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The longest pause in the body of a request, unless `BODY_TIMEOUT_MS` says
 /// otherwise. The work itself is bounded by the deadlines of the calls it makes.
@@ -29,11 +40,10 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// unless `SHUTDOWN_TIMEOUT_MS` says otherwise.
 pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
 
-/// Adds the limits and a health check to `routes`. A body that stops coming for as
-/// long as `pause` is answered 400.
+/// Adds a health check and a limit to `routes`: a body that stops coming for as long
+/// as `pause` is answered 400.
 pub fn limited(routes: Router, pause: Duration) -> Router {
     routes
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer((
             RequestBodyTimeoutLayer::new(pause),
             MapRequestBodyLayer::new(Body::new),
@@ -41,46 +51,60 @@ pub fn limited(routes: Router, pause: Duration) -> Router {
         .route("/health", get(async || "ok"))
 }
 
-/// Serves `routes` at `address` until Ctrl-C or SIGTERM, then lets the requests in
-/// flight finish.
+/// Serves [`limited`] routes at `address` as [`listen`] does.
 ///
 /// # Errors
-/// When the address cannot be listened on, a deadline cannot be used, or requests
-/// were still unanswered at the end.
+/// Fails as [`listen`] does, and if a deadline can't be used.
 pub async fn serve(
     name: &str,
     routes: Router,
     address: SocketAddr,
 ) -> anyhow::Result<()> {
     let pause = settings::deadline("BODY_TIMEOUT_MS", BODY_DEADLINE)?;
+    listen(name, limited(routes, pause), address).await
+}
+
+/// Serves `routes` at `address` until Ctrl-C or SIGTERM, then lets the requests in
+/// flight finish.
+///
+/// # Errors
+/// Fails if a deadline can't be used, the address can't be listened on, or requests
+/// are still unanswered at the end.
+pub async fn listen(
+    name: &str,
+    routes: Router,
+    address: SocketAddr,
+) -> anyhow::Result<()> {
+    let head = settings::deadline("HEAD_TIMEOUT_MS", HEAD_DEADLINE)?;
     let patience = settings::deadline("SHUTDOWN_TIMEOUT_MS", SHUTDOWN_DEADLINE)?;
     // Before anyone can know that we listen, and stop us.
-    let stop = stop_signal().context("signals cannot be awaited")?;
-    let listener = TcpListener::bind(address)
+    let mut stop = pin!(stop_signal().context("signals cannot be awaited")?);
+    let mut listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("{name} cannot listen on {address}"))?;
     println!("{name} listening on http://{}", listener.local_addr()?);
 
-    let (stopping, stopped) = oneshot::channel();
-    let server = axum::serve(listener, limited(routes, pause))
-        .with_graceful_shutdown(async {
-            stop.await;
-            info!("stopping: no new requests");
-            let _ = stopping.send(());
-        });
-    let overtime = async {
-        // An error means that the server ended by itself: then there is nothing to
-        // wait for.
-        if stopped.await.is_ok() {
-            tokio::time::sleep(patience).await;
-        }
-    };
-    tokio::select! {
-        result = server => result.context("the server failed"),
-        () = overtime => {
-            bail!("{name} stopped with requests unanswered after {patience:?}")
-        }
+    // axum's own `serve` has no timer, and so no limit for a head.
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(head);
+    let service = TowerToHyperService::new(routes);
+    let connections = GracefulShutdown::new();
+    loop {
+        let (stream, _) = tokio::select! {
+            accepted = Listener::accept(&mut listener) => accepted,
+            () = &mut stop => break,
+        };
+        let connection =
+            http.serve_connection(TokioIo::new(stream), service.clone());
+        tokio::spawn(connections.watch(connection));
     }
+    info!("stopping: no new requests");
+    drop(listener);
+    timeout(patience, connections.shutdown())
+        .await
+        .with_context(|| {
+            format!("{name} stopped with requests unanswered after {patience:?}")
+        })
 }
 
 /// Ctrl-C or SIGTERM, which is how Kubernetes and Docker stop a process. From this

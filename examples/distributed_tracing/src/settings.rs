@@ -6,10 +6,11 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use reqwest::Url;
 
-/// The value of `name`, or `default` if the variable is unset or empty.
+/// The value of `name` without the whitespace around it, such as the line break at
+/// the end of a file, or `default` if nothing is left.
 ///
 /// # Errors
 /// Fails if the value isn't a `T`. The message leaves the value out, because it may
@@ -18,11 +19,13 @@ pub fn read<T>(name: &str, default: impl Display) -> anyhow::Result<T>
 where
     T: FromStr<Err: Error + Send + Sync + 'static>,
 {
-    let value = env::var(name).ok().filter(|value| !value.is_empty());
-    let value = value.unwrap_or_else(|| default.to_string());
-    value
-        .parse()
-        .with_context(|| format!("{name} cannot be used"))
+    let value = env::var_os(name).unwrap_or_default();
+    let parsed = match value.to_str().map(str::trim) {
+        None => bail!("{name} cannot be used: it isn't UTF-8"),
+        Some("") => default.to_string().parse(),
+        Some(value) => value.parse(),
+    };
+    parsed.with_context(|| format!("{name} cannot be used"))
 }
 
 /// The deadline in `name`, in whole milliseconds, or `default`.

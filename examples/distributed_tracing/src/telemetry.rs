@@ -15,8 +15,8 @@ pub fn init(service: &'static str) -> SdkTracerProvider {
     let provider = SdkTracerProvider::builder().with_resource(resource.build());
     let provider = match SpanExporter::builder().with_http().build() {
         Ok(exporter) => provider.with_batch_exporter(exporter).build(),
-        Err(error) => {
-            tracing::warn!(%error, "no span will be sent");
+        Err(_) => {
+            tracing::warn!("no span is sent: check OTEL_EXPORTER_OTLP_ENDPOINT");
             provider.build()
         }
     };

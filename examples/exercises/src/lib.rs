@@ -9,4 +9,4 @@ pub mod plan_llm_service;
 pub mod titling_user_service;
 
 // So that the solutions can name them as the services do.
-use production::{error, model, outgoing, service, settings, spans};
+use production::{error, model, outgoing, server, service, settings, spans};

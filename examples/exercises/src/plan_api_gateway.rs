@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ApiError, CallError};
 use crate::outgoing::Upstream;
+use crate::server::BODY_LIMIT;
 use crate::service::Service;
 use crate::settings;
 
@@ -48,6 +49,7 @@ pub fn from_env() -> anyhow::Result<Service> {
 pub fn routes(user_service: Upstream) -> Router {
     Router::new()
         .route("/api/query", post(query))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(user_service)
 }
 

@@ -8,9 +8,9 @@ use opentelemetry_otlp::{ExporterBuildError, LogExporter, SpanExporter};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use production::delivery::NOT_EXPORTED;
+use production::logs::SECRETS;
 use production::telemetry;
-use tracing::Level;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -34,22 +34,19 @@ pub fn init(service: &'static str) -> Telemetry {
 
     let mut spans = SdkTracerProvider::builder().with_resource(resource.clone());
     let mut logs = SdkLoggerProvider::builder().with_resource(resource);
-    let problem = match exporters() {
-        Ok((span_exporter, log_exporter)) => {
-            spans = spans.with_batch_exporter(span_exporter);
-            logs = logs.with_batch_exporter(log_exporter);
-            None
-        }
-        Err(error) => Some(error),
-    };
+    let exporters = exporters();
+    let exports = exporters.is_ok();
+    if let Ok((span_exporter, log_exporter)) = exporters {
+        spans = spans.with_batch_exporter(span_exporter);
+        logs = logs.with_batch_exporter(log_exporter);
+    }
     let (spans, logs) = (spans.build(), logs.build());
-    if problem.is_none() {
+    if exports {
         global::set_tracer_provider(spans.clone());
     }
 
-    let printed = Targets::new()
-        .with_default(Level::INFO)
-        .with_target("opentelemetry", Level::WARN);
+    let printed = EnvFilter::new(format!("info,opentelemetry=warn,{SECRETS}"));
+    let exported = EnvFilter::new(format!("info,{SECRETS}"));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         // A line that can't be written must not panic in a request.
@@ -57,13 +54,13 @@ pub fn init(service: &'static str) -> Telemetry {
         .event_format(JsonLines { service });
     let started = tracing_subscriber::registry()
         .with(lines.with_filter(printed))
-        .with(OpenTelemetryTracingBridge::new(&logs).with_filter(LevelFilter::INFO))
+        .with(OpenTelemetryTracingBridge::new(&logs).with_filter(exported))
         .try_init();
     if let Err(error) = started {
         tracing::error!(%error, "this process has a subscriber already");
     }
-    if let Some(error) = problem {
-        tracing::error!(%error, "{NOT_EXPORTED}");
+    if !exports {
+        tracing::error!("{NOT_EXPORTED}");
     }
     Telemetry { spans, logs }
 }

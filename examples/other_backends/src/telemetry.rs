@@ -37,8 +37,8 @@ pub fn init(service: &'static str) -> Telemetry {
     // No `with_http()`: `OTEL_EXPORTER_OTLP_PROTOCOL` chooses.
     let exporter = match SpanExporter::builder().build() {
         Ok(exporter) => exporter,
-        Err(error) => {
-            tracing::error!(%error, "{NOT_EXPORTED}");
+        Err(_) => {
+            tracing::error!("{NOT_EXPORTED}");
             let provider = provider.build();
             return Telemetry { provider, delivery };
         }

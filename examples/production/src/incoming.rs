@@ -10,7 +10,7 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, KeyValue, global};
 use opentelemetry_http::HeaderExtractor;
 
-use crate::telemetry::tracer;
+use crate::telemetry::{VALUE_LIMIT, cut, tracer};
 
 /// The name that the conventions give to a method that HTTP doesn't define.
 const OTHER: &str = "_OTHER";
@@ -26,7 +26,7 @@ pub async fn continue_trace(
     let mut name = if method == OTHER { "HTTP" } else { method }.to_owned();
     let mut attributes = vec![
         KeyValue::new("http.request.method", method),
-        KeyValue::new("url.path", request.uri().path().to_owned()),
+        KeyValue::new("url.path", cut(request.uri().path(), VALUE_LIMIT)),
         KeyValue::new("url.scheme", "http"),
     ];
     if let Some(route) = route {

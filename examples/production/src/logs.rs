@@ -16,13 +16,22 @@ use tracing_subscriber::registry::LookupSpan;
 /// only when something is wrong.
 const DEFAULT_FILTER: &str = "info,opentelemetry=warn";
 
+/// Always a part of the filter: the exporter's other lines would show its URL, which
+/// may hold a password, and warnings about a malformed `baggage` all that is in it.
+pub const SECRETS: &str = "opentelemetry-otlp=warn,hyper_util=warn,opentelemetry_sdk[{baggage_header}]=off";
+
+/// The filter in `RUST_LOG`, or `default`, without lines that hold secrets.
+pub fn filter(default: &str) -> EnvFilter {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(default));
+    EnvFilter::new(format!("{filter},{SECRETS}"))
+}
+
 /// Writes log lines to standard error. If the process has a subscriber already, that
 /// one stays.
 pub fn init() {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let started = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(DEFAULT_FILTER))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         // Otherwise a line that can't be written panics, and a request fails.

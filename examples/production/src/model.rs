@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::http::HeaderValue;
+use axum::http::header::AUTHORIZATION;
 use opentelemetry::global::BoxedSpan;
 use opentelemetry::trace::{
     FutureExt as _, SpanKind, TraceContextExt as _, Tracer as _,
@@ -16,8 +18,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::error::{CallError, ErrorType as _, description};
+use crate::outgoing::read_json;
 use crate::settings;
-use crate::telemetry::{record_error, tracer};
+use crate::telemetry::{MESSAGE_LIMIT, VALUE_LIMIT, cut, record_error, tracer};
 
 /// How long a remote model may take, unless `LLM_TIMEOUT_MS` says otherwise.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -37,7 +40,8 @@ enum Backend {
     Remote {
         client: Client,
         url: Url,
-        key: Option<String>,
+        /// `Bearer KEY`.
+        authorization: Option<HeaderValue>,
     },
 }
 
@@ -61,7 +65,8 @@ impl Model {
     pub fn from_env() -> anyhow::Result<Self> {
         let record_content =
             settings::flag("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT");
-        if settings::optional("LLM_BASE_URL").is_none() {
+        let base: String = settings::read("LLM_BASE_URL", "")?;
+        if base.is_empty() {
             return Ok(Model {
                 record_content,
                 ..Model::offline()
@@ -76,8 +81,11 @@ impl Model {
             .timeout(settings::deadline("LLM_TIMEOUT_MS", DEADLINE)?)
             .redirect(Policy::none())
             .build()?;
-        let key = settings::optional("LLM_API_KEY");
-        let backend = Backend::Remote { client, url, key };
+        let backend = Backend::Remote {
+            client,
+            url,
+            authorization: settings::bearer("LLM_API_KEY")?,
+        };
         Ok(Model {
             backend,
             name,
@@ -155,7 +163,12 @@ impl Model {
     }
 
     async fn complete(&self, prompt: &str) -> Result<Completion, CallError> {
-        let Backend::Remote { client, url, key } = &self.backend else {
+        let Backend::Remote {
+            client,
+            url,
+            authorization,
+        } = &self.backend
+        else {
             return Ok(Completion::offline(prompt));
         };
         // No context is injected: our baggage is not for the model's provider.
@@ -163,14 +176,14 @@ impl Model {
             "model": self.name,
             "messages": [{ "role": "user", "content": prompt }],
         }));
-        if let Some(key) = key {
-            request = request.bearer_auth(key);
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
         }
         let response = request.send().await?;
         if !response.status().is_success() {
             return Err(CallError::Status(response.status()));
         }
-        response.json::<ChatResponse>().await?.try_into()
+        read_json::<ChatResponse>(response).await?.try_into()
     }
 }
 
@@ -189,11 +202,12 @@ impl Completion {
 
     fn attributes(&self) -> Vec<KeyValue> {
         let reason = self.finish_reason.as_deref().unwrap_or("unknown");
-        let reason = StringValue::from(reason.to_owned());
+        let reason = StringValue::from(cut(reason, VALUE_LIMIT));
         let reasons = Value::Array(Array::String(vec![reason]));
         let mut attributes = Vec::new();
         if let Some(model) = &self.model {
-            attributes.push(KeyValue::new("gen_ai.response.model", model.clone()));
+            let model = cut(model, VALUE_LIMIT);
+            attributes.push(KeyValue::new("gen_ai.response.model", model));
         }
         attributes.push(KeyValue::new("gen_ai.response.finish_reasons", reasons));
         for (key, tokens) in [
@@ -210,8 +224,9 @@ fn word_count(text: &str) -> i64 {
     text.split_whitespace().count() as i64
 }
 
-/// One message in the JSON form of the conventions.
+/// One message in the JSON form of the conventions, cut to [`MESSAGE_LIMIT`].
 fn message(key: &'static str, role: &str, content: &str) -> KeyValue {
+    let content = cut(content, MESSAGE_LIMIT);
     let messages =
         json!([{ "role": role, "parts": [{ "type": "text", "content": content }] }]);
     KeyValue::new(key, messages.to_string())

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use axum::http::HeaderMap;
+pub use distributed_tracing::client::read_json;
+use distributed_tracing::server::HEAD_DEADLINE;
 use opentelemetry::global::{self, BoxedSpan};
 use opentelemetry::trace::{
     FutureExt as _, SpanKind, TraceContextExt as _, Tracer as _,
@@ -61,6 +63,8 @@ impl Upstream {
     pub fn new(base: Url, deadline: Duration) -> reqwest::Result<Self> {
         let client = Client::builder()
             .timeout(deadline)
+            // Sooner than the other side closes the connection.
+            .pool_idle_timeout(HEAD_DEADLINE / 2)
             .redirect(Policy::none())
             .build()?;
         Ok(Upstream { client, base })
@@ -71,7 +75,7 @@ impl Upstream {
     ///
     /// # Errors
     /// When the deadline passes, the service cannot be reached, or its answer is
-    /// anything but 2xx and JSON.
+    /// anything but 2xx and JSON, or is too long.
     pub async fn post<Answer>(
         &self,
         path: &str,
@@ -118,7 +122,7 @@ impl Upstream {
         if !status.is_success() {
             return Err(CallError::Status(status));
         }
-        Ok(response.json().await?)
+        read_json(response).await
     }
 
     /// `path` below the base URL, which may have a path of its own.

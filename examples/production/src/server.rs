@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn;
 use distributed_tracing::server;
-pub use distributed_tracing::server::{SHUTDOWN_DEADLINE, stop_signal};
+pub use distributed_tracing::server::{BODY_LIMIT, SHUTDOWN_DEADLINE, listen};
 
 use crate::incoming::continue_trace;
 

@@ -24,6 +24,13 @@ use crate::{logs, settings};
 /// How long the last spans may take to reach the backend when the service stops.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How many characters of a value that a caller or a server chooses go on a span. A
+/// backend refuses a batch that is too large, and with it the spans of others.
+pub const VALUE_LIMIT: usize = 1024;
+
+/// The same for a prompt or an answer of a model.
+pub const MESSAGE_LIMIT: usize = 4096;
+
 /// The running telemetry of one service. Call [`Telemetry::shutdown`] before `main`
 /// returns.
 pub struct Telemetry {
@@ -81,6 +88,11 @@ pub fn tracer() -> BoxedTracer {
     global::tracer("production")
 }
 
+/// The first `limit` characters of `value`.
+pub fn cut(value: &str, limit: usize) -> String {
+    value.chars().take(limit).collect()
+}
+
 /// Marks a span as failed. `error_type` has few values, so that errors can be
 /// counted by it.
 pub fn record_error(
@@ -118,7 +130,9 @@ fn exporter() -> Option<SpanExporter> {
         return None;
     }
     let exporter = SpanExporter::builder().with_http().build();
-    exporter
-        .inspect_err(|error| tracing::error!(%error, "{NOT_EXPORTED}"))
-        .ok()
+    if exporter.is_err() {
+        // The error may hold a password.
+        tracing::error!("{NOT_EXPORTED}");
+    }
+    exporter.ok()
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use opentelemetry::trace::FutureExt as _;
 use production::error::CallError;
 use production::outgoing::inject_context_into_carrier;
@@ -26,7 +26,7 @@ pub struct Model {
     client: Client,
     url: Url,
     name: String,
-    key: Option<String>,
+    authorization: Option<HeaderValue>,
     /// Whether the server is ours, and may know our trace.
     is_ours: bool,
     /// Whether our spans may know prompts and answers.
@@ -53,7 +53,7 @@ impl Model {
             client,
             url,
             name: settings::optional("LLM_MODEL").context("LLM_MODEL is not set")?,
-            key: settings::optional("LLM_API_KEY"),
+            authorization: settings::bearer("LLM_API_KEY")?,
             is_ours: settings::read("LLM_IS_OURS", false)?,
             record_content: settings::flag(
                 "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
@@ -90,8 +90,8 @@ impl Model {
             // Without it, no server counts the tokens of a stream.
             "stream_options": { "include_usage": true },
         }));
-        if let Some(key) = &self.key {
-            request = request.bearer_auth(key);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
         }
         let response = request.send().await.map_err(CallError::from)?;
         match response.status() {

@@ -112,7 +112,7 @@ fn limited(answer: Response) -> impl Stream<Item = Result<Bytes, ModelError>> {
         })?;
         left = left
             .checked_sub(bytes.len())
-            .ok_or(CallError::InvalidAnswer)?;
+            .ok_or(CallError::AnswerTooLong)?;
         Ok(bytes)
     })
 }

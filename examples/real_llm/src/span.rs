@@ -5,7 +5,7 @@ use std::time::Instant;
 use opentelemetry::trace::{SpanKind, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Array, Context, KeyValue, Value};
 use opentelemetry_semantic_conventions::attribute::{SERVER_ADDRESS, SERVER_PORT};
-use production::telemetry::{record_error, tracer};
+use production::telemetry::{MESSAGE_LIMIT, VALUE_LIMIT, cut, record_error, tracer};
 use reqwest::Url;
 use serde_json::json;
 
@@ -17,7 +17,7 @@ pub struct ChatSpan {
     cx: Context,
     asked: Instant,
     heard: Heard,
-    /// What was said on both sides, where that may be recorded.
+    /// The first [`MESSAGE_LIMIT`] characters of each side, where they may be recorded.
     content: Option<Content>,
 }
 
@@ -58,7 +58,7 @@ impl ChatSpan {
             asked: Instant::now(),
             heard: Heard::default(),
             content: prompt.map(|prompt| Content {
-                prompt: prompt.to_owned(),
+                prompt: cut(prompt, MESSAGE_LIMIT),
                 answer: String::new(),
             }),
         }
@@ -80,7 +80,7 @@ impl ChatSpan {
                 ("gen_ai.response.model", &chunk.model),
             ] {
                 if let Some(value) = value {
-                    self.set(key, value.clone());
+                    self.set(key, cut(value, VALUE_LIMIT));
                 }
             }
         }
@@ -90,11 +90,12 @@ impl ChatSpan {
                 self.cx.span().add_event("first_token", Vec::new());
             }
             if let Some(content) = &mut self.content {
-                content.answer.push_str(text);
+                let left = MESSAGE_LIMIT - content.answer.chars().count();
+                content.answer.push_str(&cut(text, left));
             }
         }
         if let Some(reason) = chunk.finish_reason() {
-            self.heard.finish_reason = Some(reason.to_owned());
+            self.heard.finish_reason = Some(cut(reason, VALUE_LIMIT));
         }
         self.heard.usage = chunk.usage.or(self.heard.usage);
     }

@@ -12,7 +12,7 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, KeyValue};
 use production::error::{ApiError, CallError, ErrorType as _, description};
-use production::outgoing::inject_context_into_carrier;
+use production::outgoing::{inject_context_into_carrier, read_json};
 use production::telemetry::{record_error, tracer};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
@@ -72,7 +72,7 @@ pub fn is_worth_a_retry(error: &CallError) -> bool {
                 | StatusCode::SERVICE_UNAVAILABLE
                 | StatusCode::GATEWAY_TIMEOUT
         ),
-        CallError::InvalidAnswer => false,
+        CallError::InvalidAnswer | CallError::AnswerTooLong => false,
     }
 }
 
@@ -82,9 +82,7 @@ pub fn is_down(error: &CallError) -> bool {
         CallError::Status(status) => {
             status.is_server_error() || is_worth_a_retry(error)
         }
-        CallError::Timeout | CallError::Unreachable | CallError::InvalidAnswer => {
-            true
-        }
+        _ => true,
     }
 }
 
@@ -213,7 +211,7 @@ impl Retrying {
         if !status.is_success() {
             return Err(CallError::Status(status));
         }
-        Ok(response.json().await?)
+        read_json(response).await
     }
 
     /// `path` at the base URL, whose own path and query may hold a key.

@@ -10,6 +10,7 @@ use opentelemetry::trace::{FutureExt as _, Span as _, TraceContextExt as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+use production::telemetry::{VALUE_LIMIT, cut};
 
 /// Middleware of the edge, inside of `continue_trace`: from here on, the baggage
 /// says whose request this is. The header stands in for a token that was checked.
@@ -18,7 +19,7 @@ pub async fn name_tenant(request: Request, next: Next) -> Response {
     let tenant = tenant.and_then(|value| value.to_str().ok());
     let cx = match tenant {
         Some(tenant) => {
-            let tenant = KeyValue::new("tenant", tenant.to_owned());
+            let tenant = KeyValue::new("tenant", cut(tenant, VALUE_LIMIT));
             // Its span has begun, too early for `BaggageAttributes`.
             Context::map_current(|cx| cx.span().set_attribute(tenant.clone()));
             Context::current_with_baggage([tenant])

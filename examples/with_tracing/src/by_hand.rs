@@ -10,7 +10,8 @@ use opentelemetry::Context;
 use opentelemetry::trace::{FutureExt as _, TraceContextExt as _};
 use production::error::{CallError, ErrorType as _};
 use production::incoming::extract_context_from_carrier;
-use production::outgoing::inject_context_into_carrier;
+use production::outgoing::{inject_context_into_carrier, read_json};
+use production::telemetry::{VALUE_LIMIT, cut};
 use reqwest::{Client, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -54,7 +55,7 @@ fn server_span(request: &Request) -> Span {
         http.request.method = method,
         http.route = route,
         http.response.status_code = Empty,
-        url.path = request.uri().path(),
+        url.path = cut(request.uri().path(), VALUE_LIMIT),
         url.scheme = "http",
     )
 }
@@ -146,7 +147,7 @@ impl Upstream {
             return Err(CallError::Status(response.status()));
         }
         record_status(response.status(), false);
-        Ok(response.json().await?)
+        read_json(response).await
     }
 }
 

@@ -10,7 +10,7 @@ use opentelemetry::Context;
 use opentelemetry::trace::{FutureExt as _, TraceContextExt as _};
 use production::error::CallError;
 use production::incoming::extract_context_from_carrier;
-use production::outgoing::inject_context_into_carrier;
+use production::outgoing::{inject_context_into_carrier, read_json};
 use reqwest::{Client, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -123,7 +123,7 @@ impl Upstream {
         let request = self.client.post(url).json(body).build()?;
         let response = self.send.clone().oneshot(request).await?;
         match response.status() {
-            StatusCode::OK => Ok(response.json().await?),
+            StatusCode::OK => read_json(response).await,
             status => Err(CallError::Status(status)),
         }
     }

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
-use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::middleware::from_fn;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use production::error::{ApiError, CallError};
 use production::model::Model;
-use production::{server, settings};
+use production::server::{self, BODY_LIMIT};
+use production::settings;
 use reqwest::redirect::Policy;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
 
 use crate::validate::validate_user;
 use crate::{by_hand, ready_made, telemetry};
@@ -74,7 +74,7 @@ pub async fn serve(spans: Spans) -> anyhow::Result<()> {
         _ => bail!("say which service: api-gateway, user-service or llm-service"),
     };
     let telemetry = telemetry::init(name);
-    let address: String = settings::read(variable, format!("127.0.0.1:{port}"))?;
+    let address = settings::read(variable, format!("127.0.0.1:{port}"))?;
     let upstream = match next {
         Some((variable, port)) => Some(upstream(spans, variable, port)?),
         None => None,
@@ -85,12 +85,7 @@ pub async fn serve(spans: Spans) -> anyhow::Result<()> {
         Spans::ReadyMade => ready_made::traced(routes),
     };
     let routes = routes.route("/health", get(async || "ok"));
-    let listener = TcpListener::bind(&address).await?;
-    let stop = server::stop_signal()?;
-    println!("{name} listening on http://{}", listener.local_addr()?);
-    let served = axum::serve(listener, routes)
-        .with_graceful_shutdown(stop)
-        .await;
+    let served = server::listen(name, routes, address).await;
     telemetry.shutdown();
     Ok(served?)
 }
@@ -113,6 +108,7 @@ fn routes(name: &str, upstream: Option<Upstream>) -> anyhow::Result<Router> {
     Ok(match (name, upstream) {
         ("api-gateway", Some(next)) => Router::new()
             .route("/api/query", post(query))
+            .layer(DefaultBodyLimit::max(BODY_LIMIT))
             .with_state(next),
         (_, Some(next)) => Router::new()
             .route("/process", post(process))

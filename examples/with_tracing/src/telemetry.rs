@@ -7,9 +7,8 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use production::delivery::NOT_EXPORTED;
-use production::telemetry;
+use production::{logs, telemetry};
 use tracing::Level;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -41,19 +40,17 @@ pub fn init(service: &'static str) -> Telemetry {
     });
     // RUST_LOG is for the lines alone: each layer has its own filter.
     let default = "info,opentelemetry=warn,tower_otel=error";
-    let printed = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(default));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         // A line that can't be written must not panic in a request.
         .log_internal_errors(false)
-        .with_filter(printed);
+        .with_filter(logs::filter(default));
     let subscriber = tracing_subscriber::registry().with(spans).with(lines);
     if let Err(error) = subscriber.try_init() {
         tracing::error!(%error, "a subscriber is set already: add the layer to it");
     }
-    if let Err(error) = &provider {
-        tracing::error!(%error, "{NOT_EXPORTED}");
+    if provider.is_err() {
+        tracing::error!("{NOT_EXPORTED}");
     }
     Telemetry(provider.ok())
 }

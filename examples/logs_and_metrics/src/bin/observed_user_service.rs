@@ -9,15 +9,13 @@ use logs_and_metrics::telemetry;
 use production::error::Failure;
 use production::outgoing::Upstream;
 use production::{server, settings, user_service};
-use tokio::net::TcpListener;
-use tracing::info;
 
 const DEADLINE: Duration = Duration::from_secs(9);
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let telemetry = telemetry::init("user-service");
-    let address: String = settings::read("USER_SERVICE_ADDR", "127.0.0.1:5001")?;
+    let address = settings::read("USER_SERVICE_ADDR", "127.0.0.1:5001")?;
     let llm_service =
         Upstream::from_env("LLM_SERVICE", "http://127.0.0.1:5002", DEADLINE)?;
     let all = Metrics::default();
@@ -26,14 +24,7 @@ async fn main() -> Result<(), Failure> {
     // Outside of `traced`, as the health check is: Prometheus asks all day.
     let routes = server::traced(routes, DEADLINE)
         .route("/metrics", get(metrics).with_state(all));
-    let listener = TcpListener::bind(&address).await?;
-    let address = listener.local_addr()?;
-    let stop = server::stop_signal()?;
-    println!("user-service listening on http://{address}");
-    info!(%address, "listening");
-    let served = axum::serve(listener, routes)
-        .with_graceful_shutdown(stop)
-        .await;
+    let served = server::listen("user-service", routes, address).await;
     telemetry.shutdown();
     Ok(served?)
 }

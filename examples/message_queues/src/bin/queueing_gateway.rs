@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
@@ -15,7 +15,8 @@ use message_queues::queue::{QUERIES, Queue};
 use message_queues::{kafka, nats, rabbitmq, spans};
 use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator};
 use production::error::{ApiError, Failure};
-use production::{server, settings, telemetry};
+use production::server::{self, BODY_LIMIT};
+use production::{settings, telemetry};
 use reqwest::Url;
 use serde_json::json;
 
@@ -43,6 +44,7 @@ async fn serve(queue: impl Queue) -> anyhow::Result<()> {
     let patience = settings::deadline("QUEUE_TIMEOUT_MS", PATIENCE)?;
     let routes = Router::new()
         .route("/api/query", post(enqueue))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(Arc::new((queue, patience)));
     server::serve("api-gateway", routes, address).await
 }

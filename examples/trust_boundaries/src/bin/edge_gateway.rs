@@ -6,7 +6,6 @@ use std::time::Duration;
 use production::error::Failure;
 use production::outgoing::Upstream;
 use production::{api_gateway, server, settings, telemetry};
-use tokio::net::TcpListener;
 use trust_boundaries::edge::{edge, set_propagator};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -15,19 +14,11 @@ const DEADLINE: Duration = Duration::from_secs(10);
 async fn main() -> Result<(), Failure> {
     let telemetry = telemetry::init("edge-gateway");
     set_propagator();
-    let address: String = settings::read("EDGE_GATEWAY_ADDR", "127.0.0.1:5000")?;
+    let address = settings::read("EDGE_GATEWAY_ADDR", "127.0.0.1:5000")?;
     let user_service =
         Upstream::from_env("USER_SERVICE", "http://127.0.0.1:5001", DEADLINE)?;
     let routes = edge(api_gateway::routes(user_service), DEADLINE);
-    let listener = TcpListener::bind(&address).await?;
-    let stop = server::stop_signal()?;
-    println!(
-        "edge-gateway listening on http://{}",
-        listener.local_addr()?
-    );
-    let served = axum::serve(listener, routes)
-        .with_graceful_shutdown(stop)
-        .await;
+    let served = server::listen("edge-gateway", routes, address).await;
     telemetry.shutdown();
     Ok(served?)
 }

@@ -11,7 +11,6 @@ use production::delivery::NOT_EXPORTED;
 use production::error::Failure;
 use production::service::Service;
 use production::{logs, server, service, telemetry};
-use tokio::net::TcpListener;
 use trust_boundaries::edge::{edge, set_propagator};
 use trust_boundaries::tenant::{BaggageAttributes, name_tenant};
 
@@ -26,12 +25,7 @@ async fn main() -> Result<(), Failure> {
         "api-gateway" => edge(service.routes.layer(from_fn(name_tenant)), DEADLINE),
         _ => server::traced(service.routes, DEADLINE),
     };
-    let listener = TcpListener::bind(service.address).await?;
-    let stop = server::stop_signal()?;
-    println!("{name} listening on http://{}", listener.local_addr()?);
-    let served = axum::serve(listener, routes)
-        .with_graceful_shutdown(stop)
-        .await;
+    let served = server::listen(name, routes, service.address).await;
     if let Err(error) = provider.shutdown_with_timeout(Duration::from_secs(5)) {
         tracing::warn!(%error, "the last spans were not flushed");
     }
@@ -50,8 +44,8 @@ fn start_tracing(service: &'static str) -> SdkTracerProvider {
             global::set_tracer_provider(provider.clone());
             provider
         }
-        Err(error) => {
-            tracing::error!(%error, "{NOT_EXPORTED}");
+        Err(_) => {
+            tracing::error!("{NOT_EXPORTED}");
             provider.build()
         }
     }
