@@ -18,6 +18,7 @@ use flate2::read::GzEncoder;
 use lab::case::Case;
 use lab::diagnose::Rule;
 use lab::report::{self, Links};
+use lab::server;
 use lab::store::{Limits, Store};
 use lab::wire::{Fault, Wire};
 use serde_json::json;
@@ -46,7 +47,8 @@ async fn open(path: &str, look: Look) -> Option<Browser> {
 /// Opens a page of the book as the lab of this store and wire serves it.
 async fn open_with(store: Store, wire: Wire, path: &str, look: Look) -> Option<Browser> {
     let (_built, pages) = watch::channel(Some(built().to_owned()));
-    let address = serve(site::pages(store, wire, Some(pages))).await;
+    let pages = server::protected(site::pages(store, wire, Some(pages)));
+    let address = serve(pages).await;
     super::open(address, path, look).await
 }
 

@@ -12,7 +12,7 @@ use lab::proto::trace::span::SpanKind;
 use lab::proto::trace::{ResourceSpans, ScopeSpans, Span};
 use lab::store::{Limits, Store};
 use lab::wire::Wire;
-use lab::{jaeger, receiver, viewer};
+use lab::{receiver, server};
 use opentelemetry_proto::tonic::collector::trace::v1 as by_sdk;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource as SdkResource;
@@ -44,10 +44,8 @@ impl Lab {
 
     /// A lab that shows what is in a store and on a wire.
     pub async fn around(store: Store, wire: Wire) -> Lab {
-        let routes = receiver::routes(store.clone());
-        let routes = routes
-            .merge(viewer::routes(store.clone(), wire.clone()))
-            .merge(jaeger::routes(store.clone()));
+        let pages = server::protected(server::pages(store.clone(), wire.clone()));
+        let routes = receiver::routes(store.clone()).merge(pages);
         Lab { address: serve(routes).await, store, wire }
     }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use lab::diagnose::{self, Evidence};
+use lab::render::Renderers;
 use lab::report;
 use lab::span::{Span, SpanKind};
 use lab::store::Store;
@@ -382,27 +383,36 @@ fn is_split(tree: &Tree, all: &[Tree]) -> bool {
 /// Serves `/check/{step}`, which returns a [`Verdict`] with status 200 when the step has passed and 409 when something is
 /// missing.
 pub fn routes(store: Store) -> Router {
-    Router::new().route("/check/{step}", get(answer)).with_state(store)
+    Router::new().route("/check/{step}", get(answer)).with_state((store, Renderers::default()))
 }
 
-async fn answer(State(store): State<Store>, Segment(step): Segment<String>) -> Response {
+async fn answer(
+    State((store, renderers)): State<(Store, Renderers)>,
+    Segment(step): Segment<String>,
+) -> Response {
     let Ok(step) = Step::from_str(&step, false) else {
         return (StatusCode::NOT_FOUND, "there is no such step\n").into_response();
     };
     let mut changes = store.changes();
     let deadline = Instant::now() + SPAN_TIMEOUT;
     loop {
-        if let Ok(found) = check_step(step, &store.trees()) {
-            return Json(Verdict::Passed(found)).into_response();
-        }
-        let waited = timeout_at(deadline, changes.changed()).await;
-        if waited.is_err() || Instant::now() >= deadline {
-            let verdict = verdict(step, &store.trees());
-            let status = match verdict {
-                Verdict::Passed(_) => StatusCode::OK,
-                Verdict::NotYet { .. } => StatusCode::CONFLICT,
-            };
-            return (status, Json(verdict)).into_response();
+        let is_last = Instant::now() >= deadline;
+        let store = store.clone();
+        let check = move || {
+            let trees = store.trees();
+            match check_step(step, &trees) {
+                Ok(found) => Some(Verdict::Passed(found)),
+                Err(_) => is_last.then(|| verdict(step, &trees)),
+            }
+        };
+        match renderers.run(check).await {
+            Ok(Some(verdict @ Verdict::Passed(_))) => return Json(verdict).into_response(),
+            Ok(Some(verdict)) => return (StatusCode::CONFLICT, Json(verdict)).into_response(),
+            // An error means that the time is over, and the check after it is the last.
+            Ok(None) => drop(timeout_at(deadline, changes.changed()).await),
+            Err(error) => {
+                return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
+            }
         }
     }
 }

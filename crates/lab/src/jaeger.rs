@@ -1,15 +1,18 @@
 //! Serves the traces in the format of Jaeger's query API, so that tools made for Jaeger can read them from the lab.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::{iter, vec};
 
 use crate::proto::common::KeyValue;
 use crate::proto::common::any_value::Value as Any;
 use crate::proto::trace::Span as Proto;
 use crate::proto::trace::span::Event as ProtoEvent;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRef, Path, Query, State};
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
@@ -17,19 +20,24 @@ use prost::Message as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::analysis::calls;
 use crate::list::{InvalidFilter, duration};
+use crate::render::{Renderers, in_turn};
+use crate::service_map::ServiceMap;
 use crate::span::{
-    Span, SpanId, SpanKind, Status, TraceId, any_text, json as value_json, trace_id,
+    Source, Span, SpanId, SpanKind, Status, TraceId, any_text, json as value_json, trace_id,
 };
 use crate::store::Store;
 
 /// The number of traces that a search returns when the request has no `limit`.
 const DEFAULT_LIMIT: usize = 20;
 
+/// The largest size in bytes of all names in a list of services or operations.
+pub const NAMES_LIMIT: usize = 4 * 1024 * 1024;
+
 /// Serves `/api/services`, `/api/services/{service}/operations`, `/api/operations`, `/api/traces`, `/api/traces/{id}` and
 /// `/api/dependencies`.
 pub fn routes(store: Store) -> Router {
+    let renderers = Renderers::default();
     Router::new()
         .route("/api/services", get(services))
         .route("/api/services/{service}/operations", get(operations))
@@ -38,7 +46,21 @@ pub fn routes(store: Store) -> Router {
         .route("/api/traces/{id}", get(trace))
         .route("/api/dependencies", get(dependencies))
         .route("/api/{*path}", any(unknown))
-        .with_state(store)
+        .layer(from_fn_with_state(renderers.clone(), in_turn))
+        .with_state(Api { store, renderers })
+}
+
+/// The state of the handlers.
+#[derive(Clone)]
+struct Api {
+    store: Store,
+    renderers: Renderers,
+}
+
+impl FromRef<Api> for Store {
+    fn from_ref(api: &Api) -> Store {
+        api.store.clone()
+    }
 }
 
 async fn unknown() -> Response {
@@ -46,14 +68,13 @@ async fn unknown() -> Response {
 }
 
 async fn services(State(store): State<Store>) -> Json<Value> {
-    let names = distinct(&store, |span| Some(span.service().to_owned()));
-    success(names.into_iter().map(Value::from).collect())
+    distinct(&store, |span| Some((span.service().to_owned(), ""))).to_json(|name, _| name.into())
 }
 
 async fn operations(State(store): State<Store>, Path(service): Path<String>) -> Json<Value> {
     let names =
-        distinct(&store, |span| (span.service() == service).then(|| span.name().to_owned()));
-    success(names.into_iter().map(Value::from).collect())
+        distinct(&store, |span| (span.service() == service).then(|| (span.name().to_owned(), "")));
+    names.to_json(|name, _| name.into())
 }
 
 #[derive(Deserialize)]
@@ -75,17 +96,43 @@ async fn operations_by_kind(
     let operations = distinct(&store, |span| {
         let has_kind = kind.is_empty() || span.kind().as_str().eq_ignore_ascii_case(&kind);
         (span.service() == service && has_kind)
-            .then(|| (span.name().to_owned(), span.kind().as_str().to_ascii_lowercase()))
+            .then(|| (span.name().to_owned(), span.kind().as_str()))
     });
-    let operations = operations.into_iter();
-    let operations = operations.map(|(name, kind)| json!({ "name": name, "spanKind": kind }));
-    success(operations.collect()).into_response()
+    operations
+        .to_json(|name, kind| json!({ "name": name, "spanKind": kind.to_ascii_lowercase() }))
+        .into_response()
 }
 
-/// Returns the distinct values that `pick` returns, sorted.
-fn distinct<T: Ord>(store: &Store, pick: impl Fn(&Span) -> Option<T>) -> BTreeSet<T> {
-    let traces = store.traces();
-    traces.iter().flatten().filter_map(|span| pick(span)).collect()
+/// Names, sorted. Those of spans may come with their kind.
+struct Names {
+    found: BTreeSet<(String, &'static str)>,
+    /// Whether there are more, which [`NAMES_LIMIT`] leaves out.
+    is_cut: bool,
+}
+
+/// Returns the distinct names that `pick` returns.
+fn distinct(store: &Store, pick: impl Fn(&Span) -> Option<(String, &'static str)>) -> Names {
+    let (mut found, mut bytes) = (BTreeSet::new(), 0);
+    for name in store.walk().rev().flatten().filter_map(|span| pick(&span)) {
+        let size = name.0.len();
+        if bytes + size > NAMES_LIMIT && !found.contains(&name) {
+            return Names { found, is_cut: true };
+        }
+        bytes += if found.insert(name) { size } else { 0 };
+    }
+    Names { found, is_cut: false }
+}
+
+impl Names {
+    fn to_json(&self, name: impl Fn(&str, &str) -> Value) -> Json<Value> {
+        let names: Vec<Value> = self.found.iter().map(|(text, kind)| name(text, kind)).collect();
+        let message =
+            format!("only the first {} names: the answer has no room for more", names.len());
+        let errors = self.is_cut.then(|| json!([{ "code": 0, "msg": message }]));
+        Json(
+            json!({ "total": names.len(), "data": names, "limit": 0, "offset": 0, "errors": errors }),
+        )
+    }
 }
 
 /// Returns the calls between services within `lookback` before `endTs`, both in milliseconds. Without these parameters,
@@ -105,9 +152,8 @@ async fn dependencies(
         }
     };
     let within = end.saturating_sub(lookback)..=end;
-    let mut trees = store.trees();
-    trees.retain(|tree| within.contains(&(tree.start / 1_000_000)));
-    let calls = calls(&trees).into_iter().map(|((parent, child), calls)| {
+    let map = ServiceMap::new(&store, |tree| within.contains(&(tree.start / 1_000_000)));
+    let calls = map.calls.into_iter().map(|((parent, child), calls)| {
         json!({ "parent": parent, "child": child, "callCount": calls.count })
     });
     success(calls.collect()).into_response()
@@ -145,7 +191,7 @@ struct Search {
     start: Option<u64>,
     end: Option<u64>,
     limit: Option<usize>,
-    traces: Vec<TraceId>,
+    traces: BTreeSet<TraceId>,
 }
 
 impl Search {
@@ -182,7 +228,9 @@ impl Search {
                 "start" => search.start = Some(number()?.saturating_mul(1000)),
                 "end" => search.end = Some(number()?.saturating_mul(1000)),
                 "limit" => search.limit = usize::try_from(number()?).ok(),
-                "traceID" => search.traces.push(checked_id(&value)?),
+                "traceID" => {
+                    search.traces.insert(checked_id(&value)?);
+                }
                 _ => {}
             }
         }
@@ -220,34 +268,85 @@ impl Search {
 }
 
 async fn search(
-    State(store): State<Store>,
+    State(Api { store, renderers }): State<Api>,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Response {
     let search = match Search::read(pairs) {
         Ok(search) => search,
         Err(problem) => return bad_request(&problem),
     };
-    let traces = match search.traces.is_empty() {
-        true => store.traces(),
-        false => search.traces.iter().filter_map(|id| store.trace(*id)).collect(),
+    let traces: Box<dyn Iterator<Item = Vec<Arc<Span>>> + Send> = match search.traces.is_empty() {
+        true => Box::new(store.walk().rev()),
+        false => {
+            let ids = search.traces.clone().into_iter();
+            Box::new(ids.filter_map(move |id| store.trace(id)))
+        }
     };
-    let found = traces.iter().filter(|spans| spans.iter().any(|span| search.matches(span)));
-    let found = found.take(search.limit.unwrap_or(DEFAULT_LIMIT));
-    success(found.map(|spans| trace_json(spans)).collect()).into_response()
+    let mut left = search.limit.unwrap_or(DEFAULT_LIMIT);
+    let looked_at = traces.map_while(move |spans| {
+        (left > 0).then(|| {
+            let is_found = spans.iter().any(|span| search.matches(span));
+            left -= usize::from(is_found);
+            is_found.then_some(spans)
+        })
+    });
+    renderers.stream_json(Answer::with(looked_at))
 }
 
 fn checked_id(text: &str) -> Result<TraceId, InvalidQuery> {
     trace_id(text).ok_or_else(|| InvalidQuery::TraceId(text.to_owned()))
 }
 
-async fn trace(State(store): State<Store>, Path(id): Path<String>) -> Response {
+async fn trace(State(Api { store, renderers }): State<Api>, Path(id): Path<String>) -> Response {
     let id = match checked_id(&id) {
         Ok(id) => id,
         Err(problem) => return bad_request(&problem),
     };
     match store.trace(id) {
-        Some(spans) => success(vec![trace_json(&spans)]).into_response(),
+        Some(spans) => renderers.stream_json(Answer::with(iter::once(Some(spans)))),
         None => failure(StatusCode::NOT_FOUND, "trace not found"),
+    }
+}
+
+/// The pieces of an answer with traces. The traces come in one after the other, and `None` stands for one that isn't found, so
+/// that a search doesn't look at many traces for one piece.
+struct Answer<I> {
+    traces: iter::Fuse<I>,
+    /// The trace that is being written.
+    trace: Option<TraceJson>,
+    total: usize,
+    has_ended: bool,
+}
+
+impl<I: Iterator<Item = Option<Vec<Arc<Span>>>>> Answer<I> {
+    fn with(traces: I) -> impl Iterator<Item = Vec<u8>> {
+        let traces = traces.fuse();
+        let answer = Answer { traces, trace: None, total: 0, has_ended: false };
+        iter::once(b"{\"data\":[".to_vec()).chain(answer)
+    }
+}
+
+impl<I: Iterator<Item = Option<Vec<Arc<Span>>>>> Iterator for Answer<I> {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        if let Some(piece) = self.trace.as_mut().and_then(Iterator::next) {
+            return Some(piece);
+        }
+        match self.traces.next() {
+            Some(None) => Some(Vec::new()),
+            Some(Some(spans)) => {
+                self.trace = Some(TraceJson::new(spans));
+                self.total += 1;
+                Some(if self.total == 1 { Vec::new() } else { b",".to_vec() })
+            }
+            None if std::mem::replace(&mut self.has_ended, true) => None,
+            None => {
+                let total = self.total;
+                let end = format!("],\"total\":{total},\"limit\":0,\"offset\":0,\"errors\":null}}");
+                Some(end.into_bytes())
+            }
+        }
     }
 }
 
@@ -265,24 +364,95 @@ fn failure(status: StatusCode, message: &str) -> Response {
         .into_response()
 }
 
-/// Converts one trace. Each distinct resource becomes a process `p1`, `p2`, …
-fn trace_json(spans: &[Arc<Span>]) -> Value {
-    let mut known: HashMap<Vec<u8>, usize> = HashMap::new();
-    let mut processes = serde_json::Map::new();
-    let mut list = Vec::with_capacity(spans.len());
-    for span in spans {
-        let resource = &span.source.resource;
-        let next = known.len() + 1;
-        let number = *known.entry(resource.encode_to_vec()).or_insert(next);
-        if number == next {
-            let process =
-                json!({ "serviceName": span.service(), "tags": tags(&resource.attributes) });
-            processes.insert(format!("p{number}"), process);
+/// The pieces of one trace: its spans, and then its processes. Each distinct resource becomes a process `p1`, `p2`, …
+struct TraceJson {
+    spans: vec::IntoIter<Arc<Span>>,
+    /// The number of the process of each source, by the source's address.
+    processes: HashMap<usize, usize>,
+    /// The same by the hash of the resource, which may stand for several.
+    by_resource: HashMap<u64, Vec<usize>>,
+    /// A source of each process, in order.
+    sources: Vec<Arc<Source>>,
+    part: Part,
+}
+
+/// What [`TraceJson`] writes next.
+enum Part {
+    Start { trace_id: Option<TraceId> },
+    Spans { is_first: bool },
+    Processes { written: usize },
+    End,
+}
+
+impl TraceJson {
+    fn new(spans: Vec<Arc<Span>>) -> Self {
+        let trace_id = spans.first().map(|span| span.trace_id);
+        TraceJson {
+            spans: spans.into_iter(),
+            processes: HashMap::new(),
+            by_resource: HashMap::new(),
+            sources: Vec::new(),
+            part: Part::Start { trace_id },
         }
-        list.push(span_json(span, &format!("p{number}")));
     }
-    let trace_id = spans.first().map(|span| span.trace_id.to_string());
-    json!({ "traceID": trace_id, "spans": list, "processes": processes, "warnings": null })
+
+    fn process(&mut self, source: &Arc<Source>) -> usize {
+        let address = Arc::as_ptr(source) as usize;
+        if let Some(number) = self.processes.get(&address) {
+            return *number;
+        }
+        let mut hasher = DefaultHasher::new();
+        source.resource.encode_to_vec().hash(&mut hasher);
+        let alike = self.by_resource.entry(hasher.finish()).or_default();
+        let is_equal = |number: &usize| self.sources[number - 1].resource == source.resource;
+        let number = alike.iter().copied().find(is_equal).unwrap_or_else(|| {
+            self.sources.push(Arc::clone(source));
+            alike.push(self.sources.len());
+            self.sources.len()
+        });
+        self.processes.insert(address, number);
+        number
+    }
+}
+
+impl Iterator for TraceJson {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let comma = |is_first: bool| if is_first { "" } else { "," };
+        let piece = match self.part {
+            Part::Start { trace_id } => {
+                self.part = Part::Spans { is_first: true };
+                let id = json!(trace_id.map(|id| id.to_string()));
+                format!("{{\"traceID\":{id},\"warnings\":null,\"spans\":[")
+            }
+            Part::Spans { is_first } => match self.spans.next() {
+                Some(span) => {
+                    self.part = Part::Spans { is_first: false };
+                    let process = self.process(&span.source);
+                    format!("{}{}", comma(is_first), span_json(&span, &format!("p{process}")))
+                }
+                None => {
+                    self.part = Part::Processes { written: 0 };
+                    "],\"processes\":{".to_owned()
+                }
+            },
+            Part::Processes { written } => match self.sources.get(written) {
+                Some(source) => {
+                    let number = written + 1;
+                    self.part = Part::Processes { written: number };
+                    let process = json!({ "serviceName": source.service(), "tags": tags(&source.resource.attributes) });
+                    format!("{}\"p{number}\":{process}", comma(written == 0))
+                }
+                None => {
+                    self.part = Part::End;
+                    "}}".to_owned()
+                }
+            },
+            Part::End => return None,
+        };
+        Some(piece.into_bytes())
+    }
 }
 
 /// Converts one span. Jaeger's times are in microseconds.

@@ -4,7 +4,7 @@
 //! [`viewer`] (HTML) and [`terminal`] (text). [`session`] reads and writes files. [`wire`] is a proxy to put in front of a
 //! service. It records headers and breaks requests on demand.
 //!
-//! [`server`] runs all of this. [`listen`] limits the number of connections, and [`guard`] checks where requests come from.
+//! [`server`] runs all of this. [`render`] keeps large answers from holding up small ones. [`listen`] limits the number of connections, and [`guard`] checks where requests come from.
 //! [`probe`] asks a single service whether it passes on the trace.
 //!
 //! [`cli`] is the command line, and [`client`] sends requests to a running lab. [`process`] starts programs that end
@@ -18,8 +18,10 @@ pub mod list;
 mod output;
 pub mod probe;
 pub mod process;
+pub mod render;
 pub mod request;
 pub mod server;
+mod service_map;
 pub mod session;
 mod sources;
 pub mod terminal;

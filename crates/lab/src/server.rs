@@ -4,6 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::{
+    CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::middleware::map_response;
+use axum::response::Response;
 use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 
@@ -12,10 +18,28 @@ use crate::receivers::Receivers;
 use crate::store::Store;
 use crate::waterfall::count;
 use crate::wire::{HopState, ProxyLimits, Wire};
-use crate::{jaeger, viewer};
+use crate::{guard, jaeger, viewer};
 
 /// How long requests in flight may take when the lab stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The headers of every answer that doesn't set them itself. The policy allows only our own script and styles, so that the text
+/// of a span can't run. With the referrer policy `no-referrer`, browsers would hide the origin of our own forms.
+const HEADERS: [(HeaderName, HeaderValue); 4] = [
+    (
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+             connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        ),
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+    (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+];
 
 /// A lab that listens on its three addresses. [`Server::serve`] answers the requests.
 pub struct Server {
@@ -39,6 +63,22 @@ pub struct Addresses {
 /// Serves the pages of the viewer and Jaeger's query API, without a page at `/`.
 pub fn pages(store: Store, wire: Wire) -> Router {
     viewer::routes(store.clone(), wire).merge(jaeger::routes(store))
+}
+
+/// Protects the reader's browser and traces from other sites: refuses requests of their pages, and adds [`HEADERS`].
+pub fn protected(routes: Router) -> Router {
+    let with_headers = async |mut response: Response| {
+        let is_cached = response.status() == StatusCode::NOT_MODIFIED;
+        for (name, value) in HEADERS {
+            // The browser keeps the policy of its copy.
+            if is_cached && name == CONTENT_SECURITY_POLICY {
+                continue;
+            }
+            response.headers_mut().entry(name).or_insert(value);
+        }
+        response
+    };
+    guard::only_our_pages(routes).layer(map_response(with_headers))
 }
 
 impl Server {
@@ -88,8 +128,8 @@ impl Server {
         )
     }
 
-    /// Serves `pages` and both receivers until `stop` ends. The receivers and the proxies then finish the requests in flight, for at
-    /// most five seconds, so that every acknowledged span is in the store and in the `--save` file.
+    /// Serves `pages`, [`protected`], and both receivers until `stop` ends. The receivers and the proxies then finish the requests
+    /// in flight, for at most five seconds, so that every acknowledged span is in the store and in the `--save` file.
     ///
     /// # Errors
     /// [`listen::Error::Failed`] when a listener fails.
@@ -117,7 +157,7 @@ impl Server {
             self.site,
             connections,
             AllowedHosts::Addresses,
-            pages,
+            protected(pages),
             std::future::pending(),
         );
         let drained = async {

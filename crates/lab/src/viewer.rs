@@ -11,8 +11,9 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, FromRef, Query, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::from_fn_with_state;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 use crate::diagnose::Place;
 use crate::list::List;
 use crate::read::{self, Problem, Unreadable};
+use crate::render::{Renderers, in_turn};
 use crate::report;
 use crate::span::{TraceId, trace_id};
 use crate::store::Store;
@@ -41,15 +43,12 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(250);
 /// The largest file that can be dropped on a page, in bytes.
 pub const IMPORT_LIMIT: usize = 256 * 1024 * 1024;
 
-/// The Content-Security-Policy of the pages. It allows only our own script and styles, so that the text of a span can't run.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
-    connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-
 /// The state of the pages' handlers.
 #[derive(Clone)]
 pub struct ViewerState {
     list: List,
     wire: Wire,
+    renderers: Renderers,
 }
 
 impl FromRef<ViewerState> for List {
@@ -69,6 +68,7 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         let asset = ([(CONTENT_TYPE, media_type)], text);
         get(move || std::future::ready(asset.clone()))
     };
+    let renderers = Renderers::default();
     let import = post(import).layer(DefaultBodyLimit::max(IMPORT_LIMIT));
     Router::new()
         .route("/traces", get(list::page))
@@ -85,7 +85,8 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         .route("/wire.json", get(wire::json))
         .route("/wire.events", get(wire::events))
         .route("/wire/{hop}", post(wire::set))
-        .with_state(ViewerState { list: List::new(store), wire })
+        .layer(from_fn_with_state(renderers.clone(), in_turn))
+        .with_state(ViewerState { list: List::new(store), wire, renderers })
 }
 
 /// Renders a page with the head and the navigation that all pages share.
@@ -112,8 +113,7 @@ fn page(title: &str, body: Markup) -> Response {
         }
     };
     // A cached page would claim to be live although it shows old traces.
-    let headers = [(CONTENT_SECURITY_POLICY, POLICY), (CACHE_CONTROL, "no-store")];
-    (headers, Html(page.into_string())).into_response()
+    ([(CACHE_CONTROL, "no-store")], Html(page.into_string())).into_response()
 }
 
 fn not_found(title: &str, what: &str) -> Response {

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -35,17 +35,24 @@ async fn check_host(
     is_allowed: impl Fn(&str) -> bool,
     rule: &str,
 ) -> Response {
-    // In HTTP/2 the host is part of the URI.
-    let host = match request.headers().get(HOST) {
-        Some(value) => value.to_str().unwrap_or_default(),
-        None => request.uri().authority().map_or("", Authority::as_str),
+    let is_named = |host: &str| {
+        let authority: Option<Authority> = host.parse().ok();
+        authority.is_some_and(|authority| is_allowed(authority.host()))
     };
-    let authority: Option<Authority> = host.parse().ok();
-    if authority.is_some_and(|authority| is_allowed(authority.host())) {
-        return next.run(request).await;
-    }
+    let refused = match hosts(&request).count() {
+        0 => Some(""),
+        _ => hosts(&request).find(|host| !is_named(host)),
+    };
+    let Some(host) = refused else { return next.run(request).await };
     let message = format!("{rule}, and not to the host {host:?}\n");
     (StatusCode::MISDIRECTED_REQUEST, message).into_response()
+}
+
+/// Returns the hosts that the request names. In HTTP/2 the host is part of the URI.
+fn hosts(request: &Request) -> impl Iterator<Item = &str> {
+    let headers = request.headers().get_all(HOST).iter();
+    let of_uri = request.uri().authority().map(Authority::as_str);
+    headers.map(|it| it.to_str().unwrap_or_default()).chain(of_uri)
 }
 
 /// Allows pages that are served from any port of this machine to send spans.
@@ -60,33 +67,41 @@ pub fn cors() -> CorsLayer {
         .allow_headers([CONTENT_TYPE, CONTENT_ENCODING])
 }
 
-/// Checks that a request which changes something comes from a program or from one of the lab's own pages. Without this check,
-/// pages of other sites could send forms to the lab.
-///
-/// # Errors
-/// Fails when a page of another site sent the request. The error can be returned as the response.
-pub fn only_our_pages(headers: &HeaderMap) -> Result<(), ForeignPage> {
-    let text = |name| {
-        let value = headers.get(name);
-        value.map(|it: &HeaderValue| it.to_str().unwrap_or_default())
-    };
-    let same_host = text(ORIGIN).is_none_or(|origin| origin.strip_prefix("http://") == text(HOST));
-    let same_site = headers.get("sec-fetch-site").is_none_or(|it| it == "same-origin");
-    match same_host && same_site {
-        true => Ok(()),
-        false => Err(ForeignPage),
-    }
+/// Refuses the requests of other sites' pages: forms that would change something, and images, frames and scripts that would
+/// make the lab work. Browsers say in `Sec-Fetch-Site` and `Origin` which page sent a request. Programs send neither. A link to
+/// a page of the lab may be followed from anywhere, because the other site can't read the page.
+pub fn only_our_pages(routes: Router) -> Router {
+    routes.layer(from_fn(|request: Request, next: Next| async {
+        match is_from_our_page(&request) {
+            true => next.run(request).await,
+            false => {
+                let problem = "only a page of this lab may do this\n";
+                (StatusCode::FORBIDDEN, problem).into_response()
+            }
+        }
+    }))
 }
 
-/// A page of another site sent a request that changes something. As a response, this has status 403.
-#[derive(Debug)]
-pub struct ForeignPage;
-
-impl IntoResponse for ForeignPage {
-    fn into_response(self) -> Response {
-        let problem = "only a page of this lab may do this\n";
-        (StatusCode::FORBIDDEN, problem).into_response()
-    }
+fn is_from_our_page(request: &Request) -> bool {
+    let text = |name: &str| {
+        let value = request.headers().get(name);
+        value.map(|it| it.to_str().unwrap_or_default())
+    };
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_same_site = match text("sec-fetch-site") {
+        None | Some("same-origin") => true,
+        // The reader typed the address.
+        Some("none") => is_read,
+        Some(_) => {
+            let is_page = text("sec-fetch-dest") == Some("document");
+            is_read && is_page && text("sec-fetch-mode") == Some("navigate")
+        }
+    };
+    let is_same_host = text(ORIGIN.as_str()).is_none_or(|origin| {
+        let host = origin.strip_prefix("http://");
+        host.is_some() && hosts(request).all(|it| Some(it) == host)
+    });
+    is_same_site && is_same_host
 }
 
 /// Returns whether the host is `localhost` or an address of the loopback interface.

@@ -159,6 +159,21 @@ impl Store {
             .collect()
     }
 
+    /// Returns the spans of every trace that the store has now, one trace at a time and the oldest first. Doesn't hold the store
+    /// or its spans in the meantime, so a trace that is dropped before its turn is left out.
+    pub fn walk(&self) -> impl DoubleEndedIterator<Item = Vec<Arc<Span>>> + Send + use<> + 'static {
+        let inner = self.lock();
+        let numbers = inner.evicted..inner.evicted + inner.order.len();
+        drop(inner);
+        let store = self.clone();
+        numbers.filter_map(move |number| {
+            let inner = store.lock();
+            // The oldest trace has the number of those that were dropped before it.
+            let id = inner.order.get(number.checked_sub(inner.evicted)?)?;
+            inner.traces.get(id).map(|trace| trace.spans.spans())
+        })
+    }
+
     /// Returns the tree of every trace, the newest first.
     pub fn trees(&self) -> Vec<Tree> {
         let traces = self.traces();

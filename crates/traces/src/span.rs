@@ -145,10 +145,10 @@ impl Source {
         bytes
     }
 
-    /// `service.name` of the resource.
+    /// `service.name` of the resource, or the beginning of a name longer than [`NAME_LIMIT`].
     pub fn service(&self) -> &str {
         match find(&self.resource.attributes, "service.name") {
-            Some(Value::StringValue(name)) if !name.is_empty() => name,
+            Some(Value::StringValue(name)) if !name.is_empty() => beginning(name),
             _ => "unknown_service",
         }
     }
@@ -342,6 +342,10 @@ impl Span {
 /// The longest text of a span, in bytes: a name, a message, a key or a value. A span that has a longer one is refused.
 pub const TEXT_LIMIT: usize = 1024 * 1024;
 
+/// The largest part of a name, in bytes, that lists, maps and findings copy. Many spans share one service or one parent, so copies
+/// of a long name would take much more memory than the spans.
+pub const NAME_LIMIT: usize = 1024;
+
 /// How deep lists and maps may be nested in a value. JSON, which sessions are saved in, can say no more than this.
 pub const DEPTH_LIMIT: usize = 32;
 
@@ -462,6 +466,12 @@ pub fn shortened(text: &str, characters: usize) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
+}
+
+/// Returns a name, or the beginning of one longer than [`NAME_LIMIT`].
+pub(crate) fn beginning(name: &str) -> &str {
+    let end = (0..=NAME_LIMIT.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
+    &name[..end.unwrap_or_default()]
 }
 
 fn bytes<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {

@@ -1,6 +1,6 @@
 //! Summaries of traces for lists, and traces that look like one request fallen apart.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -60,12 +60,10 @@ impl Summary {
         let rows = tree.rows.iter().zip(answered);
         let unanswered =
             rows.filter(|(row, answered)| row.span.kind() == SpanKind::Client && !answered);
-        let mut requests: Vec<NamedSpan> = Vec::new();
-        for span in tree.rows.iter().map(|row| &row.span).filter(|span| is_request(span)) {
-            if requests.iter().all(|known| known.service != span.service()) {
-                requests.push(NamedSpan::new(span));
-            }
-        }
+        let mut services = HashSet::new();
+        let requests = tree.rows.iter().map(|row| &row.span).filter(|span| is_request(span));
+        let requests = requests.filter(|span| services.insert(span.service()));
+        let requests: Vec<NamedSpan> = requests.map(|span| NamedSpan::new(span)).collect();
         let uncalled = tree.tops().filter(|row| row.span.kind() == SpanKind::Server);
         Summary {
             trace_id: tree.trace_id,

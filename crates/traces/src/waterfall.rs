@@ -18,8 +18,8 @@ const LOOKS: usize = 6;
 /// it does not show.
 const LARGE: usize = 500;
 
-/// The most rows that are shown: a browser could not hold more.
-const MOST: usize = 20_000;
+/// The largest number of rows that are shown. A browser takes seconds for more, and a page of them would be tens of megabytes.
+const MOST: usize = 5_000;
 
 /// The rows of a block.
 const BLOCK: usize = 20;

@@ -1,18 +1,18 @@
 //! The page with the list of traces.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
-use crate::case::Case;
 use crate::list::{Fields, Filter, List};
+use crate::render::{array, json_of, otlp_json};
 use crate::span::shortened;
 use crate::store::Usage;
 use crate::summary::{self, Break, Summary};
@@ -23,6 +23,12 @@ use crate::waterfall::{count, look};
 
 /// The number of traces on one page of the list.
 const PAGE_SIZE: usize = 200;
+
+/// The largest number of services to choose from in the form. The URL takes the others too.
+const SERVICES_LIMIT: usize = 500;
+
+/// The largest number of services that the list names for one trace.
+const SERVICES_NAMED: usize = 20;
 
 /// The filter in the URL, or the reason why it can't be read.
 type FilterQuery = Result<Query<Fields>, QueryRejection>;
@@ -39,26 +45,43 @@ fn read(query: FilterQuery) -> (Fields, Result<Filter, String>) {
 }
 
 /// Serves the summaries of all matching traces as JSON.
-pub async fn json(State(list): State<List>, query: FilterQuery) -> Response {
+pub async fn json(
+    State(ViewerState { list, renderers, .. }): State<ViewerState>,
+    query: FilterQuery,
+) -> Response {
     match read(query).1 {
         Err(problem) => (StatusCode::BAD_REQUEST, problem).into_response(),
         Ok(filter) => {
-            let found = list.find(&filter);
-            Json(found.iter().map(Arc::as_ref).collect::<Vec<&Summary>>()).into_response()
+            let found = list.find(&filter).into_iter();
+            renderers.stream_json(array(found.map(|summary| json_of(&*summary))))
         }
     }
 }
 
-/// Serves all traces and all requests on the wire as one file for `diagnose`.
-pub async fn whole_case(State(ViewerState { list, wire }): State<ViewerState>) -> Response {
-    let json = tokio::task::spawn_blocking(move || {
-        Case::new(list.store.trees(), wire.exchanges()).to_json()
+/// Serves all traces and all requests on the wire as one file for `diagnose`, in the form of [`Case::to_json`](crate::case::Case::to_json).
+pub async fn whole_case(
+    State(ViewerState { list, wire, renderers }): State<ViewerState>,
+) -> Response {
+    let from_zipkin = Arc::new(Mutex::new(Vec::new()));
+    let zipkin = Arc::clone(&from_zipkin);
+    let traces = list.store.walk().inspect(move |spans| {
+        if let Some(span) = spans.iter().find(|span| span.from_zipkin) {
+            zipkin.lock().unwrap_or_else(PoisonError::into_inner).push(span.trace_id);
+        }
     });
-    match json.await {
-        Ok(Ok(json)) => attachment("traces.json", json),
-        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    let wire = wire.exchanges();
+    let own = iter::once_with(move || {
+        let zipkin =
+            std::mem::take(&mut *from_zipkin.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut fields = Vec::new();
+        for (name, value) in [("wire", json_of(&wire)), ("fromZipkin", json_of(&zipkin))] {
+            if value != b"[]" {
+                fields.extend([format!(",\"{name}\":").as_bytes(), &value].concat());
+            }
+        }
+        fields
+    });
+    attachment("traces.json", renderers.stream(otlp_json(traces, own)))
 }
 
 /// Serves the list as a page.
@@ -83,9 +106,18 @@ pub async fn page(State(list): State<List>, query: FilterQuery) -> Response {
     response
 }
 
+/// Returns the first [`SERVICES_LIMIT`] services that the summaries name.
 fn services(summaries: &[Arc<Summary>]) -> BTreeSet<String> {
-    let services = summaries.iter().flat_map(|summary| &summary.services);
-    services.cloned().collect()
+    let mut found = BTreeSet::new();
+    for service in summaries.iter().flat_map(|summary| &summary.services) {
+        if !found.contains(service) {
+            found.insert(service.clone());
+        }
+        if found.len() == SERVICES_LIMIT {
+            break;
+        }
+    }
+    found
 }
 
 fn form(filter: &Fields, services: &BTreeSet<String>, problem: Option<&str>) -> Markup {
@@ -213,9 +245,10 @@ fn row(summary: &Summary) -> Markup {
                 a href={ "/traces/" (summary.trace_id) } dir="auto" { (label(&summary.name)) code.id { (summary.trace_id) } }
             }
             td {
-                @for service in &summary.services {
+                @for service in summary.services.iter().take(SERVICES_NAMED) {
                     span.service { span class={ "swatch look" (look(service)) } aria-hidden="true" {} (shortened(service, LONGEST)) " " }
                 }
+                @if summary.services.len() > SERVICES_NAMED { "and " (summary.services.len() - SERVICES_NAMED) " more" }
             }
             td.number { (summary.spans) }
             td.number { (took(summary.duration_nano)) }

@@ -1,15 +1,17 @@
 //! The map of the services: the calls between them, as a drawing and as a table.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State;
 use axum::response::Response;
 use maud::{Markup, html};
 
-use crate::analysis::{Calls, calls};
+use crate::analysis::Calls;
 use crate::list::List;
+use crate::service_map::ServiceMap;
 use crate::span::shortened;
-use crate::tree::Tree;
+use crate::tree::{LONGEST, Tree};
 use crate::viewer;
 use crate::waterfall::{count, look};
 
@@ -18,16 +20,19 @@ type Edges<'a> = BTreeMap<(&'a str, &'a str), Calls>;
 
 pub async fn page(State(list): State<List>) -> Response {
     let seen = list.store.version();
-    let trees = list.store.trees();
-    let edges = calls(&trees);
+    let map = ServiceMap::new(&list.store, |_| true);
+    let edges = map.calls.iter();
+    let edges = edges.map(|((caller, called), calls)| ((&**caller, &**called), calls.clone()));
+    let edges: Edges = edges.collect();
     let body = html! {
         h1 { "Map of the services" }
         div id="results" data-live=(viewer::events_url(seen, None)) {
             @if edges.is_empty() {
                 p { "No service has called another yet." }
             } @else {
-                p { "Of " (count(trees.len(), "trace")) "." }
-                (drawing(&edges, &entries(&trees)))
+                p { "Of " (count(map.traces, "trace")) "." }
+                @if map.is_cut { p.notice { "Calls between further services are not counted." } }
+                (drawing(&edges, &map.entries.iter().map(String::as_str).collect()))
             }
         }
     };
@@ -44,6 +49,9 @@ const LINE: usize = 70;
 /// The largest number of services or arrows in a drawing. Larger drawings are unreadable.
 const DRAWING_LIMIT: usize = 40;
 
+/// The largest number of rows in the table.
+const ROWS_LIMIT: usize = 500;
+
 /// Returns the services in which traces begin. The map begins with them too.
 pub fn entries<'a>(trees: impl IntoIterator<Item = &'a Tree>) -> BTreeSet<&'a str> {
     let tops = trees.into_iter().filter_map(|tree| tree.tops().next());
@@ -55,7 +63,7 @@ pub fn drawing(edges: &Edges, entries: &BTreeSet<&str>) -> Markup {
     let services: BTreeSet<&str> = edges.keys().flat_map(|(from, to)| [*from, *to]).collect();
     html! {
         @if services.len().max(edges.len()) <= DRAWING_LIMIT { (picture(edges, entries)) }
-        @else { p { (count(services.len(), "service")) " and " (edges.len()) " ways between them are too much to draw: the table has all." } }
+        @else { p { (count(services.len(), "service")) " and " (edges.len()) " ways between them are too much to draw." } }
         (table(edges))
     }
 }
@@ -93,18 +101,27 @@ fn picture(edges: &Edges, entries: &BTreeSet<&str>) -> Markup {
     }
 }
 
+/// Renders the pairs of services with the most calls.
 fn table(edges: &Edges) -> Markup {
     let link = |service: &str| {
         // Pairs of strings can always be encoded.
         let query = serde_urlencoded::to_string([("service", service)]).unwrap_or_default();
-        html! { a href={ "/traces?" (query) } { (shortened(service, 200)) } }
+        html! { a href={ "/traces?" (query) } { (shortened(service, LONGEST)) } }
     };
+    let mut busiest: Vec<_> = edges.iter().collect();
+    if busiest.len() > ROWS_LIMIT {
+        busiest.sort_by_key(|(_, calls)| Reverse(calls.count));
+        busiest.truncate(ROWS_LIMIT);
+    }
     html! {
         table.traces {
-            caption { "Calls between services" }
+            caption {
+                "Calls between services"
+                @if edges.len() > ROWS_LIMIT { "; the " (ROWS_LIMIT) " most frequent of " (edges.len()) " are shown" }
+            }
             thead { tr { th scope="col" { "From" } th scope="col" { "To" } th.number scope="col" { "Calls" } th.number scope="col" { "Errors" } } }
             tbody {
-                @for ((caller, called), Calls { count, errors }) in edges {
+                @for ((caller, called), Calls { count, errors }) in busiest {
                     tr { th scope="row" { (link(caller)) } td { (link(called)) } td.number { (count) } td.number.error[*errors > 0] { (errors) } }
                 }
             }

@@ -1,12 +1,12 @@
 //! The page of one trace: the waterfall, one span in detail, the time in each service and the calls between services.
 
-use std::sync::Arc;
+use std::iter;
 
 use crate::proto::common::KeyValue;
 use crate::proto::common::any_value::Value;
 use crate::proto::trace::Span as Proto;
 use crate::proto::trace::span::Event;
-use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
@@ -17,19 +17,19 @@ use serde::Deserialize;
 use crate::analysis::{Segment, calls, critical_path, shares};
 use crate::case::Case;
 use crate::list::List;
-use crate::otlp;
+use crate::render::otlp_json;
 use crate::report::{self, Links};
 use crate::request::{self, TracedRequest};
 use crate::span::{
     Span, SpanId, SpanKind, Status, TraceId, any_text, shortened, span_id, target, trace_id,
 };
-use crate::store::Store;
 use crate::summary::Break;
 use crate::traceparent::Traceparent;
 use crate::tree::{LONGEST, Row, Tree, label, took};
 use crate::viewer::{self, ViewerState, map};
 use crate::waterfall::{Interactive, caption, count, look, picture, tree_grid};
 use traces::exchange::Exchange;
+use traces::expect::Arrived;
 
 #[derive(Deserialize)]
 pub struct Choice {
@@ -52,15 +52,23 @@ pub async fn page(
         return whole_request(id, request().map(|it| it.case).as_ref());
     }
     if form == "linked.json" {
-        return linked(id, &site.list.store);
+        return linked(id, &site);
     }
-    let Some((tree, spans)) = read(&site.list, id) else {
+    let Some(spans) = trace_id(id).and_then(|id| site.list.store.trace(id)) else {
         return no_such_trace(request().map(|it| it.case).as_ref());
     };
+    if form == "json" {
+        let json = otlp_json(iter::once(spans), iter::empty());
+        let id = trace_id(id).map(|id| id.to_string()).unwrap_or_default();
+        return attachment(&format!("trace-{id}.json"), site.renderers.stream(json));
+    }
+    let Some(tree) = Tree::new(&spans) else {
+        return no_such_trace(None);
+    };
+    drop(spans);
     match form {
         "" => View::new(&site, tree, request(), &choice).page(),
         "txt" => tree.to_text().into_response(),
-        "json" => download(&tree, &spans),
         "html" => Html(picture(&tree).into_string() + "\n").into_response(),
         _ => {
             let forms = "There are .txt, .json, .case.json, .linked.json and .html.";
@@ -70,10 +78,11 @@ pub async fn page(
 }
 
 /// Serves a trace together with those that are linked to it, for `expect`.
-fn linked(id: &str, store: &Store) -> Response {
-    let arrived = trace_id(id).map(|id| trace_expect::arrived(store, id)).unwrap_or_default();
-    let spans = arrived.joined.iter().chain([&arrived.trace]).flatten().map(AsRef::as_ref);
-    Json(otlp::to_request(spans)).into_response()
+fn linked(id: &str, site: &ViewerState) -> Response {
+    let arrived = trace_id(id).map(|id| trace_expect::arrived(&site.list.store, id));
+    let Arrived { trace, joined } = arrived.unwrap_or_default();
+    let traces = joined.into_iter().chain(iter::once(trace));
+    site.renderers.stream_json(otlp_json(traces, iter::empty()))
 }
 
 /// The contents of a trace's page. [`View::new`] computes them once, and the other methods render them.
@@ -208,8 +217,9 @@ pub async fn span(
     State(site): State<ViewerState>,
     Path((id, span)): Path<(String, String)>,
 ) -> Response {
-    let ViewerState { list, wire } = site;
-    let tree = read(&list, &id).map(|(tree, _)| tree);
+    let ViewerState { list, wire, .. } = site;
+    let spans = trace_id(&id).and_then(|id| list.store.trace(id));
+    let tree = spans.and_then(|spans| Tree::new(&spans));
     let found = tree.as_ref().and_then(|tree| {
         let id = span_id(&span)?;
         Some((tree, tree.rows.iter().find(|row| row.span.id == id)?))
@@ -220,11 +230,6 @@ pub async fn span(
         }
         None => StatusCode::NOT_FOUND.into_response(),
     }
-}
-
-fn read(list: &List, id: &str) -> Option<(Tree, Vec<Arc<Span>>)> {
-    let spans = list.store.trace(trace_id(id)?)?;
-    Some((Tree::new(&spans)?, spans))
 }
 
 /// Renders the page of a trace without spans. The lab may still have its headers.
@@ -271,20 +276,12 @@ fn diagnosis(case: &Case) -> Markup {
     }
 }
 
-fn download(tree: &Tree, spans: &[Arc<Span>]) -> Response {
-    let json = serde_json::to_vec(&otlp::to_request(spans.iter().map(Arc::as_ref)));
-    match json {
-        Ok(json) => attachment(&format!("trace-{}.json", tree.trace_id), json),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
-}
-
-pub fn attachment(name: &str, json: Vec<u8>) -> Response {
+pub fn attachment(name: &str, json: impl Into<Body>) -> Response {
     let headers = [
         (CONTENT_TYPE, "application/json".to_owned()),
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
     ];
-    (headers, json).into_response()
+    (headers, json.into()).into_response()
 }
 
 /// Summarises the trace in a few sentences. Readers who can't see the picture rely on them.
@@ -322,11 +319,18 @@ fn linked_from(tree: &Tree, span: Option<SpanId>, list: &List) -> Markup {
     }
 }
 
+/// The largest number of services whose times a page shows.
+const SHARES_SHOWN: usize = 200;
+
 fn times(tree: &Tree, path: &[Segment]) -> Markup {
     let whole: u64 = path.iter().map(|segment| segment.end - segment.start).sum();
+    let shares = shares(tree, path);
     html! {
         table.traces.times {
-            caption { "The critical path is what the request waited for; it is drawn as a line below the bars." }
+            caption {
+                "The critical path is what the request waited for; it is drawn as a line below the bars."
+                @if shares.len() > SHARES_SHOWN { " The first " (SHARES_SHOWN) " of " (shares.len()) " services are shown." }
+            }
             thead {
                 tr {
                     th scope="col" { "Service" } th.number scope="col" { "Spans" } th.number scope="col" { "Errors" }
@@ -334,7 +338,7 @@ fn times(tree: &Tree, path: &[Segment]) -> Markup {
                 }
             }
             tbody {
-                @for (service, share) in shares(tree, path) {
+                @for (service, share) in shares.iter().take(SHARES_SHOWN) {
                     @let percent = format!("{:.0}", 100.0 * share.critical_time as f64 / whole.max(1) as f64);
                     tr {
                         th scope="row" { span class={ "swatch look" (look(service)) } aria-hidden="true" {} (shortened(service, LONGEST)) }

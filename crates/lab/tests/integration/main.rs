@@ -9,5 +9,6 @@ mod proxies;
 mod receiver;
 #[cfg(unix)]
 mod release;
+mod site;
 mod viewer;
 mod wire;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnose::{Rule, Secret};
 use crate::headers::{Contradiction, Format, Placeholder};
-use crate::span::{Span, SpanId, SpanKind, TraceId};
+use crate::span::{Span, SpanId, SpanKind, TraceId, beginning};
 use crate::traceparent::{Field, InvalidTraceparent};
 use crate::tree::Skew;
 
@@ -236,7 +236,7 @@ pub struct NamedSpan {
 impl NamedSpan {
     pub(crate) fn new(span: &Span) -> Self {
         NamedSpan {
-            name: span.name().to_owned(),
+            name: beginning(span.name()).to_owned(),
             kind: span.kind(),
             service: span.service().to_owned(),
         }

@@ -1,6 +1,6 @@
 //! The rules of how spans hang together: within a trace, and across the traces of one request.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Abandoned, Evidence, Finding, NamedSpan, Place, place};
@@ -38,9 +38,9 @@ pub(super) fn structure(tree: &Tree) -> Vec<Finding> {
     let calls = calls.map(|row| (row, Call::new(&row.span)));
     let calls = calls.filter(|(_, call)| !call.is_database_or_queue);
     let calls: Vec<(&Row, Call)> = calls.take(CALLS).collect();
+    let services: HashSet<&str> = tree.tops().map(|top| top.span.service()).collect();
     for (parent, siblings) in orphans(tree) {
-        let service = siblings[0].span.service();
-        let has_others = tree.tops().any(|top| top.span.service() != service);
+        let has_others = services.iter().any(|it| *it != siblings[0].span.service());
         let mut finding = orphan(&calls, siblings[0], parent, has_others);
         finding.same = siblings.len() - 1;
         let others = siblings[1..].iter().map(|row| place(&row.span));
