@@ -1,6 +1,7 @@
 //! The page of one trace: the waterfall, one span in detail, the time in each service and the calls between services.
 
 use std::iter;
+use std::sync::Arc;
 
 use crate::proto::common::KeyValue;
 use crate::proto::common::any_value::Value;
