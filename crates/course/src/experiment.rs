@@ -37,6 +37,9 @@ use crate::hops::{self, HOPS, Hop};
 /// How long the spans of a request may take to arrive.
 const SPAN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the answer to a request may take. Other experiments wait until then.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The `service.name` of the client.
 const SERVICE: &str = "fault-lab";
 
@@ -68,7 +71,7 @@ impl Experiment {
     ) -> anyhow::Result<TraceId> {
         let traceparent = random_traceparent();
         let url = format!("http://{gateway}/api/query");
-        let client = reqwest::Client::builder().no_proxy().build()?;
+        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_TIMEOUT).build()?;
         let query = json!({ "user_id": "user_1", "query": "What is a trace?" });
         let request = client.post(&url).json(&query).header("traceparent", traceparent.to_string());
         let request = request.header("tracestate", TRACESTATE).header("baggage", BAGGAGE);

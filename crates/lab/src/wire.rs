@@ -75,7 +75,7 @@ pub struct HopState {
     pub unread: BTreeMap<Opaque, usize>,
     /// How many of its requests are no longer recorded, because newer ones needed the room.
     pub dropped_requests: usize,
-    /// How many connections were refused, because there were as many as it takes and none waited for a request.
+    /// How many connections were refused, because there were as many as it takes and all were in use.
     pub refused_connections: usize,
     /// How many connections that waited for a request were closed for new ones.
     pub replaced_connections: usize,
@@ -184,7 +184,7 @@ impl Wire {
     ) -> std::io::Result<SocketAddr> {
         let (hop, address) = (hop.into(), listener.local_addr()?);
         let target: Arc<str> = target.to_string().into();
-        let connections = Connections::new(self.limits.connections);
+        let connections = Connections::new(self.limits);
         let proxy = Proxy {
             address,
             target: Arc::clone(&target),

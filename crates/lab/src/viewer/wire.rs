@@ -105,7 +105,7 @@ fn limits(state: &HopState) -> Markup {
     html! {
         @if *refused_connections > 0 {
             p.notice {
-                (hop) " refused " (count(*refused_connections, "connection")) " with the status 429: all others had a request in flight. \
+                (hop) " refused " (count(*refused_connections, "connection")) " with the status 429, because all others were in use. \
                 The lab's option " code { "--max-connections" } " is the limit."
             }
         }

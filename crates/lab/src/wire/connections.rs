@@ -12,8 +12,10 @@ use tokio::time::{Instant, sleep_until};
 #[derive(Debug, Clone, Copy)]
 pub struct ProxyLimits {
     /// The largest number of connections. At the limit, a new one takes the place of the one that has waited longest for a request.
-    /// If none waits, it is answered 429.
+    /// If none has waited for `grace`, it is answered 429.
     pub connections: usize,
+    /// How long a connection may wait for a request before a new one can take its place.
+    pub grace: Duration,
     /// How long the head of a request may take from its first byte. The client is then answered 408.
     pub head: Duration,
     /// How long a connection may wait for its first or its next request. It is then closed.
@@ -28,6 +30,7 @@ impl Default for ProxyLimits {
     fn default() -> Self {
         ProxyLimits {
             connections: 250,
+            grace: Duration::from_millis(100),
             head: Duration::from_secs(30),
             // Most clients close idle connections within 90 s. Closing later spares them a failed request.
             idle: Duration::from_secs(120),
@@ -37,7 +40,7 @@ impl Default for ProxyLimits {
     }
 }
 
-/// What the limits of a proxy have done.
+/// The effects of a proxy's limits.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
     /// The connections that were answered 429.
@@ -48,7 +51,7 @@ pub struct Counts {
     pub idle: usize,
 }
 
-/// What a connection is doing.
+/// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// It has waited for a request since then.
@@ -62,6 +65,7 @@ pub enum Phase {
 /// The open connections of a proxy.
 pub struct Connections {
     limit: usize,
+    grace: Duration,
     open: Mutex<Open>,
     status: watch::Sender<Status>,
 }
@@ -80,12 +84,14 @@ struct Status {
 }
 
 impl Connections {
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Connections { limit, open: Mutex::default(), status: watch::Sender::default() })
+    pub fn new(limits: ProxyLimits) -> Arc<Self> {
+        let ProxyLimits { connections: limit, grace, .. } = limits;
+        let (open, status) = (Mutex::default(), watch::Sender::default());
+        Arc::new(Connections { limit, grace, open, status })
     }
 
     /// Takes a new connection. Closes the one that has waited longest for a request when there are too many. Returns `None` when
-    /// none waits. The second value tells whether the counts have changed.
+    /// none has waited long enough. The second value is whether the counts have changed.
     pub fn open(self: &Arc<Self>) -> (Option<Slot>, bool) {
         let mut open = self.lock();
         let is_full = open.slots.len() >= self.limit;
@@ -94,7 +100,8 @@ impl Connections {
                 Phase::Waiting(since) => Some((*since, *id)),
                 Phase::Busy | Phase::Unread => None,
             });
-            let Some((_, longest)) = waiting.min() else {
+            let longest = waiting.min().filter(|(since, _)| since.elapsed() >= self.grace);
+            let Some((_, longest)) = longest else {
                 open.counts.refused += 1;
                 return (None, true);
             };
@@ -140,7 +147,7 @@ impl Connections {
     }
 
     async fn wait_for(&self, is_reached: impl Fn(&Status) -> bool) {
-        // The sender lives as long as this, so there is no error.
+        // The sender lives as long as this, so the wait can't fail.
         let _ = self.status.subscribe().wait_for(is_reached).await;
     }
 
@@ -169,7 +176,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Says what the connection is doing now.
+    /// Sets the phase of the connection.
     pub fn set(&self, phase: Phase) {
         let mut open = self.connections.lock();
         if let Some((current, close)) = open.slots.get_mut(&self.id) {
@@ -206,7 +213,7 @@ pub struct Activity(Arc<Passed>);
 
 struct Passed {
     last: Mutex<Instant>,
-    /// Whether the service reads no more bytes.
+    /// Whether the service has stopped reading.
     drops: AtomicBool,
 }
 
@@ -221,7 +228,7 @@ impl Activity {
         *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Records that the service reads no more bytes.
+    /// Records that the service has stopped reading.
     pub fn drops(&self) {
         self.0.drops.store(true, Ordering::Relaxed);
     }

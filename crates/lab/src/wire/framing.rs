@@ -89,7 +89,7 @@ enum Parsed<T> {
     Invalid,
 }
 
-/// Calls `parse` with room for the usual number of headers, and once more with all the room when it needs more.
+/// Calls `parse` with space for the usual number of headers, and again with space for [`HEADERS_LIMIT`] if that is too little.
 fn with_headers<'b, T>(
     mut parse: impl FnMut(&mut [httparse::Header<'b>]) -> Result<Option<T>, httparse::Error>,
 ) -> Parsed<T> {
@@ -257,7 +257,7 @@ pub struct Head {
     pub offers_http2: bool,
 }
 
-/// What a method means for the answer (RFC 9112, 6.3).
+/// The effect of a request's method on its answer (RFC 9112, 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// The answer has no body, whatever its headers say.
@@ -469,7 +469,7 @@ pub struct Awaited {
     pub method: Method,
 }
 
-/// Follows the answers of a service on one connection, and finds the status of each request.
+/// Follows the answers of a service on one connection to find the status of each request.
 pub struct Answers {
     /// The requests without an answer, in the order in which they were sent.
     awaited: VecDeque<Awaited>,

@@ -131,7 +131,7 @@ struct Inner {
     is_answering: bool,
     /// Whether everything passes unread.
     is_unread: bool,
-    /// Whether no more answers can come.
+    /// Whether the service has closed its side, so that all answers have come.
     has_ended: bool,
     /// Whether all requests so far have their whole answer, or will have none.
     is_answered: bool,
@@ -280,7 +280,7 @@ enum End {
     Closed,
 }
 
-/// What comes next from the client.
+/// The next thing that happens on the client's side.
 enum Next {
     Event(ClientEvent),
     /// The peers have switched to another protocol. The following bytes aren't HTTP.

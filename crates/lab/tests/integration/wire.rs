@@ -441,7 +441,7 @@ async fn only_so_many_bytes_of_requests_are_kept() {
     has(&lab.page("/wire.json").await, [&format!("\"dropped_requests\":{dropped},")]);
 }
 
-/// A large head takes no more memory than a small one, once it has passed.
+/// The record keeps only the beginning of a large head, and the connection keeps nothing of it.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn large_headers_leave_no_memory_behind() {
@@ -545,7 +545,7 @@ async fn a_connection_with_one_end_does_not_stay_open() {
 
 #[tokio::test]
 async fn a_connection_that_waits_makes_room_and_one_with_a_request_does_not() {
-    let limits = ProxyLimits { connections: 2, ..ProxyLimits::default() };
+    let limits = ProxyLimits { connections: 2, grace: Duration::ZERO, ..ProxyLimits::default() };
     let lab = Lab::around(Store::new(Limits::default()), Wire::with_limits(limits)).await;
     let (address, listener) = before_listener(&lab.wire).await;
     let mut open = Vec::new();
@@ -558,7 +558,7 @@ async fn a_connection_that_waits_makes_room_and_one_with_a_request_does_not() {
         assert_eq!(within_reason(rest(client)).await, b"");
         assert_eq!(within_reason(rest(service)).await, b"");
     }
-    // The last two are served, and then there is no room.
+    // The last two have a request in flight, so neither makes room.
     for (client, service) in &mut open[58..] {
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("it is read");
         read_to(service, "\r\n\r\n").await;
@@ -584,6 +584,22 @@ async fn a_connection_that_waits_makes_room_and_one_with_a_request_does_not() {
     // One of the two waits now.
     let _client = connect(address).await;
     listener.accept().await.expect("a connection");
+}
+
+/// Its request may be on the way.
+#[tokio::test]
+async fn a_connection_that_has_just_been_opened_does_not_make_room() {
+    let grace = Duration::from_secs(3600);
+    let limits = ProxyLimits { connections: 1, grace, ..ProxyLimits::default() };
+    let wire = Wire::with_limits(limits);
+    let target = serve(Router::new().fallback(async || "fine")).await;
+    let address = proxied(&wire, target).await;
+    let [mut first, mut second] = [connect(address).await, connect(address).await];
+    let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    second.write_all(request).await.expect("it is read");
+    has(&text(&mut second).await, ["HTTP/1.1 429 "]);
+    first.write_all(request).await.expect("it is read");
+    has(&text(&mut first).await, ["HTTP/1.1 200 "]);
 }
 
 /// A body without a length is whole when the connection ends, and not when it breaks.
@@ -702,7 +718,7 @@ async fn answers_of_the_proxy_keep_their_place() {
     assert_eq!(statuses, [Some(201), Some(500)]);
 }
 
-/// A terminal obeys escape sequences, which can stand in the headers of a stranger.
+/// A client can put escape sequences for a terminal into its headers.
 #[tokio::test(flavor = "multi_thread")]
 async fn control_characters_are_shown_as_text() {
     let lab = Lab::start().await;

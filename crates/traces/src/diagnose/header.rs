@@ -1,6 +1,6 @@
 //! The rules of the header `traceparent`: alone, on the wire, and as an attribute of the span that it brought about.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{Evidence, Finding, NamedSpan, Place, Seen, place};
 use crate::exchange::{Exchange, values};
@@ -153,17 +153,20 @@ fn difference(sent: &Traceparent, arrived: &Traceparent) -> Option<Field> {
 pub fn answered_by(exchange: &Exchange, trees: &[Tree]) -> Option<Place> {
     let rows = || trees.iter().flat_map(|tree| &tree.rows);
     let delivered = exchange.delivered.as_deref().unwrap_or_default();
-    for value in values(delivered, "traceparent") {
-        let Ok(received) = Traceparent::parse(value) else {
-            continue;
-        };
-        let child = rows().find(|row| {
-            let span = &row.span;
-            span.trace_id == received.trace_id
-                && span.parent == Some(received.parent_id)
-                && span.kind() == SpanKind::Server
+    // A request may have hundreds of headers of that name. The first that leads to a span decides.
+    let mut parents = HashMap::new();
+    for (index, value) in values(delivered, "traceparent").into_iter().enumerate() {
+        if let Ok(received) = Traceparent::parse(value) {
+            parents.entry((received.trace_id, received.parent_id)).or_insert(index);
+        }
+    }
+    if !parents.is_empty() {
+        let servers = rows().filter(|row| row.span.kind() == SpanKind::Server);
+        let children = servers.filter_map(|row| {
+            let index = parents.get(&(row.span.trace_id, row.span.parent?))?;
+            Some((*index, row))
         });
-        if let Some(row) = child {
+        if let Some((_, row)) = children.min_by_key(|(index, _)| *index) {
             return Some(place(&row.span));
         }
     }
