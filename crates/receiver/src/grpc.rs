@@ -1,27 +1,29 @@
 //! Receives OTLP over gRPC. [`crate::http`] does the same over HTTP.
 //!
-//! Follows <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc>.
+//! Follows <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc>. Reads the frames of gRPC itself, so that a message is unpacked and
+//! decoded within the limits of [`intake`] and not by the threads that answer other requests.
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::Response as HttpResponse;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
+use http_body_util::{BodyExt as _, Full};
 use prost::Message;
-use tonic::body::Body;
-use tonic::codec::CompressionEncoding::{Gzip, Zstd};
-use tonic::server::Grpc;
-use tonic::{Response, Status};
-use tonic_prost::ProstCodec;
-use tower::service_fn;
-use traces::otlp::{self, Batch};
-use traces::proto::collector::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use tonic::{Code, Status};
 
-use crate::http::{add, count, partial_success};
+use crate::http::{count, partial_success};
+use crate::intake::{self, Encoding, Packing, Refusal};
 use crate::store::Store;
+use traces::otlp::Rejected;
 
-/// The largest message in bytes, uncompressed. The OpenTelemetry Collector has the same limit. tonic reads a message into
-/// memory before decoding it.
+/// The largest message in bytes, both compressed and uncompressed. The OpenTelemetry Collector has the same limit.
 pub const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
+
+/// The length of what precedes a message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
 
 /// Serves the three services of OTLP. Adds spans to `store`; accepts and drops logs and metrics.
 pub fn routes(store: Store) -> Router {
@@ -32,49 +34,100 @@ pub fn routes(store: Store) -> Router {
             "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
             post(accept_and_drop),
         )
-        .fallback(async || Status::unimplemented("").into_http::<Body>())
+        .fallback(async || refused(Status::unimplemented("")))
         .with_state(store)
 }
 
-async fn traces(State(store): State<Store>, request: Request) -> HttpResponse<Body> {
-    let export = |request| export(store.clone(), request);
-    grpc::<ExportTraceServiceRequest, ExportTraceServiceResponse>()
-        .unary(service_fn(export), request)
-        .await
+async fn traces(State(store): State<Store>, headers: HeaderMap, body: Body) -> Response {
+    match export(&store, &headers, body).await {
+        Ok(rejected) => {
+            count(&store, rejected.as_ref());
+            answer(&partial_success(rejected))
+        }
+        Err(refusal) => {
+            store.refuse(&refusal);
+            refused(status(&refusal))
+        }
+    }
 }
 
 async fn export(
-    store: Store,
-    request: tonic::Request<ExportTraceServiceRequest>,
-) -> Result<Response<ExportTraceServiceResponse>, Status> {
-    let refused = |error: otlp::Error| {
-        store.refuse(&error);
-        Status::invalid_argument(error.to_string())
+    store: &Store,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Option<Rejected>, Refusal> {
+    let mut received = store.intake().receive(body, PREFIX + MESSAGE_LIMIT).await?;
+    let unreadable = |reason: &str| Refusal::Unreadable(reason.to_owned());
+    let prefix = received.bytes.split_at_checked(PREFIX).map(|(prefix, _)| prefix);
+    let Some([compressed, length @ ..]) = prefix.and_then(|it| <[u8; PREFIX]>::try_from(it).ok())
+    else {
+        return Err(unreadable("there is no message in the request"));
     };
-    let Batch { spans, rejected, .. } =
-        otlp::from_request(request.into_inner()).map_err(refused)?;
-    count(&store, rejected.as_ref());
-    add(store, spans).await.map_err(|error| Status::internal(error.to_string()))?;
-    Ok(Response::new(partial_success(rejected)))
+    received.bytes = received.bytes.slice(PREFIX..);
+    if received.bytes.len() != u32::from_be_bytes(length) as usize {
+        return Err(unreadable("the request isn't one message of the length that it says"));
+    }
+    let packing = match compressed {
+        0 => None,
+        _ => Some(packing(headers)?),
+    };
+    intake::take(store, received, packing, Encoding::Protobuf, MESSAGE_LIMIT).await
 }
 
-/// Reads the whole request as a message without fields, which skips all of them. An empty response is success.
-async fn accept_and_drop(request: Request) -> HttpResponse<Body> {
-    grpc::<(), ()>().unary(service_fn(accept), request).await
+fn packing(headers: &HeaderMap) -> Result<Packing, Refusal> {
+    let name = headers.get("grpc-encoding").and_then(|name| name.to_str().ok());
+    let name = name.unwrap_or_default();
+    Packing::named(name).ok_or_else(|| {
+        Refusal::Unsupported(format!(
+            "grpc-encoding {name:?} is not supported: use gzip, deflate, zstd or none"
+        ))
+    })
 }
 
-async fn accept(_: tonic::Request<()>) -> Result<Response<()>, Status> {
-    Ok(Response::new(()))
+/// Reads the whole request and drops it. An empty response is success.
+async fn accept_and_drop(body: Body) -> Response {
+    match intake::drop_body(body, PREFIX + MESSAGE_LIMIT).await {
+        Ok(()) => answer(&()),
+        Err(refusal) => refused(status(&refusal)),
+    }
 }
 
-/// Decodes one request and encodes its response.
-fn grpc<Asked, Answered>() -> Grpc<ProstCodec<Answered, Asked>>
-where
-    Asked: Message + Default + Send + 'static,
-    Answered: Message + Send + 'static,
-{
-    Grpc::new(ProstCodec::default())
-        .accept_compressed(Gzip)
-        .accept_compressed(Zstd)
-        .max_decoding_message_size(MESSAGE_LIMIT)
+/// The status of an error, as [OTLP](https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response) has it: a client tries again when
+/// the server is unavailable, and not when it is told anything else.
+fn status(refusal: &Refusal) -> Status {
+    Status::new(refusal.code(), refusal.to_string())
+}
+
+impl Refusal {
+    /// The code of gRPC, which is also in the body of an error over HTTP.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Refusal::Unreadable(_) | Refusal::BrokenOff(_) => Code::InvalidArgument,
+            Refusal::Unsupported(_) => Code::Unimplemented,
+            Refusal::TooLarge(_) | Refusal::UnpacksTooLarge(_) => Code::ResourceExhausted,
+            Refusal::Busy | Refusal::Late => Code::Unavailable,
+            Refusal::Failed(_) => Code::Internal,
+        }
+    }
+}
+
+fn refused(status: Status) -> Response {
+    let mut response = status.into_http::<tonic::body::Body>();
+    let accepted = HeaderValue::from_static("gzip,deflate,zstd,identity");
+    response.headers_mut().insert("grpc-accept-encoding", accepted);
+    response.map(Body::new)
+}
+
+/// Writes the response with one message and its trailers.
+fn answer(message: &impl Message) -> Response {
+    let length = u32::try_from(message.encoded_len()).unwrap_or(u32::MAX);
+    let mut frame = vec![0];
+    frame.extend(length.to_be_bytes());
+    frame.extend(message.encode_to_vec());
+    let ok = HeaderMap::from_iter([(
+        axum::http::HeaderName::from_static("grpc-status"),
+        HeaderValue::from_static("0"),
+    )]);
+    let body = Full::new(Bytes::from(frame)).with_trailers(async { Some(Ok(ok)) });
+    ([(CONTENT_TYPE, "application/grpc")], Body::new(body)).into_response()
 }

@@ -4,26 +4,21 @@
 //!
 //! Follows <https://opentelemetry.io/docs/specs/otlp/#otlphttp>.
 
-use std::fmt::Display;
-use std::io::Read;
-
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use prost::Message;
 use serde_json::json;
-use tokio::task::JoinError;
 
 use crate::guard;
+use crate::intake::{self, Encoding, Packing, Refusal};
 use crate::store::Store;
-use traces::otlp::{self, Batch, Rejected};
+use traces::otlp::Rejected;
 use traces::proto::collector::{ExportTracePartialSuccess, ExportTraceServiceResponse};
-use traces::span::Span;
 
 /// The largest body in bytes, both compressed and uncompressed.
 pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
@@ -35,16 +30,17 @@ pub fn routes(store: Store) -> Router {
         // SDKs send all three signals to one address. Errors for these two would fill their logs.
         .route("/v1/logs", post(accept_and_drop))
         .route("/v1/metrics", post(accept_and_drop))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(guard::cors())
         .with_state(store)
 }
 
 /// Reads the whole request, as an exporter expects. Returns success.
-async fn accept_and_drop(headers: HeaderMap, _body: Bytes) -> Response {
-    match Encoding::of(&headers) {
-        Some(encoding) => encoding.success(None),
-        None => unknown_encoding(),
+async fn accept_and_drop(headers: HeaderMap, body: Body) -> Response {
+    let read = intake::drop_body(body, BODY_LIMIT).await;
+    match (Encoding::of(&headers), read) {
+        (Some(encoding), Ok(())) => encoding.success(None),
+        (Some(encoding), Err(refusal)) => encoding.failure(&refusal),
+        (None, _) => unknown_encoding(),
     }
 }
 
@@ -62,115 +58,41 @@ pub(crate) fn count(store: &Store, rejected: Option<&Rejected>) {
     }
 }
 
-async fn traces(
-    State(store): State<Store>,
-    headers: HeaderMap,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
-) -> Response {
+async fn traces(State(store): State<Store>, headers: HeaderMap, body: Body) -> Response {
     let Some(encoding) = Encoding::of(&headers) else {
         store.refuse(UNKNOWN_ENCODING);
+        // The exporter reads the answer when it has sent the body.
+        let _ = intake::drop_body(body, BODY_LIMIT).await;
         return unknown_encoding();
     };
-    let outcome = match body {
-        Ok(body) => decode_and_add(store.clone(), headers, encoding, body).await,
-        Err(rejection) => {
-            let (status, reason) = (rejection.status(), rejection.body_text());
-            let limit = format!("{reason}: a body has at most {BODY_LIMIT} bytes");
-            let too_large = status == StatusCode::PAYLOAD_TOO_LARGE;
-            Err(Refusal(status, if too_large { limit } else { reason }))
-        }
-    };
-    match outcome {
+    match export(&store, &headers, encoding, body).await {
         Ok(rejected) => {
             count(&store, rejected.as_ref());
             encoding.success(rejected)
         }
         Err(refusal) => {
-            store.refuse(&refusal.1);
-            encoding.failure(refusal)
+            store.refuse(&refusal);
+            encoding.failure(&refusal)
         }
     }
 }
 
-/// Adds spans to the store. If the store writes a `--save` file, does this on the blocking pool, because the disk may be slow.
-///
-/// # Errors
-/// Fails when the blocking task panics or is cancelled.
-pub(crate) async fn add(store: Store, spans: Vec<Span>) -> Result<(), JoinError> {
-    if store.is_recorded() {
-        return tokio::task::spawn_blocking(move || store.add(spans)).await;
-    }
-    store.add(spans);
-    Ok(())
-}
-
-/// The largest body, in bytes, that is decoded without the blocking pool.
-const INLINE_LIMIT: usize = 256 * 1024;
-
-/// Decodes a body and adds its spans to the store. Returns the spans that were rejected. Large or compressed bodies are
-/// decoded on the blocking pool so that they don't delay other requests.
-async fn decode_and_add(
-    store: Store,
-    headers: HeaderMap,
+async fn export(
+    store: &Store,
+    headers: &HeaderMap,
     encoding: Encoding,
-    body: Bytes,
+    body: Body,
 ) -> Result<Option<Rejected>, Refusal> {
-    let compressed = headers.contains_key(CONTENT_ENCODING);
-    let slow = compressed || body.len() > INLINE_LIMIT || store.is_recorded();
-    let work = move || {
-        let batch = read(&headers, encoding, body)?;
-        store.add(batch.spans);
-        Ok(batch.rejected)
+    let received = store.intake().receive(body, BODY_LIMIT).await?;
+    let packing = match text(headers, CONTENT_ENCODING) {
+        "" | "identity" => None,
+        name => Some(Packing::named(name).ok_or_else(|| {
+            Refusal::Unsupported(format!(
+                "Content-Encoding {name:?} is not supported: use gzip, deflate, zstd or none"
+            ))
+        })?),
     };
-    if !slow {
-        return work();
-    }
-    let cut_short =
-        |error: JoinError| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-    tokio::task::spawn_blocking(work).await.map_err(cut_short)?
-}
-
-/// The status of an error and its reason in one sentence.
-struct Refusal(StatusCode, String);
-
-fn read(headers: &HeaderMap, encoding: Encoding, body: Bytes) -> Result<Batch, Refusal> {
-    let body = match text(headers, CONTENT_ENCODING) {
-        "" | "identity" => body,
-        "gzip" => unpack("gzip", MultiGzDecoder::new(&body[..]))?,
-        "deflate" => unpack("deflate", ZlibDecoder::new(&body[..]))?,
-        "zstd" => {
-            let decoder = zstd::Decoder::new(&body[..]);
-            unpack("zstd", decoder.map_err(|error| not("zstd", error))?)?
-        }
-        other => {
-            let message = format!(
-                "Content-Encoding {other:?} is not supported: use gzip, deflate, zstd or none"
-            );
-            return Err(Refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
-        }
-    };
-    let batch = match encoding {
-        Encoding::Protobuf => otlp::from_protobuf(body),
-        Encoding::Json => otlp::from_json(&body),
-    };
-    batch.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
-}
-
-fn not(encoding: &str, error: impl Display) -> Refusal {
-    Refusal(StatusCode::BAD_REQUEST, format!("not {encoding}: {error}"))
-}
-
-fn unpack(encoding: &str, packed: impl Read) -> Result<Bytes, Refusal> {
-    let mut unpacked = Vec::new();
-    packed
-        .take(BODY_LIMIT as u64 + 1)
-        .read_to_end(&mut unpacked)
-        .map_err(|error| not(encoding, error))?;
-    if unpacked.len() > BODY_LIMIT {
-        let message = format!("the body unpacks to more than {BODY_LIMIT} bytes");
-        return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, message));
-    }
-    Ok(unpacked.into())
+    intake::take(store, received, packing, encoding, BODY_LIMIT).await
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> &str {
@@ -186,13 +108,6 @@ pub fn partial_success(rejected: Option<Rejected>) -> ExportTraceServiceResponse
     ExportTraceServiceResponse { partial_success: partial }
 }
 
-/// The encoding of a request and of its answer.
-#[derive(Clone, Copy)]
-enum Encoding {
-    Protobuf,
-    Json,
-}
-
 /// The body of an error in protobuf: `google.rpc.Status` without its details, as the OTLP specification requires.
 #[derive(Clone, PartialEq, Message)]
 struct RpcStatus {
@@ -202,8 +117,21 @@ struct RpcStatus {
     message: String,
 }
 
-/// The code `google.rpc.Code.INVALID_ARGUMENT`.
-const INVALID_ARGUMENT: i32 = 3;
+/// When to send a request again that couldn't be taken, in seconds.
+const RETRY: &str = "1";
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Refusal::Unreadable(_) | Refusal::BrokenOff(_) => StatusCode::BAD_REQUEST,
+            Refusal::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refusal::TooLarge(_) | Refusal::UnpacksTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Late => StatusCode::REQUEST_TIMEOUT,
+            Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
 
 impl Encoding {
     fn of(headers: &HeaderMap) -> Option<Self> {
@@ -228,14 +156,17 @@ impl Encoding {
         }
     }
 
-    fn failure(self, Refusal(status, message): Refusal) -> Response {
+    fn failure(self, refusal: &Refusal) -> Response {
+        let (code, message) = (i32::from(refusal.code()), refusal.to_string());
         let body = match self {
-            Encoding::Protobuf => RpcStatus { code: INVALID_ARGUMENT, message }.encode_to_vec(),
-            Encoding::Json => {
-                json!({ "code": INVALID_ARGUMENT, "message": message }).to_string().into()
-            }
+            Encoding::Protobuf => RpcStatus { code, message }.encode_to_vec(),
+            Encoding::Json => json!({ "code": code, "message": message }).to_string().into(),
         };
-        (status, self.answer(body)).into_response()
+        let mut answer = (refusal.status(), self.answer(body)).into_response();
+        if matches!(refusal, Refusal::Busy) {
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY));
+        }
+        answer
     }
 
     fn answer(self, body: Vec<u8>) -> Response {

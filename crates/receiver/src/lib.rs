@@ -1,11 +1,12 @@
 //! Receives OTLP over HTTP and gRPC and keeps the newest traces in memory.
 //!
-//! Data flows one way: [`http`] and [`grpc`] -> [`store`], which writes what it gets to a file where a [`recorder`] is set.
+//! Data flows one way: [`http`] and [`grpc`] -> [`intake`] -> [`store`], which writes what it gets to a file where a [`recorder`] is set.
 //! [`listen`] limits the number of connections, and [`guard`] checks where requests come from. [`receivers`] runs both.
 
 pub mod grpc;
 pub mod guard;
 pub mod http;
+pub mod intake;
 pub mod listen;
 pub mod receivers;
 pub mod recorder;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
+use crate::intake::Intake;
 use crate::recorder::Recorder;
 use traces::shared::{self, Added};
 use traces::span::{Source, Span, SpanId, TraceId};
@@ -33,6 +34,7 @@ pub struct Store {
     inner: Arc<Mutex<Inner>>,
     changed: Arc<watch::Sender<u64>>,
     recorder: Option<Arc<Recorder>>,
+    intake: Arc<Intake>,
 }
 
 #[derive(Default)]
@@ -99,7 +101,13 @@ impl Store {
             inner: Arc::new(Mutex::new(Inner { limits, ..Inner::default() })),
             changed: Arc::new(watch::Sender::new(0)),
             recorder: None,
+            intake: Arc::default(),
         }
+    }
+
+    /// The limits of what the receivers of this store take in at the same time.
+    pub(crate) fn intake(&self) -> &Intake {
+        &self.intake
     }
 
     /// Makes this handle and its later clones also write the spans that are added through them to `recorder`.

@@ -1,5 +1,7 @@
 //! Reads OTLP export requests, in protobuf or in JSON, into spans; and writes spans as OTLP JSON.
 
+mod json;
+
 use std::sync::Arc;
 
 use crate::proto::collector::ExportTraceServiceRequest;
@@ -7,18 +9,19 @@ use crate::proto::common::AnyValue;
 use crate::proto::common::any_value::Value as Any;
 use crate::proto::resource::Resource;
 use crate::proto::trace::{ResourceSpans, ScopeSpans};
-use prost::bytes::{Buf as _, Bytes};
+use prost::bytes::Bytes;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use prost::{DecodeError, Message};
 
-use crate::read::{self, LeftOut};
-use crate::span::{Flaw, Refused, Source, Span, Unfit};
+use crate::read::LeftOut;
+use crate::read::json::without_halves;
+use crate::span::{Flaw, Refused, Source, Span, Unfit, VALUES_LIMIT};
 
 /// The most spans of one request: as many as the store keeps by default.
 pub const SPANS_LIMIT: usize = 200_000;
 
 /// The most bytes of sources in one request. A resource counts with each of its scopes, as it is kept with each.
-const SOURCES_LIMIT: usize = 64 * 1024 * 1024;
+const SOURCES_LIMIT: usize = 16 * 1024 * 1024;
 
 /// Why nothing of a request, or of a line of a file, was taken.
 #[derive(Debug, thiserror::Error)]
@@ -119,12 +122,18 @@ impl Batch {
         }
     }
 
+    /// Counts a source among those of the request.
+    fn count(&mut self, source: &Source) -> Result<(), Error> {
+        self.sources += source.size();
+        match self.sources > SOURCES_LIMIT {
+            true => Err(Error::SourcesTooLarge),
+            false => Ok(()),
+        }
+    }
+
     /// Makes the source that the spans of one scope share. With a flaw it can't be kept, and neither can its spans.
     fn source(&mut self, source: Source) -> Result<Result<Arc<Source>, Flaw>, Error> {
-        self.sources += source.size();
-        if self.sources > SOURCES_LIMIT {
-            return Err(Error::SourcesTooLarge);
-        }
+        self.count(&source)?;
         Ok(source.check().map(|()| Arc::new(source)))
     }
 
@@ -151,22 +160,28 @@ fn unfit(flaw: &Flaw) -> Unfit {
 /// The bytes can't be read, there is too much in them, or none of their spans can be kept.
 pub fn from_protobuf(body: Bytes) -> Result<Batch, Error> {
     let mut batch = Batch::default();
-    let request = fields(body)?;
-    for resource_spans in request.of(1) {
-        let resource_spans = fields(resource_spans)?;
-        let resource = resource_spans.message::<Resource>(1)?;
+    let request = Fields::of(&body)?;
+    for resource_spans in request.all(1) {
+        let resource_spans = Fields::of(resource_spans)?;
+        let resource = resource_spans.message::<Resource>(1, Part::Resource)?;
         let resource_schema = resource_spans.text(3);
-        for scope_spans in resource_spans.of(2) {
-            let scope_spans = fields(scope_spans)?;
+        for scope_spans in resource_spans.all(2) {
+            let scope_spans = Fields::of(scope_spans)?;
+            let scope = scope_spans.message(1, Part::Scope)?;
+            let few_values = resource.is_some() && scope.is_some();
             let source = batch.source(Source {
-                resource: resource.clone(),
+                resource: resource.clone().unwrap_or_default(),
                 resource_schema: resource_schema.clone(),
-                scope: scope_spans.message(1)?,
+                scope: scope.unwrap_or_default(),
                 scope_schema: scope_spans.text(3),
             })?;
-            for span in scope_spans.of(2) {
+            let source = source.and_then(|source| match few_values {
+                true => Ok(source),
+                false => Err(Flaw::TooManyValues),
+            });
+            for span in scope_spans.all(2) {
                 batch.push(match &source {
-                    Ok(source) => match Span::decode(&span, Arc::clone(source)) {
+                    Ok(source) => match Span::decode(span, Arc::clone(source)) {
                         Ok(span) => Ok(span),
                         Err(Refused::Unfit(unfit)) => Err(unfit),
                         Err(Refused::Unreadable(error)) => return Err(error.into()),
@@ -179,80 +194,144 @@ pub fn from_protobuf(body: Bytes) -> Result<Batch, Error> {
     batch.finished()
 }
 
-/// The fields of a message that are messages themselves or texts, which on the wire are fields of bytes. Where each is, not what
-/// is in it: eight bytes for a field of two.
-struct Fields {
-    message: Bytes,
-    places: Vec<(u32, u32)>,
-}
+/// A message that consists of fields. They are found again for each question, because a list of them could take many times the
+/// memory of the message.
+struct Fields<'a>(Unread<'a>);
 
-fn fields(message: Bytes) -> Result<Fields, DecodeError> {
-    let mut rest = message.clone();
-    let mut places = Vec::new();
-    let mut read = || -> Result<(), DecodeError> {
-        while rest.has_remaining() {
-            let (tag, wire_type) = decode_key(&mut rest)?;
-            if wire_type == WireType::LengthDelimited && tag <= 3 {
-                let offset = message.len() - rest.len();
-                places.push((tag, u32::try_from(offset).unwrap_or(u32::MAX)));
-            }
-            skip_field(wire_type, tag, &mut rest, DecodeContext::default())?;
-        }
-        Ok(())
-    };
-    read()?;
-    Ok(Fields { message, places })
-}
-
-impl Fields {
-    /// The bytes of each field with this tag.
-    fn of(&self, tag: u32) -> impl Iterator<Item = Bytes> {
-        let places = self.places.iter().filter(move |(own, _)| *own == tag);
-        places.map(|(_, offset)| {
-            let mut field = self.message.slice(*offset as usize..);
-            // It has been skipped once, so it is as long as it says.
-            let length = decode_varint(&mut field).unwrap_or_default();
-            field.split_to(field.len().min(usize::try_from(length).unwrap_or(usize::MAX)))
-        })
+impl<'a> Fields<'a> {
+    fn of(message: &'a [u8]) -> Result<Self, DecodeError> {
+        Unread(message).try_for_each(|field| field.map(drop))?;
+        Ok(Fields(Unread(message)))
     }
 
-    /// The message with this tag, which may be spread over several fields.
-    fn message<M: Message + Default>(&self, tag: u32) -> Result<M, DecodeError> {
+    /// The contents of each field with this tag that is a message or a text.
+    fn all(&self, tag: u32) -> impl Iterator<Item = &'a [u8]> {
+        let fields = self.0.filter_map(Result::ok);
+        fields.filter(move |(own, _)| *own == tag).filter_map(|(_, contents)| contents)
+    }
+
+    /// The message with this tag, which may be spread over several fields. `None` if it has too many values.
+    fn message<M: Message + Default>(
+        &self,
+        tag: u32,
+        part: Part,
+    ) -> Result<Option<M>, DecodeError> {
         let mut message = M::default();
-        for field in self.of(tag) {
+        let mut left = VALUES_LIMIT;
+        for field in self.all(tag) {
+            if !part.fits(field, &mut left, LEVELS) {
+                return Ok(None);
+            }
             message.merge(field)?;
         }
-        Ok(message)
+        Ok(Some(message))
     }
 
     /// The text with this tag, the last where there are several; empty without one.
     fn text(&self, tag: u32) -> Box<str> {
-        let last = self.of(tag).last().unwrap_or_default();
-        String::from_utf8_lossy(&last).into()
+        let last = self.all(tag).last().unwrap_or_default();
+        String::from_utf8_lossy(last).into()
     }
 }
 
-/// Reads the JSON form, also where it is spelled in a way that the specification doesn't allow, as
+/// The fields of a message, one after the other: the tag, and the contents if it is a field of bytes, as messages and texts are.
+#[derive(Clone, Copy)]
+struct Unread<'a>(&'a [u8]);
+
+impl<'a> Iterator for Unread<'a> {
+    type Item = Result<(u32, Option<&'a [u8]>), DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Unread(rest) = self;
+        (!rest.is_empty()).then(|| {
+            let (tag, wire_type) = decode_key(rest)?;
+            let mut field = *rest;
+            skip_field(wire_type, tag, rest, DecodeContext::default())?;
+            field = &field[..field.len() - rest.len()];
+            Ok((
+                tag,
+                match wire_type {
+                    WireType::LengthDelimited => {
+                        decode_varint(&mut field)?;
+                        Some(field)
+                    }
+                    _ => None,
+                },
+            ))
+        })
+    }
+}
+
+/// How deep messages are nested in what prost decodes.
+const LEVELS: usize = 100;
+
+/// Whether a message of protobuf has no more than [`VALUES_LIMIT`] values. Looks at it without decoding it.
+pub(crate) fn has_few_values(part: Part, message: &[u8]) -> bool {
+    // The shortest value takes two bytes.
+    message.len() / 2 <= VALUES_LIMIT || part.fits(message, &mut VALUES_LIMIT.clone(), LEVELS)
+}
+
+/// A message within a span, a resource or a scope.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part {
+    Span,
+    Resource,
+    Scope,
+    Event,
+    Link,
+    Attribute,
+    Value,
+    List,
+    Map,
+    Entity,
+    Text,
+}
+
+impl Part {
+    /// What a field of the message is, and whether it counts as a value.
+    fn field(self, tag: u32) -> Option<(Part, bool)> {
+        use Part::{Attribute, Entity, Event, Link, List, Map, Resource, Scope, Span, Text, Value};
+        Some(match (self, tag) {
+            (Span, 9) | (Event | Scope, 3) | (Link, 4) | (Resource | Map, 1) => (Attribute, true),
+            (Span, 11) => (Event, true),
+            (Span, 13) => (Link, true),
+            (Resource, 3) => (Entity, true),
+            (Entity, 3 | 4) => (Text, true),
+            (List, 1) => (Value, true),
+            (Attribute, 2) => (Value, false),
+            (Value, 5) => (List, false),
+            (Value, 6) => (Map, false),
+            _ => return None,
+        })
+    }
+
+    /// Whether the message has no more than `left` values, from which it subtracts them. Ignores what can't be read: nothing of
+    /// it is kept.
+    fn fits(self, message: &[u8], left: &mut usize, levels: usize) -> bool {
+        for (tag, contents) in Unread(message).map_while(Result::ok) {
+            let Some((contents, (part, counts))) = contents.zip(self.field(tag)) else { continue };
+            let Some(rest) = left.checked_sub(usize::from(counts)) else { return false };
+            *left = rest;
+            if levels > 0 && !part.fits(contents, left, levels - 1) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Reads the JSON form, span by span, also where it is spelled in a way that the specification doesn't allow, as
 /// [`read`](crate::read::read) does. A value that can't be read is left out of its span.
 ///
 /// # Errors
 /// The text can't be read, there is too much in it, or none of its spans can be kept.
 pub fn from_json(body: &[u8]) -> Result<Batch, Error> {
-    let strict = match serde_json::from_slice(body) {
-        Ok(request) => return from_request(request),
-        Err(error) => error,
-    };
     let text = std::str::from_utf8(body).map_err(|_| Error::NotUtf8)?;
-    match read::request(text).map_err(Error::Json)? {
-        Some((request, left_out)) => {
-            let mut batch = from_request(request)?;
-            if let Some(first) = left_out.into_iter().next() {
-                let none = Rejected { spans: 0, first: Reason::Value(first) };
-                batch.rejected.get_or_insert(none);
-            }
-            Ok(batch)
-        }
-        None => Err(Error::Json(strict)),
+    let read = json::request(text);
+    let repaired = || without_halves(text);
+    match &read {
+        Err(Error::Json(_)) => repaired().map_or(read, |text| json::request(&text)),
+        _ => read,
     }
 }
 

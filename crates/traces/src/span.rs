@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::otlp::Part;
 use crate::proto::common::any_value::Value;
 use crate::proto::common::{AnyValue, InstrumentationScope, KeyValue};
 use crate::proto::resource::Resource;
@@ -170,7 +171,7 @@ impl Source {
             return Err(Flaw::TextTooLong);
         }
         let attributes = self.resource.attributes.iter().chain(&self.scope.attributes);
-        check_attributes(attributes)
+        check_attributes(attributes, &mut VALUES_LIMIT.clone())
     }
 }
 
@@ -203,6 +204,9 @@ impl Span {
     /// [OTLP](https://opentelemetry.io/docs/specs/otlp/) says, or is all zero; a text is too long; or a value is nested too
     /// deep.
     pub fn decode(encoded: &[u8], source: Arc<Source>) -> Result<Self, Refused> {
+        if !crate::otlp::has_few_values(Part::Span, encoded) {
+            return Err(Unfit { span: None, flaw: Flaw::TooManyValues }.into());
+        }
         let proto = Proto::decode(encoded)?;
         Ok(Span::checked(proto, encoded.into(), source)?)
     }
@@ -349,6 +353,10 @@ pub const NAME_LIMIT: usize = 1024;
 /// How deep lists and maps may be nested in a value. JSON, which sessions are saved in, can say no more than this.
 pub const DEPTH_LIMIT: usize = 32;
 
+/// The most values of a span, or of a resource: its attributes, events and links, theirs, and the items of lists and maps. A small
+/// message can have millions that are empty, and each takes memory when it is read.
+pub const VALUES_LIMIT: usize = 50_000;
+
 /// Why [`Span::decode`] didn't take a span.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -394,6 +402,8 @@ pub enum Flaw {
     AttributeTooLong(String),
     #[error("the attribute {0:?} is nested deeper than {DEPTH_LIMIT} levels")]
     AttributeTooDeep(String),
+    #[error("it has more than {VALUES_LIMIT} attributes, events, links and items of lists")]
+    TooManyValues,
 }
 
 fn check(proto: &Proto) -> Result<(), Flaw> {
@@ -405,11 +415,17 @@ fn check(proto: &Proto) -> Result<(), Flaw> {
     }
     let events = proto.events.iter().flat_map(|event| &event.attributes);
     let links = proto.links.iter().flat_map(|link| &link.attributes);
-    check_attributes(proto.attributes.iter().chain(events).chain(links))
+    let mut left = VALUES_LIMIT.saturating_sub(proto.events.len() + proto.links.len());
+    check_attributes(proto.attributes.iter().chain(events).chain(links), &mut left)
 }
 
-fn check_attributes<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> Result<(), Flaw> {
+/// `left` is the number of values that may follow.
+fn check_attributes<'a>(
+    attributes: impl Iterator<Item = &'a KeyValue>,
+    left: &mut usize,
+) -> Result<(), Flaw> {
     for attribute in attributes {
+        *left = left.checked_sub(1).ok_or(Flaw::TooManyValues)?;
         let key = || shortened(&attribute.key, 100);
         let Some(value) = &attribute.value else {
             continue;
@@ -421,6 +437,7 @@ fn check_attributes<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> Resul
                 if !fits(value, DEPTH_LIMIT) {
                     return Err(Flaw::AttributeTooDeep(key()));
                 }
+                *left = left.checked_sub(items(value)).ok_or(Flaw::TooManyValues)?;
                 value.encoded_len()
             }
             _ => 0,
@@ -442,6 +459,18 @@ fn fits(value: &AnyValue, levels: usize) -> bool {
             values.all(fits)
         }
         _ => true,
+    }
+}
+
+/// The number of items in a value and in its items.
+fn items(value: &AnyValue) -> usize {
+    let more = |value: &AnyValue| 1 + items(value);
+    match &value.value {
+        Some(Value::ArrayValue(array)) => array.values.iter().map(more).sum(),
+        Some(Value::KvlistValue(list)) => {
+            list.values.iter().map(|pair| pair.value.as_ref().map_or(1, more)).sum()
+        }
+        _ => 0,
     }
 }
 

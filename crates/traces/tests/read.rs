@@ -394,7 +394,8 @@ fn half_a_character_costs_itself_alone() {
         (r"\\ud83d \ud83d", "\\ud83d \u{fffd}"),
     ] {
         let text = format!(
-            r#"{{"resourceSpans": [{{"scopeSpans": [{{"spans": [{{"traceId": "01", "spanId": "02", "name": "{written}"}}]}}]}}]}}"#
+            r#"{{"resourceSpans": [{{"scopeSpans": [{{"spans": [{{"traceId": "{:032x}", "spanId": "{:016x}", "name": "{written}"}}]}}]}}]}}"#,
+            1, 2
         );
         assert_eq!(names(&read_text(&text)), [expected]);
         let batch = otlp::from_json(text.as_bytes()).expect("spans");

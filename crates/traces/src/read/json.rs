@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
-use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize as _, Deserializer};
 
 /// The most values in one document: enough for 200,000 spans with 40 values each.
 pub const NODES_LIMIT: usize = 8_000_000;
@@ -39,10 +39,26 @@ impl<'a> Json<'a> {
     pub fn parse(text: &'a str) -> serde_json::Result<Json<'a>> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         deserializer.disable_recursion_limit();
-        let left = Cell::new(NODES_LIMIT);
-        let json = Seed { left: &left, levels: DEPTH_LIMIT }.deserialize(&mut deserializer)?;
+        let (json, is_whole) = Json::limited(&mut deserializer, NODES_LIMIT)?;
         deserializer.end()?;
-        Ok(json)
+        match is_whole {
+            true => Ok(json),
+            false => Err(serde_json::Error::custom("more than 8000000 values in one document")),
+        }
+    }
+
+    /// Reads one value and at most `limit` values in all, of which keys are some. Leaves out further values, without taking
+    /// memory for them. Returns whether there were none.
+    ///
+    /// # Errors
+    /// The text isn't JSON.
+    pub(crate) fn limited<D: Deserializer<'a>>(
+        from: D,
+        limit: usize,
+    ) -> Result<(Json<'a>, bool), D::Error> {
+        let left = Cell::new(Some(limit));
+        let json = Seed { left: &left, levels: DEPTH_LIMIT }.deserialize(from)?;
+        Ok((json, left.get().is_some()))
     }
 
     /// Returns the field `name`, or `Null`. `name` is in lower case without underscores: protobuf's JSON allows `traceId` and
@@ -120,7 +136,7 @@ pub fn without_halves(text: &str) -> Option<String> {
 }
 
 /// Whether a key is `name`, which is in lower case, without regard to case and underscores.
-fn same(key: &str, name: &str) -> bool {
+pub(crate) fn same(key: &str, name: &str) -> bool {
     let key = key.bytes().filter(|byte| *byte != b'_');
     key.map(|byte| byte.to_ascii_lowercase()).eq(name.bytes())
 }
@@ -154,7 +170,8 @@ impl fmt::Display for Json<'_> {
 /// Reads one value and counts it.
 #[derive(Clone, Copy)]
 struct Seed<'c> {
-    left: &'c Cell<usize>,
+    /// How many more values may follow; `None` when there was one too many.
+    left: &'c Cell<Option<usize>>,
     /// How many more levels may follow.
     levels: usize,
 }
@@ -162,12 +179,10 @@ struct Seed<'c> {
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Json<'de>;
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<Json<'de>, D::Error> {
-        match self.left.get().checked_sub(1) {
-            Some(left) => self.left.set(left),
-            None => return Err(D::Error::custom("more than 8000000 values in one document")),
-        }
-        match self.levels.checked_sub(1) {
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Json<'de>, D::Error> {
+        self.left.set(self.left.get().and_then(|left| left.checked_sub(1)));
+        let levels = self.left.get().and_then(|_| self.levels.checked_sub(1));
+        match levels {
             Some(levels) => from.deserialize_any(Seed { levels, ..self }),
             // This doesn't use the stack, however deep the value is.
             None => IgnoredAny::deserialize(from).map(|_| Json::Null),
@@ -213,16 +228,29 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Json<'de>, A::Error> {
         let mut items = Vec::new();
         while let Some(item) = from.next_element_seed(self)? {
+            if self.left.get().is_none() {
+                while from.next_element::<IgnoredAny>()?.is_some() {}
+                break;
+            }
             items.push(item);
         }
+        items.shrink_to_fit();
         Ok(Json::Array(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Json<'de>, A::Error> {
         let mut fields = Vec::new();
-        while let Some(Json::Text(key)) = from.next_key_seed(self)? {
+        while let Some(key) = from.next_key_seed(self)? {
+            let Json::Text(key) = key else {
+                // The key was left out, and so is the rest.
+                from.next_value::<IgnoredAny>()?;
+                while from.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                break;
+            };
             fields.push((key, from.next_value_seed(self)?));
         }
+        // Most objects are small, and a list begins with room for four.
+        fields.shrink_to_fit();
         Ok(Json::Object(fields))
     }
 }

@@ -7,10 +7,10 @@
 mod console;
 mod foreign;
 mod jaeger;
-mod json;
-mod otlp;
+pub(crate) mod json;
+pub(crate) mod otlp;
 mod unpack;
-mod value;
+pub(crate) mod value;
 mod zipkin;
 
 use std::collections::{HashMap, HashSet};
@@ -279,31 +279,6 @@ pub fn read(bytes: &[u8]) -> Result<Contents, Unreadable> {
         }
     }
     reader.finish()
-}
-
-/// Reads one OTLP request in JSON, however it is spelled. Returns `None` if it isn't one.
-///
-/// # Errors
-/// The text isn't JSON.
-pub(crate) fn request(
-    text: &str,
-) -> serde_json::Result<Option<(ExportTraceServiceRequest, Vec<LeftOut>)>> {
-    let mut document = Document::default();
-    let repaired;
-    let json = match Json::parse(text) {
-        Err(error) => {
-            repaired = json::without_halves(text).ok_or(error)?;
-            Json::parse(&repaired)?
-        }
-        json => json?,
-    };
-    if !matches!(json.get("resourcespans"), Json::Array(_)) {
-        return Ok(None);
-    }
-    document.resource_spans(json.get("resourcespans"));
-    let Document { resource_spans, losses, .. } = document;
-    let left_out = losses.first.into_iter().map(|(_, left_out)| left_out).collect();
-    Ok(Some((ExportTraceServiceRequest { resource_spans }, left_out)))
 }
 
 /// The spans of one JSON document, on their way to [`from_request`].

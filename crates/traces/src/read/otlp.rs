@@ -3,7 +3,9 @@
 //! enums by name, and names in snake_case; others leave out what is empty or write `null`.
 
 use crate::proto::common::any_value::Value;
-use crate::proto::common::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList};
+use crate::proto::common::{
+    AnyValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue, KeyValueList,
+};
 use crate::proto::resource::Resource;
 use crate::proto::trace::span::{Event, Link};
 use crate::proto::trace::{ResourceSpans, ScopeSpans, Span};
@@ -16,35 +18,54 @@ use super::value::{
 
 /// Reads one `ResourceSpans`.
 pub fn resource_spans(json: &Json, losses: &mut Losses) -> ResourceSpans {
-    losses.leave();
-    let resource = json.get("resource");
-    let resource = Resource {
-        attributes: attributes(resource.get("attributes"), losses),
-        ..Resource::default()
-    };
     // Before 1.0 the scope was called an instrumentation library. Some files have both, with the same spans.
     let scopes = match json.get("scopespans").items() {
         [] => json.get("instrumentationlibraryspans").items(),
         scopes => scopes,
     };
     ResourceSpans {
-        resource: Some(resource),
+        resource: Some(resource(json.get("resource"), losses)),
         scope_spans: scopes.iter().map(|scope| scope_spans(scope, losses)).collect(),
         schema_url: json.get("schemaurl").text().to_owned(),
     }
 }
 
-fn scope_spans(json: &Json, losses: &mut Losses) -> ScopeSpans {
+/// Reads a resource.
+pub fn resource(json: &Json, losses: &mut Losses) -> Resource {
     losses.leave();
-    let scope = json.any(&["scope", "instrumentationlibrary"]);
-    let scope = InstrumentationScope {
-        name: scope.get("name").text().to_owned(),
-        version: scope.get("version").text().to_owned(),
-        attributes: attributes(scope.get("attributes"), losses),
-        ..InstrumentationScope::default()
-    };
+    let dropped = json.get("droppedattributescount");
+    Resource {
+        attributes: attributes(json.get("attributes"), losses),
+        dropped_attributes_count: losses.field("droppedAttributesCount", dropped, count(dropped)),
+        entity_refs: json.get("entityrefs").items().iter().map(entity_ref).collect(),
+    }
+}
+
+fn entity_ref(json: &Json) -> EntityRef {
+    let texts = |name| json.get(name).items().iter().map(|key| key.text().to_owned()).collect();
+    EntityRef {
+        schema_url: json.get("schemaurl").text().to_owned(),
+        r#type: json.get("type").text().to_owned(),
+        id_keys: texts("idkeys"),
+        description_keys: texts("descriptionkeys"),
+    }
+}
+
+/// Reads a scope.
+pub fn scope(json: &Json, losses: &mut Losses) -> InstrumentationScope {
+    losses.leave();
+    let dropped = json.get("droppedattributescount");
+    InstrumentationScope {
+        name: json.get("name").text().to_owned(),
+        version: json.get("version").text().to_owned(),
+        attributes: attributes(json.get("attributes"), losses),
+        dropped_attributes_count: losses.field("droppedAttributesCount", dropped, count(dropped)),
+    }
+}
+
+fn scope_spans(json: &Json, losses: &mut Losses) -> ScopeSpans {
     ScopeSpans {
-        scope: Some(scope),
+        scope: Some(scope(json.any(&["scope", "instrumentationlibrary"]), losses)),
         spans: json.get("spans").items().iter().map(|json| span(json, losses)).collect(),
         schema_url: json.get("schemaurl").text().to_owned(),
     }

@@ -1,0 +1,233 @@
+//! Takes requests in: receives a body, unpacks and decodes it, and adds its spans to the store. Limits the memory of all requests
+//! together, because a small body can unpack and decode to a hundred times its size.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use http_body_util::BodyExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinError;
+use tokio::time::timeout;
+use traces::otlp::{self, Rejected};
+
+use crate::store::Store;
+
+/// The most bytes of bodies that are being received or wait to be decoded, over all connections. A request past it is refused.
+pub const RECEIVING_LIMIT: usize = 64 * 1024 * 1024;
+
+/// The most bytes of unpacked bodies that are decoded at the same time, over all connections. A request past it waits.
+pub const DECODING_LIMIT: usize = 16 * 1024 * 1024;
+
+/// How long a body may take to arrive.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a request may wait to be decoded. An exporter gives up after ten seconds.
+pub const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The largest body, in bytes, that is decoded without the blocking pool.
+const INLINE_LIMIT: usize = 256 * 1024;
+
+/// How many times its size a packed body is expected to unpack to. One that is packed more tightly is unpacked again, with more room.
+const EXPECTED_RATIO: usize = 32;
+
+/// The reasons why nothing of a request is taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("{0}")]
+    Unreadable(String),
+    #[error("{0}")]
+    Unsupported(String),
+    #[error("a body has at most {0} bytes")]
+    TooLarge(usize),
+    #[error("the body unpacks to more than {0} bytes")]
+    UnpacksTooLarge(usize),
+    #[error("the lab is decoding as many requests as it can hold; send this one again")]
+    Busy,
+    #[error("the body didn't arrive within {} seconds", BODY_TIMEOUT.as_secs())]
+    Late,
+    #[error("the body broke off: {0}")]
+    BrokenOff(axum::Error),
+    #[error(transparent)]
+    Failed(JoinError),
+}
+
+/// The memory that requests may still take.
+pub(crate) struct Intake {
+    receiving: Arc<Semaphore>,
+    decoding: Arc<Semaphore>,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Intake {
+            receiving: Arc::new(Semaphore::new(RECEIVING_LIMIT)),
+            decoding: Arc::new(Semaphore::new(DECODING_LIMIT)),
+        }
+    }
+}
+
+/// A body as it arrived, and the right to hold it.
+pub(crate) struct Received {
+    pub bytes: Bytes,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Intake {
+    /// Receives a body of at most `limit` bytes.
+    pub async fn receive(&self, body: Body, limit: usize) -> Result<Received, Refusal> {
+        let mut received = Vec::new();
+        let mut permit: Option<OwnedSemaphorePermit> = None;
+        read(body, limit, |chunk| {
+            let more = Arc::clone(&self.receiving).try_acquire_many_owned(weight(chunk.len()));
+            let more = more.map_err(|_| Refusal::Busy)?;
+            match &mut permit {
+                Some(permit) => permit.merge(more),
+                None => permit = Some(more),
+            }
+            received.extend_from_slice(&chunk);
+            Ok(())
+        })
+        .await?;
+        Ok(Received { bytes: received.into(), _permit: permit })
+    }
+
+    /// Waits until so many bytes may be decoded.
+    async fn turn(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        let turn = Arc::clone(&self.decoding).acquire_many_owned(weight(bytes));
+        match timeout(TURN_TIMEOUT, turn).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Refusal::Busy),
+        }
+    }
+}
+
+fn weight(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// Reads a body and drops it, as an exporter expects before the answer.
+pub(crate) async fn drop_body(body: Body, limit: usize) -> Result<(), Refusal> {
+    read(body, limit, |_| Ok(())).await
+}
+
+async fn read(
+    mut body: Body,
+    limit: usize,
+    mut take: impl FnMut(Bytes) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let mut length = 0;
+    let whole = async {
+        while let Some(frame) = body.frame().await {
+            let Ok(chunk) = frame.map_err(Refusal::BrokenOff)?.into_data() else { continue };
+            length += chunk.len();
+            if length > limit {
+                return Err(Refusal::TooLarge(limit));
+            }
+            take(chunk)?;
+        }
+        Ok(())
+    };
+    timeout(BODY_TIMEOUT, whole).await.unwrap_or(Err(Refusal::Late))
+}
+
+/// The encoding of the spans in a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Protobuf,
+    Json,
+}
+
+impl Encoding {
+    fn decode(self, body: Bytes) -> Result<otlp::Batch, Refusal> {
+        let batch = match self {
+            Encoding::Protobuf => otlp::from_protobuf(body),
+            Encoding::Json => otlp::from_json(&body),
+        };
+        batch.map_err(|error| Refusal::Unreadable(error.to_string()))
+    }
+}
+
+/// The compression of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packing {
+    Gzip,
+    Deflate,
+    Zstd,
+}
+
+impl Packing {
+    /// The packing with this name in HTTP and gRPC; `None` for an unknown one.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "gzip" => Some(Packing::Gzip),
+            "deflate" => Some(Packing::Deflate),
+            "zstd" => Some(Packing::Zstd),
+            _ => None,
+        }
+    }
+
+    /// Unpacks a body. Returns `None` if it has more than `limit` bytes.
+    fn unpack(self, packed: &[u8], limit: usize) -> Result<Option<Bytes>, Refusal> {
+        let unreadable = |error| {
+            let name = format!("{self:?}").to_lowercase();
+            Refusal::Unreadable(format!("not {name}: {error}"))
+        };
+        let unpacked: Box<dyn Read + '_> = match self {
+            Packing::Gzip => Box::new(MultiGzDecoder::new(packed)),
+            Packing::Deflate => Box::new(ZlibDecoder::new(packed)),
+            Packing::Zstd => Box::new(zstd::Decoder::new(packed).map_err(unreadable)?),
+        };
+        let mut bytes = Vec::with_capacity(limit + 1);
+        unpacked.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        Ok((bytes.len() <= limit).then(|| bytes.into()))
+    }
+}
+
+/// Decodes a body of at most `limit` unpacked bytes and adds its spans to the store. Returns the spans that were rejected. Bodies
+/// that are large or packed are decoded on the blocking pool, so that they don't delay other requests, and so are those that are
+/// written to a file.
+pub(crate) async fn take(
+    store: &Store,
+    received: Received,
+    packing: Option<Packing>,
+    encoding: Encoding,
+    limit: usize,
+) -> Result<Option<Rejected>, Refusal> {
+    let length = received.bytes.len();
+    if packing.is_none() && length <= INLINE_LIMIT && !store.is_recorded() {
+        let batch = encoding.decode(received.bytes)?;
+        store.add(batch.spans);
+        return Ok(batch.rejected);
+    }
+    let received = Arc::new(received);
+    let mut room = match packing {
+        None => length,
+        Some(_) => limit.min(EXPECTED_RATIO * length),
+    };
+    loop {
+        // A small body takes as much as a few: each has a thread of its own.
+        let turn = store.intake().turn(room.max(INLINE_LIMIT)).await?;
+        let (store, received) = (store.clone(), Arc::clone(&received));
+        let work = move || {
+            let body = match packing {
+                None => received.bytes.clone(),
+                Some(packing) => match packing.unpack(&received.bytes, room)? {
+                    Some(body) => body,
+                    None if room < limit => return Ok(None),
+                    None => return Err(Refusal::UnpacksTooLarge(limit)),
+                },
+            };
+            let batch = encoding.decode(body)?;
+            store.add(batch.spans);
+            drop(turn);
+            Ok(Some(batch.rejected))
+        };
+        match tokio::task::spawn_blocking(work).await.map_err(Refusal::Failed)?? {
+            Some(rejected) => return Ok(rejected),
+            None => room = limit,
+        }
+    }
+}

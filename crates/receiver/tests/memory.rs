@@ -1,0 +1,247 @@
+//! The memory that requests take while they are decoded, whatever is in them. A program of its own, because it counts every byte.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::Write as _;
+use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
+
+use axum::body::Body;
+use axum::http::Request;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use prost::encoding::encode_varint;
+use tower::ServiceExt as _;
+use traces_receiver::store::{Limits, Store};
+use traces_receiver::{grpc, http};
+
+/// The memory that requests may take beyond the store.
+const AIM: isize = 64 * 1024 * 1024;
+
+/// Counts the memory that the program holds.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+static HELD: AtomicIsize = AtomicIsize::new(0);
+static PEAK: AtomicIsize = AtomicIsize::new(0);
+
+fn add(size: usize) {
+    let size = size.cast_signed();
+    PEAK.fetch_max(HELD.fetch_add(size, Relaxed) + size, Relaxed);
+}
+
+// SAFETY: everything is passed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        add(layout.size());
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size().cast_signed(), Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // The system moves a large block without copying it.
+        HELD.fetch_sub(layout.size().cast_signed(), Relaxed);
+        add(size);
+        // SAFETY: as the caller promises.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+/// A body that consists of one piece many times, between a beginning and an end.
+struct Bomb {
+    name: &'static str,
+    path: &'static str,
+    media_type: &'static str,
+    body: Vec<u8>,
+}
+
+fn packed(body: &[u8]) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(body).expect("memory");
+    packed.finish().expect("memory")
+}
+
+fn json(name: &'static str, before: &str, piece: &str, after: &str) -> Bomb {
+    let room = http::BODY_LIMIT - before.len() - after.len() - piece.len();
+    let count = room / (piece.len() + 1);
+    let body = [before, &format!("{piece},").repeat(count), piece, after].concat();
+    let body = packed(body.as_bytes());
+    Bomb { name, path: "/v1/traces", media_type: "application/json", body }
+}
+
+/// Nests a piece that fills a message of `limit` bytes in fields with these tags, the innermost last.
+fn nested(piece: &[u8], fields: &[u8], limit: usize) -> Vec<u8> {
+    let content = piece.repeat((limit - 100) / piece.len());
+    fields.iter().rev().fold(content, |content, tag| {
+        let mut message = vec![tag << 3 | 2];
+        encode_varint(content.len() as u64, &mut message);
+        message.extend(content);
+        message
+    })
+}
+
+fn protobuf(name: &'static str, fields: &[u8], piece: &[u8]) -> [Bomb; 2] {
+    let over_http = packed(&nested(piece, fields, http::BODY_LIMIT));
+    let message = packed(&nested(piece, fields, grpc::MESSAGE_LIMIT));
+    let mut framed = vec![1];
+    framed.extend(u32::try_from(message.len()).expect("small").to_be_bytes());
+    framed.extend(message);
+    let path = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    [
+        Bomb { name, path: "/v1/traces", media_type: "application/x-protobuf", body: over_http },
+        Bomb { name, path, media_type: "application/grpc", body: framed },
+    ]
+}
+
+/// The fields of a sound span: the ids of its trace and of itself.
+const SMALL_SPAN: [u8; 28] = {
+    let mut span = [7; 28];
+    (span[0], span[1], span[18], span[19]) = (0x0a, 16, 0x12, 8);
+    span
+};
+
+fn bombs() -> Vec<Bomb> {
+    const SPAN: &str = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"a","#;
+    let span = |field: &str| format!("{SPAN}{field}");
+    let in_value =
+        |list: &str| span(&format!(r#""attributes":[{{"key":"a","value":{{"{list}":{{"values":["#));
+    let value = "]}}}]}]}]}]}";
+    let (trace, id) = ("07".repeat(16), "08".repeat(8));
+    let scope = format!(r#"{{"spans":[{{"traceId":"{trace}","spanId":"{id}"}}]}}"#);
+    let scope_in_protobuf = [&[0x12, 30, 0x12, 28], &SMALL_SPAN[..]].concat();
+    let resource_in_protobuf = [&[0x0a, 32], &scope_in_protobuf[..]].concat();
+    let mut bombs = vec![
+        json("spans", r#"{"resourceSpans":[{"scopeSpans":[{"spans":["#, "{}", "]}]}]}"),
+        json("snake_case", r#"{"resource_spans":[{"scope_spans":[{"spans":["#, "{}", "]}]}]}"),
+        json("attributes", &span(r#""attributes":["#), "{}", "]}]}]}]}"),
+        json("a map of attributes", &span(r#""attributes":{"#), r#""":0"#, "}}]}]}]}"),
+        json("events", &span(r#""events":["#), "{}", "]}]}]}]}"),
+        json("links", &span(r#""links":["#), "{}", "]}]}]}]}"),
+        json("attributes of events", &span(r#""events":[{"attributes":["#), "{}", "]}]}]}]}]}"),
+        json("a list", &in_value("arrayValue"), "{}", value),
+        json("a list of numbers", &in_value("arrayValue"), "0", value),
+        json("a map", &in_value("kvlistValue"), "{}", value),
+        json("objects", &in_value("arrayValue"), r#"{"":0}"#, value),
+        json("resources", r#"{"resourceSpans":["#, "{}", "]}"),
+        json("numbers for resources", r#"{"resourceSpans":["#, "0", "]}"),
+        json("scopes", r#"{"resourceSpans":[{"scopeSpans":["#, "{}", "]}]}"),
+        json("resource", r#"{"resourceSpans":[{"resource":{"attributes":["#, "{}", "]}}]}"),
+        json("entities", r#"{"resourceSpans":[{"resource":{"entityRefs":["#, "{}", "]}}]}"),
+        json(
+            "scope",
+            r#"{"resourceSpans":[{"scopeSpans":[{"scope":{"attributes":["#,
+            "{}",
+            "]}}]}]}",
+        ),
+        json("escapes", r#"{"resourceSpans":[{"schemaUrl":""#, r"\ud800\u0000", r#""}]}"#),
+        json("scopes with a span", r#"{"resourceSpans":[{"scopeSpans":["#, &scope, "]}]}"),
+        json(
+            "resources with a span",
+            r#"{"resourceSpans":["#,
+            &format!("{{\"scopeSpans\":[{scope}]}}"),
+            "]}",
+        ),
+        json("depth", r#"{"resourceSpans":"#, "[[[[", ""),
+    ];
+    for (name, fields, piece) in [
+        ("spans", &[1, 2][..], &[0x12, 0][..]),
+        ("attributes", &[1, 2, 2], &[0x4a, 0]),
+        ("events", &[1, 2, 2], &[0x5a, 0]),
+        ("links", &[1, 2, 2], &[0x6a, 0]),
+        ("attributes of an event", &[1, 2, 2, 11], &[0x1a, 0]),
+        ("attributes of a link", &[1, 2, 2, 13], &[0x22, 0]),
+        ("a list", &[1, 2, 2, 9, 2, 5], &[0x0a, 0]),
+        ("a map", &[1, 2, 2, 9, 2, 6], &[0x0a, 0]),
+        ("lists in lists", &[1, 2, 2, 9, 2, 5], &[0x0a, 2, 0x2a, 0]),
+        ("resources", &[], &[0x0a, 0]),
+        ("scopes", &[1], &[0x12, 0]),
+        ("attributes of a resource", &[1, 1], &[0x0a, 0]),
+        ("entities", &[1, 1], &[0x1a, 0]),
+        ("keys of an entity", &[1, 1, 3], &[0x1a, 0]),
+        ("attributes of a scope", &[1, 2, 1], &[0x1a, 0]),
+        ("scopes with a span", &[1], &scope_in_protobuf),
+        ("resources with a span", &[], &resource_in_protobuf),
+        ("unknown fields", &[1, 2, 2], &[0xa2, 0x06, 0]),
+    ] {
+        bombs.extend(protobuf(name, fields, piece));
+    }
+    bombs
+}
+
+/// As many spans as a request may have, each as small as a span can be.
+fn sound() -> Vec<u8> {
+    let span = |id: u64| {
+        let mut span = SMALL_SPAN;
+        span[20..].copy_from_slice(&id.to_be_bytes());
+        [&[0x12, 28], &span[..]].concat()
+    };
+    let spans: Vec<u8> = (1..=traces::otlp::SPANS_LIMIT as u64).flat_map(span).collect();
+    nested(&spans, &[1, 2], spans.len() + 100)
+}
+
+/// Sends a body to the receiver that it is for. Both receivers have one store, and so the same limits.
+async fn send(store: &Store, bomb: &Bomb) -> u16 {
+    let routes = match bomb.media_type {
+        "application/grpc" => grpc::routes(store.clone()),
+        _ => http::routes(store.clone()),
+    };
+    let request = Request::post(bomb.path)
+        .header("content-type", bomb.media_type)
+        .header("content-encoding", "gzip")
+        .header("grpc-encoding", "gzip")
+        .body(Body::from(bomb.body.clone()));
+    let answer = routes.oneshot(request.expect("a request")).await;
+    answer.expect("an answer").status().as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_body_takes_more_than_64_mb_beyond_the_store() {
+    let store = Store::new(Limits::default());
+    let bombs = bombs();
+    for bomb in &bombs {
+        assert!(bomb.body.len() < 1024 * 1024, "{} is of {} bytes", bomb.name, bomb.body.len());
+        let before = HELD.load(Relaxed);
+        PEAK.store(before, Relaxed);
+        send(&store, bomb).await;
+        let taken = PEAK.load(Relaxed) - before;
+        let held = HELD.load(Relaxed) - before;
+        let (name, path) = (bomb.name, bomb.media_type);
+        assert!(taken - held.max(0) < AIM, "{name} in {path}: {taken} bytes, and {held} are left");
+    }
+
+    // All of them at once take no more, because they wait for each other.
+    let before = HELD.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    let sent: isize = bombs.iter().map(|bomb| bomb.body.len().cast_signed()).sum();
+    let mut requests = tokio::task::JoinSet::new();
+    for bomb in bombs.into_iter().step_by(3) {
+        let store = store.clone();
+        requests.spawn(async move { send(&store, &bomb).await });
+    }
+    requests.join_all().await;
+    let taken = PEAK.load(Relaxed) - before;
+    assert!(taken < AIM + sent, "{taken} bytes for all of them at once");
+
+    let name = "sound";
+    let sound = Bomb {
+        name,
+        path: "/v1/traces",
+        media_type: "application/x-protobuf",
+        body: packed(&sound()),
+    };
+    let before = HELD.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    assert_eq!(send(&store, &sound).await, 200);
+    let taken = PEAK.load(Relaxed) - HELD.load(Relaxed);
+    assert!(
+        taken < AIM,
+        "{taken} bytes for the largest sound request, beyond the {} that the store keeps",
+        HELD.load(Relaxed) - before
+    );
+}

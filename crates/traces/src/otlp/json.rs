@@ -1,0 +1,359 @@
+//! Reads an OTLP request in JSON span by span. A tree of the whole request would take many times the memory of its text: each `{}`
+//! would become a span of hundreds of bytes before any limit is met.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize as _, Deserializer};
+
+use super::{Batch, Error, Reason, Rejected, unfit};
+use crate::read::json::{Json, same};
+use crate::read::otlp;
+use crate::read::value::Losses;
+use crate::span::{Flaw, Source, Span, Unfit, VALUES_LIMIT, shortened};
+
+/// The most values of JSON in a span, a resource or a scope. An attribute has seven, with its keys.
+const NODES_LIMIT: usize = 7 * VALUES_LIMIT;
+
+/// Reads one request, however it is spelled.
+pub(super) fn request(text: &str) -> Result<Batch, Error> {
+    let mut reader = Reader::default();
+    let mut json = serde_json::Deserializer::from_str(text);
+    json.disable_recursion_limit();
+    let place = Place { reader: &mut reader, part: Part::Request };
+    let read = place.deserialize(&mut json).and_then(|()| json.end());
+    if let Some(error) = reader.stopped {
+        return Err(error);
+    }
+    read.map_err(Error::Json)?;
+    let Reader { mut batch, losses, .. } = reader;
+    if let Some((_, first)) = losses.first.into_iter().next() {
+        let none = Rejected { spans: 0, first: Reason::Value(first) };
+        batch.rejected.get_or_insert(none);
+    }
+    batch.finished()
+}
+
+/// The state while a request is read.
+#[derive(Default)]
+struct Reader {
+    batch: Batch,
+    losses: Losses,
+    /// The limit that was met, which ends the reading.
+    stopped: Option<Error>,
+    resource: Group,
+    scope: Group,
+    /// The scopes of the current resource, which may stand behind them.
+    scopes: Vec<Scope>,
+    /// The source that spans have until their own is known.
+    unknown: Arc<Source>,
+}
+
+/// What is known of a resource or a scope while its fields are read.
+#[derive(Default)]
+struct Group {
+    source: Source,
+    /// Whether it has too many values.
+    too_large: bool,
+}
+
+/// A scope that has been read.
+struct Scope {
+    /// Boxed, so that a list of them that grows takes less memory.
+    group: Box<Group>,
+    /// The indices of its spans in the batch.
+    spans: Range<usize>,
+    /// Whether it has the name that scopes had before version 1.0.
+    is_old: bool,
+}
+
+impl Reader {
+    /// Notes an error that isn't one of JSON, and stops.
+    fn stop<T, E: serde::de::Error>(&mut self, result: Result<T, Error>) -> Result<T, E> {
+        result.map_err(|error| {
+            let message = error.to_string();
+            self.stopped = Some(error);
+            E::custom(message)
+        })
+    }
+
+    fn span(&mut self, json: &Json, is_whole: bool) -> Result<(), Error> {
+        let span = match is_whole {
+            true => {
+                let mut span = otlp::span(json, &mut self.losses);
+                exact_id(json.get("traceid"), &mut span.trace_id);
+                exact_id(json.get("spanid"), &mut span.span_id);
+                exact_id(json.get("parentspanid"), &mut span.parent_span_id);
+                Span::new(span, Arc::clone(&self.unknown))
+            }
+            false => {
+                let name = Some(shortened(json.get("name").text(), 100));
+                Err(Unfit { span: name, flaw: Flaw::TooManyValues })
+            }
+        };
+        self.batch.push(span)
+    }
+
+    /// Keeps a scope with spans until its resource is known.
+    fn end_scope(&mut self, first: usize, is_old: bool) -> Result<(), Error> {
+        let group = std::mem::take(&mut self.scope);
+        self.batch.count(&group.source)?;
+        let spans = first..self.batch.spans.len();
+        if !spans.is_empty() {
+            self.scopes.push(Scope { group: Box::new(group), spans, is_old });
+        }
+        Ok(())
+    }
+
+    /// Gives the spans of a resource their sources.
+    fn end_resource(&mut self) -> Result<(), Error> {
+        let Group { source: Source { resource, resource_schema, .. }, too_large } =
+            std::mem::take(&mut self.resource);
+        let scopes = std::mem::take(&mut self.scopes);
+        // Some senders have both names, with the same spans.
+        let has_new = scopes.iter().any(|scope| !scope.is_old);
+        let mut left_out: Vec<Range<usize>> = Vec::new();
+        for Scope { group, spans, is_old } in scopes {
+            self.batch.sources -= group.source.size();
+            if is_old && has_new {
+                left_out.push(spans);
+                continue;
+            }
+            let source = Source {
+                resource: resource.clone(),
+                resource_schema: resource_schema.clone(),
+                ..group.source
+            };
+            let source = match self.batch.source(source)? {
+                Ok(_) if too_large || group.too_large => Err(Flaw::TooManyValues),
+                source => source,
+            };
+            match source {
+                Ok(source) => {
+                    let spans = &mut self.batch.spans[spans];
+                    spans.iter_mut().for_each(|span| span.source = Arc::clone(&source));
+                }
+                Err(flaw) => {
+                    let none = Rejected { spans: 0, first: unfit(&flaw).into() };
+                    self.batch.rejected.get_or_insert(none).spans += spans.len();
+                    left_out.push(spans);
+                }
+            }
+        }
+        let mut index = 0;
+        let mut left_out = left_out.into_iter().peekable();
+        if left_out.peek().is_some() {
+            self.batch.spans.retain(|_| {
+                while left_out.next_if(|spans| spans.end <= index).is_some() {}
+                index += 1;
+                !left_out.peek().is_some_and(|spans| spans.contains(&(index - 1)))
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Undoes the padding of a short id. In a file it may have lost its leading zeros; in a request it is wrong.
+fn exact_id(json: &Json, id: &mut Vec<u8>) {
+    let digits = json.text();
+    let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex && digits.len().is_multiple_of(2) && digits.len() / 2 < id.len() {
+        id.drain(..id.len() - digits.len() / 2);
+    }
+}
+
+/// A part of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Request,
+    Resources,
+    Resource,
+    Scopes { is_old: bool },
+    Scope { is_old: bool },
+    Spans,
+    Span,
+}
+
+impl Part {
+    /// What the items are, if this is a list.
+    fn item(self) -> Option<Part> {
+        match self {
+            Part::Resources => Some(Part::Resource),
+            Part::Scopes { is_old } => Some(Part::Scope { is_old }),
+            Part::Spans => Some(Part::Span),
+            Part::Request | Part::Resource | Part::Scope { .. } | Part::Span => None,
+        }
+    }
+
+    /// The list in a field.
+    fn list(self, key: &str) -> Option<Part> {
+        match self {
+            Part::Request if same(key, "resourcespans") => Some(Part::Resources),
+            Part::Resource if same(key, "scopespans") => Some(Part::Scopes { is_old: false }),
+            Part::Resource if same(key, "instrumentationlibraryspans") => {
+                Some(Part::Scopes { is_old: true })
+            }
+            Part::Scope { .. } if same(key, "spans") => Some(Part::Spans),
+            _ => None,
+        }
+    }
+}
+
+/// A place in the text where a part of the request stands.
+struct Place<'r> {
+    reader: &'r mut Reader,
+    part: Part,
+}
+
+impl<'de> DeserializeSeed<'de> for Place<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        match self.part {
+            Part::Span => {
+                let (json, is_whole) = Json::limited(from, NODES_LIMIT)?;
+                let taken = self.reader.span(&json, is_whole);
+                self.reader.stop(taken)
+            }
+            _ => from.deserialize_any(self),
+        }
+    }
+}
+
+impl Place<'_> {
+    /// Ignores a value of another kind, except where the request itself would be lost.
+    fn other<E: serde::de::Error>(&self) -> Result<(), E> {
+        match self.part {
+            Part::Request => Err(E::custom("it must be an object")),
+            Part::Resources => Err(E::custom("`resourceSpans` must be a list")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Place<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a request of OTLP")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        match self.part {
+            Part::Resources => Ok(()),
+            _ => self.other(),
+        }
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
+        self.other()
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
+        self.other()
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
+        self.other()
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
+        self.other()
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
+        self.other()
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<(), A::Error> {
+        let Some(part) = self.part.item() else {
+            self.other::<A::Error>()?;
+            return IgnoredAny.visit_seq(from).map(drop);
+        };
+        while from.next_element_seed(Place { reader: &mut *self.reader, part })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<(), A::Error> {
+        let Place { reader, part } = self;
+        if part.item().is_some() {
+            Place { reader, part }.other::<A::Error>()?;
+            return IgnoredAny.visit_map(from).map(drop);
+        }
+        let first = reader.batch.spans.len();
+        // Of several fields with one name, the first counts.
+        let mut lists = Vec::new();
+        while let Some(key) = from.next_key_seed(Key)? {
+            match part.list(&key) {
+                Some(list) if !lists.contains(&list) => {
+                    lists.push(list);
+                    from.next_value_seed(Place { reader: &mut *reader, part: list })?;
+                }
+                Some(_) => drop(from.next_value::<IgnoredAny>()?),
+                None => from.next_value_seed(Field { reader: &mut *reader, part, key: &key })?,
+            }
+        }
+        let ended = match part {
+            Part::Scope { is_old } => reader.end_scope(first, is_old),
+            Part::Resource => reader.end_resource(),
+            _ => Ok(()),
+        };
+        reader.stop(ended)
+    }
+}
+
+/// Reads the name of a field.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<String, D::Error> {
+        String::deserialize(from)
+    }
+}
+
+/// A field of a resource or a scope that isn't a list.
+struct Field<'r> {
+    reader: &'r mut Reader,
+    part: Part,
+    key: &'r str,
+}
+
+impl<'de> DeserializeSeed<'de> for Field<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        let Field { reader, part, key } = self;
+        let is_any = |names: &[&str]| names.iter().any(|name| same(key, name));
+        let losses = &mut reader.losses;
+        match part {
+            Part::Resource if is_any(&["resource"]) => {
+                let (json, is_whole) = Json::limited(from, NODES_LIMIT)?;
+                reader.resource.too_large |= !is_whole;
+                if is_whole {
+                    reader.resource.source.resource = otlp::resource(&json, losses);
+                }
+            }
+            Part::Scope { .. } if is_any(&["scope", "instrumentationlibrary"]) => {
+                let (json, is_whole) = Json::limited(from, NODES_LIMIT)?;
+                reader.scope.too_large |= !is_whole;
+                if is_whole && !json.is_null() {
+                    reader.scope.source.scope = otlp::scope(&json, losses);
+                }
+            }
+            Part::Resource if is_any(&["schemaurl"]) => {
+                let (json, _) = Json::limited(from, 1)?;
+                reader.resource.source.resource_schema = json.text().into();
+            }
+            Part::Scope { .. } if is_any(&["schemaurl"]) => {
+                let (json, _) = Json::limited(from, 1)?;
+                reader.scope.source.scope_schema = json.text().into();
+            }
+            _ => drop(IgnoredAny::deserialize(from)?),
+        }
+        Ok(())
+    }
+}
