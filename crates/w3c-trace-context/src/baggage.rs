@@ -3,25 +3,28 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use opentelemetry::Context;
-use opentelemetry::baggage::{Baggage, BaggageExt as _};
+use opentelemetry::baggage::{Baggage, BaggageExt as _, BaggageMetadata};
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use opentelemetry::{Context, StringValue};
 
-use crate::OWS;
+use crate::trim;
 
 const BAGGAGE: &str = "baggage";
 static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| [BAGGAGE.into()]);
 
-/// The standard's minimum, which is also the maximum here (B Limits).
-const MAX_ENTRIES: usize = 64;
-/// In bytes, of all entries as they stand in the header, with the commas between them.
+/// The most bytes of a header that is sent: the minimum that the standard asks for (B Limits). The other limit is 64 entries,
+/// which OpenTelemetry's `Baggage` enforces.
 const MAX_BYTES: usize = 8192;
+
+/// The bytes that are reserved for each entry before a header is written.
+const USUAL_LENGTH: usize = 32;
 
 /// Reads and writes `baggage`. It replaces the propagator of the same name in `opentelemetry_sdk`.
 ///
-/// An entry that is not valid is left out, and so is one that no longer fits into 64 entries and 8192 bytes. Of two
-/// entries with one key, the last counts. The properties of an entry are kept as they came.
+/// An entry that isn't valid is ignored, and so is one that no longer fits: the header that passes the baggage on has at
+/// most 64 entries and 8192 bytes. Of two entries with one key, the last counts. The properties of an entry are kept as they
+/// came.
 #[derive(Debug, Clone, Default)]
 pub struct BaggagePropagator {
     _private: (),
@@ -35,9 +38,10 @@ impl BaggagePropagator {
 }
 
 impl TextMapPropagator for BaggagePropagator {
-    /// Writes no header if the baggage is empty.
+    /// Writes no header if the baggage is empty. An application can set any text as properties: those that can't be written
+    /// as the standard asks are left out.
     fn inject_context(&self, cx: &Context, injector: &mut dyn Injector) {
-        let mut header = String::new();
+        let mut header = String::with_capacity(cx.baggage().len() * USUAL_LENGTH);
         for (key, (value, properties)) in cx.baggage() {
             let before = header.len();
             if before > 0 {
@@ -46,10 +50,7 @@ impl TextMapPropagator for BaggagePropagator {
             header.push_str(key.as_str());
             header.push('=');
             push_encoded(&mut header, value.as_str(), is_plain);
-            if !properties.as_str().is_empty() {
-                header.push(';');
-                push_encoded(&mut header, properties.as_str(), is_plain_in_properties);
-            }
+            push_properties(&mut header, properties.as_str());
             if header.len() > MAX_BYTES {
                 header.truncate(before);
             }
@@ -63,17 +64,29 @@ impl TextMapPropagator for BaggagePropagator {
     fn extract_with_context(&self, cx: &Context, extractor: &dyn Extractor) -> Context {
         let headers = extractor.get_all(BAGGAGE).unwrap_or_default();
         let mut baggage = Baggage::new();
-        let (mut entries, mut bytes) = (0, 0);
+        // The length of the header that passes the entries on, with a comma after each.
+        let mut bytes = 0;
         for entry in headers.iter().flat_map(|header| header.split(',')) {
             let Some((key, value, properties)) = parse(entry) else {
                 continue;
             };
-            entries += 1;
-            bytes += entry.len() + 1;
-            if entries > MAX_ENTRIES || bytes > MAX_BYTES + 1 {
-                break;
+            let length = sent_length(key, &value, properties);
+            let length_of = |(value, properties): &(StringValue, BaggageMetadata)| {
+                sent_length(key, value.as_str(), properties.as_str())
+            };
+            if bytes + length > MAX_BYTES + 1 {
+                let replaced = baggage.get_with_metadata(key).map_or(0, length_of);
+                if bytes - replaced + length > MAX_BYTES + 1 {
+                    continue;
+                }
             }
-            baggage.insert_with_metadata(key.to_owned(), value.into_owned(), properties);
+            // `Baggage` refuses keys that aren't tokens, and the 65th entry.
+            let entries = baggage.len();
+            match baggage.insert_with_metadata(key.to_owned(), value.into_owned(), properties) {
+                Some(replaced) => bytes = bytes - length_of(&replaced) + length,
+                None if baggage.len() > entries => bytes += length,
+                None => {}
+            }
         }
         match baggage.is_empty() {
             true => cx.clone(),
@@ -86,31 +99,88 @@ impl TextMapPropagator for BaggagePropagator {
     }
 }
 
-/// The key, the decoded value and the properties of an entry; `None` if one of them isn't valid (B Definition). The key is
-/// checked later: `Baggage` takes only tokens.
+/// The key, the decoded value and the properties of an entry; `None` if one of them isn't valid (B Definition). `Baggage`
+/// checks the key later.
 fn parse(entry: &str) -> Option<(&str, Cow<'_, str>, &str)> {
-    let (entry, properties) = entry.split_once(';').unwrap_or((entry, ""));
-    let (key, value) = entry.split_once('=')?;
-    let (key, value) = (key.trim_matches(OWS), value.trim_matches(OWS));
-    let properties = properties.trim_matches(OWS);
-    let valid = value.bytes().all(is_octet)
-        && properties.bytes().all(|byte| is_octet(byte) || b"; \t".contains(&byte));
-    valid.then(|| (key, decode(value), properties))
+    let (pair, properties) = match entry.split_once(';') {
+        Some((_, properties)) if !properties.split(';').all(is_property) => return None,
+        Some((pair, properties)) => (pair, trim(properties)),
+        None => (entry, ""),
+    };
+    let (key, value) = pair.split_once('=')?;
+    let value = trim(value);
+    value.bytes().all(is_octet).then(|| (trim(key), decode(value), properties))
 }
 
-/// A character of a value: printable, and neither space nor one of `",;\` (B Definition).
-fn is_octet(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !b"\",;\\".contains(&byte)
+/// Whether text is one property: a key, or a key and a value (B property).
+fn is_property(text: &str) -> bool {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    is_token(trim(key)) && trim(value).bytes().all(is_octet)
 }
+
+/// Whether text is a key (RFC 7230, 3.2.6).
+fn is_token(text: &str) -> bool {
+    let is_tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_tchar)
+}
+
+/// A character of a value: printable, and neither a space nor one of `",;\` (B Definition).
+fn is_octet(byte: u8) -> bool {
+    OCTETS[usize::from(byte)]
+}
+
+/// A look-up in a table is faster than comparisons.
+static OCTETS: [bool; 256] = {
+    let mut octets = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        octets[byte as usize] = !matches!(byte, b'"' | b',' | b';' | b'\\');
+        byte += 1;
+    }
+    octets
+};
 
 /// Whether a byte stands for itself in a value. A percent sign doesn't, because it begins a sequence (B value).
 fn is_plain(byte: u8) -> bool {
     is_octet(byte) && byte != b'%'
 }
 
-/// Properties are passed on as they came: a percent sign in them is one of theirs.
-fn is_plain_in_properties(byte: u8) -> bool {
-    is_octet(byte) || b"; \t".contains(&byte)
+/// The length of an entry in the header that is sent, with a comma behind it.
+fn sent_length(key: &str, value: &str, properties: &str) -> usize {
+    let properties = if properties.is_empty() { 0 } else { 1 + properties.len() };
+    key.len() + 1 + encoded_length(value) + properties + 1
+}
+
+fn encoded_length(value: &str) -> usize {
+    value.bytes().fold(0, |length, byte| length + if is_plain(byte) { 1 } else { 3 })
+}
+
+/// Writes properties. Those that came in a header are valid, and are written as they came.
+fn push_properties(header: &mut String, properties: &str) {
+    let properties = trim(properties);
+    if properties.is_empty() {
+        return;
+    }
+    if properties.split(';').all(is_property) {
+        header.push(';');
+        header.push_str(properties);
+        return;
+    }
+    for property in properties.split(';') {
+        let (key, value) = match property.split_once('=') {
+            Some((key, value)) => (trim(key), Some(trim(value))),
+            None => (trim(property), None),
+        };
+        if is_token(key) {
+            header.push(';');
+            header.push_str(key);
+            if let Some(value) = value {
+                header.push('=');
+                // A percent sign in a property is passed on as it came.
+                push_encoded(header, value, is_octet);
+            }
+        }
+    }
 }
 
 fn push_encoded(text: &mut String, value: &str, is_plain: fn(u8) -> bool) {

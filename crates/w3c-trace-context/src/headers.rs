@@ -3,14 +3,16 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::propagation::{Extractor, Injector};
 
+use crate::{traceparent, trim};
+
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
-/// Replaces a value that isn't text. No header of the standards may contain it, so the header is present but not valid.
+/// Stands for a value that isn't text. No header of the standards may contain it, so the header is present but invalid.
 const NOT_TEXT: &str = "\0";
 
-/// Reads the headers of a received request, every value of a repeated header included.
+/// Reads the headers of a received request, including every value of a repeated header.
 #[derive(Debug)]
 pub struct HeaderExtractor<'a>(pub &'a HeaderMap);
 
@@ -24,9 +26,34 @@ impl Extractor for HeaderExtractor<'_> {
     }
 
     fn get_all(&self, key: &str) -> Option<Vec<&str>> {
-        let values = self.0.get_all(key).iter();
-        let values: Vec<&str> = values.map(|value| value.to_str().unwrap_or(NOT_TEXT)).collect();
-        (!values.is_empty()).then_some(values)
+        let mut texts = Vec::new();
+        for value in self.0.get_all(key) {
+            match value.to_str() {
+                Ok(text) => texts.push(text),
+                Err(_) => texts.extend(readable(key, value.as_bytes())),
+            }
+        }
+        (!texts.is_empty()).then_some(texts)
+    }
+}
+
+/// Returns the readable parts of a value that isn't ASCII text throughout.
+#[cold]
+fn readable<'a>(key: &str, value: &'a [u8]) -> Vec<&'a str> {
+    let text = str::from_utf8(value).ok();
+    match key {
+        // Only the entry that isn't text is invalid.
+        "baggage" => {
+            let entries = value.split(|byte| *byte == b',');
+            entries.map(|entry| str::from_utf8(entry).unwrap_or(NOT_TEXT)).collect()
+        }
+        // The end of a later version may be anything (TC Versioning of traceparent).
+        "traceparent" => {
+            let beginning = value.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+            let after_flags = trim(beginning).as_bytes().get(traceparent::LENGTH);
+            vec![text.or_else(|| after_flags.map(|_| beginning)).unwrap_or(NOT_TEXT)]
+        }
+        _ => vec![text.unwrap_or(NOT_TEXT)],
     }
 }
 

@@ -37,9 +37,9 @@
 //!
 //! # What is strict about it
 //!
-//! What the standards call invalid is as if it were not there: an unusable `traceparent` starts a new trace, an unusable
-//! `tracestate` is left out, an unusable entry of `baggage` is left out alone. Nothing panics, and memory is bounded by the
-//! limits of the standards, whatever a stranger sends. Rules cite their section: `TC` is
+//! Invalid headers are ignored: an invalid `traceparent` starts a new trace, an invalid `tracestate` is left out, and an
+//! invalid entry of `baggage` is left out alone. Nothing panics, nothing is logged, and the limits of the standards bound the
+//! memory. Rules cite their section: `TC` is
 //! [Trace Context Level 2](https://www.w3.org/TR/trace-context-2/), `B` is [Baggage](https://www.w3.org/TR/baggage/).
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -62,6 +62,13 @@ pub use headers::{HeaderExtractor, HeaderInjector};
 pub use trace_context::TraceContextPropagator;
 pub use traceparent::Traceparent;
 
-/// Optional white space around the items of a list: spaces and tabs (RFC 9110, 5.6.3).
+/// The text without the optional white space around it: spaces and tabs (RFC 9110, 5.6.3).
 #[cfg(feature = "propagators")]
-const OWS: [char; 2] = [' ', '\t'];
+#[inline]
+fn trim(text: &str) -> &str {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let bytes = text.as_bytes();
+    let start = bytes.iter().take_while(|byte| is_space(byte)).count();
+    let end = bytes.len() - bytes[start..].iter().rev().take_while(|byte| is_space(byte)).count();
+    &text[start..end]
+}

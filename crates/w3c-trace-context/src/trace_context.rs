@@ -10,7 +10,7 @@ use opentelemetry::trace::{
 };
 
 use crate::traceparent::{self, Traceparent};
-use crate::{OWS, tracestate};
+use crate::{tracestate, trim};
 
 /// Bit 1 of the flags (TC Random Trace ID Flag), which OpenTelemetry's API doesn't name.
 const RANDOM: TraceFlags = TraceFlags::new(0b10);
@@ -60,7 +60,7 @@ impl TextMapPropagator for TraceContextPropagator {
     fn extract_with_context(&self, cx: &Context, extractor: &dyn Extractor) -> Context {
         let values = extractor.get_all(TRACEPARENT);
         let value = values.as_deref().and_then(only);
-        let Some(Ok(traceparent)) = value.map(|it| Traceparent::read(it.trim_matches(OWS))) else {
+        let Some(Ok(traceparent)) = value.map(|it| Traceparent::read(trim(it))) else {
             return cx.clone();
         };
         let headers = extractor.get_all(TRACESTATE).unwrap_or_default();

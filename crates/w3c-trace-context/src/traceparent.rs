@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::str::FromStr;
 
 /// The length of version 00 in bytes, and the least length of any later version.
-const LENGTH: usize = 55;
+pub(crate) const LENGTH: usize = 55;
 
 /// Bit 0 of the flags: the caller may have recorded its span (TC Sampled Flag).
 const SAMPLED: u8 = 1;

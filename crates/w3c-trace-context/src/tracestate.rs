@@ -3,7 +3,7 @@
 use std::iter::Copied;
 use std::slice;
 
-use crate::OWS;
+use crate::trim;
 
 /// The most members that a list may have (TC list).
 const MAX_MEMBERS: usize = 32;
@@ -15,13 +15,14 @@ pub struct Members<'a> {
 }
 
 impl<'a> Members<'a> {
-    /// The members of all headers together. Nothing where one of them is not valid, or where there are more than 32: a
-    /// list is used whole or not at all. Empty members are allowed, and not counted; of two with one key, the first is
-    /// the later in time, and stays (TC Combined Header Value).
+    /// The members of all headers together; `None` if one of them is invalid or there are more than 32, because a list is
+    /// used whole or not at all. Empty members are allowed and don't count. Of two members with one key both count, and the
+    /// first is kept, because it is the later in time (TC Combined Header Value).
     pub fn parse(headers: &[&'a str]) -> Option<Members<'a>> {
         let mut list = Members { members: [("", ""); MAX_MEMBERS], count: 0 };
         // A number per key rules out most duplicates without comparing the keys again.
         let mut seen = [0; MAX_MEMBERS];
+        let mut repeated = 0;
         for member in headers.iter().flat_map(|header| header.split(',')) {
             let member = trim(member);
             if member.is_empty() {
@@ -34,11 +35,16 @@ impl<'a> Members<'a> {
             let print = fingerprint(key);
             let mut known = seen[..list.count].iter().zip(&list.members);
             if known.any(|(other, (name, _))| *other == print && *name == key) {
+                // It counts too.
+                repeated += 1;
                 continue;
             }
             *list.members.get_mut(list.count)? = (key, value);
             seen[list.count] = print;
             list.count += 1;
+        }
+        if list.count + repeated > MAX_MEMBERS {
+            return None;
         }
         Some(list)
     }
@@ -85,15 +91,6 @@ fn fingerprint(key: &str) -> u32 {
 /// (TC Value).
 fn is_value(value: &str) -> bool {
     (1..=256).contains(&value.len()) && all(value, IN_VALUE)
-}
-
-/// Without the optional white space around it. By bytes, which is faster than by characters.
-fn trim(text: &str) -> &str {
-    let is_space = |byte: &u8| OWS.contains(&char::from(*byte));
-    let bytes = text.as_bytes();
-    let start = bytes.iter().take_while(|byte| is_space(byte)).count();
-    let end = bytes.len() - bytes[start..].iter().rev().take_while(|byte| is_space(byte)).count();
-    &text[start..end]
 }
 
 const IN_KEY: u8 = 1;

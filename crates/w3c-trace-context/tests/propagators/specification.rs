@@ -3,6 +3,7 @@
 //! `TC` is Trace Context Level 2, `B` is Baggage, each with the number of the section.
 
 use super::*;
+use opentelemetry::baggage::Baggage;
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT_ID: &str = "00f067aa0ba902b7";
@@ -88,6 +89,7 @@ fn traceparent() {
         ("TC Versioning of traceparent: sent as version 00", "cc-T-P-01", "00-T-P-01"),
         ("TC Versioning of traceparent: the rest is not read", "cc-T-P-01-later", "00-T-P-01"),
         ("TC Versioning of traceparent: the rest is not read", "01-T-P-01-", "00-T-P-01"),
+        ("TC Versioning of traceparent: the rest is not read", "cc-T-P-01-\u{e4}", "00-T-P-01"),
         ("TC Versioning of traceparent: fe is a version", "fe-T-P-01", "00-T-P-01"),
     ] {
         let cx = received(&[("traceparent", long(value))]);
@@ -151,6 +153,8 @@ fn tracestate() {
     gone("TC Value: a tab in a value", "foo=1\t2");
     gone("TC Value: more than 256 characters", &format!("foo=1,a={}", v(257)));
     gone("TC list: 33 members", &many(33));
+    gone("TC list: 33 members, also with keys that are repeated", &format!("{},k1=2", many(32)));
+    gone("TC list: 1,000 members of two keys", &["a=1,b=2"; 500].join(","));
 }
 
 #[test]
@@ -253,6 +257,10 @@ fn baggage_entries() {
         ("B value: a space in a value", "k=a b"),
         ("B value: a quotation mark", "k=\"v\""),
         ("B value: a backslash", "k=a\\b"),
+        ("B property: a space in a key", "k=v;a b"),
+        ("B property: no key", "k=v;=1"),
+        ("B property: no property", "k=v;"),
+        ("B property: a space in a value", "k=v;p=a b"),
         ("nothing", ""),
         ("nothing", " , ,"),
     ] {
@@ -260,6 +268,12 @@ fn baggage_entries() {
         // The others stay.
         assert_eq!(baggage(&[&format!("{header},ok=1")]), [["ok", "1", ""]], "{rule}: {header}");
     }
+    // HTTP allows other bytes than ASCII in a header. They spoil only their own entry.
+    let not_text = headers(&[("baggage", &b"a=1,b=\xff,c=3"[..]), ("baggage", b"d=4")]);
+    let cx = extract(&BaggagePropagator::new(), &not_text);
+    let mut keys = Vec::from_iter(cx.baggage().iter().map(|(key, _)| key.as_str()));
+    keys.sort();
+    assert_eq!(keys, ["a", "c", "d"], "B Header Encoding");
     let several = [["a", "1", ""], ["b", "2", ""], ["c", "3", ""]];
     assert_eq!(baggage(&["a=1", "b=2,c=3"]), several, "B Baggage HTTP Header Format");
     let last = [["a", "3", ""], ["b", "2", ""]];
@@ -274,6 +288,11 @@ fn baggage_limits() {
         ("B Limits: 64 entries", &[&*many][..], 64),
         ("B Limits: 8192 bytes", &[&whole], 1),
         ("B Limits: 8193 bytes", &[&format!("{whole}v")], 0),
+        ("B Limits: invalid entries take no room", &[&"a b=1,".repeat(100), &many], 64),
+        ("B Limits: invalid entries take no room", &[&format!("a b={}", &whole[2..]), &whole], 1),
+        ("B Limits: spaces take no room", &[&" ".repeat(8192), &whole], 1),
+        ("B Limits: entries that were replaced take no room", &[&whole, "k=1", "b=2"], 2),
+        ("an entry that is too long doesn't cost those after it", &["a=1", &whole, "b=2"], 2),
         ("what fits is kept", &["a=1", &whole], 1),
     ] {
         assert_eq!(baggage(values).len(), expected, "{rule}");
@@ -289,6 +308,11 @@ fn baggage_is_passed_on_within_its_limits() {
         assert_eq!(sent(&received_baggage(&[value])), headers(&[("baggage", value)]));
     }
     assert_eq!(sent(&received_baggage(&[""])), HeaderMap::new(), "an empty list is not sent");
+    // The API takes any text as properties.
+    let mut baggage = Baggage::new();
+    baggage.insert_with_metadata("k", "v", "p=a b; q ;not a token;;=;r=%20");
+    let properties = sent(&Context::new().with_baggage(baggage));
+    assert_eq!(properties, headers(&[("baggage", "k=v;p=a%20b;q;r=%20")]));
     let too_long = KeyValue::new("k", "\u{20ac}".repeat(910) + "v");
     let too_long = Context::new().with_baggage([too_long]);
     assert_eq!(sent(&too_long), HeaderMap::new(), "8,193 bytes are more than 8,192");
