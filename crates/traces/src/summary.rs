@@ -32,21 +32,21 @@ pub struct Summary {
     #[serde(with = "crate::nanoseconds")]
     pub start_time_unix_nano: u64,
     pub duration_nano: u64,
-    /// The names of all spans.
+    /// The distinct names of all spans, sorted. The lists are without spare room, because a lab keeps many summaries.
     #[serde(skip)]
-    pub names: BTreeSet<String>,
+    pub names: Box<[Box<str>]>,
     /// The first request of each service that has answered any.
     #[serde(skip)]
-    pub requests: Vec<NamedSpan>,
+    pub requests: Box<[NamedSpan]>,
     /// Whether it has a root that isn't a request.
     #[serde(skip)]
     pub is_unrequested: bool,
     /// Client spans that nobody has answered in this trace.
     #[serde(skip)]
-    unanswered: Vec<Call>,
+    unanswered: Box<[Call]>,
     /// Server spans that nobody has called in this trace.
     #[serde(skip)]
-    uncalled: Vec<Call>,
+    uncalled: Box<[Call]>,
 }
 
 impl Summary {
@@ -63,7 +63,8 @@ impl Summary {
         let mut services = HashSet::new();
         let requests = tree.rows.iter().map(|row| &row.span).filter(|span| is_request(span));
         let requests = requests.filter(|span| services.insert(span.service()));
-        let requests: Vec<NamedSpan> = requests.map(|span| NamedSpan::new(span)).collect();
+        let requests = requests.map(|span| NamedSpan::new(span)).collect();
+        let names: BTreeSet<&str> = tree.rows.iter().map(|row| row.span.name()).collect();
         let uncalled = tree.tops().filter(|row| row.span.kind() == SpanKind::Server);
         Summary {
             trace_id: tree.trace_id,
@@ -77,7 +78,7 @@ impl Summary {
             duration_nano: tree.duration,
             requests,
             is_unrequested: unrequested([tree]).next().is_some(),
-            names: tree.rows.iter().map(|row| row.span.name().to_owned()).collect(),
+            names: names.into_iter().map(Box::from).collect(),
             unanswered: unanswered
                 .map(|(row, _)| Call::new(&row.span))
                 .filter(|call| !call.is_database_or_queue)
@@ -167,7 +168,7 @@ pub struct Break {
 /// The breaks between these traces. A call that could have reached several servers, or a server that several calls
 /// could have reached, says nothing: it is left out.
 pub fn breaks(summaries: &[Arc<Summary>]) -> Vec<Break> {
-    let ends = |pick: fn(&Summary) -> &Vec<Call>| -> Vec<(usize, &Call)> {
+    let ends = |pick: fn(&Summary) -> &[Call]| -> Vec<(usize, &Call)> {
         let of = |(index, summary)| pick(summary).iter().map(move |call| (index, call));
         let summaries = summaries.iter().map(Arc::as_ref).enumerate();
         summaries.flat_map(of).collect()
