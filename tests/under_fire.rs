@@ -1,5 +1,5 @@
-//! The services among strangers: heads that stop, answers without an end, long values, odd settings and secrets. Each test runs
-//! real processes.
+//! Runs the services against heads that stop, answers without an end, long values, odd settings and planted secrets. Each test
+//! starts real processes.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-/// As the tutorial leaves the services, and prepared for production.
+/// Returns the services as the tutorial leaves them, and those that are prepared for production.
 fn both() -> [Setup; 2] {
     [Setup::default().tutorial(), Setup::default()]
 }
@@ -31,7 +31,7 @@ async fn say(system: &System, text: &str) -> TcpStream {
     stream
 }
 
-/// What comes until the other side closes the connection.
+/// Reads until the other side closes the connection.
 async fn rest(mut stream: TcpStream) -> String {
     let mut text = String::new();
     within_reason(stream.read_to_string(&mut text)).await.expect("text");
@@ -118,7 +118,7 @@ async fn what_the_gateway_accepts_the_services_behind_accept_too() {
     }
 }
 
-/// More than the 16 MiB that a backend reads at once, had the paths not been cut.
+/// Without the cut, the batch has more than the 16 MiB that the receiver reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_paths_lose_no_span() {
     let system = System::start().await;

@@ -19,7 +19,8 @@ const DEFAULT_FILTER: &str = "info,opentelemetry=warn";
 // ANCHOR: filter
 /// Always a part of the filter: the exporter's other lines would show its URL, which
 /// may hold a password, and warnings about a malformed `baggage` all that is in it.
-pub const SECRETS: &str = "opentelemetry-otlp=warn,hyper_util=warn,opentelemetry_sdk[{baggage_header}]=off";
+pub const SECRETS: &str = "opentelemetry-otlp=warn,hyper_util=warn,\
+    opentelemetry_sdk[{baggage_header}]=off";
 
 /// The filter in `RUST_LOG`, or `default`, without lines that hold secrets.
 pub fn filter(default: &str) -> EnvFilter {
