@@ -17,8 +17,11 @@ use tower::ServiceExt as _;
 use traces::case::Case;
 use traces::{expect, headers, otlp, report};
 
-/// The decoders, each with the name of its target and of its folder in `corpus`.
-pub const DECODERS: [(&str, fn(&[u8])); 7] = [
+/// The name of a target, which is also that of its folder in `corpus`, and what it calls.
+pub type Decoder = (&'static str, fn(&[u8]));
+
+/// The decoders of all targets.
+pub const DECODERS: [Decoder; 7] = [
     ("expectation", expectation),
     ("file", file),
     ("http", http),

@@ -11,8 +11,11 @@ use w3c_trace_context::{
     BaggagePropagator, HeaderExtractor, HeaderInjector, TraceContextPropagator,
 };
 
-/// The decoders, each with the name of its target and of its folder in `corpus`.
-pub const DECODERS: [(&str, fn(&[u8])); 3] =
+/// The name of a target, which is also that of its folder in `corpus`, and what it calls.
+pub type Decoder = (&'static str, fn(&[u8]));
+
+/// The decoders of all targets.
+pub const DECODERS: [Decoder; 3] =
     [("baggage", baggage), ("traceparent", traceparent), ("tracestate", tracestate)];
 
 const TRACEPARENT: HeaderValue =
