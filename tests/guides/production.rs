@@ -5,11 +5,16 @@ use crate::gates::TREE;
 use support::recording::recorded;
 
 #[test]
-fn the_method_is_known_after_the_change_that_the_page_shows() {
-    let read = |example| TREE.read(&format!("examples/{example}/src/incoming.rs"));
-    let before = read("distributed_tracing");
-    let shown = before.split_inclusive('\n').filter(|line| !line.contains("// ANCHOR"));
-    let before = String::from_iter(shown);
-    let recorded = recorded!("production/incoming.diff");
-    check_changes("src/incoming.rs", [&before, &read("production")], recorded);
+fn the_files_of_the_tutorial_are_those_of_production_after_the_changes_that_the_page_shows() {
+    for (file, recorded) in [
+        ("src/telemetry.rs", recorded!("production/telemetry.diff")),
+        ("src/incoming.rs", recorded!("production/incoming.diff")),
+    ] {
+        let [before, after] = ["distributed_tracing", "production"].map(|example| {
+            let text = TREE.read(&format!("examples/{example}/{file}"));
+            let shown = text.split_inclusive('\n').filter(|line| !line.contains("// ANCHOR"));
+            String::from_iter(shown)
+        });
+        check_changes(file, [&before, &after], recorded);
+    }
 }

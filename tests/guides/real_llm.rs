@@ -394,7 +394,7 @@ async fn an_answer_that_breaks_ends_with_an_error_event_and_an_error_on_its_span
         ("model_error", error(json!(format!("no {KEY}")))),
         ("invalid_answer", rest(b"data: nonsense\n\n")),
         ("invalid_answer", rest(b"data: \xff\n\n")),
-        ("invalid_answer", endless),
+        ("answer_too_long", endless),
         ("cut_off", stream::empty().boxed()),
         ("timeout", stream::pending().boxed()),
     ];

@@ -63,6 +63,7 @@ async fn with_model(key: &str) -> Setup {
 async fn outcomes() -> Vec<Outcome> {
     let (nobody, _taken) = refused();
     let (silent, _) = hung().await;
+    let long = serve(Router::new().fallback(async || " ".repeat(3 << 20))).await;
     let own = Setup::default;
     let calling = |address| Setup::default().with_llm_service_at(address);
     let capture = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT";
@@ -92,6 +93,7 @@ async fn outcomes() -> Vec<Outcome> {
         ("other method", own(), get("/api/query")),
         ("llm-service is down", calling(nobody), valid()),
         ("llm-service is slow", slow_llm, valid()),
+        ("llm-service answers too much", calling(long), valid()),
         ("model refuses the key", with_model("wrong").await, valid()),
         ("model is slow", slow_model, valid()),
     ] {

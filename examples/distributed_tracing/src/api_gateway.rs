@@ -37,8 +37,8 @@ pub fn routes(user_service: Upstream) -> Router {
         // <added>
         .route_layer(from_fn(continue_trace))
         // </added>
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(user_service)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
 }
 
 async fn query(

@@ -16,7 +16,7 @@ pub fn init(service: &'static str) -> SdkTracerProvider {
     let provider = match SpanExporter::builder().with_http().build() {
         Ok(exporter) => provider.with_batch_exporter(exporter).build(),
         Err(_) => {
-            tracing::warn!("no span is sent: check OTEL_EXPORTER_OTLP_ENDPOINT");
+            tracing::warn!("no span is sent: check OTEL_EXPORTER_OTLP_*");
             provider.build()
         }
     };

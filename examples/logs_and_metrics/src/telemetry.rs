@@ -7,7 +7,7 @@ use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_otlp::{ExporterBuildError, LogExporter, SpanExporter};
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use production::delivery::NOT_EXPORTED;
+use production::delivery::report_no_exporter;
 use production::logs::SECRETS;
 use production::telemetry;
 use tracing_subscriber::EnvFilter;
@@ -34,14 +34,16 @@ pub fn init(service: &'static str) -> Telemetry {
 
     let mut spans = SdkTracerProvider::builder().with_resource(resource.clone());
     let mut logs = SdkLoggerProvider::builder().with_resource(resource);
-    let exporters = exporters();
-    let exports = exporters.is_ok();
-    if let Ok((span_exporter, log_exporter)) = exporters {
-        spans = spans.with_batch_exporter(span_exporter);
-        logs = logs.with_batch_exporter(log_exporter);
-    }
+    let problem = match exporters() {
+        Ok((span_exporter, log_exporter)) => {
+            spans = spans.with_batch_exporter(span_exporter);
+            logs = logs.with_batch_exporter(log_exporter);
+            None
+        }
+        Err(error) => Some(error),
+    };
     let (spans, logs) = (spans.build(), logs.build());
-    if exports {
+    if problem.is_none() {
         global::set_tracer_provider(spans.clone());
     }
 
@@ -59,8 +61,8 @@ pub fn init(service: &'static str) -> Telemetry {
     if let Err(error) = started {
         tracing::error!(%error, "this process has a subscriber already");
     }
-    if !exports {
-        tracing::error!("{NOT_EXPORTED}");
+    if let Some(error) = problem {
+        report_no_exporter(&error);
     }
     Telemetry { spans, logs }
 }

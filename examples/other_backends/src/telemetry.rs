@@ -7,7 +7,7 @@ use std::time::Duration;
 use opentelemetry::global;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider};
-use production::delivery::{Counted, Delivery, NOT_EXPORTED};
+use production::delivery::{Counted, Delivery, report_no_exporter};
 use production::{logs, telemetry};
 
 use crate::honeyhive::HoneyHive;
@@ -37,8 +37,8 @@ pub fn init(service: &'static str) -> Telemetry {
     // No `with_http()`: `OTEL_EXPORTER_OTLP_PROTOCOL` chooses.
     let exporter = match SpanExporter::builder().build() {
         Ok(exporter) => exporter,
-        Err(_) => {
-            tracing::error!("{NOT_EXPORTED}");
+        Err(error) => {
+            report_no_exporter(&error);
             let provider = provider.build();
             return Telemetry { provider, delivery };
         }

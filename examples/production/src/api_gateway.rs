@@ -46,8 +46,8 @@ pub fn from_env() -> anyhow::Result<Service> {
 pub fn routes(user_service: Upstream) -> Router {
     Router::new()
         .route("/api/query", post(query))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(user_service)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
 }
 
 async fn query(

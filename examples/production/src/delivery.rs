@@ -6,13 +6,21 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use opentelemetry::Context;
+use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter, SpanProcessor};
 
-/// Logged when the exporter can't be built. The service still runs.
-pub const NOT_EXPORTED: &str =
-    "an OTEL_EXPORTER_OTLP_* variable cannot be used: nothing is exported";
+/// Logs why the exporter can't be built, up to the value of a variable, which is in
+/// quotation marks and may hold a password. The service still runs.
+pub fn report_no_exporter(error: &ExporterBuildError) {
+    let error = error.to_string();
+    let reason = error.split('\'').next().unwrap_or_default();
+    tracing::error!(
+        reason,
+        "an OTEL_EXPORTER_OTLP_* variable cannot be used: nothing is exported"
+    );
+}
 
 /// How many sampled spans have ended, and how many the backend has taken.
 #[derive(Debug, Default)]

@@ -16,9 +16,11 @@ use tracing_subscriber::registry::LookupSpan;
 /// only when something is wrong.
 const DEFAULT_FILTER: &str = "info,opentelemetry=warn";
 
+// ANCHOR: filter
 /// Always a part of the filter: the exporter's other lines would show its URL, which
 /// may hold a password, and warnings about a malformed `baggage` all that is in it.
-pub const SECRETS: &str = "opentelemetry-otlp=warn,hyper_util=warn,opentelemetry_sdk[{baggage_header}]=off";
+pub const SECRETS: &str = "opentelemetry-otlp=warn,hyper_util=warn,\
+    opentelemetry_sdk[{baggage_header}]=off";
 
 /// The filter in `RUST_LOG`, or `default`, without lines that hold secrets.
 pub fn filter(default: &str) -> EnvFilter {
@@ -26,6 +28,7 @@ pub fn filter(default: &str) -> EnvFilter {
         .unwrap_or_else(|_| EnvFilter::new(default));
     EnvFilter::new(format!("{filter},{SECRETS}"))
 }
+// ANCHOR_END: filter
 
 /// Writes log lines to standard error. If the process has a subscriber already, that
 /// one stays.

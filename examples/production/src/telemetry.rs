@@ -18,7 +18,7 @@ use opentelemetry_semantic_conventions::attribute::{
     ERROR_TYPE, SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_NAMESPACE,
 };
 
-use crate::delivery::{Counted, Delivery, NOT_EXPORTED};
+use crate::delivery::{Counted, Delivery, report_no_exporter};
 use crate::{logs, settings};
 
 /// How long the last spans may take to reach the backend when the service stops.
@@ -130,9 +130,5 @@ fn exporter() -> Option<SpanExporter> {
         return None;
     }
     let exporter = SpanExporter::builder().with_http().build();
-    if exporter.is_err() {
-        // The error may hold a password.
-        tracing::error!("{NOT_EXPORTED}");
-    }
-    exporter.ok()
+    exporter.inspect_err(report_no_exporter).ok()
 }

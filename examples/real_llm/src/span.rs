@@ -17,7 +17,7 @@ pub struct ChatSpan {
     cx: Context,
     asked: Instant,
     heard: Heard,
-    /// The first [`MESSAGE_LIMIT`] characters of each side, where they may be recorded.
+    /// At most [`MESSAGE_LIMIT`] characters of each side, if they may be recorded.
     content: Option<Content>,
 }
 

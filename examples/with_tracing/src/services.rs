@@ -87,7 +87,7 @@ pub async fn serve(spans: Spans) -> anyhow::Result<()> {
     let routes = routes.route("/health", get(async || "ok"));
     let served = server::listen(name, routes, address).await;
     telemetry.shutdown();
-    Ok(served?)
+    served
 }
 
 fn upstream(spans: Spans, variable: &str, port: u16) -> anyhow::Result<Upstream> {

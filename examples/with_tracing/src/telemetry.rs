@@ -6,7 +6,7 @@ use opentelemetry::global;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use production::delivery::NOT_EXPORTED;
+use production::delivery::report_no_exporter;
 use production::{logs, telemetry};
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -49,8 +49,8 @@ pub fn init(service: &'static str) -> Telemetry {
     if let Err(error) = subscriber.try_init() {
         tracing::error!(%error, "a subscriber is set already: add the layer to it");
     }
-    if provider.is_err() {
-        tracing::error!("{NOT_EXPORTED}");
+    if let Err(error) = &provider {
+        report_no_exporter(error);
     }
     Telemetry(provider.ok())
 }

@@ -1,5 +1,6 @@
 //! The lab alone: what it receives, what it shows, what its proxies pass on, and all of it as a process.
 
+mod corpus;
 mod diff;
 mod expect;
 mod gate;

@@ -23,7 +23,7 @@ impl Random {
         usize::try_from(self.next() % end as u64).expect("below a usize")
     }
 
-    /// True once in so many times.
+    /// Returns `true` with a probability of 1 in `times`.
     fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
@@ -32,7 +32,7 @@ impl Random {
         list[self.below(list.len())]
     }
 
-    /// A small number, and once in so many times one close to 256.
+    /// Returns a small number or, with a probability of 1 in `limit_once_in`, one close to 256.
     fn length(&mut self, limit_once_in: usize) -> usize {
         match self.once_in(limit_once_in) {
             true => 255 + self.below(3),

@@ -1,4 +1,4 @@
-//! What the standards say of a header, written from their grammars and processing rules and not from the crate: slow and plain.
+//! Reads headers as the standards say, in slow and plain code written from their grammars and processing rules, not from the crate.
 //!
 //! The grammars are the ABNF of [Trace Context Level 2](https://www.w3.org/TR/trace-context-2/), sections 3.2 and 3.3, and of
 //! [Baggage](https://www.w3.org/TR/baggage/), section 3.3.1, as regular expressions: a rule of the ABNF is a constant here.
@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::Regex;
 
-/// By key: the decoded value, and the properties as they came.
+/// The decoded value of each key, and the properties as they came.
 pub type Entries = BTreeMap<String, (String, String)>;
 
 const OWS: &str = r"[ \t]*";

@@ -1,5 +1,6 @@
 //! The propagators: what the standards say of them, what they do with any input, and where they and the SDK's own agree.
 
+mod logs;
 mod properties;
 mod sdk;
 mod specification;

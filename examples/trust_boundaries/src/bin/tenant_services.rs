@@ -7,7 +7,7 @@ use axum::middleware::from_fn;
 use opentelemetry::global;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use production::delivery::NOT_EXPORTED;
+use production::delivery::report_no_exporter;
 use production::error::Failure;
 use production::service::Service;
 use production::{logs, server, service, telemetry};
@@ -44,8 +44,8 @@ fn start_tracing(service: &'static str) -> SdkTracerProvider {
             global::set_tracer_provider(provider.clone());
             provider
         }
-        Err(_) => {
-            tracing::error!("{NOT_EXPORTED}");
+        Err(error) => {
+            report_no_exporter(&error);
             provider.build()
         }
     }
