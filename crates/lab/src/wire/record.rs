@@ -76,39 +76,46 @@ fn size(exchange: &Exchange) -> usize {
     size_of::<Exchange>() + texts.map(String::len).sum::<usize>()
 }
 
-/// Converts a head to text, each byte to one character (ISO 8859-1). Removes the values of [`CREDENTIALS`], and what is behind
-/// the first [`HEAD_BYTES`] and [`HEAD_LINES`].
+/// Converts a head to text, each byte to one character (ISO 8859-1). Removes the values of [`CREDENTIALS`], and the lines behind the
+/// first [`HEAD_LINES`] and those that don't fit into [`HEAD_BYTES`].
 pub fn head(head: &[u8]) -> String {
     let mut text = String::new();
+    let mut keep = |bytes: &[u8]| text.extend(bytes.iter().copied().map(char::from));
+    let (mut left, mut dropped) = (HEAD_BYTES, 0);
     let mut is_credential = false;
-    let mut at = 0;
+    let mut end = &b""[..];
     for (index, line) in head.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let left = HEAD_BYTES.saturating_sub(at);
-        if index == HEAD_LINES || line.len() > left {
-            // Of the request line, the beginning says most.
-            let part = if index == 0 { left } else { 0 };
-            text.extend(line[..part].iter().copied().map(char::from));
-            text.push_str(if index == 0 { "\r\n" } else { "" });
-            let rest = head.len() - at - part;
-            text.push_str(&format!("({rest} more bytes are not kept)\r\n\r\n"));
+        if index > 0 && matches!(line, b"\n" | b"\r\n") {
+            end = line;
             break;
         }
-        at += line.len();
         // A line that begins with a blank continues the last one (RFC 9112, 5.2).
         let is_continued = index > 0 && matches!(line.first(), Some(b' ' | b'\t'));
         if is_continued && is_credential {
             continue;
         }
-        let line: String = line.iter().copied().map(char::from).collect();
-        let name = line.split_once(':').map(|(name, _)| name.trim()).filter(|_| index > 0);
-        let credential =
-            name.filter(|name| CREDENTIALS.iter().any(|it| name.eq_ignore_ascii_case(it)));
-        is_credential = credential.is_some();
-        match credential {
-            Some(name) => text.push_str(&format!("{name}: (not kept)\r\n")),
-            None => text.push_str(&line),
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default().trim_ascii();
+        let mut credentials = CREDENTIALS.iter().filter(|_| index > 0 && name.len() < line.len());
+        is_credential = credentials.any(|it| name.eq_ignore_ascii_case(it.as_bytes()));
+        let without_value = is_credential.then(|| [name, b": (not kept)\r\n"].concat());
+        let line = without_value.as_deref().unwrap_or(line);
+        if index < HEAD_LINES && line.len() <= left {
+            left -= line.len();
+            keep(line);
+        } else if index == 0 {
+            // Of the request line, the beginning says most.
+            dropped += line.len() - left;
+            keep(&line[..left]);
+            keep(b"\r\n");
+            left = 0;
+        } else {
+            dropped += line.len();
         }
     }
+    if dropped > 0 {
+        keep(format!("({dropped} more bytes are not kept)\r\n").as_bytes());
+    }
+    keep(end);
     text
 }
 

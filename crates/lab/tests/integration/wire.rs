@@ -441,7 +441,22 @@ async fn only_so_many_bytes_of_requests_are_kept() {
     has(&lab.page("/wire.json").await, [&format!("\"dropped_requests\":{dropped},")]);
 }
 
-/// The record keeps only the beginning of a large head, and the connection keeps nothing of it.
+/// The header of a trace is recorded, wherever it stands.
+#[tokio::test]
+async fn a_header_behind_a_large_one_is_kept() {
+    let wire = Wire::default();
+    let [large, trace] =
+        [format!("x: {}\r\n", "y".repeat(HEAD_BYTES)), "traceparent: 00\r\n".to_owned()];
+    let request = format!("GET / HTTP/1.1\r\n{large}cookie: {large}{trace}\r\n");
+    passes(&wire, request.as_bytes(), b"HTTP/1.1 204 No\r\n\r\n").await;
+    let kept = format!(
+        "GET / HTTP/1.1\r\ncookie: (not kept)\r\n{trace}({} more bytes are not kept)\r\n\r\n",
+        large.len()
+    );
+    assert_eq!(wire.exchanges()[0].sent, kept);
+}
+
+/// The record keeps only the headers of a large head that fit, and the connection keeps nothing of it.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn large_headers_leave_no_memory_behind() {
