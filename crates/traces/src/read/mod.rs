@@ -795,7 +795,7 @@ impl Reader {
         Ok(Contents { form, spans, count, wire, elsewhere, unread, problems, others })
     }
 
-    /// Takes the spans that have been read, each once, and counts them.
+    /// Takes the spans that have been read and counts them. Of spans that are repeated, takes one.
     fn each_once(&mut self) -> Vec<Span> {
         let mut spans = std::mem::take(&mut self.spans);
         // Some exporters write a span when it starts and again when it has ended, so the ended one is compared first.

@@ -155,7 +155,7 @@ fn in_frames(
     let mut more = true;
     while !bytes.is_empty() {
         if !is_framed(&bytes) {
-            let reason = format!("{} bytes from here on are no message", bytes.len());
+            let reason = format!("{} bytes from here on are not a message", bytes.len());
             reader.problem(None, otlp::Error::Frame(reason));
             break;
         }

@@ -1,8 +1,9 @@
 //! Turns the bytes of a file into text or protobuf: unpacks gzip and zstd, and decodes UTF-16.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::rc::Rc;
 
 use flate2::read::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
@@ -105,7 +106,7 @@ pub(super) fn reader<'a>(from: Box<dyn Read + 'a>) -> io::Result<Box<dyn Read + 
         from = if is_gzip {
             Box::new(Unpacker { form: "gzip", from: MultiGzDecoder::new(whole) })
         } else if is_zstd {
-            let packed = Shared(Arc::new(Mutex::new(BufReader::new(whole))));
+            let packed = Shared(Rc::new(RefCell::new(BufReader::new(whole))));
             Box::new(Unpacker { form: "zstd", from: Zstd { packed, frame: None } })
         } else {
             from = Box::new(whole);
@@ -153,11 +154,11 @@ struct Zstd<R: Read> {
 }
 
 /// The decoder of a frame owns its source, so it gets a clone.
-struct Shared<R>(Arc<Mutex<BufReader<R>>>);
+struct Shared<R>(Rc<RefCell<BufReader<R>>>);
 
 impl<R: Read> Read for Shared<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).read(buffer)
+        self.0.borrow_mut().read(buffer)
     }
 }
 
@@ -170,12 +171,10 @@ impl<R: Read> Read for Zstd<R> {
                     read => return Ok(read),
                 }
             }
-            let mut packed = self.packed.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if packed.fill_buf()?.is_empty() {
+            if self.packed.0.borrow_mut().fill_buf()?.is_empty() {
                 return Ok(0);
             }
-            drop(packed);
-            match StreamingDecoder::new(Shared(Arc::clone(&self.packed.0))) {
+            match StreamingDecoder::new(Shared(Rc::clone(&self.packed.0))) {
                 Ok(frame) => self.frame = Some(Box::new(frame)),
                 Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
                     length,
