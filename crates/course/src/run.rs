@@ -29,8 +29,8 @@ const FIRST_TRACE_DEADLINE: Duration = Duration::from_secs(20);
 /// # Errors
 /// Fails when an address is taken, the services don't compile or start, the book doesn't build, or a service ends by itself.
 pub async fn course(options: Serve, services: Option<Services>) -> anyhow::Result<()> {
-    let stopped = lab::cli::stop_signal()?;
-    let lab = options.lab.bind().await?;
+    let mut stopped = std::pin::pin!(lab::cli::stop_signal()?);
+    let Some(lab) = options.lab.bind(&mut stopped).await? else { return Ok(()) };
     let listeners = match &services {
         Some(services) => Some([
             listen::bind("--gateway", services.gateway).await?,
@@ -97,7 +97,7 @@ pub async fn course(options: Serve, services: Option<Services>) -> anyhow::Resul
             ended.context("the lab's servers were cut short")??;
             bail!("the lab's servers ended by themselves");
         }
-        () = stopped => Ok(()),
+        () = &mut stopped => Ok(()),
     };
     running.stop().await;
     drop(stop);

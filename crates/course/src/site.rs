@@ -79,7 +79,7 @@ async fn with_policy(response: Response) -> Response {
     let policy = format!(
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'{hashes}; style-src 'self' 'unsafe-inline'; \
          img-src 'self' data:; font-src 'self'; connect-src 'self'; frame-src 'self'; form-action 'self'; \
-         base-uri 'none'; frame-ancestors 'self'"
+         base-uri 'self'; frame-ancestors 'self'"
     );
     if let Ok(policy) = HeaderValue::try_from(policy) {
         parts.headers.insert(CONTENT_SECURITY_POLICY, policy);

@@ -11,10 +11,11 @@ mod probe;
 mod wire;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use tokio::sync::oneshot;
 
 use crate::read::{Contents, Form, Unreadable};
 use crate::recorder::Recorder;
@@ -105,50 +106,73 @@ impl Options {
         self
     }
 
-    /// Listens at the addresses, starts the proxies and opens the files.
+    /// Listens at the addresses, starts the proxies and opens the files. Returns `None` when `stop` ends first.
     ///
     /// # Errors
     /// Fails when an address is taken, a proxy would forward to itself, or a file can't be read or written.
-    pub async fn bind(self) -> anyhow::Result<Server> {
+    pub async fn bind(self, stop: impl Future<Output = ()>) -> anyhow::Result<Option<Server>> {
+        tokio::select! {
+            server = self.bound() => server.map(Some),
+            () = stop => Ok(None),
+        }
+    }
+
+    async fn bound(self) -> anyhow::Result<Server> {
         let ReceiverAddresses { otlp, grpc } = self.receivers;
         let addresses = Addresses { site: self.site, otlp, grpc };
         let store = Store::new(Limits { spans: self.max_spans, bytes: self.max_bytes });
         // Listen first: a lab that can't start must not touch a file.
         let mut server = Server::bind(addresses, store.clone(), self.max_connections).await?;
         wire::start(self.wire, &server.wire).await?;
-        for path in &self.open {
-            let Contents { form, spans, unread, problems, others, .. } = match session::open(path) {
-                // A session in which nothing arrived, such as the file that --save is about to continue.
-                Err(session::Error::Unreadable { reason, .. })
-                    if matches!(*reason, Unreadable::Empty) =>
-                {
-                    output::print(&format!("Opened   {}: it is empty\n", path.display()))?;
-                    continue;
-                }
-                opened => opened?,
-            };
-            let path = path.display();
-            if let Some(problem) = problems.first() {
-                let count = count(unread, "part");
-                eprintln!("Warning: {path}: {count} of it can't be read; the first: {problem}");
-            }
-            let count = count(spans.len(), "span");
-            store.add(spans);
-            let form = match form {
-                Form::OtlpJson => String::new(),
-                form => format!(", from {form}"),
-            };
-            let others = match others.is_empty() {
-                true => String::new(),
-                false => format!(", and not shown: {others}"),
-            };
-            output::print(&format!("Opened   {path}: {count}{form}{others}\n"))?;
-        }
-        if let Some(path) = &self.save {
-            server.store = store.recorded_by(Recorder::append(path)?);
-        }
+        let (open, save) = (self.open, self.save);
+        let files = move || {
+            open.iter().try_for_each(|path| open_session(path, &store))?;
+            Ok(match save {
+                Some(path) => store.recorded_by(Recorder::append(&path)?),
+                None => store,
+            })
+        };
+        server.store = on_own_thread(files).await?;
         Ok(server)
     }
+}
+
+/// Runs `work` on a thread that doesn't keep the process from ending. A large file takes long to read, and opening a pipe waits
+/// for the program at its other end.
+async fn on_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let (sender, result) = oneshot::channel();
+    // Sending fails when nobody waits for the result any longer.
+    std::thread::spawn(move || drop(sender.send(work())));
+    result.await?
+}
+
+/// Adds the spans of a file to the store and prints what was in it.
+fn open_session(path: &Path, store: &Store) -> anyhow::Result<()> {
+    let opened = session::open(path, |spans| store.add(spans));
+    let path = path.display();
+    let Contents { form, count: spans, unread, problems, others, .. } = match opened {
+        // A session in which nothing arrived, such as the file that --save is about to continue.
+        Err(session::Error::Unreadable { reason, .. }) if matches!(*reason, Unreadable::Empty) => {
+            return output::print(&format!("Opened   {path}: it is empty\n"));
+        }
+        opened => opened?,
+    };
+    if let Some(problem) = problems.first() {
+        let count = count(unread, "part");
+        eprintln!("Warning: {path}: {count} of it can't be read; the first: {problem}");
+    }
+    let count = count(spans, "span");
+    let form = match form {
+        Form::OtlpJson => String::new(),
+        form => format!(", from {form}"),
+    };
+    let others = match others.is_empty() {
+        true => String::new(),
+        false => format!(", and not shown: {others}"),
+    };
+    output::print(&format!("Opened   {path}: {count}{form}{others}\n"))
 }
 
 /// Lists the fixed limits and some examples, for the long help. `program` is the command to start the program with.

@@ -376,7 +376,7 @@ struct TraceJson {
     part: Part,
 }
 
-/// What [`TraceJson`] writes next.
+/// The next part that [`TraceJson`] writes.
 enum Part {
     Start { trace_id: Option<TraceId> },
     Spans { is_first: bool },

@@ -53,8 +53,8 @@ async fn run(command: Command) -> anyhow::Result<Outcome> {
 }
 
 async fn view(options: Options) -> anyhow::Result<()> {
-    let stopped = cli::stop_signal()?;
-    let server = options.bind().await?;
+    let mut stopped = std::pin::pin!(cli::stop_signal()?);
+    let Some(server) = options.bind(&mut stopped).await? else { return Ok(()) };
     lab::print(&server.welcome(None))?;
     let pages = viewer::without_book(server::pages(server.store.clone(), server.wire.clone()));
     server.serve(pages, stopped).await?;

@@ -18,7 +18,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use crate::otlp;
 use crate::span::Span;
 
-/// The number of answers that one part of the site renders at once. Further requests wait in the order of their arrival.
+/// The number of answers that one part of the site renders at the same time. Other requests wait for their turn.
 pub const RENDERERS: usize = 4;
 
 /// The size in bytes at which a chunk of a streamed answer is sent.

@@ -1,8 +1,10 @@
 //! Opens sessions that were saved, and all other files with traces.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::read::{self, Contents, Unreadable};
+use crate::read::{self, Contents, StreamError, Unreadable};
+use crate::span::Span;
 
 /// The reasons why a session can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -17,14 +19,19 @@ pub enum Error {
     },
 }
 
-/// Reads the file at `path`, in any form that [`read::read`] knows. Skips what can't be read, such as an unfinished line of a
-/// killed lab.
+/// Reads the file at `path`, in any form that [`read::read`] knows, a piece at a time, and calls `sink` with the spans of each.
+/// Skips what can't be read, such as an unfinished line of a killed lab.
 ///
 /// # Errors
 /// [`Error::Open`] or [`Error::Unreadable`].
-pub fn open(path: &Path) -> Result<Contents, Error> {
-    let bytes =
-        std::fs::read(path).map_err(|source| Error::Open { path: path.to_owned(), source })?;
-    read::read(&bytes)
-        .map_err(|reason| Error::Unreadable { path: path.to_owned(), reason: Box::new(reason) })
+pub fn open(path: &Path, sink: impl FnMut(Vec<Span>)) -> Result<Contents, Error> {
+    let path = path.to_owned();
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(source) => return Err(Error::Open { path, source }),
+    };
+    read::stream(file, sink).map_err(|error| match error {
+        StreamError::Io(source) => Error::Open { path, source },
+        StreamError::Unreadable(reason) => Error::Unreadable { path, reason: Box::new(reason) },
+    })
 }

@@ -8,9 +8,11 @@ mod wire;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::io::{self, Read};
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, FromRef, Query, State};
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::extract::{FromRef, Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::from_fn_with_state;
@@ -18,14 +20,17 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use http_body_util::BodyExt as _;
 use maud::{DOCTYPE, Markup, html};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::diagnose::Place;
 use crate::list::List;
-use crate::read::{self, Problem, Unreadable};
+use crate::read::{self, Problem, StreamError};
 use crate::render::{Renderers, in_turn};
 use crate::report;
 use crate::span::{TraceId, trace_id};
@@ -43,12 +48,16 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(250);
 /// The largest file that can be dropped on a page, in bytes.
 pub const IMPORT_LIMIT: usize = 256 * 1024 * 1024;
 
+/// How long the next part of such a file may take to arrive.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The state of the pages' handlers.
 #[derive(Clone)]
 pub struct ViewerState {
     list: List,
     wire: Wire,
     renderers: Renderers,
+    imports: Renderers,
 }
 
 impl FromRef<ViewerState> for List {
@@ -69,7 +78,7 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         get(move || std::future::ready(asset.clone()))
     };
     let renderers = Renderers::default();
-    let import = post(import).layer(DefaultBodyLimit::max(IMPORT_LIMIT));
+    let imports = Renderers::default();
     Router::new()
         .route("/traces", get(list::page))
         .route("/traces.json", get(list::json))
@@ -78,7 +87,7 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         .route("/traces/{id}/spans/{span}", get(trace::span))
         .route("/traces/map", get(map::page))
         .route("/traces/events", get(events))
-        .route("/traces/import", import)
+        .route("/traces/import", post(import))
         .route("/traces/viewer.css", asset("text/css", [waterfall::CSS, report::CSS, CSS].concat()))
         .route("/traces/viewer.js", asset("text/javascript", SCRIPT.to_owned()))
         .route("/wire", get(wire::page))
@@ -86,7 +95,7 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         .route("/wire.events", get(wire::events))
         .route("/wire/{hop}", post(wire::set))
         .layer(from_fn_with_state(renderers.clone(), in_turn))
-        .with_state(ViewerState { list: List::new(store), wire, renderers })
+        .with_state(ViewerState { list: List::new(store), wire, renderers, imports })
 }
 
 /// Renders a page with the head and the navigation that all pages share.
@@ -207,13 +216,13 @@ impl Subscription {
     }
 }
 
-/// Imports a file that was dropped on a page, in any form that [`read::read`] knows. Returns the counts and problems as JSON.
-/// Requires the media type `application/json`, because for it browsers send other sites' pages through a CORS preflight, which
-/// fails here.
+/// Imports a file that was dropped on a page, in any form that [`read::read`] knows, while it arrives. Returns the counts and
+/// problems as JSON. Requires the media type `application/json`, because for it browsers send other sites' pages through a CORS
+/// preflight, which fails here.
 async fn import(
-    State(list): State<List>,
+    State(ViewerState { list, imports, .. }): State<ViewerState>,
     headers: HeaderMap,
-    body: Result<axum::body::Bytes, axum::extract::rejection::BytesRejection>,
+    body: Body,
 ) -> Response {
     let refused = |status: StatusCode, reason: String| {
         (status, Json(json!({ "message": reason }))).into_response()
@@ -225,34 +234,65 @@ async fn import(
             "Content-Type must be application/json".to_owned(),
         );
     }
-    let body = match body {
-        Ok(body) => body,
-        Err(rejection) => {
-            let reason =
-                format!("{}: a file has at most {IMPORT_LIMIT} bytes", rejection.body_text());
-            return refused(rejection.status(), reason);
-        }
+    let too_large = format!("a file has at most {IMPORT_LIMIT} bytes");
+    if body.size_hint().lower() > IMPORT_LIMIT as u64 {
+        return refused(StatusCode::PAYLOAD_TOO_LARGE, too_large);
+    }
+    let upload =
+        Upload { body, chunk: Bytes::new(), left: IMPORT_LIMIT, runtime: Handle::current() };
+    let import = move || {
+        let mut traces = BTreeSet::new();
+        let contents = read::stream(upload, |spans| {
+            traces.extend(spans.iter().map(|span| span.trace_id));
+            list.store.add(spans);
+        });
+        contents.map(|contents| (contents, traces))
     };
-    let store = list.store.clone();
-    // A file may be large, so don't block other requests.
-    let imported = tokio::task::spawn_blocking(move || {
-        let mut contents = read::read(&body)?;
-        let spans = std::mem::take(&mut contents.spans);
-        let count = spans.len();
-        let traces: BTreeSet<TraceId> = spans.iter().map(|span| span.trace_id).collect();
-        store.add(spans);
-        Ok::<_, Unreadable>((contents, count, traces))
-    });
-    let (contents, count, traces) = match imported.await {
+    let (contents, traces) = match imports.run(import).await {
         Ok(Ok(imported)) => imported,
+        Ok(Err(StreamError::Io(error))) => {
+            let status = match error.kind() {
+                io::ErrorKind::FileTooLarge => {
+                    return refused(StatusCode::PAYLOAD_TOO_LARGE, too_large);
+                }
+                io::ErrorKind::TimedOut => StatusCode::REQUEST_TIMEOUT,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            return refused(status, error.to_string());
+        }
         Ok(Err(unreadable)) => return refused(StatusCode::BAD_REQUEST, unreadable.to_string()),
         Err(error) => return refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     };
     let only = traces.first().filter(|_| traces.len() == 1);
     let problems: Vec<String> = contents.problems.iter().map(Problem::to_string).collect();
     let answer = json!({
-        "spans": count, "traces": traces.len(), "traceId": only, "unread": contents.unread, "problems": problems,
+        "spans": contents.count, "traces": traces.len(), "traceId": only, "unread": contents.unread, "problems": problems,
         "notShown": (!contents.others.is_empty()).then(|| contents.others.to_string()),
     });
     Json(answer).into_response()
+}
+
+/// The body of a request as a file. Reading waits for the body, so it needs a thread that may block.
+struct Upload {
+    body: Body,
+    chunk: Bytes,
+    /// The number of bytes that may still arrive.
+    left: usize,
+    runtime: Handle,
+}
+
+impl Read for Upload {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            let body = &mut self.body;
+            let frame = async { timeout(UPLOAD_TIMEOUT, body.frame()).await };
+            let Some(frame) = self.runtime.block_on(frame)? else { return Ok(0) };
+            self.chunk = frame.map_err(io::Error::other)?.into_data().unwrap_or_default();
+            let left = self.left.checked_sub(self.chunk.len());
+            self.left = left.ok_or(io::ErrorKind::FileTooLarge)?;
+        }
+        let length = buffer.len().min(self.chunk.len());
+        buffer[..length].copy_from_slice(&self.chunk.split_to(length));
+        Ok(length)
+    }
 }

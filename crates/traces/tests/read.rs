@@ -816,3 +816,155 @@ fn times_of_requests_are_text_in_json_and_numbers_are_read() {
     json["start"] = "soon".into();
     assert_eq!(read(&json), None);
 }
+
+/// Documents of 40 KB each, 120 of them, with a span each.
+fn large_documents() -> Vec<serde_json::Value> {
+    let value = "x".repeat(40_000);
+    let row = |id: usize| format!("1 shop {id} SERVER 0..9 span-{id} value={value}");
+    (1..=120).map(|id| table(&row(id))).collect()
+}
+
+/// Reads a file in pieces. Returns the names of its spans in each piece.
+fn pieces(bytes: &[u8]) -> (Vec<Vec<String>>, Contents) {
+    let mut pieces = Vec::new();
+    let sink = |spans: Vec<span::Span>| {
+        pieces.push(spans.iter().map(|span| span.name().to_owned()).collect());
+    };
+    let contents = read::stream(bytes, sink).expect("spans");
+    (pieces, contents)
+}
+
+/// A file in pieces has the same spans as the whole file, however its documents are cut.
+#[test]
+fn a_large_file_is_read_in_pieces() {
+    let documents = large_documents();
+    let join = |between: &str, write: &dyn Fn(&serde_json::Value) -> String| {
+        documents.iter().map(write).collect::<Vec<_>>().join(between)
+    };
+    let lines = join("\n", &|it| it.to_string());
+    let pretty = join("\n", &|it| format!("{it:#}"));
+    let gzip = |text: &str| gzip_bytes(text.as_bytes());
+    let half = lines.len() / 2;
+    let members = [gzip(&lines[..half]), gzip(&lines[half..])].concat();
+    let protobuf = documents.iter().flat_map(|document| {
+        let batch = otlp::from_json(document.to_string().as_bytes()).expect("spans");
+        let message = otlp::to_request(&batch.spans).encode_to_vec();
+        let length = u32::try_from(message.len()).expect("small").to_be_bytes();
+        [&length[..], &message].concat()
+    });
+    for (form, bytes) in [
+        ("lines", lines.clone().into_bytes()),
+        ("laid out", pretty.clone().into_bytes()),
+        ("without line ends", join("", &|it| it.to_string()).into_bytes()),
+        (
+            "a byte order mark, CRLF",
+            format!("\u{feff}{}", pretty.replace('\n', "\r\n")).into_bytes(),
+        ),
+        ("a log", join("\nstarted 1 é [x]\n", &|it| it.to_string()).into_bytes()),
+        ("a log of docker", join("\n", &|it| format!("shop-1  | {it}")).into_bytes()),
+        ("one document", format!("[{}]", join(",", &|it| it.to_string())).into_bytes()),
+        ("gzip", gzip(&lines)),
+        ("two members of gzip", members),
+        ("gzip in gzip", gzip_bytes(&gzip(&lines))),
+        ("messages of protobuf", protobuf.collect()),
+    ] {
+        let (pieces, contents) = pieces(&bytes);
+        let expected: Vec<String> = (1..=120).map(|id| format!("span-{id}")).collect();
+        assert_eq!(pieces.concat(), expected, "{form}");
+        assert_eq!((contents.count, contents.unread), (120, 0), "{form}: {contents:?}");
+        assert!(
+            ["one document", "without line ends"].contains(&form) || pieces.len() > 1,
+            "{form} is read as a whole"
+        );
+        let whole = read::read(&bytes).expect("spans");
+        assert_eq!((whole.form, whole.others), (contents.form, contents.others), "{form}");
+    }
+}
+
+fn gzip_bytes(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("packed");
+    encoder.finish().expect("packed")
+}
+
+/// What comes first is shown, and then the reason why the rest isn't.
+#[test]
+fn a_large_file_that_is_cut_off_costs_only_its_end() {
+    let lines: Vec<String> = large_documents().iter().map(ToString::to_string).collect();
+    let lines = lines.join("\n");
+    let packed = gzip_bytes(lines.as_bytes());
+    for (bytes, reason) in [
+        (&packed[..packed.len() - 100], "it begins like gzip and can't be unpacked"),
+        (&lines.as_bytes()[..lines.len() - 100], "not JSON: EOF"),
+    ] {
+        let (pieces, contents) = pieces(bytes);
+        assert!(pieces.concat().len() >= 100, "{}", contents.count);
+        let problems: Vec<String> = contents.problems.iter().map(ToString::to_string).collect();
+        assert!(problems.iter().any(|it| it.contains(reason)), "{problems:?}");
+    }
+}
+
+/// The spans of a piece are handed on before the next one is read.
+#[test]
+fn a_large_file_is_never_in_memory_as_a_whole() {
+    use std::cell::Cell;
+    struct Counted<'a> {
+        from: &'a [u8],
+        read: &'a Cell<usize>,
+    }
+    impl std::io::Read for Counted<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let count = self.from.read(buffer)?;
+            self.read.set(self.read.get() + count);
+            Ok(count)
+        }
+    }
+    let line = large_documents()[0].to_string() + "\n";
+    let lines = line.repeat(500);
+    let (read, handed_on) = (Cell::new(0), Cell::new(0));
+    let mut most = 0;
+    let sink = |spans: Vec<span::Span>| {
+        most = most.max(read.get() - handed_on.get());
+        handed_on.set(read.get());
+        assert!(!spans.is_empty());
+    };
+    read::stream(Counted { from: lines.as_bytes(), read: &read }, sink).expect("spans");
+    assert_eq!(read.get(), lines.len());
+    assert!(most <= lines.len() / 4, "{most} of {} bytes", lines.len());
+}
+
+/// Each of these lines begins a list that never ends. Looking for its end from each line would take the square of their number.
+#[test]
+fn lists_that_break_off_are_given_up() {
+    let span = table("1 shop 1 SERVER 0..9 kept").to_string();
+    let file = |line: &str, long: usize| {
+        format!("{}{}\n{span}\n", line.repeat(200), "1,".repeat(long)).into_bytes()
+    };
+    let is_given_up = |contents: &Contents| {
+        let mut problems = contents.problems.iter().map(ToString::to_string);
+        problems.any(|it| it.contains("too many documents break off"))
+    };
+    for line in ["[1,\n", "[\n", "[\"a\",\n", "{\"a\": [\n"] {
+        let contents = read::read(&file(line, 20_000)).expect("a span");
+        assert_eq!(names(&contents), ["kept"]);
+        assert!(is_given_up(&contents), "{line}: {:?}", contents.problems.first());
+    }
+    let (pieces, contents) = pieces(&file("[1,\n", 2_200_000));
+    assert_eq!(pieces.concat(), ["kept"]);
+    assert!(is_given_up(&contents), "{:?}", contents.problems);
+}
+
+/// A process of Jaeger that many spans share is read once, so its flaw is counted once.
+#[test]
+fn a_shared_process_is_read_once() {
+    let span = |id: usize| {
+        serde_json::json!({ "traceID": "1", "spanID": format!("{id:x}"), "operationName": "a",
+            "startTime": 1, "duration": 1, "processID": "p1" })
+    };
+    let tags = serde_json::json!([{ "key": "pid", "type": "int64", "value": "many" }]);
+    let file = serde_json::json!({ "data": [{ "traceID": "1", "spans": (1..=50).map(span).collect::<Vec<_>>(),
+        "processes": { "p1": { "serviceName": "shop", "tags": tags } } }] });
+    let contents = read_text(&file.to_string());
+    assert_eq!((contents.spans.len(), contents.unread), (50, 1));
+    assert!(contents.spans.iter().all(|span| span.service() == "shop"));
+}

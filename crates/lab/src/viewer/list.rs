@@ -60,7 +60,7 @@ pub async fn json(
 
 /// Serves all traces and all requests on the wire as one file for `diagnose`, in the form of [`Case::to_json`](crate::case::Case::to_json).
 pub async fn whole_case(
-    State(ViewerState { list, wire, renderers }): State<ViewerState>,
+    State(ViewerState { list, wire, renderers, .. }): State<ViewerState>,
 ) -> Response {
     let from_zipkin = Arc::new(Mutex::new(Vec::new()));
     let zipkin = Arc::clone(&from_zipkin);

@@ -100,9 +100,9 @@ async fn a_killed_lab_disturbs_nobody_and_the_next_one_goes_on() {
     let system = setup.with_backend(otlp.parse().expect("an address")).start().await;
     assert_eq!(system.ask("user_1").await.status(), 200);
     // The pages show spans before they are in the file.
-    until(async || match session::open(Path::new(&file)) {
-        Ok(opened) if opened.spans.len() == 7 => Ok(()),
-        opened => Err(format!("{:?}", opened.map(|it| it.spans.len()))),
+    until(async || match session::open(Path::new(&file), drop) {
+        Ok(opened) if opened.count == 7 => Ok(()),
+        opened => Err(format!("{:?}", opened.map(|it| it.count))),
     })
     .await;
     assert_eq!(lab.signal("-KILL").await, None);

@@ -12,11 +12,12 @@ use lab::store::{Limits, Store};
 use lab::wire::{Hop, Wire};
 use lab::{listen, server, viewer};
 use support::in_process::{JSON, Lab, spans, trace_path};
-use support::process::Lab as Process;
-use support::{FREE, client, has, lacks, within_reason};
+use support::process::{Lab as Process, command};
+use support::{FREE, client, has, lacks, until, within_reason};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// What serves a site.
+/// Paths of the site, and one that it does not have.
 const PATHS: [&str; 13] = [
     "/traces",
     "/traces.json",
@@ -230,6 +231,106 @@ async fn an_answer_with_the_whole_store_takes_little_memory() {
         let more = peak(&lab.id()) - before;
         assert!(more < 32 << 20, "{path}: {more} bytes of memory");
     }
+}
+
+/// A file that is larger than the lab may keep.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_takes_little_memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let value = "x".repeat(20_000);
+    let row = |id: usize| format!("1 shop {id} SERVER 0..9 GET / value={value}");
+    let mut lines = String::new();
+    for id in 1..=2400 {
+        let trace = format!("{{\"traceId\": \"{id:032x}\"}}");
+        let _ = writeln!(lines, "{}", support::in_process::table(&format!("{} {trace}", row(id))));
+    }
+    let file = folder.path().join("large.jsonl");
+    std::fs::write(&file, &lines).expect("written");
+    let empty = Process::view("").await;
+    let arguments = format!("--open {} --max-bytes 4000000", file.display());
+    let lab = Process::view(&arguments).await;
+    has(&lab.printed, ["2400 spans"]);
+    has(&lab.get("/traces").await, ["older traces"]);
+    let more = peak(&lab.id()) - peak(&empty.id());
+    assert!(more < lines.len(), "{more} bytes of memory for {} bytes", lines.len());
+}
+
+/// Opening a pipe waits for the program at its other end, and reading it for what that program writes.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lab_that_waits_for_a_file_can_be_stopped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipe = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success());
+    for (flag, signal) in [("--open", "-INT"), ("--save", "-TERM"), ("--open", "-HUP")] {
+        let mut lab =
+            Process::spawn(command("lab", &format!("view {flag} {}", pipe.display())).await);
+        // Two are of the signals. The lab listens at the other three before it opens files.
+        until(async || match descriptors(&lab.id()) {
+            sockets if sockets >= 5 => Ok(()),
+            sockets => Err(sockets),
+        })
+        .await;
+        assert_eq!(lab.signal(signal).await, Some(0), "{flag} {signal}");
+    }
+    let mut lab = Process::spawn(command("lab", &format!("view --open {}", pipe.display())).await);
+    // This waits until the lab has opened it too.
+    let path = pipe.clone();
+    let open = tokio::task::spawn_blocking(move || std::fs::File::create(path));
+    let mut writer = within_reason(open).await.expect("no panic").expect("a pipe");
+    let span = support::in_process::table("1 shop 1 SERVER 0..9 GET /");
+    std::io::Write::write_all(&mut writer, format!("{span}\n").as_bytes()).expect("written");
+    assert_eq!(lab.signal("-INT").await, Some(0));
+}
+
+/// The number of sockets that a process has.
+#[cfg(target_os = "linux")]
+fn descriptors(id: &str) -> usize {
+    let Ok(files) = std::fs::read_dir(format!("/proc/{id}/fd")) else { return 0 };
+    let links = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+}
+
+/// A file is imported while it arrives, so it takes little memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_imported_while_it_arrives() {
+    let lab = Lab::start().await;
+    let value = "x".repeat(40_000);
+    let row = |id: usize| format!("1 shop {id} SERVER 0..9 GET / value={value}");
+    let line = |id: usize| support::in_process::table(&row(id)).to_string() + "\n";
+    let first: String = (1..=150).map(line).collect();
+    let last: String = (151..=160).map(line).collect();
+    let mut stream = TcpStream::connect(lab.address).await.expect("a connection");
+    let head = format!(
+        "POST /traces/import HTTP/1.1\r\nhost: {}\r\ncontent-type: {JSON}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        lab.address,
+        first.len() + last.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("written");
+    stream.write_all(first.as_bytes()).await.expect("written");
+    until(async || match lab.spans() {
+        0 => Err("nothing has been imported"),
+        _ => Ok(()),
+    })
+    .await;
+    stream.write_all(last.as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    within_reason(stream.read_to_string(&mut answer)).await.expect("text");
+    has(&answer, ["200 OK", r#""spans":160"#]);
+    assert_eq!(lab.spans(), 160);
+
+    let too_large = format!(
+        "POST /traces/import HTTP/1.1\r\nhost: {}\r\ncontent-type: {JSON}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        lab.address,
+        viewer::IMPORT_LIMIT + 1
+    );
+    let mut stream = TcpStream::connect(lab.address).await.expect("a connection");
+    stream.write_all(too_large.as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    within_reason(stream.read_to_string(&mut answer)).await.expect("text");
+    has(&answer, ["413", "a file has at most 268435456 bytes"]);
 }
 
 /// Clients that don't read their answers hold up nobody.

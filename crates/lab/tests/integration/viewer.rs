@@ -463,10 +463,8 @@ async fn another_sites_page_can_put_nothing_into_the_list() {
 /// Opens a session; returns its store, and how many spans and which problems were in its file.
 fn opened(path: &Path) -> Result<(Store, usize, Vec<String>), session::Error> {
     let store = Store::new(Limits::default());
-    let opened = session::open(path)?;
-    let spans = opened.spans.len();
-    store.add(opened.spans);
-    Ok((store, spans, opened.problems.iter().map(ToString::to_string).collect()))
+    let opened = session::open(path, |spans| store.add(spans))?;
+    Ok((store, opened.count, opened.problems.iter().map(ToString::to_string).collect()))
 }
 
 /// Some exporters send a span at its start and again at its end.
@@ -496,7 +494,8 @@ fn a_session_is_kept_in_a_file_and_opened_again() {
     let text = std::fs::read_to_string(&file).expect("text");
     assert_eq!(text.lines().filter(|line| !line.is_empty()).count(), 2);
     // What the store drops isn't saved.
-    recorded(opened(&file).expect("it opens").0).add(session::open(&file).expect("it opens").spans);
+    let again = recorded(opened(&file).expect("it opens").0);
+    session::open(&file, |spans| again.add(spans)).expect("it opens");
     let (store, count, problems) = opened(&file).expect("it opens");
     assert_eq!((count, problems, store.usage().traces), (3, Vec::new(), 2));
     let mut texts: Vec<String> = store.trees().iter().map(Tree::to_text).collect();
@@ -520,7 +519,7 @@ fn what_cannot_be_read_of_a_file_does_not_cost_the_rest() {
     // The half line ends in a line break, which JSON allows. The next line can't go on with it.
     assert!(problems[0].starts_with(&format!("line {}: not JSON", half + 1)), "{problems:?}");
     assert_eq!(problems.len(), 1, "{problems:?}");
-    assert_eq!(session::open(&file).expect("it opens").others.documents, 1);
+    assert_eq!(session::open(&file, drop).expect("it opens").others.documents, 1);
 
     // What is saved behind half a line is not a part of it.
     write("{\"resourceSpans\": [{");

@@ -1,6 +1,8 @@
 //! Reads Jaeger's JSON: what its page downloads, what `/api/traces` answers, and the spans of its storage. The form is that of
 //! [`model/json`](https://github.com/jaegertracing/jaeger/blob/main/internal/uimodel/model.go); times are in microseconds.
 
+use std::collections::HashMap;
+
 use crate::proto::common::any_value::Value;
 use crate::proto::common::{AnyValue, ArrayValue, InstrumentationScope, KeyValue};
 use crate::proto::trace::Span;
@@ -15,26 +17,39 @@ use super::value::{
 
 /// Reads one trace, with its `spans` and `processes`.
 pub fn trace(json: &Json, document: &mut Document) {
+    // Many spans share a process, which may be large.
+    let processes = json.get("processes").fields().iter();
+    let mut processes: HashMap<&str, (&Json, Option<usize>)> =
+        processes.rev().map(|(id, process)| (&**id, (process, None))).collect();
     for span in json.get("spans").items() {
-        let process = match span.get("process") {
-            Json::Null => {
-                let id = span.get("processid").text();
-                let processes = json.get("processes").fields();
-                processes.iter().find(|(key, _)| key == id).map_or(&Json::Null, |(_, it)| it)
+        let own = span.get("process");
+        let resource = match processes.get_mut(span.get("processid").text()) {
+            Some((process, number)) if own.is_null() => {
+                *number.get_or_insert_with(|| self::resource(process, document))
             }
-            own => own,
+            _ => self::resource(own, document),
         };
-        self::span(span, process, document);
+        span_of(span, resource, document);
     }
 }
 
 /// Reads one span.
 pub fn span(json: &Json, process: &Json, document: &mut Document) {
+    let resource = resource(process, document);
+    span_of(json, resource, document);
+}
+
+/// Reads a process. Returns the number of its resource.
+fn resource(process: &Json, document: &mut Document) -> usize {
     let losses = &mut document.losses;
     losses.leave();
     let mut resource = vec![text_attribute("service.name", process.get("servicename").text())];
     resource.extend(tags(process.get("tags"), losses));
+    document.resource(resource)
+}
 
+fn span_of(json: &Json, resource: usize, document: &mut Document) {
+    let losses = &mut document.losses;
     let name = json.get("operationname").text();
     losses.enter(name);
     let trace_id = id::<16>(json.get("traceid"));
@@ -63,7 +78,7 @@ pub fn span(json: &Json, process: &Json, document: &mut Document) {
         span.attributes.push(attribute("jaeger.warnings", Some(warnings)));
     }
     let scope = from_tags(&mut span);
-    document.add(resource, scope, span);
+    document.add_of(resource, scope, span);
 }
 
 /// Reads microseconds, or what protobuf's JSON has: a time of RFC 3339, or a duration such as `0.1s` or `5000ns`.

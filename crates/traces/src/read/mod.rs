@@ -9,6 +9,7 @@ mod foreign;
 mod jaeger;
 pub(crate) mod json;
 pub(crate) mod otlp;
+mod stream;
 mod unpack;
 pub(crate) mod value;
 mod zipkin;
@@ -36,6 +37,7 @@ use crate::span::{Span, TraceId};
 
 pub use foreign::Foreign;
 pub use json::NODES_LIMIT;
+pub use stream::{DOCUMENT_LIMIT, Error as StreamError, stream};
 pub use unpack::{Error as UnpackError, UNPACKED_LIMIT, text, unpack};
 pub use value::{Flaw, LeftOut};
 
@@ -45,6 +47,14 @@ pub const FORMS: &str = "OTLP in JSON or protobuf (also as Tempo and Grafana hav
 
 /// The most problems that are described. Further ones are counted.
 const PROBLEMS_LIMIT: usize = 100;
+
+/// A document that breaks off costs a look at the text behind it. When that adds up to the length of the text times `LOOKS`, plus
+/// `SHORT` bytes, a document must end in its line. So reading takes time in proportion to the text.
+const LOOKS: usize = 16;
+const SHORT: usize = 1024 * 1024;
+
+/// The first byte of a request in protobuf: the field 1, which is a message.
+const PROTOBUF: u8 = 0x0a;
 
 /// A form in which traces are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +100,8 @@ pub struct Contents {
     /// The form of the first spans.
     pub form: Form,
     pub spans: Vec<Span>,
+    /// The number of spans, with those that [`stream`] has handed on.
+    pub count: usize,
     /// The exchanges on the wire, which the lab's own files have.
     pub wire: Vec<Exchange>,
     /// The requests of services in other traces, likewise.
@@ -260,12 +272,15 @@ fn only(others: &Others) -> String {
 /// # Errors
 /// There is no span in the bytes, and no exchange; the error says what is there instead.
 pub fn read(bytes: &[u8]) -> Result<Contents, Unreadable> {
-    let bytes = unpack(bytes)?;
+    read_unpacked(&unpack(bytes)?)
+}
+
+fn read_unpacked(bytes: &[u8]) -> Result<Contents, Unreadable> {
     let mut reader = Reader::default();
-    let binary = reader.protobuf(&bytes);
+    let binary = reader.protobuf(bytes);
     if !binary {
-        let text = text(&bytes)
-            .ok_or_else(|| Unreadable::Foreign { foreign: foreign::of_bytes(&bytes) })?;
+        let text =
+            text(bytes).ok_or_else(|| Unreadable::Foreign { foreign: foreign::of_bytes(bytes) })?;
         if text.trim().is_empty() {
             return Err(Unreadable::Empty);
         }
@@ -273,7 +288,7 @@ pub fn read(bytes: &[u8]) -> Result<Contents, Unreadable> {
         if let Some(id) = headers::id_alone(&text) {
             return Err(Unreadable::Id(id));
         }
-        reader.documents(&text);
+        reader.all_documents(&text);
         if reader.form.is_none() && reader.foreign.is_none() {
             reader.foreign = foreign::of_text(&text);
         }
@@ -285,8 +300,12 @@ pub fn read(bytes: &[u8]) -> Result<Contents, Unreadable> {
 #[derive(Default)]
 pub(crate) struct Document {
     resource_spans: Vec<ResourceSpans>,
-    /// The index in `resource_spans` of each source that [`Document::add`] has met, encoded.
-    known: HashMap<Vec<u8>, usize>,
+    /// The resources that [`Document::resource`] has met.
+    resources: Vec<Resource>,
+    /// The index in `resources` of each, encoded.
+    numbers: HashMap<Vec<u8>, usize>,
+    /// The index in `resource_spans` of each source: the number of its resource, and its scope, encoded.
+    known: HashMap<(usize, Vec<u8>), usize>,
     losses: Losses,
     form: Option<Form>,
 }
@@ -294,12 +313,25 @@ pub(crate) struct Document {
 impl Document {
     /// Adds a span of a form that repeats its source with each span.
     fn add(&mut self, resource: Vec<KeyValue>, scope: InstrumentationScope, span: Proto) {
-        let resource = Resource { attributes: resource, ..Resource::default() };
-        let mut key = resource.encode_length_delimited_to_vec();
-        key.extend(scope.encode_to_vec());
-        let index = *self.known.entry(key).or_insert_with(|| {
+        let number = self.resource(resource);
+        self.add_of(number, scope, span);
+    }
+
+    /// Returns the number of a resource, for [`Document::add_of`].
+    fn resource(&mut self, attributes: Vec<KeyValue>) -> usize {
+        let resource = Resource { attributes, ..Resource::default() };
+        let next = self.resources.len();
+        *self.numbers.entry(resource.encode_to_vec()).or_insert_with(|| {
+            self.resources.push(resource);
+            next
+        })
+    }
+
+    /// Adds a span of a resource with this number.
+    fn add_of(&mut self, number: usize, scope: InstrumentationScope, span: Proto) {
+        let index = *self.known.entry((number, scope.encode_to_vec())).or_insert_with(|| {
             let scope_spans = vec![ScopeSpans { scope: Some(scope), ..ScopeSpans::default() }];
-            let resource = Some(resource);
+            let resource = Some(self.resources[number].clone());
             self.resource_spans.push(ResourceSpans {
                 resource,
                 scope_spans,
@@ -328,8 +360,16 @@ struct Reader {
     others: Others,
     /// The line of the first span whose ids can't be read, and how many there are.
     renamed: Option<(usize, usize)>,
+    /// The number of messages of the Collector's file exporter, and of lines, that have been read.
+    frame_count: usize,
+    lines: usize,
+    /// How many bytes may still be looked at for documents that break off.
+    looks_left: usize,
     /// The line from which on a document must end in its line, because too many have broken off.
     given_up: Option<usize>,
+    /// The number of spans and whether there were exchanges in what [`Reader::hand_on`] has handed on.
+    count: usize,
+    has_wire: bool,
     foreign: Option<Foreign>,
     /// The names of the fields of the first document of an unknown form.
     unknown: Option<Vec<String>>,
@@ -379,9 +419,7 @@ fn has_ids(span: &Proto) -> bool {
 impl Reader {
     /// Reads protobuf, with a length of four bytes in front of each message or without. Returns whether it is that.
     fn protobuf(&mut self, bytes: &[u8]) -> bool {
-        /// The first byte of a request: the field 1, which is a message.
-        const FIRST: u8 = 0x0a;
-        if bytes.first() == Some(&FIRST) {
+        if bytes.first() == Some(&PROTOBUF) {
             // A text may begin with the same byte, which is a line feed.
             let batch = from_protobuf(bytes.to_vec().into());
             let is_text = || text(bytes).is_some();
@@ -395,61 +433,80 @@ impl Reader {
         // As the Collector's file exporter writes them:
         // https://github.com/open-telemetry/opentelemetry-collector-contrib/tree/main/exporter/fileexporter
         let mut rest = bytes;
-        let mut frames = Vec::new();
-        while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-            let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-            let Some((frame, behind)) = behind.split_at_checked(length) else { break };
+        while let Some((frame, behind)) = first_frame(rest) {
             let packed = unpack::is_zstd(frame);
-            if !packed && !matches!(frame.first(), Some(&FIRST | &b'{')) {
+            if !packed && !matches!(frame.first(), Some(&PROTOBUF | &b'{')) {
                 return false;
             }
-            frames.push(frame);
             rest = behind;
         }
-        for (index, frame) in frames.iter().enumerate() {
+        self.frames(bytes) > 0
+    }
+
+    /// Reads the messages that follow their lengths. Returns the length of those that are whole.
+    fn frames(&mut self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        while let Some((frame, behind)) = first_frame(rest) {
+            rest = behind;
+            self.frame_count += 1;
             match unpack(frame) {
                 Ok(frame) if frame.first() == Some(&b'{') => {
-                    self.documents(&String::from_utf8_lossy(&frame));
+                    self.all_documents(&String::from_utf8_lossy(&frame));
                 }
                 Ok(frame) => {
                     let batch = from_protobuf(frame.into_owned().into());
                     self.batch(Form::OtlpProtobuf, None, batch);
                 }
-                Err(error) => self.problem(Some(index + 1), Error::Frame(error.to_string())),
+                Err(error) => {
+                    self.problem(Some(self.frame_count), Error::Frame(error.to_string()));
+                }
             }
         }
-        !frames.is_empty()
+        bytes.len() - rest.len()
     }
 
-    /// Reads JSON documents one after the other, a line each or laid out for people, and skips the text between them.
-    fn documents(&mut self, text: &str) {
-        /// A document that breaks off costs a look at the rest of the text. When that adds up to the text's length times
-        /// `LOOKS`, plus `SHORT` bytes, a document must end in its line.
-        const LOOKS: usize = 16;
-        const SHORT: usize = 1024 * 1024;
-        let (mut start, mut line, mut budget) = (0, 1, LOOKS * text.len() + SHORT);
+    /// Reads the JSON documents of a whole text.
+    fn all_documents(&mut self, text: &str) {
+        self.lines = 0;
+        self.looks_left = LOOKS * text.len() + SHORT;
+        self.documents(text, false);
+    }
+
+    /// Reads JSON documents one after the other, a line each or laid out for people, and skips the text between them. With `more`,
+    /// the text goes on, and a document that its end cuts off is left. Returns the length of what was read.
+    fn documents(&mut self, text: &str, more: bool) -> usize {
+        let mut start = 0;
         while let Some(blank) = text[start..].find(|it: char| !it.is_ascii_whitespace()) {
-            line += newlines(&text[start..start + blank]);
+            self.lines += newlines(&text[start..start + blank]);
             start += blank;
-            let rest = &text[start..];
-            let line_end = rest.find('\n').unwrap_or(rest.len());
+            let (rest, line) = (&text[start..], self.lines + 1);
+            let line_end = rest.find('\n');
+            if more && line_end.is_none() && !rest.starts_with(['{', '[']) {
+                return start;
+            }
+            let is_cut_off = more && (self.looks_left > 0 || line_end.is_none());
+            let line_end = line_end.unwrap_or(rest.len());
             let mut length = line_end;
             if rest.starts_with(['{', '[']) {
-                let whole = if budget > 0 { rest } else { &rest[..line_end] };
+                let whole = if self.looks_left > 0 { rest } else { &rest[..line_end] };
                 match length_of_document(whole) {
                     Ok(whole) => {
                         length = whole;
                         self.document(&rest[..whole], line);
                     }
-                    // A line of a log may begin with a bracket too.
-                    Err(_) if rest.starts_with('[') && !is_json_array(rest) => {
-                        self.others.lines += 1
-                    }
+                    Err(error) if error.is_eof() && is_cut_off => return start,
                     Err(error) => {
-                        let lines = whole.split_inclusive('\n').take(error.line());
-                        budget = budget.saturating_sub(lines.map(str::len).sum());
-                        self.problem(Some(line + error.line().max(1) - 1), Error::NotJson(error));
-                        if budget == 0 {
+                        let looked_at = whole.split_inclusive('\n').take(error.line().max(1));
+                        let looked_at = looked_at.map(str::len).sum();
+                        self.looks_left = self.looks_left.saturating_sub(looked_at);
+                        // A line of a log may begin with a bracket too.
+                        if rest.starts_with('[') && !is_json_array(rest) {
+                            self.others.lines += 1;
+                        } else {
+                            let at = line + error.line().max(1) - 1;
+                            self.problem(Some(at), Error::NotJson(error));
+                        }
+                        if self.looks_left == 0 {
                             self.given_up.get_or_insert(line);
                         }
                     }
@@ -463,9 +520,11 @@ impl Reader {
                     None => self.others.lines += 1,
                 }
             }
-            line += newlines(&rest[..length]);
+            self.lines += newlines(&rest[..length]);
             start += length;
         }
+        self.lines += newlines(&text[start..]);
+        text.len()
     }
 
     /// Reads one JSON document.
@@ -674,22 +733,25 @@ impl Reader {
         if let Some(line) = self.given_up {
             self.unread += 1;
             // Behind the first, which is the reason where nothing can be read.
-            self.problems.insert(1, Problem { line: Some(line), error: Error::GivenUp });
+            let behind = self.problems.len().min(1);
+            self.problems.insert(behind, Problem { line: Some(line), error: Error::GivenUp });
         }
+        let spans = self.each_once();
         let Reader {
             form,
-            mut spans,
+            count,
             wire,
+            has_wire,
             elsewhere,
             unread,
             mut problems,
-            mut others,
+            others,
             foreign,
             unknown,
             ..
         } = self;
         let form = match form {
-            Some(form) if !spans.is_empty() || !wire.is_empty() => form,
+            Some(form) if count > 0 || has_wire || !wire.is_empty() => form,
             _ => {
                 let problem = (!problems.is_empty()).then(|| problems.swap_remove(0));
                 let signals = others.logs + others.metrics > 0;
@@ -705,12 +767,29 @@ impl Reader {
                 });
             }
         };
+        Ok(Contents { form, spans, count, wire, elsewhere, unread, problems, others })
+    }
+
+    /// Takes the spans that have been read and counts them. Of spans that are repeated, takes one.
+    fn each_once(&mut self) -> Vec<Span> {
+        let mut spans = std::mem::take(&mut self.spans);
         // Some exporters write a span when it starts and again when it has ended, so the ended one is compared first.
         spans.sort_by_key(|span| !span.has_ended());
         let all = spans.len();
         let spans = each_once(spans);
-        others.repeated = all - spans.len();
-        Ok(Contents { form, spans, wire, elsewhere, unread, problems, others })
+        self.others.repeated += all - spans.len();
+        self.count += spans.len();
+        spans
+    }
+
+    /// Hands on the spans that have been read, and forgets the lab's own parts of the file.
+    fn hand_on(&mut self, sink: &mut impl FnMut(Vec<Span>)) {
+        let spans = self.each_once();
+        if !spans.is_empty() {
+            sink(spans);
+        }
+        self.has_wire |= !std::mem::take(&mut self.wire).is_empty();
+        self.elsewhere.clear();
     }
 }
 
@@ -730,6 +809,12 @@ fn each_once(spans: Vec<Span>) -> Vec<Span> {
         .flat_map(|trace| trace.received().to_vec())
         .map(Arc::unwrap_or_clone)
         .collect()
+}
+
+/// Splits off the first message behind its length, if it is whole.
+fn first_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, behind) = bytes.split_first_chunk::<4>()?;
+    behind.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }
 
 fn newlines(text: &str) -> usize {

@@ -1,11 +1,13 @@
 //! Turns the bytes of a file into text or protobuf: unpacks gzip and zstd, and decodes UTF-16.
 
 use std::borrow::Cow;
-use std::io::Read;
+use std::cell::RefCell;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::rc::Rc;
 
 use flate2::read::MultiGzDecoder;
-use ruzstd::decoding::StreamingDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 /// The most bytes that a packed file may unpack to, so that a small file can't fill the memory.
 pub const UNPACKED_LIMIT: usize = 256 * 1024 * 1024;
@@ -29,6 +31,9 @@ pub enum Error {
     Broken { form: &'static str, reason: String },
     #[error("it unpacks to more than {UNPACKED_LIMIT} bytes")]
     TooLarge,
+    /// It isn't a list of documents that can be read one after the other.
+    #[error("it is one document of more than {UNPACKED_LIMIT} bytes")]
+    DocumentTooLarge,
 }
 
 /// Unpacks `bytes` if they begin like gzip or zstd. Returns other bytes as they are.
@@ -87,6 +92,103 @@ fn append(form: &'static str, packed: &mut impl Read, to: &mut Vec<u8>) -> Resul
     }
 }
 
+/// Unpacks a file while it is read, if it begins like gzip or zstd. Reading fails with an [`Error`] where [`unpack`] would.
+///
+/// # Errors
+/// The first bytes can't be read.
+pub(super) fn reader<'a>(from: Box<dyn Read + 'a>) -> io::Result<Box<dyn Read + 'a>> {
+    let (mut from, mut is_packed) = (from, false);
+    for _ in 0..=LAYERS {
+        let mut beginning = Vec::new();
+        from.by_ref().take(4).read_to_end(&mut beginning)?;
+        let (is_gzip, is_zstd) = (beginning.starts_with(GZIP), is_zstd(&beginning));
+        let whole = Cursor::new(beginning).chain(from);
+        from = if is_gzip {
+            Box::new(Unpacker { form: "gzip", from: MultiGzDecoder::new(whole) })
+        } else if is_zstd {
+            let packed = Shared(Rc::new(RefCell::new(BufReader::new(whole))));
+            Box::new(Unpacker { form: "zstd", from: Zstd { packed, frame: None } })
+        } else {
+            from = Box::new(whole);
+            break;
+        };
+        is_packed = true;
+    }
+    Ok(if is_packed { Box::new(Limited { from, left: UNPACKED_LIMIT }) } else { from })
+}
+
+/// Names the form in errors.
+struct Unpacker<R> {
+    form: &'static str,
+    from: R,
+}
+
+impl<R: Read> Read for Unpacker<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let form = self.form;
+        self.from.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            _ => io::Error::other(Error::Broken { form, reason: error.to_string() }),
+        })
+    }
+}
+
+/// Fails at more than [`UNPACKED_LIMIT`] bytes.
+struct Limited<R> {
+    from: R,
+    left: usize,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        self.left = self.left.checked_sub(read).ok_or_else(|| io::Error::other(Error::TooLarge))?;
+        Ok(read)
+    }
+}
+
+/// Unpacks the frames of zstd, one after the other.
+struct Zstd<R: Read> {
+    packed: Shared<R>,
+    frame: Option<Box<StreamingDecoder<Shared<R>, FrameDecoder>>>,
+}
+
+/// The decoder of a frame owns its source, so it gets a clone.
+struct Shared<R>(Rc<RefCell<BufReader<R>>>);
+
+impl<R: Read> Read for Shared<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.borrow_mut().read(buffer)
+    }
+}
+
+impl<R: Read> Read for Zstd<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(frame) = &mut self.frame {
+                match frame.read(buffer)? {
+                    0 if !buffer.is_empty() => self.frame = None,
+                    read => return Ok(read),
+                }
+            }
+            if self.packed.0.borrow_mut().fill_buf()?.is_empty() {
+                return Ok(0);
+            }
+            match StreamingDecoder::new(Shared(Rc::clone(&self.packed.0))) {
+                Ok(frame) => self.frame = Some(Box::new(frame)),
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => {
+                    let mut skipped = self.packed.by_ref().take(length.into());
+                    io::copy(&mut skipped, &mut io::sink())?;
+                }
+                Err(error) => return Err(io::Error::other(error.to_string())),
+            }
+        }
+    }
+}
+
 /// Decodes text: UTF-8 with or without a byte order mark, or UTF-16. Returns `None` for bytes that aren't text.
 /// Single bytes that aren't UTF-8 become `U+FFFD`, because one damaged name shouldn't cost a whole file.
 pub fn text(bytes: &[u8]) -> Option<Cow<'_, str>> {
@@ -105,7 +207,7 @@ pub fn text(bytes: &[u8]) -> Option<Cow<'_, str>> {
         [0, b'{' | b'[', ..] => return Some(utf16(bytes, u16::from_be_bytes)),
         _ => {}
     }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let beginning = &bytes[..bytes.len().min(BEGINNING)];
     // The escape character begins a colour in a log.
     let control =
@@ -117,18 +219,39 @@ pub fn text(bytes: &[u8]) -> Option<Cow<'_, str>> {
     }
 }
 
+/// The byte order mark in UTF-8, which Windows writes.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Whether [`text`] decodes bytes that begin so as UTF-16.
+pub(super) fn is_utf16(bytes: &[u8]) -> bool {
+    matches!(
+        bytes,
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..]
+    )
+}
+
+/// Whether [`without_log_prefix`] removes something.
+pub(super) fn has_log_prefix(text: &str) -> bool {
+    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    prefix(first) > 0
+}
+
 /// Removes what `docker compose logs` and the container runtimes of Kubernetes put in front of each line, if the first line has it.
 pub fn without_log_prefix(text: Cow<'_, str>) -> Cow<'_, str> {
-    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    if prefix(first) == 0 {
-        return text;
+    match has_log_prefix(&text) {
+        true => Cow::Owned(stripped(&text)),
+        false => text,
     }
+}
+
+/// Removes it from each line that has it.
+pub(super) fn stripped(text: &str) -> String {
     let mut stripped = String::with_capacity(text.len());
     for line in text.lines() {
         stripped.push_str(&line[prefix(line)..]);
         stripped.push('\n');
     }
-    Cow::Owned(stripped)
+    stripped
 }
 
 /// The length of the prefix of a line: `service-1  | `, or `2026-01-28T09:58:44Z stdout F `.
