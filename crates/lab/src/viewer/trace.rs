@@ -55,7 +55,8 @@ pub async fn page(
         return linked(id, &site.list.store);
     }
     let Some((tree, spans)) = read(&site.list, id) else {
-        return no_such_trace(request().map(|it| it.case).as_ref());
+        let was_dropped = trace_id(id).is_some_and(|id| site.list.store.was_evicted(id));
+        return no_such_trace(was_dropped, request().map(|it| it.case).as_ref());
     };
     match form {
         "" => View::new(&site, tree, request(), &choice).page(),
@@ -228,10 +229,17 @@ fn read(list: &List, id: &str) -> Option<(Tree, Vec<Arc<Span>>)> {
 }
 
 /// Renders the page of a trace without spans. The lab may still have its headers.
-fn no_such_trace(case: Option<&Case>) -> Response {
+fn no_such_trace(was_dropped: bool, case: Option<&Case>) -> Response {
     let body = html! {
         h1 { "No such trace" }
-        p { "No span with this trace id has arrived, or it had to make room. " a href="/traces" { "All traces" } }
+        p {
+            @if was_dropped {
+                "Spans of this trace arrived and had to make room: raise --max-spans or --max-bytes to keep more. "
+            } @else {
+                "No span with this trace id has arrived, or it had to make room. "
+            }
+            a href="/traces" { "All traces" }
+        }
         @if let Some(case) = case {
             (diagnosis(case))
             h2 { "What went over the wire" }
