@@ -35,6 +35,9 @@ pub enum Error {
     OtherVersion(#[from] serde_json::Error),
     #[error("no trace has arrived yet")]
     NoTrace,
+    /// Traces have arrived and none is left, for this reason.
+    #[error("{0}")]
+    Dropped(String),
     #[error("the lab has no trace {0}: `lab traces` lists its traces")]
     NoSuchTrace(String),
     #[error("no trace id begins with {0:?}: `lab traces` lists the traces")]
@@ -90,7 +93,10 @@ impl Lab {
     /// # Errors
     /// Fails when no lab answers, or when not exactly one trace matches.
     pub async fn trace(&self, id: Option<&str>) -> Result<Bytes, Error> {
-        let id = self.id(id).await?.ok_or(Error::NoTrace)?;
+        let id = match self.id(id).await? {
+            Some(id) => id,
+            None => return Err(self.no_trace().await),
+        };
         let json = self.document(id, "json").await?;
         json.ok_or_else(|| Error::NoSuchTrace(id.to_string()))
     }
@@ -120,6 +126,16 @@ impl Lab {
         match answer.status {
             status if status.is_success() => Ok(Case::read(&answer.body)?),
             status => Err(self.not_the_lab(status)),
+        }
+    }
+
+    /// Returns the error for a lab without a trace, which says whether any has arrived.
+    pub async fn no_trace(&self) -> Error {
+        match self.get("/traces/dropped.txt").await {
+            Ok(answer) if answer.status.is_success() && !answer.body.is_empty() => {
+                Error::Dropped(String::from_utf8_lossy(&answer.body).into_owned())
+            }
+            _ => Error::NoTrace,
         }
     }
 

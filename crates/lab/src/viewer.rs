@@ -85,6 +85,7 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         .route("/traces.case.json", get(list::whole_case))
         .route("/traces/{id}", get(trace::page))
         .route("/traces/{id}/spans/{span}", get(trace::span))
+        .route("/traces/dropped.txt", get(list::dropped))
         .route("/traces/map", get(map::page))
         .route("/traces/events", get(events))
         .route("/traces/import", post(import))

@@ -1,17 +1,28 @@
-//! Listens on an address with a limit on the number of connections.
+//! Listens on an address, with a limit on the number of connections and on the time that one may be idle.
 
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::Listener;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::response::Response;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tower::ServiceExt as _;
 
 use crate::guard;
 
@@ -22,6 +33,15 @@ const TOO_MANY_CONNECTIONS: &[u8] =
 
 /// How long a client past the limit may take to read that answer.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the head of a request may take to arrive.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may have no request.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a connection without a request may take to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The reasons why the lab can't listen.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +80,11 @@ pub enum AllowedHosts {
 }
 
 /// Serves `routes` until `stop` ends, then finishes the requests in flight. At a loopback address, requests must name this
-/// machine. At other addresses, `hosts` decides. `connections` is the largest number of open connections.
+/// machine. At other addresses, `hosts` decides.
+///
+/// `connections` is the largest number of open connections. At that number, the connection that has had no request for the longest
+/// time is closed for a new one; if each has one, the new one is answered 429. A connection is also closed when it has no request
+/// for [`IDLE_TIMEOUT`], or when the head of one takes longer than [`HEAD_TIMEOUT`].
 ///
 /// # Errors
 /// Fails when the listener fails.
@@ -80,56 +104,238 @@ pub async fn serve(
         (false, AllowedHosts::Addresses) => guard::only_addresses(routes),
         (false, AllowedHosts::Any) => routes,
     };
-    let permits = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-    let server = axum::serve(LimitedListener { listener, permits }, routes);
-    server.with_graceful_shutdown(stop).await?;
+    let connections = Arc::new(Connections {
+        permits: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
+        open: Mutex::default(),
+    });
+    // Each connection has a receiver, so the channel is closed when the last has ended.
+    let (stopping, stopped) = watch::channel(false);
+    let mut listener = listener;
+    let mut stop = pin!(stop);
+    loop {
+        // axum's `accept` retries after an error of a single connection.
+        let accept = axum::serve::Listener::accept(&mut listener);
+        let (stream, _) = tokio::select! {
+            accepted = accept => accepted,
+            () = &mut stop => break,
+        };
+        let (connections, routes, stopped) = (connections.clone(), routes.clone(), stopped.clone());
+        tokio::spawn(async move {
+            match connections.admit().await {
+                Some(place) => place.serve(stream, routes, stopped).await,
+                None => refuse(stream).await,
+            }
+        });
+    }
+    drop((listener, stopped));
+    stopping.send_replace(true);
+    stopping.closed().await;
     Ok(())
 }
 
-struct LimitedListener {
-    listener: TcpListener,
-    permits: Arc<Semaphore>,
+/// Answers a connection past the limit. An error means that it is closed.
+async fn refuse(mut stream: TcpStream) {
+    let answer = async {
+        // Read first, because a client expects an answer only after it has sent a request.
+        if stream.read(&mut [0; 1024]).await? > 0 {
+            stream.write_all(TOO_MANY_CONNECTIONS).await?;
+        }
+        stream.shutdown().await?;
+        // Closing with unread data would reset the connection and discard our answer.
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    let _ = timeout(REFUSAL_TIMEOUT, answer).await;
 }
 
-impl Listener for LimitedListener {
-    type Io = Connection;
-    type Addr = SocketAddr;
+/// The open connections of a listener.
+struct Connections {
+    permits: Arc<Semaphore>,
+    open: Mutex<HashMap<usize, Arc<Activity>>>,
+}
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        loop {
-            // axum's `accept` retries after an error of a single connection.
-            let (mut stream, address) = Listener::accept(&mut self.listener).await;
-            match Arc::clone(&self.permits).try_acquire_owned() {
-                Ok(permit) => {
-                    // An error means that the connection is closed. The first read then fails too.
-                    let _ = stream.set_nodelay(true);
-                    let connection = Connection { stream, _permit: permit };
-                    return (connection, address);
-                }
-                Err(_) => {
-                    tokio::spawn(tokio::time::timeout(REFUSAL_TIMEOUT, async move {
-                        // Read first, because a client expects an answer only after it has sent a request.
-                        if stream.read(&mut [0; 1024]).await? > 0 {
-                            stream.write_all(TOO_MANY_CONNECTIONS).await?;
-                        }
-                        stream.shutdown().await?;
-                        // Closing with unread data would reset the connection and discard our answer.
-                        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
-                    }));
-                }
+/// What happens on a connection.
+struct Activity {
+    state: Mutex<State>,
+    /// Says that the connection must make room for another.
+    make_room: Notify,
+}
+
+struct State {
+    /// The number of requests that were read and whose answers aren't written.
+    requests: usize,
+    /// When the last request ended.
+    idle_since: Instant,
+    /// When the first byte of the next request came, except over HTTP/2, where other frames come too.
+    head_since: Option<Instant>,
+    is_http2: Option<bool>,
+}
+
+impl Connections {
+    /// Waits for room for one more connection. Returns `None` if each of the others has a request.
+    async fn admit(self: &Arc<Self>) -> Option<Place> {
+        let permits = Arc::clone(&self.permits);
+        let permit = match permits.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.close_idle()?;
+                timeout(CLOSE_TIMEOUT, permits.acquire_owned()).await.ok()?.ok()?
             }
+        };
+        let state =
+            State { requests: 0, idle_since: Instant::now(), head_since: None, is_http2: None };
+        let activity = Arc::new(Activity { state: Mutex::new(state), make_room: Notify::new() });
+        let key = Arc::as_ptr(&activity) as usize;
+        self.lock().insert(key, Arc::clone(&activity));
+        Some(Place { connections: Arc::clone(self), activity, key, permit: Some(permit) })
+    }
+
+    /// Closes the connection that has had no request for the longest time, if there is one.
+    fn close_idle(&self) -> Option<()> {
+        let mut open = self.lock();
+        let idle = open.iter().filter_map(|(key, activity)| {
+            let state = activity.lock();
+            (state.requests == 0).then_some((state.idle_since, *key))
+        });
+        let (_, key) = idle.min()?;
+        open.remove(&key)?.make_room.notify_one();
+        Some(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Arc<Activity>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Activity {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that bytes arrived.
+    fn arrived(&self, bytes: &[u8]) {
+        let mut state = self.lock();
+        let is_http2 = *state.is_http2.get_or_insert(bytes.starts_with(b"PRI"));
+        if state.requests == 0 && !is_http2 {
+            state.head_since.get_or_insert_with(Instant::now);
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// Notes that a request was read. Its answer is written when the result is dropped.
+    fn begin(self: &Arc<Self>) -> Busy {
+        let mut state = self.lock();
+        state.requests += 1;
+        state.head_since = None;
+        Busy(Arc::clone(self))
+    }
+
+    /// When the connection has been without a request for too long; `None` while it has one.
+    fn deadline(&self) -> Option<Instant> {
+        let state = self.lock();
+        let idle = state.idle_since + IDLE_TIMEOUT;
+        let head = state.head_since.map_or(idle, |since| since + HEAD_TIMEOUT);
+        (state.requests == 0).then_some(idle.min(head))
     }
 }
 
-/// A connection and its permit.
+/// A request that is being answered.
+struct Busy(Arc<Activity>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.requests -= 1;
+        state.idle_since = Instant::now();
+    }
+}
+
+/// The place of a connection among those that are open.
+struct Place {
+    connections: Arc<Connections>,
+    activity: Arc<Activity>,
+    key: usize,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.lock().remove(&self.key);
+        drop(self.permit.take());
+    }
+}
+
+impl Place {
+    /// Serves a connection until it is closed, or until the requests in flight are answered after `stopped` says so.
+    async fn serve(self, stream: TcpStream, routes: Router, mut stopped: watch::Receiver<bool>) {
+        // An error means that the connection is closed. The first read then fails too.
+        let _ = stream.set_nodelay(true);
+        let activity = &self.activity;
+        let io = TokioIo::new(Connection { stream, activity: Arc::clone(activity) });
+        let service = service_fn(|request: Request<Incoming>| {
+            let busy = activity.begin();
+            let answer = routes.clone().oneshot(request.map(Body::new));
+            async move {
+                let answer: Response = answer.await?;
+                Ok::<_, Infallible>(answer.map(|body| Answer { body, _busy: busy }))
+            }
+        });
+        let builder = Builder::new(TokioExecutor::new());
+        let mut connection = pin!(builder.serve_connection(io, service));
+        let mut is_stopping = false;
+        loop {
+            let now = Instant::now();
+            let deadline = activity.deadline();
+            if deadline.is_some_and(|it| is_stopping || it <= now) {
+                break;
+            }
+            if is_stopping {
+                connection.as_mut().graceful_shutdown();
+            }
+            // A deadline can come closer, so look now and then.
+            let look = now + if is_stopping { CLOSE_TIMEOUT / 10 } else { CLOSE_TIMEOUT };
+            tokio::select! {
+                // An error concerns this connection alone.
+                _ = connection.as_mut() => return,
+                () = activity.make_room.notified(), if !is_stopping => is_stopping = true,
+                _ = stopped.wait_for(|it| *it), if !is_stopping => is_stopping = true,
+                () = sleep_until(look.min(deadline.unwrap_or(look))) => {}
+            }
+        }
+        // What has been answered is still written.
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(CLOSE_TIMEOUT, connection).await;
+    }
+}
+
+/// The body of an answer, whose request is in flight until it is written.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection that notes when bytes arrive.
 struct Connection {
     stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
+    activity: Arc<Activity>,
 }
 
 impl AsyncRead for Connection {
@@ -138,7 +344,13 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let bytes = &buffer.filled()[before..];
+        if !bytes.is_empty() {
+            self.activity.arrived(bytes);
+        }
+        read
     }
 }
 

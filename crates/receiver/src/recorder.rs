@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use traces::otlp;
 use traces::span::Span;
@@ -19,8 +19,20 @@ pub struct Error {
 /// Writes received spans to a file.
 pub struct Recorder {
     path: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
     /// The open file, or `None` after a write has failed.
-    file: Mutex<Option<File>>,
+    file: Option<File>,
+    /// Whether the warning was printed that the file has no name any more.
+    is_lost: bool,
+}
+
+/// The file of a [`Recorder`], for one batch of spans.
+pub(crate) struct Writer<'a> {
+    path: &'a Path,
+    state: MutexGuard<'a, State>,
 }
 
 impl Recorder {
@@ -36,17 +48,34 @@ impl Recorder {
         if file.metadata().is_ok_and(|it| it.is_file() && it.len() > 0) {
             file.write_all(b"\n").map_err(not_saved)?;
         }
-        Ok(Recorder { path: path.to_owned(), file: Mutex::new(Some(file)) })
+        let state = State { file: Some(file), is_lost: false };
+        Ok(Recorder { path: path.to_owned(), state: Mutex::new(state) })
     }
 
+    /// Writes one batch of spans, as the store does.
+    pub fn record<'a>(&self, spans: impl ExactSizeIterator<Item = &'a Span>) {
+        self.lock().record(spans);
+    }
+
+    /// Waits until the batches before this one are written.
+    pub(crate) fn lock(&self) -> Writer<'_> {
+        Writer {
+            path: &self.path,
+            state: self.state.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+}
+
+impl Writer<'_> {
     /// Writes the spans as one line, unless `spans` is empty. After an error, such as a full disk, prints a warning and saves
     /// nothing more, so that the lab keeps running.
-    pub fn record<'a>(&self, spans: impl ExactSizeIterator<Item = &'a Span>) {
+    pub(crate) fn record<'a>(mut self, spans: impl ExactSizeIterator<Item = &'a Span>) {
         if spans.len() == 0 {
             return;
         }
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(open) = file.as_mut() else { return };
+        let State { file, is_lost } = &mut *self.state;
+        let Some(open) = file else { return };
+        let path = self.path.display();
         let written = serde_json::to_vec(&otlp::to_request(spans))
             .map_err(std::io::Error::from)
             .and_then(|mut line| {
@@ -54,9 +83,29 @@ impl Recorder {
                 open.write_all(&line)
             });
         if let Err(error) = written {
-            let path = self.path.display();
             eprintln!("Warning: nothing is saved from here on: cannot write {path}: {error}");
             *file = None;
+        } else if !*is_lost && !has_name(open, self.path) {
+            *is_lost = true;
+            eprintln!(
+                "Warning: {path} was deleted or replaced, so what the lab saves will be gone when it stops: \
+                 restart it to save to a new file (the traces that it shows can be downloaded from their pages)"
+            );
         }
     }
+}
+
+/// Whether the open file is the one at `path`. Anything that isn't a regular file, such as a pipe, counts as that.
+#[cfg(unix)]
+fn has_name(open: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(open) = open.metadata() else { return true };
+    let place = |it: &std::fs::Metadata| (it.dev(), it.ino());
+    !open.is_file() || std::fs::metadata(path).is_ok_and(|named| place(&named) == place(&open))
+}
+
+/// Whether the file is there. Here an open file can't be deleted.
+#[cfg(not(unix))]
+fn has_name(_: &File, path: &Path) -> bool {
+    path.exists()
 }

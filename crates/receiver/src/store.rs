@@ -1,9 +1,9 @@
 //! Keeps the newest traces in memory, within a limit on spans and one on bytes. Drops the oldest trace first.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -14,13 +14,26 @@ use traces::span::{Source, Span, SpanId, TraceId};
 use traces::tree::Tree;
 
 /// The limits of the store.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The largest number of spans.
     pub spans: usize,
-    /// The largest amount of memory in bytes: [`Span::size`] of the spans, and their sources, counted once for each trace.
+    /// The largest amount of memory in bytes: of the spans, of their sources, and of the tables that find them.
     pub bytes: usize,
 }
+
+/// What a trace takes in the store's tables, in bytes: its entry in a hash table that is half full, which is doubled when it is full,
+/// its id in a queue, and its list of spans.
+const TRACE_OVERHEAD: usize = 5 * size_of::<(TraceId, Trace)>() / 2 + 96;
+
+/// What a trace takes that another one links to: an entry in each of two tables, and a table of its own.
+const LINK_OVERHEAD: usize = 400;
+
+/// What a source takes in its table, and for the allocations of its texts.
+const SOURCE_OVERHEAD: usize = 256;
+
+/// The number of traces that made room whose ids are remembered.
+const REMEMBERED: usize = 1000;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -50,6 +63,10 @@ struct Inner {
     bytes: usize,
     evicted: usize,
     evicted_spans: usize,
+    /// The ids of the last traces that made room.
+    evicted_ids: VecDeque<TraceId>,
+    /// Whether the warning was printed that a trace is larger than the store.
+    has_warned: bool,
     repeated: usize,
     refused: Option<Refused>,
 }
@@ -57,19 +74,22 @@ struct Inner {
 #[derive(Default)]
 struct Trace {
     spans: shared::Trace,
-    /// The sources by the address of their allocation. [`Sources`] keeps equal sources in one allocation.
-    sources: HashMap<usize, Arc<Source>>,
     /// The traces that its spans link to.
-    links: HashSet<TraceId>,
+    links: BTreeSet<TraceId>,
     bytes: usize,
 }
 
 /// Interns sources: keeps one allocation for equal sources. The key is the encoded form.
 #[derive(Default)]
 struct Sources {
-    known: HashMap<Vec<u8>, Weak<Source>>,
-    /// The number of keys at which to remove those that no span uses.
-    sweep_at: usize,
+    known: HashMap<Vec<u8>, Known>,
+    bytes: usize,
+}
+
+struct Known {
+    source: Arc<Source>,
+    /// The number of spans that have it.
+    spans: usize,
 }
 
 /// The current contents of the store in numbers.
@@ -82,6 +102,8 @@ pub struct Usage {
     /// The number of traces that were dropped to make room, and of their spans.
     pub evicted: usize,
     pub evicted_spans: usize,
+    /// The limits that the contents are within.
+    pub limits: Limits,
     /// The number of spans that were dropped because the store had them, such as when an exporter tries again.
     pub repeated: usize,
 }
@@ -124,30 +146,48 @@ impl Store {
     /// Adds spans to their traces. Drops and counts spans that the store already has. With a recorder, writes the others to its file
     /// before returning.
     pub fn add(&self, spans: Vec<Span>) {
+        // Before the store has a span: who sends it again at the same time must not be answered before it is written.
+        let writer = self.recorder.as_ref().map(|recorder| recorder.lock());
         let mut new = Vec::new();
         let mut inner = self.lock();
-        // Neighbouring spans usually have the same source. This is the last one: (received, interned).
-        let mut last: Option<(Arc<Source>, Arc<Source>)> = None;
+        // Neighbouring spans usually have the same source. This is the last one, as received and interned, and how many spans with it
+        // were added.
+        let mut last: Option<(Arc<Source>, Arc<Source>, usize)> = None;
         for mut span in spans {
-            let (_, interned) = match last.take_if(|(it, _)| Arc::ptr_eq(it, &span.source)) {
+            let (_, interned, added) = match last.take_if(|(it, ..)| Arc::ptr_eq(it, &span.source))
+            {
                 Some(same) => last.insert(same),
                 None => {
+                    if let Some((_, interned, added)) = last.take() {
+                        inner.sources.hold(&interned, added);
+                    }
                     let interned = inner.sources.intern(&span.source);
-                    last.insert((Arc::clone(&span.source), interned))
+                    last.insert((Arc::clone(&span.source), interned, 0))
                 }
             };
             span.source = Arc::clone(interned);
-            let added = inner.add(span);
-            if self.recorder.is_some() {
-                new.extend(added);
+            if let Some(span) = inner.add(span) {
+                *added += 1;
+                if writer.is_some() {
+                    new.push(span);
+                }
             }
         }
-        inner.evict();
+        if let Some((_, interned, added)) = last {
+            inner.sources.hold(&interned, added);
+        }
+        let too_large = inner.evict();
         drop(inner);
         // The pages need not wait for the disk.
         self.changed.send_modify(|version| *version += 1);
-        if let Some(recorder) = &self.recorder {
-            recorder.record(new.iter().map(AsRef::as_ref));
+        if let Some((id, spans)) = too_large {
+            eprintln!(
+                "Warning: trace {id} is larger than the lab's memory for traces, so its {spans} spans were dropped: \
+                 raise --max-spans or --max-bytes"
+            );
+        }
+        if let Some(writer) = writer {
+            writer.record(new.iter().map(AsRef::as_ref));
         }
     }
 
@@ -220,11 +260,17 @@ impl Store {
         Usage {
             traces: inner.traces.len(),
             spans: inner.spans,
-            bytes: inner.bytes,
+            bytes: inner.held(),
             evicted: inner.evicted,
             evicted_spans: inner.evicted_spans,
+            limits: inner.limits,
             repeated: inner.repeated,
         }
+    }
+
+    /// Returns whether a trace was in the store and made room. Remembers the last thousand.
+    pub fn was_evicted(&self, id: TraceId) -> bool {
+        self.lock().evicted_ids.contains(&id)
     }
 
     /// Counts a request with spans that can't be kept.
@@ -258,23 +304,30 @@ impl Store {
 impl Sources {
     /// Returns the allocation that equals `source`, which becomes it when there is none yet.
     fn intern(&mut self, source: &Arc<Source>) -> Arc<Source> {
-        let key = source.encoded();
-        if let Some(known) = self.known.get(&key).and_then(Weak::upgrade) {
-            return known;
-        }
-        if self.known.len() >= self.sweep_at {
-            self.known.retain(|_, source| source.strong_count() > 0);
-            self.sweep_at = 2 * self.known.len() + 64;
-        }
-        self.known.insert(key, Arc::downgrade(source));
-        Arc::clone(source)
+        let known = self.known.get(&source.encoded());
+        Arc::clone(known.map_or(source, |known| &known.source))
     }
 
-    /// Removes a source unless something else uses it, such as a page that is being rendered. [`Sources::intern`] removes that
-    /// source later.
-    fn forget(&mut self, source: Arc<Source>) {
-        if Arc::strong_count(&source) == 1 {
-            self.known.remove(&source.encoded());
+    /// Counts further spans that have a source.
+    fn hold(&mut self, source: &Arc<Source>, spans: usize) {
+        if spans == 0 {
+            return;
+        }
+        let known = self.known.entry(source.encoded()).or_insert_with(|| {
+            self.bytes += source.size() + SOURCE_OVERHEAD;
+            Known { source: Arc::clone(source), spans: 0 }
+        });
+        known.spans += spans;
+    }
+
+    /// Removes a source when no span has it any more.
+    fn release(&mut self, source: &Source, spans: usize) {
+        if let Entry::Occupied(mut known) = self.known.entry(source.encoded()) {
+            known.get_mut().spans = known.get().spans.saturating_sub(spans);
+            if known.get().spans == 0 {
+                known.remove();
+                self.bytes -= source.size() + SOURCE_OVERHEAD;
+            }
         }
     }
 }
@@ -284,28 +337,27 @@ impl Inner {
     fn add(&mut self, span: Span) -> Option<Arc<Span>> {
         let trace = self.traces.entry(span.trace_id).or_insert_with(|| {
             self.order.push_back(span.trace_id);
-            Trace::default()
+            self.bytes += TRACE_OVERHEAD;
+            Trace { bytes: TRACE_OVERHEAD, ..Trace::default() }
         });
         let span = Arc::new(span);
         let replaced = match trace.spans.add(Arc::clone(&span)) {
             Added::New => 0,
-            Added::Instead(span) => span.size(),
+            Added::Instead(span) => {
+                self.sources.release(&span.source, 1);
+                span.size()
+            }
             Added::Repeated => {
                 self.repeated += 1;
                 return None;
             }
         };
+        let mut bytes = span.size();
         for (to, _) in &span.links {
             if trace.links.insert(*to) {
+                bytes += LINK_OVERHEAD;
                 self.links.entry(*to).or_default().insert(span.trace_id);
             }
-        }
-        let mut bytes = span.size();
-        // Traces share sources, so this count is too high rather than too low.
-        let address = Arc::as_ptr(&span.source) as usize;
-        if let Entry::Vacant(new) = trace.sources.entry(address) {
-            bytes += span.source.size();
-            new.insert(Arc::clone(&span.source));
         }
         trace.bytes = trace.bytes + bytes - replaced;
         self.bytes = self.bytes + bytes - replaced;
@@ -313,14 +365,29 @@ impl Inner {
         Some(span)
     }
 
-    fn evict(&mut self) {
-        while self.spans > self.limits.spans || self.bytes > self.limits.bytes {
-            let Some(id) = self.order.pop_front() else { return };
+    /// The memory that is taken, in bytes.
+    fn held(&self) -> usize {
+        self.bytes + self.sources.bytes
+    }
+
+    /// Drops the oldest traces until the others are within the limits. Returns the first trace ever that was too large on its own,
+    /// and the number of its spans.
+    fn evict(&mut self) -> Option<(TraceId, usize)> {
+        let mut too_large = None;
+        while self.spans > self.limits.spans || self.held() > self.limits.bytes {
+            let Some(id) = self.order.pop_front() else { break };
             let Some(trace) = self.traces.remove(&id) else { continue };
-            self.spans -= trace.spans.len();
+            let spans = trace.spans.len();
+            if self.traces.is_empty() && !self.has_warned {
+                self.has_warned = true;
+                too_large = Some((id, spans));
+            }
+            self.spans -= spans;
             self.bytes -= trace.bytes;
             self.evicted += 1;
-            self.evicted_spans += trace.spans.len();
+            self.evicted_spans += spans;
+            self.evicted_ids.push_back(id);
+            self.evicted_ids.drain(..self.evicted_ids.len().saturating_sub(REMEMBERED));
             for to in trace.links {
                 if let Entry::Occupied(mut from) = self.links.entry(to) {
                     from.get_mut().remove(&id);
@@ -329,10 +396,13 @@ impl Inner {
                     }
                 }
             }
-            drop(trace.spans);
-            for source in trace.sources.into_values() {
-                self.sources.forget(source);
+            let mut sources: Vec<&Arc<Source>> =
+                trace.spans.received().iter().map(|span| &span.source).collect();
+            sources.sort_unstable_by_key(|source| Arc::as_ptr(source));
+            for same in sources.chunk_by(|left, right| Arc::ptr_eq(left, right)) {
+                self.sources.release(same[0], same.len());
             }
         }
+        too_large
     }
 }

@@ -9,7 +9,13 @@ use axum::http::Request;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::encoding::encode_varint;
+use tokio::sync::Mutex;
 use tower::ServiceExt as _;
+use traces::otlp;
+use traces::proto::collector::ExportTraceServiceRequest;
+use traces::proto::common::InstrumentationScope;
+use traces::proto::trace::span::Link;
+use traces::proto::trace::{ResourceSpans, ScopeSpans, Span};
 use traces_receiver::store::{Limits, Store};
 use traces_receiver::{grpc, http};
 
@@ -21,6 +27,9 @@ struct Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
+
+/// One test at a time counts.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 static HELD: AtomicIsize = AtomicIsize::new(0);
 static PEAK: AtomicIsize = AtomicIsize::new(0);
@@ -181,7 +190,7 @@ fn sound() -> Vec<u8> {
         span[20..].copy_from_slice(&id.to_be_bytes());
         [&[0x12, 28], &span[..]].concat()
     };
-    let spans: Vec<u8> = (1..=traces::otlp::SPANS_LIMIT as u64).flat_map(span).collect();
+    let spans: Vec<u8> = (1..=otlp::SPANS_LIMIT as u64).flat_map(span).collect();
     nested(&spans, &[1, 2], spans.len() + 100)
 }
 
@@ -202,6 +211,7 @@ async fn send(store: &Store, bomb: &Bomb) -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_body_takes_more_than_64_mb_beyond_the_store() {
+    let _alone = ALONE.lock().await;
     let store = Store::new(Limits::default());
     let bombs = bombs();
     for bomb in &bombs {
@@ -244,4 +254,59 @@ async fn no_body_takes_more_than_64_mb_beyond_the_store() {
         "{taken} bytes for the largest sound request, beyond the {} that the store keeps",
         HELD.load(Relaxed) - before
     );
+}
+
+/// The number of spans of each store that is measured.
+const SPANS: u64 = 50_000;
+
+/// Adds spans to a new store, each in a request of its own. Returns what they take and what the store counts, in bytes for one.
+fn measured(span: impl Fn(u64) -> (Span, String)) -> (isize, isize) {
+    let before = HELD.load(Relaxed);
+    let store = Store::new(Limits { spans: usize::MAX, bytes: usize::MAX });
+    for number in 1..=SPANS {
+        let (span, scope) = span(number);
+        let scope = InstrumentationScope { name: scope, ..InstrumentationScope::default() };
+        let scope_spans =
+            vec![ScopeSpans { scope: Some(scope), spans: vec![span], ..ScopeSpans::default() }];
+        let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
+        let request = ExportTraceServiceRequest { resource_spans };
+        store.add(otlp::from_request(request).expect("a span").spans);
+    }
+    let held = HELD.load(Relaxed) - before;
+    let spans = SPANS.cast_signed() as isize;
+    (held / spans, store.usage().bytes.cast_signed() / spans)
+}
+
+/// A limit by bytes that left out the tables would be passed by many small traces.
+#[tokio::test]
+async fn the_store_counts_what_it_takes() {
+    let _alone = ALONE.lock().await;
+    let trace = |number: u64| u128::from(number).to_be_bytes().to_vec();
+    let span = |of: u64, number: u64| Span {
+        trace_id: trace(of),
+        span_id: number.to_be_bytes().to_vec(),
+        name: "GET /".to_owned(),
+        ..Span::default()
+    };
+    let library = || "library".to_owned();
+    let link = |number| Link { trace_id: trace(number), span_id: vec![1; 8], ..Link::default() };
+    let small_traces = measured(|number| (span(number, number), library()));
+    let large_trace = measured(|number| (span(1, number), library()));
+    let sources = measured(|number| (span(number, number), format!("library {number}")));
+    let links = measured(|number| {
+        let links = vec![link(number + SPANS)];
+        (Span { links, ..span(number, number) }, library())
+    });
+    for (name, (held, counted)) in [
+        ("small traces", small_traces),
+        ("a large trace", large_trace),
+        ("sources", sources),
+        ("links", links),
+    ] {
+        println!("{name}: {held} bytes each, counted as {counted}");
+        assert!(held <= counted, "{name}: {held} bytes each, counted as {counted}");
+        assert!(counted <= 3 * held, "{name}: {held} bytes each, counted as {counted}");
+    }
+    // Tables that a small trace doesn't need take no memory.
+    assert!(small_traces.0 < 700, "{small_traces:?}");
 }

@@ -3,7 +3,7 @@
 //! generators of ids repeat themselves. Two spans are the same one if they agree in name, kind, service and start, and one of
 //! them says all that the other says: a request was exported twice, or a span at its start and again at its end.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::proto::trace::{Span as Proto, Status};
@@ -11,16 +11,19 @@ use prost::Message;
 
 use crate::span::{Span, SpanId, SpanKind};
 
-/// The spans of one trace, each once.
+/// The spans of one trace, each once. Most traces are small and there are many, so an empty table takes no memory.
 #[derive(Debug, Default)]
 pub struct Trace {
     spans: Vec<Arc<Span>>,
-    /// The index of the first span with an id.
-    first: HashMap<SpanId, usize>,
+    /// The index of the first span with an id, in a trace of more than [`SEARCHED`] spans.
+    first: BTreeMap<SpanId, usize>,
     /// The indices of the further spans with an id.
-    further: HashMap<Identity, Vec<usize>>,
+    further: BTreeMap<Identity, Vec<usize>>,
     changes: usize,
 }
+
+/// The most spans that are searched for an id without a table.
+const SEARCHED: usize = 8;
 
 /// Whether a trace has taken a span.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ pub enum Added {
 }
 
 /// The facts in which two spans with one id differ.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Identity {
     id: SpanId,
     kind: SpanKind,
@@ -63,7 +66,7 @@ impl Trace {
     /// Adds a span, unless the trace has it already.
     pub fn add(&mut self, span: Arc<Span>) -> Added {
         let index = self.spans.len();
-        if let Some(first) = self.first.get(&span.id).copied() {
+        if let Some(first) = self.first(span.id) {
             let agrees = |first: &Span| {
                 (first.name(), first.kind(), first.service(), first.start())
                     == (span.name(), span.kind(), span.service(), span.start())
@@ -83,12 +86,24 @@ impl Trace {
                 }
             }
             self.further.entry(identity).or_default().push(index);
-        } else {
-            self.first.insert(span.id, index);
         }
         self.changes += 1;
         self.spans.push(span);
+        if self.spans.len() > SEARCHED {
+            let unlisted = if self.first.is_empty() { 0 } else { index };
+            for (index, span) in self.spans.iter().enumerate().skip(unlisted) {
+                self.first.entry(span.id).or_insert(index);
+            }
+        }
         Added::New
+    }
+
+    /// The index of the first span with an id.
+    fn first(&self, id: SpanId) -> Option<usize> {
+        match self.spans.len() > SEARCHED {
+            true => self.first.get(&id).copied(),
+            false => self.spans.iter().position(|span| span.id == id),
+        }
     }
 
     /// How often a span was added or replaced.

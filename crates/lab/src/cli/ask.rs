@@ -125,11 +125,19 @@ impl Ask {
     pub async fn run(self) -> anyhow::Result<Outcome> {
         match self {
             Ask::Traces { file, lab, filter, limit, json } => {
-                let traces = match file {
-                    Some(file) => file::traces(&file, &filter)?,
-                    None => Lab::at(&lab.site).traces(&filter).await?,
+                let (traces, none) = match file {
+                    Some(file) => (file::traces(&file, &filter)?, client::Error::NoTrace),
+                    None => {
+                        let lab = Lab::at(&lab.site);
+                        let traces = lab.traces(&filter).await?;
+                        let none = match traces.is_empty() {
+                            true => lab.no_trace().await,
+                            false => client::Error::NoTrace,
+                        };
+                        (traces, none)
+                    }
                 };
-                list(traces, filter.is_empty(), limit, json)?;
+                list(traces, filter.is_empty().then_some(none), limit, json)?;
             }
             Ask::Trace { trace: Some(name), id, json, .. } if file::is_file(&name) => {
                 let (id, case) = file::trace(&name, id.as_deref())?;
@@ -153,17 +161,24 @@ impl Ask {
     }
 }
 
-fn list(mut traces: Vec<Summary>, all: bool, limit: usize, json: bool) -> anyhow::Result<()> {
+/// Prints a list. `none` says why it is empty where no filter is the reason.
+fn list(
+    mut traces: Vec<Summary>,
+    none: Option<client::Error>,
+    limit: usize,
+    json: bool,
+) -> anyhow::Result<()> {
     let found = traces.len();
     traces.truncate(limit);
     if json {
         return print_json(&serde_json::to_string_pretty(&traces)?);
     }
     print(&terminal::list(&traces))?;
-    match found {
-        0 if all => eprintln!("No trace has arrived yet."),
-        0 => eprintln!("No trace passes this filter."),
-        _ if found > limit => eprintln!("{} more: --limit shows all.", found - limit),
+    match (found, none) {
+        (0, Some(client::Error::Dropped(reason))) => eprintln!("{reason}"),
+        (0, Some(_)) => eprintln!("No trace has arrived yet."),
+        (0, None) => eprintln!("No trace passes this filter."),
+        (found, _) if found > limit => eprintln!("{} more: --limit shows all.", found - limit),
         _ => {}
     }
     Ok(())
@@ -175,11 +190,11 @@ async fn trace(site: &str, id: Option<&str>, json: bool) -> anyhow::Result<()> {
         return print_json(std::str::from_utf8(&lab.trace(id).await?)?);
     }
     let case = lab.case(id).await?;
-    let (id, case) = case.ok_or_else(|| match id {
-        Some(id) => client::Error::NoSuchTrace(id.to_owned()),
-        None => client::Error::NoTrace,
-    })?;
-    show(&case, id)
+    match (case, id) {
+        (Some((id, case)), _) => show(&case, id),
+        (None, Some(id)) => Err(client::Error::NoSuchTrace(id.to_owned()).into()),
+        (None, None) => Err(lab.no_trace().await.into()),
+    }
 }
 
 fn show(case: &Case, id: TraceId) -> anyhow::Result<()> {

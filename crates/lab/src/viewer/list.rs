@@ -165,7 +165,9 @@ fn results(found: &[Arc<Summary>], usage: Usage, filter: &Fields, seen: u64) -> 
     let groups = summary::grouped(shown, &breaks);
     html! {
         div id="results" data-live=(viewer::events_url(seen, None)) {
-            @if found.is_empty() && filter.is_empty() {
+            @if found.is_empty() && filter.is_empty() && usage.evicted > 0 {
+                p { (none_left(usage)) }
+            } @else if found.is_empty() && filter.is_empty() {
                 p { "No trace yet. Send a request to a service that exports here: it shows up by itself." }
             } @else if found.is_empty() {
                 p { "No trace passes this filter. The lab has " (count(usage.traces, "trace")) ". " a href="/traces" { "All traces" } }
@@ -224,6 +226,24 @@ fn summary_line(found: usize, shown: Range<usize>, usage: Usage, filter: &Fields
         }
         @if usage.repeated > 0 { "; " (count(usage.repeated, "repeated span")) " dropped" }
     }
+}
+
+/// Says that traces arrived and none is left, because the last was larger than the store.
+fn none_left(usage: Usage) -> String {
+    format!(
+        "{} with {} arrived and had to be dropped: the lab keeps at most {} spans (--max-spans) and {} bytes (--max-bytes).",
+        count(usage.evicted, "trace"),
+        count(usage.evicted_spans, "span"),
+        usage.limits.spans,
+        usage.limits.bytes,
+    )
+}
+
+/// Serves one sentence that says why the list is empty although traces arrived; nothing in any other case.
+pub async fn dropped(State(list): State<List>) -> String {
+    let usage = list.usage();
+    let none_is_left = usage.traces == 0 && usage.evicted > 0;
+    if none_is_left { none_left(usage) } else { String::new() }
 }
 
 /// Explains why the traces of a group are shown together.

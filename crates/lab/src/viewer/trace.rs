@@ -56,7 +56,8 @@ pub async fn page(
         return linked(id, &site);
     }
     let Some(spans) = trace_id(id).and_then(|id| site.list.store.trace(id)) else {
-        return no_such_trace(request().map(|it| it.case).as_ref());
+        let was_dropped = trace_id(id).is_some_and(|id| site.list.store.was_evicted(id));
+        return no_such_trace(was_dropped, request().map(|it| it.case).as_ref());
     };
     if form == "json" {
         let json = otlp_json(iter::once(spans), iter::empty());
@@ -64,7 +65,7 @@ pub async fn page(
         return attachment(&format!("trace-{id}.json"), site.renderers.stream(json));
     }
     let Some(tree) = Tree::new(&spans) else {
-        return no_such_trace(None);
+        return no_such_trace(false, None);
     };
     drop(spans);
     match form {
@@ -234,10 +235,17 @@ pub async fn span(
 }
 
 /// Renders the page of a trace without spans. The lab may still have its headers.
-fn no_such_trace(case: Option<&Case>) -> Response {
+fn no_such_trace(was_dropped: bool, case: Option<&Case>) -> Response {
     let body = html! {
         h1 { "No such trace" }
-        p { "No span with this trace id has arrived, or it had to make room. " a href="/traces" { "All traces" } }
+        p {
+            @if was_dropped {
+                "Spans of this trace arrived and had to make room: raise --max-spans or --max-bytes to keep more. "
+            } @else {
+                "No span with this trace id has arrived, or it had to make room. "
+            }
+            a href="/traces" { "All traces" }
+        }
         @if let Some(case) = case {
             (diagnosis(case))
             h2 { "What went over the wire" }

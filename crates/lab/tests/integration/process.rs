@@ -1,15 +1,23 @@
 //! The lab as a process: what it does and prints, and how it ends when something is wrong.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use lab::{process, session};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use prost::Message as _;
 use serde_json::{Value, json};
-use support::in_process::{JSON, NEW_YEAR, table, trace_id};
+use support::in_process::{JSON, NEW_YEAR, PROTOBUF, protobuf, span, table, trace_id, trace_path};
 use support::process::{Lab, fails, run, write};
 use support::{Setup, client, has, lacks, until, within_reason};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::process::Command;
+use tokio::task::JoinSet;
 
 /// Set in the process of a test that [`below`] starts.
 #[cfg(target_os = "linux")]
@@ -197,4 +205,129 @@ async fn the_traces_of_a_file_are_shown_without_a_lab() {
     fails("lab", "trace /nowhere c", ["/nowhere is not a file"]).await;
     let page = write(folder.path(), "page.json", "<html>Sign in</html>");
     fails("lab", &format!("traces {page}"), ["it looks like an HTML page. The lab reads"]).await;
+}
+
+/// The ids of the spans that a lab has acknowledged.
+#[derive(Clone, Default)]
+struct Acknowledged {
+    last: Arc<AtomicU64>,
+    ids: Arc<Mutex<HashSet<u64>>>,
+}
+
+impl Acknowledged {
+    /// A request with a span that no other has, and its id.
+    fn next(&self) -> (u64, Vec<u8>) {
+        let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        (id, protobuf(vec![span(1, id, 0, "sent")]))
+    }
+
+    fn add(&self, id: u64) {
+        self.ids.lock().expect("no panic").insert(id);
+    }
+
+    fn ids(&self) -> HashSet<u64> {
+        self.ids.lock().expect("no panic").clone()
+    }
+
+    /// Sends spans over HTTP until one isn't acknowledged.
+    async fn send_over_http(self, otlp: String) {
+        loop {
+            let (id, body) = self.next();
+            let request = client().post(format!("http://{otlp}/v1/traces"));
+            let request = request.header("content-type", PROTOBUF).body(body);
+            match request.send().await {
+                Ok(answer) if answer.status().is_success() => self.add(id),
+                _ => return,
+            }
+        }
+    }
+
+    /// The same over gRPC, on one connection.
+    async fn send_over_grpc(self, url: String) {
+        let mut client = TraceServiceClient::connect(url).await.expect("a connection");
+        loop {
+            let (id, body) = self.next();
+            let request = ExportTraceServiceRequest::decode(&body[..]).expect("a request");
+            match client.export(request).await {
+                Ok(_) => self.add(id),
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_acknowledged_span_is_saved_by_a_lab_that_stops_while_senders_go_on() {
+    for signal in ["-TERM", "-INT", "-HUP"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("session.jsonl");
+        let mut lab = Lab::view(&format!("--save {}", file.display())).await;
+        let acknowledged = Acknowledged::default();
+        let mut senders = JoinSet::new();
+        for _ in 0..4 {
+            senders.spawn(acknowledged.clone().send_over_http(lab.otlp().to_owned()));
+            senders.spawn(acknowledged.clone().send_over_grpc(lab.address("gRPC").to_owned()));
+        }
+        // One sender never finishes its request.
+        let mut half = TcpStream::connect(lab.otlp()).await.expect("a connection");
+        let head = "POST /v1/traces HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                    content-length: 9\r\n\r\n{";
+        half.write_all(head.as_bytes()).await.expect("it is sent");
+        until(async || match acknowledged.ids().len() {
+            200.. => Ok(()),
+            few => Err(few),
+        })
+        .await;
+        assert_eq!(lab.signal(signal).await, Some(0), "{signal}");
+        within_reason(senders.join_all()).await;
+        let saved = session::open(&file).expect("a session").spans;
+        let saved: HashSet<u64> = saved.iter().map(|it| u64::from_be_bytes(it.id.0)).collect();
+        let mut lost: Vec<u64> = acknowledged.ids().difference(&saved).copied().collect();
+        lost.sort_unstable();
+        assert!(lost.is_empty(), "{signal}: {lost:?} are lost of {}", acknowledged.ids().len());
+    }
+}
+
+/// Sends spans of one trace to a lab.
+async fn send(lab: &Lab, ids: std::ops::RangeInclusive<u64>) {
+    let body = protobuf(ids.map(|id| span(1, id, 0, "x")).collect());
+    let request = client().post(format!("http://{}/v1/traces", lab.otlp()));
+    let answer = request.header("content-type", PROTOBUF).body(body).send().await;
+    assert_eq!(answer.expect("an answer").status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_that_is_larger_than_the_store_is_missed_by_everybody() {
+    let mut lab = Lab::view("--max-spans 10").await;
+    send(&lab, 1..=11).await;
+    let reason = "1 trace with 11 spans arrived and had to be dropped: the lab keeps at most 10 spans (--max-spans)";
+    has(&lab.get("/traces").await, [reason]);
+    let page = client().get(format!("http://{}{}", lab.site(), trace_path(1))).send().await;
+    has(&page.expect("an answer").text().await.expect("text"), ["Spans of this trace arrived"]);
+    let listed = run("lab", &format!("traces --site {}", lab.site())).await;
+    has(&String::from_utf8_lossy(&listed.stderr), [reason]);
+    lab.refuses("trace", reason).await;
+    lab.refuses("trace --json", reason).await;
+    // A trace that fits is shown as always.
+    send(&lab, 1..=2).await;
+    has(&lab.get("/traces").await, ["1 trace, 2 spans", "1 older trace of 11 spans made room"]);
+    assert_eq!(lab.signal("-TERM").await, Some(0));
+    let warning = format!("Warning: trace {} is larger than the lab's memory", trace_id(1));
+    assert_eq!(lab.errors().await.matches(&warning).count(), 1);
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saved_file_that_is_deleted_is_missed_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("session.jsonl");
+    let mut lab = Lab::view(&format!("--save {}", file.display())).await;
+    send(&lab, 1..=1).await;
+    std::fs::remove_file(&file).expect("it is there");
+    send(&lab, 2..=2).await;
+    send(&lab, 3..=3).await;
+    assert_eq!(lab.signal("-TERM").await, Some(0));
+    let errors = lab.errors().await;
+    let warning = format!("Warning: {} was deleted or replaced", file.display());
+    assert_eq!(errors.matches(&warning).count(), 1, "{errors}");
 }

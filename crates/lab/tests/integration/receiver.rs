@@ -30,6 +30,7 @@ use support::in_process::{
     JSON, Lab, PROTOBUF, attribute, json_body, protobuf, span, spans, table, trace_id, trace_path,
 };
 use support::{DEADLINE, client, has, serve, until};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
@@ -250,23 +251,62 @@ async fn a_name_that_is_not_of_this_machine_is_misdirected() {
     answers_to(guard::only_here, &names, &not).await;
 }
 
-/// An exporter that is refused a connection tries again; a lab without a limit would run out of files.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_connection_too_many_is_answered_429_until_another_is_closed() {
+/// A listener for OTLP over HTTP with this limit on connections.
+async fn listening(connections: usize) -> SocketAddr {
     let any = support::FREE.parse().expect("an address");
     let listener = listen::bind("--otlp", any).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let routes = receiver::routes(Store::new(Limits::default()));
     let never = std::future::pending();
-    tokio::spawn(listen::serve(listener, 1, AllowedHosts::Any, routes, never));
-    let first = TcpStream::connect(address).await.expect("a connection");
-    let ask = async || {
-        let client = Client::builder().no_proxy().pool_max_idle_per_host(0).build();
-        let request = client.expect("a client").get(format!("http://{address}/"));
-        let answer = request.send().await.expect("an answer");
-        (answer.status().as_u16(), answer.text().await.expect("text"))
-    };
-    let (status, reason) = ask().await;
+    tokio::spawn(listen::serve(listener, connections, AllowedHosts::Any, routes, never));
+    address
+}
+
+/// Asks on a connection of its own; returns the status and the text.
+async fn ask(address: SocketAddr) -> (u16, String) {
+    let client = Client::builder().no_proxy().pool_max_idle_per_host(0).build();
+    let request = client.expect("a client").get(format!("http://{address}/"));
+    let answer = request.send().await.expect("an answer");
+    (answer.status().as_u16(), answer.text().await.expect("text"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_make_room_for_new_ones() {
+    let address = listening(3).await;
+    let mut idle = Vec::new();
+    for _ in 0..10 {
+        idle.push(TcpStream::connect(address).await.expect("a connection"));
+    }
+    assert_eq!(ask(address).await.0, 404);
+    // The oldest are closed, and nothing was sent on them.
+    for mut stream in idle.drain(..7) {
+        let read = support::within_reason(stream.read(&mut [0; 1])).await;
+        assert_eq!(read.unwrap_or_default(), 0);
+    }
+}
+
+/// Half a head takes the place of a connection, and no request is known that would time out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_with_half_a_head_is_closed() {
+    let address = listening(3).await;
+    let mut half = TcpStream::connect(address).await.expect("a connection");
+    half.write_all(b"POST /v1/traces HTTP/1.1\r\nhost: loc").await.expect("it is sent");
+    let closed = tokio::time::timeout(2 * listen::HEAD_TIMEOUT, half.read(&mut [0; 1])).await;
+    assert_eq!(closed.expect("it is closed").unwrap_or_default(), 0);
+}
+
+/// An exporter that is refused a connection tries again; a lab without a limit would run out of files.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_too_many_is_answered_429_until_another_is_closed() {
+    let address = listening(1).await;
+    let mut first = TcpStream::connect(address).await.expect("a connection");
+    let head = "POST /v1/traces HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                content-length: 9\r\nexpect: 100-continue\r\n\r\n";
+    first.write_all(head.as_bytes()).await.expect("it is sent");
+    // The lab waits for the body.
+    let read = support::within_reason(first.read(&mut [0; 12])).await;
+    assert_eq!(read.expect("an answer"), 12);
+    let (status, reason) = ask(address).await;
     assert_eq!(status, 429);
     has(&reason, ["--max-connections"]);
     // A command repeats the reason.
@@ -274,7 +314,7 @@ async fn a_connection_too_many_is_answered_429_until_another_is_closed() {
     assert_eq!(error.expect_err("no list of hops").to_string(), reason.trim_end());
     drop(first);
     // The lab sees the end of the first when it gets to it.
-    until(async || match ask().await {
+    until(async || match ask(address).await {
         (429, reason) => Err(reason),
         _ => Ok(()),
     })
