@@ -280,8 +280,11 @@ async fn every_acknowledged_span_is_saved_by_a_lab_that_stops_while_senders_go_o
         .await;
         assert_eq!(lab.signal(signal).await, Some(0), "{signal}");
         within_reason(senders.join_all()).await;
-        let saved = session::open(&file).expect("a session").spans;
-        let saved: HashSet<u64> = saved.iter().map(|it| u64::from_be_bytes(it.id.0)).collect();
+        let mut saved = HashSet::new();
+        let read = session::open(&file, |spans| {
+            saved.extend(spans.iter().map(|it| u64::from_be_bytes(it.id.0)));
+        });
+        read.expect("a session");
         let mut lost: Vec<u64> = acknowledged.ids().difference(&saved).copied().collect();
         lost.sort_unstable();
         assert!(lost.is_empty(), "{signal}: {lost:?} are lost of {}", acknowledged.ids().len());
