@@ -1,5 +1,5 @@
-//! Attacks the lab with what strangers could send and shows what it cost: the memory at its peak, the longest wait for a page
-//! beside the attack, and the acknowledged spans that were lost.
+//! Attacks the lab with hostile input and measures the memory at its peak, the longest wait for a page during the attack, and the
+//! acknowledged spans that were lost.
 //!
 //! Run it with `cargo bench --bench siege`. Each attack meets a new lab on loopback and is bounded. The exit status is 1 when
 //! an aim is missed. `cargo bench --bench siege -- WORD…` runs only the attacks whose name contains one of these words.
@@ -188,7 +188,7 @@ fn memory(id: &str, label: &str) -> f64 {
     number.expect("a number") / 1024.0
 }
 
-/// Asks for the list of traces, each time on a new connection, and returns the longest time until it came.
+/// Asks for the list of traces again and again, each time on a new connection. Returns the longest time until an answer came.
 async fn longest_wait(site: String, mut stopped: watch::Receiver<()>) -> Duration {
     let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build();
     let client = client.expect("a client");
@@ -245,7 +245,7 @@ fn protobuf(size: usize, item: &[u8], tags: &[u8]) -> Vec<u8> {
     })
 }
 
-/// Sends a packed body on four connections at once until the time is up.
+/// Sends a packed body on four connections in parallel until the time is up.
 async fn flood(on: Target, media_type: &'static str, body: Vec<u8>) -> usize {
     let until = Instant::now() + DURATION;
     let senders = (0..4).map(async |_| {
@@ -262,7 +262,7 @@ async fn flood(on: Target, media_type: &'static str, body: Vec<u8>) -> usize {
     join_all(senders).await.into_iter().sum()
 }
 
-/// Sends 60 messages at once on one connection.
+/// Sends 60 messages in parallel on one connection.
 async fn grpc(on: Target) -> usize {
     let message = packed(protobuf(4 * 1024 * 1024, &[0x12, 0], &[0x12, 0x0a]));
     let length = u32::try_from(message.len()).expect("small").to_be_bytes();
@@ -290,7 +290,7 @@ async fn grpc(on: Target) -> usize {
     join_all(calls).await.len()
 }
 
-/// Asks for a page that many times at once and reads it whole.
+/// Asks for a page `times` times in parallel and reads it whole.
 async fn get(on: Target, times: usize, path: &str) -> usize {
     let asked = (0..times).map(async |_| {
         let answer = client().get(format!("http://{}{path}", on.site)).send().await;

@@ -92,8 +92,8 @@ async fn accept_and_drop(body: Body) -> Response {
     }
 }
 
-/// The status of an error, as [OTLP](https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response) has it: a client tries again when
-/// the server is unavailable, and not when it is told anything else.
+/// Returns the status of an error, as [OTLP](https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response) defines it. Clients send a
+/// request again after `UNAVAILABLE` only.
 fn status(refusal: &Refusal) -> Status {
     Status::new(refusal.code(), refusal.to_string())
 }

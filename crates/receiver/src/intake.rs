@@ -94,7 +94,7 @@ impl Intake {
         Ok(Received { bytes: received.into(), _permit: permit })
     }
 
-    /// Waits until so many bytes may be decoded.
+    /// Waits until this number of bytes may be decoded.
     async fn turn(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
         let turn = Arc::clone(&self.decoding).acquire_many_owned(weight(bytes));
         match timeout(TURN_TIMEOUT, turn).await {

@@ -153,7 +153,7 @@ struct Connections {
     open: Mutex<HashMap<usize, Arc<Activity>>>,
 }
 
-/// What happens on a connection.
+/// The state of a connection, and when it changed.
 struct Activity {
     state: Mutex<State>,
     /// Says that the connection must make room for another.

@@ -22,14 +22,14 @@ pub struct Limits {
     pub bytes: usize,
 }
 
-/// What a trace takes in the store's tables, in bytes: its entry in a hash table that is half full, which is doubled when it is full,
-/// its id in a queue, and its list of spans.
+/// The memory of a trace in the store's tables, in bytes: its entry in a hash table that is half full and doubles when it is full, its
+/// id in a queue, and its list of spans.
 const TRACE_OVERHEAD: usize = 5 * size_of::<(TraceId, Trace)>() / 2 + 96;
 
-/// What a trace takes that another one links to: an entry in each of two tables, and a table of its own.
+/// The memory of a trace that another one links to, in bytes: an entry in each of two tables, and a table of its own.
 const LINK_OVERHEAD: usize = 400;
 
-/// What a source takes in its table, and for the allocations of its texts.
+/// The memory of a source in its table and for the allocations of its texts, in bytes.
 const SOURCE_OVERHEAD: usize = 256;
 
 /// The number of traces that made room whose ids are remembered.
@@ -146,7 +146,7 @@ impl Store {
     /// Adds spans to their traces. Drops and counts spans that the store already has. With a recorder, writes the others to its file
     /// before returning.
     pub fn add(&self, spans: Vec<Span>) {
-        // Before the store has a span: who sends it again at the same time must not be answered before it is written.
+        // Lock before the store has a span: a client that sends it again must not be answered before it is written.
         let writer = self.recorder.as_ref().map(|recorder| recorder.lock());
         let mut new = Vec::new();
         let mut inner = self.lock();

@@ -1,4 +1,4 @@
-//! What the receivers take in at the same time, and what they answer when it is too much.
+//! The receivers limit the bodies that they take in at the same time and answer that there are too many.
 
 use std::io::Write as _;
 

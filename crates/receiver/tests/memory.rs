@@ -183,7 +183,7 @@ fn bombs() -> Vec<Bomb> {
     bombs
 }
 
-/// As many spans as a request may have, each as small as a span can be.
+/// A request with the largest number of spans, each as small as a span can be.
 fn sound() -> Vec<u8> {
     let span = |id: u64| {
         let mut span = SMALL_SPAN;
@@ -225,7 +225,7 @@ async fn no_body_takes_more_than_64_mb_beyond_the_store() {
         assert!(taken - held.max(0) < AIM, "{name} in {path}: {taken} bytes, and {held} are left");
     }
 
-    // All of them at once take no more, because they wait for each other.
+    // Sent in parallel, they need as little memory, because each waits for its turn.
     let before = HELD.load(Relaxed);
     PEAK.store(before, Relaxed);
     let sent: isize = bombs.iter().map(|bomb| bomb.body.len().cast_signed()).sum();
@@ -236,7 +236,7 @@ async fn no_body_takes_more_than_64_mb_beyond_the_store() {
     }
     requests.join_all().await;
     let taken = PEAK.load(Relaxed) - before;
-    assert!(taken < AIM + sent, "{taken} bytes for all of them at once");
+    assert!(taken < AIM + sent, "{taken} bytes for all of them in parallel");
 
     let name = "sound";
     let sound = Bomb {
@@ -307,6 +307,6 @@ async fn the_store_counts_what_it_takes() {
         assert!(held <= counted, "{name}: {held} bytes each, counted as {counted}");
         assert!(counted <= 3 * held, "{name}: {held} bytes each, counted as {counted}");
     }
-    // Tables that a small trace doesn't need take no memory.
+    // A small trace has no tables that it doesn't need.
     assert!(small_traces.0 < 700, "{small_traces:?}");
 }

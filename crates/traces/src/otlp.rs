@@ -288,7 +288,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// What a field of the message is, and whether it counts as a value.
+    /// Returns the kind of a field of the message, and whether it counts as a value.
     fn field(self, tag: u32) -> Option<(Part, bool)> {
         use Part::{Attribute, Entity, Event, Link, List, Map, Resource, Scope, Span, Text, Value};
         Some(match (self, tag) {

@@ -11,7 +11,7 @@ use prost::Message;
 
 use crate::span::{Span, SpanId, SpanKind};
 
-/// The spans of one trace, each once. Most traces are small and there are many, so an empty table takes no memory.
+/// The spans of one trace, each once. Most traces are small and there are many, so the tables of a small trace are not allocated.
 #[derive(Debug, Default)]
 pub struct Trace {
     spans: Vec<Arc<Span>>,

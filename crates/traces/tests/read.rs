@@ -887,7 +887,7 @@ fn gzip_bytes(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("packed")
 }
 
-/// What comes first is shown, and then the reason why the rest isn't.
+/// The lab shows the spans before the cut, and the reason why the rest is missing.
 #[test]
 fn a_large_file_that_is_cut_off_costs_only_its_end() {
     let lines: Vec<String> = large_documents().iter().map(ToString::to_string).collect();

@@ -6,7 +6,9 @@ use std::io::IsTerminal as _;
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt as _;
 use tracing::{Event, Subscriber};
+// ANCHOR: import
 use tracing_subscriber::EnvFilter;
+// ANCHOR_END: import
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};

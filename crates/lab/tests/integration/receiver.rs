@@ -417,8 +417,10 @@ async fn a_span_that_comes_twice_is_kept_once_and_counted() {
 async fn the_oldest_trace_makes_room_by_spans_and_by_bytes() {
     // Room for three traces of one span, and not for four spans.
     let measure = Lab::start().await;
-    measure.export_spans(vec![span(1, 1, 0, "x")]).await;
-    let bytes = 3 * measure.store.usage().bytes;
+    for trace in [1, 2, 3] {
+        measure.export_spans(vec![span(trace, 1, 0, "x")]).await;
+    }
+    let bytes = measure.store.usage().bytes;
     for limits in [Limits { spans: 3, ..Limits::default() }, Limits { bytes, ..Limits::default() }]
     {
         let lab = Lab::with(limits).await;

@@ -738,7 +738,8 @@ async fn answers_of_the_proxy_keep_their_place() {
 async fn control_characters_are_shown_as_text() {
     let lab = Lab::start().await;
     let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-    for (target, value) in [("", "\u{1b}[2J\u{7}"), ("\u{9b}2J", "\u{9b}2J\u{ad}")] {
+    // A request is malformed with such a character in its target. Only what had come until then is recorded.
+    for (target, value) in [("", "\u{1b}[2J\u{7}"), ("", "\u{9b}2J\u{ad}"), ("\u{9b}2J", "")] {
         let request = format!(
             "GET /{target}?<b> HTTP/1.1\r\ntraceparent: 00-{id}-00f067aa0ba902b7-01\r\nx: {value}\r\n\r\n"
         );

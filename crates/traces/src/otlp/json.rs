@@ -51,7 +51,7 @@ struct Reader {
     unknown: Arc<Source>,
 }
 
-/// What is known of a resource or a scope while its fields are read.
+/// A resource or a scope while its fields are being read.
 #[derive(Default)]
 struct Group {
     source: Source,
@@ -70,7 +70,7 @@ struct Scope {
 }
 
 impl Reader {
-    /// Notes an error that isn't one of JSON, and stops.
+    /// Records an error that isn't one of JSON. Reading then stops.
     fn stop<T, E: serde::de::Error>(&mut self, result: Result<T, Error>) -> Result<T, E> {
         result.map_err(|error| {
             let message = error.to_string();
@@ -177,7 +177,7 @@ enum Part {
 }
 
 impl Part {
-    /// What the items are, if this is a list.
+    /// The kind of the items, if this is a list.
     fn item(self) -> Option<Part> {
         match self {
             Part::Resources => Some(Part::Resource),
