@@ -17,7 +17,7 @@ pub enum ModelError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// Too many requests. The number is the seconds to wait before the next one.
-    #[error("the model takes no more requests for now")]
+    #[error("the model refuses further requests for now")]
     Busy(Option<u32>),
     /// The server says in mid-answer that it cannot go on; its code for that.
     #[error("the model reported an error")]

@@ -60,8 +60,8 @@ pub fn pauses() -> ExponentialBuilder {
         .with_jitter()
 }
 
-/// Whether the same request may do better later: no answer, or one that says so.
-/// What the other side refuses, it refuses again.
+/// Whether the same request may succeed later: there was no answer, or one that says
+/// so. The other side would refuse any other request again.
 pub fn is_worth_a_retry(error: &CallError) -> bool {
     match error {
         CallError::Timeout | CallError::Unreachable => true,

@@ -64,7 +64,7 @@ async fn exchange(address: &str, bytes: impl AsRef<[u8]>) -> String {
 }
 
 /// Reads from a connection up to and including `end`.
-async fn read_to(stream: &mut TcpStream, end: &str) -> String {
+pub async fn read_to(stream: &mut TcpStream, end: &str) -> String {
     let mut text = String::new();
     while !text.ends_with(end) {
         let byte = within_reason(stream.read_u8()).await;

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::proxies;
+use crate::proxies::{self, read_to};
 use axum::Router;
 use lab::case::Case;
 use lab::report;
@@ -47,16 +47,6 @@ async fn text(stream: &mut TcpStream) -> String {
 
 async fn connect(address: SocketAddr) -> TcpStream {
     TcpStream::connect(address).await.expect("a connection")
-}
-
-/// Reads from a connection up to and including `end`.
-async fn read_to(stream: &mut TcpStream, end: &str) -> String {
-    let mut text = String::new();
-    while !text.ends_with(end) {
-        let byte = within_reason(stream.read_u8()).await;
-        text.push(char::from(byte.unwrap_or_else(|error| panic!("{error}, after {text:?}"))));
-    }
-    text
 }
 
 /// Sends a request in two parts, so that no part is whole, to a server that answers when it has read all of it. Both must
