@@ -3,6 +3,7 @@
 
 mod list;
 mod map;
+mod span;
 mod trace;
 mod wire;
 
@@ -84,7 +85,7 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         .route("/traces.json", get(list::json))
         .route("/traces.case.json", get(list::whole_case))
         .route("/traces/{id}", get(trace::page))
-        .route("/traces/{id}/spans/{span}", get(trace::span))
+        .route("/traces/{id}/spans/{span}", get(span::fragment))
         .route("/traces/dropped.txt", get(list::dropped))
         .route("/traces/map", get(map::page))
         .route("/traces/events", get(events))
@@ -145,6 +146,20 @@ fn no_book() -> Response {
         p { "This lab was installed by itself; its book is in the repository that it was built from. " a href="/traces" { "Traces" } }
     };
     page("No book", body)
+}
+
+/// Renders a time in nanoseconds since 1970 as UTC. The script converts it to local time.
+fn moment(nanoseconds: u64) -> Markup {
+    let moment = jiff::Timestamp::from_nanosecond(nanoseconds.into()).ok();
+    html! {
+        @match moment.filter(|_| nanoseconds > 0) {
+            Some(moment) => {
+                @let text = format!("{moment:.3}");
+                time datetime=(text) { (text.replace('T', " ").replace('Z', " UTC")) }
+            },
+            None => "without a time",
+        }
+    }
 }
 
 /// Returns the URL of the events that tell a page about new spans. `seen` is the store's version when the page was rendered.

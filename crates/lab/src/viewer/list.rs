@@ -277,7 +277,7 @@ fn row(summary: &Summary) -> Markup {
                 @if summary.pieces > 1 { span.broken { "in " (summary.pieces) " pieces" } }
                 @else if !summary.whole { span.broken { "its root is missing" } }
             }
-            td.when { (viewer::trace::moment(summary.start_time_unix_nano)) }
+            td.when { (viewer::moment(summary.start_time_unix_nano)) }
         }
     }
 }

@@ -1,12 +1,8 @@
-//! The page of one trace: the waterfall, one span in detail, the time in each service and the calls between services.
+//! The page of one trace: the waterfall, the time in each service and the calls between services.
 
 use std::iter;
 use std::sync::Arc;
 
-use crate::proto::common::KeyValue;
-use crate::proto::common::any_value::Value;
-use crate::proto::trace::Span as Proto;
-use crate::proto::trace::span::Event;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -21,13 +17,11 @@ use crate::list::List;
 use crate::render::otlp_json;
 use crate::report::{self, Links};
 use crate::request::{self, TracedRequest};
-use crate::span::{
-    Span, SpanId, SpanKind, Status, TraceId, any_text, shortened, span_id, target, trace_id,
-};
+use crate::span::{TraceId, shortened, span_id, trace_id};
 use crate::summary::Break;
-use crate::traceparent::Traceparent;
-use crate::tree::{LONGEST, Row, Tree, label, took};
-use crate::viewer::{self, ViewerState, map};
+use crate::tree::{LONGEST, Tree, label, took};
+use crate::viewer::span::{detail, linked_from};
+use crate::viewer::{self, ViewerState, map, moment};
 use crate::waterfall::{Interactive, caption, count, look, picture, tree_grid};
 use traces::exchange::Exchange;
 use traces::expect::Arrived;
@@ -214,26 +208,6 @@ impl<'a> View<'a> {
     }
 }
 
-/// Serves one span in detail as HTML, for the script to show next to the grid.
-pub async fn span(
-    State(site): State<ViewerState>,
-    Path((id, span)): Path<(String, String)>,
-) -> Response {
-    let ViewerState { list, wire, .. } = site;
-    let spans = trace_id(&id).and_then(|id| list.store.trace(id));
-    let tree = spans.and_then(|spans| Tree::new(&spans));
-    let found = tree.as_ref().and_then(|tree| {
-        let id = span_id(&span)?;
-        Some((tree, tree.rows.iter().find(|row| row.span.id == id)?))
-    });
-    match found {
-        Some((tree, row)) => {
-            Html(detail(tree, row, &list, &wire.recorded()).into_string()).into_response()
-        }
-        None => StatusCode::NOT_FOUND.into_response(),
-    }
-}
-
 /// Renders the page of a trace without spans. The lab may still have its headers.
 fn no_such_trace(was_dropped: bool, case: Option<&Case>) -> Response {
     let body = html! {
@@ -312,22 +286,6 @@ fn summary(tree: &Tree, path: &[Segment]) -> Markup {
     }
 }
 
-/// Renders the spans that link to this trace or to one span of it.
-fn linked_from(tree: &Tree, span: Option<SpanId>, list: &List) -> Markup {
-    let from = list.store.linked_to(tree.trace_id, span);
-    html! {
-        @for from in from.iter().take(20) {
-            p.notice {
-                "Linked from "
-                a href={ "/traces/" (from.trace_id) "?span=" (from.id) } { (label(from.name())) }
-                " of " bdi { (label(from.service())) }
-                @if from.trace_id != tree.trace_id { ", trace " code { (from.trace_id) } }
-            }
-        }
-        @if from.len() > 20 { p.notice { (from.len()) " spans in all are linked to it." } }
-    }
-}
-
 /// The largest number of services whose times a page shows.
 const SHARES_SHOWN: usize = 200;
 
@@ -359,179 +317,6 @@ fn times(tree: &Tree, path: &[Segment]) -> Markup {
                     }
                 }
             }
-        }
-    }
-}
-
-/// Renders everything that the lab received about one span.
-fn detail(tree: &Tree, row: &Row, list: &List, wire: &[Arc<Exchange>]) -> Markup {
-    let span = &row.span;
-    let proto = span.proto();
-    let scope = &span.source.scope;
-    let below = tree.rows.iter().filter(|it| it.span.parent == Some(span.id)).count();
-    let status = match span.status() {
-        Status::Unset => "Unset",
-        Status::Ok => "Ok",
-        Status::Error => "Error",
-    };
-    let is_here = |end: Option<Traceparent>, id: Option<SpanId>| {
-        end.is_some_and(|end| end.trace_id == span.trace_id && Some(end.parent_id) == id)
-    };
-    let wire = wire.iter().filter(|it| {
-        let received = span.kind() == SpanKind::Server && is_here(it.received(), span.parent);
-        received || is_here(it.sent_by(), Some(span.id))
-    });
-    let wire: Vec<Exchange> = wire.map(|it| Exchange::clone(it)).collect();
-    html! {
-        a.close href={ "/traces/" (tree.trace_id) "#s" (span.id) } aria-keyshortcuts="Escape" { "Close" }
-        h2 dir="auto" { (label(span.name())) }
-        @if row.below > 0 { p { a href={ "/traces/" (tree.trace_id) "?focus=" (span.id) } { "Only this and what is below it" } } }
-        dl {
-            dt { "span id" } dd { code { (span.id) } " " a href={ "?span=" (span.id) } { "link to this span" } }
-            @if let Some(parent) = span.parent {
-                dt { "parent" }
-                dd { @if row.orphan { code { (parent) } " " span.broken { "not here" } } @else { a href={ "?span=" (parent) } { code { (parent) } } } }
-            }
-            dt { "service" } dd { (value(span.service())) }
-            dt { "kind" } dd { (span.kind()) }
-            dt { "status" }
-            dd.error[span.is_error()] { (status) @if let Some(message) = proto.status.as_ref().map(|it| &it.message).filter(|it| !it.is_empty()) { ": " (value(message)) } }
-            dt { "started" }
-            dd { (moment(span.start())) @if span.start() > 0 { ", " (took(span.start().saturating_sub(tree.start))) " into the trace" } }
-            dt { "duration" } dd { (took(span.duration())) ", with " (below) " right below" }
-            dt { "library" } dd { (value(&scope.name)) " " (scope.version) }
-            @if !proto.trace_state.is_empty() { dt { "tracestate" } dd { (value(&proto.trace_state)) } }
-            @for note in row.notes() { dt { "remark" } dd { (note) } }
-        }
-        (report::wire(&wire, true))
-        (attributes("Attributes", &proto.attributes, proto.dropped_attributes_count))
-        (events(&proto, span))
-        (links(&proto))
-        (linked_from(tree, Some(span.id), list))
-        (attributes("Scope", &scope.attributes, scope.dropped_attributes_count))
-        (attributes("Resource", &span.source.resource.attributes, span.source.resource.dropped_attributes_count))
-    }
-}
-
-fn attributes(title: &str, attributes: &[KeyValue], dropped: u32) -> Markup {
-    html! {
-        @if !attributes.is_empty() || dropped > 0 {
-            h3 { (title) }
-            (pairs(attributes))
-            (missing(dropped, "attribute"))
-        }
-    }
-}
-
-fn pairs(attributes: &[KeyValue]) -> Markup {
-    html! {
-        dl {
-            @for attribute in attributes {
-                dt dir="auto" { (shortened(&attribute.key, LONGEST)) }
-                dd { (value(&any_text(&attribute.value))) (kind_of(attribute)) }
-            }
-        }
-    }
-}
-
-/// Renders the number of items that the sender reported as dropped.
-fn missing(dropped: u32, noun: &str) -> Markup {
-    html! { @if dropped > 0 { p.broken { (count(dropped as usize, noun)) " more, dropped by the sender" } } }
-}
-
-/// Renders the type of a value unless it is a string.
-fn kind_of(attribute: &KeyValue) -> Markup {
-    let kind = match attribute.value.as_ref().and_then(|any| any.value.as_ref()) {
-        Some(Value::StringValue(_)) => "",
-        Some(Value::BoolValue(_)) => "bool",
-        Some(Value::IntValue(_)) => "int",
-        Some(Value::DoubleValue(_)) => "double",
-        Some(Value::ArrayValue(_)) => "array",
-        Some(Value::KvlistValue(_)) => "map",
-        Some(Value::BytesValue(_)) | Some(Value::StringValueStrindex(_)) => "bytes",
-        None => "empty",
-    };
-    html! { @if !kind.is_empty() { " " small { (kind) } } }
-}
-
-/// Renders text from a span: with its own writing direction and its line breaks, and in a box when it is long.
-fn value(text: &str) -> Markup {
-    // Show control characters as numbers.
-    let control = |it: char| it.is_control() && it != '\n' && it != '\t';
-    let shown: String = match text.contains(control) {
-        true => text
-            .chars()
-            .map(|it| if control(it) { it.escape_unicode().to_string() } else { it.into() })
-            .collect(),
-        false => text.to_owned(),
-    };
-    let (long, huge) = (shown.len() > 1000 || shown.contains('\n'), shown.len() > HUGE);
-    let boxed = |label: String, text: &str| html! { pre dir="auto" tabindex="0" role="group" aria-label=(label) { (text) } };
-    html! {
-        @if huge {
-            (boxed("Beginning of the value".to_owned(), &shortened(&shown, HUGE / 10)))
-            // A browser doesn't lay out the contents of a closed `details`.
-            details { summary { "All " (text.len()) " bytes" } (boxed("Value".to_owned(), &shown)) }
-        } @else if long {
-            (boxed(format!("Value of {} bytes", text.len()), &shown))
-        } @else { bdi { (shown) } }
-    }
-}
-
-/// The size in bytes above which only the beginning of a value is shown at first. A browser takes seconds to lay out a megabyte.
-const HUGE: usize = 20_000;
-
-fn events(proto: &Proto, span: &Span) -> Markup {
-    html! {
-        @if !proto.events.is_empty() || proto.dropped_events_count > 0 {
-            h3 { "Events" }
-            @for event in &proto.events {
-                p.event { b dir="auto" { (shortened(&event.name, LONGEST)) } " " (moment_of(event, span)) }
-                (pairs(&event.attributes))
-                (missing(event.dropped_attributes_count, "attribute"))
-            }
-            (missing(proto.dropped_events_count, "event"))
-        }
-    }
-}
-
-fn moment_of(event: &Event, span: &Span) -> String {
-    let from_start = took(event.time_unix_nano.abs_diff(span.start()));
-    match event.time_unix_nano {
-        0 => "without a time".to_owned(),
-        _ if span.start() == 0 => String::new(),
-        time if time < span.start() => format!("{from_start} before the start"),
-        _ => format!("{from_start} after the start"),
-    }
-}
-
-fn links(proto: &Proto) -> Markup {
-    html! {
-        @if !proto.links.is_empty() || proto.dropped_links_count > 0 {
-            h3 { "Links" }
-            @for link in &proto.links {
-                @match target(link) {
-                    Some((trace, span)) => p.event { "to " a href={ "/traces/" (trace) "?span=" (span) } { "span " code { (span) } " of trace " code { (trace) } } },
-                    None => p.event.broken { "to an id that is not valid" },
-                }
-                (pairs(&link.attributes))
-                (missing(link.dropped_attributes_count, "attribute"))
-            }
-            (missing(proto.dropped_links_count, "link"))
-        }
-    }
-}
-
-/// Renders a time in nanoseconds since 1970 as UTC. The script converts it to local time.
-pub fn moment(nanoseconds: u64) -> Markup {
-    let moment = jiff::Timestamp::from_nanosecond(nanoseconds.into()).ok();
-    html! {
-        @match moment.filter(|_| nanoseconds > 0) {
-            Some(moment) => {
-                @let text = format!("{moment:.3}");
-                time datetime=(text) { (text.replace('T', " ").replace('Z', " UTC")) }
-            },
-            None => "without a time",
         }
     }
 }

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use crate::report::{self, Change};
 use crate::span::{TraceId, shortened};
 use crate::tree::{LONGEST, took, visible};
-use crate::viewer::trace::moment;
+use crate::viewer::moment;
 use crate::viewer::{self, EVENT_INTERVAL, EventsQuery, ViewerState};
 use crate::waterfall::count;
 use crate::wire::{EXCHANGES, Fault, HopState, NO_PROXIES, RECORD_BYTES};
