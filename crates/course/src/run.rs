@@ -137,7 +137,7 @@ async fn build_book(
 async fn first_trace(store: &Store, gateway: SocketAddr) -> anyhow::Result<Tree> {
     let query = json!({ "user_id": "user_1", "query": "What is a trace?" });
     // A session opened with --open may contain whole traces too.
-    let before: Vec<_> = store.changes_of_traces().into_iter().map(|(id, _)| id).collect();
+    let before = store.ids();
     let mut changes = store.changes();
     let client = reqwest::Client::builder().no_proxy().build()?;
     let response = client.post(format!("http://{gateway}/api/query")).json(&query).send().await?;

@@ -22,7 +22,7 @@ pub struct Own {
 impl Own {
     pub fn new(store: Store) -> Self {
         let changes = store.changes();
-        let known = store.changes_of_traces().into_iter().map(|(id, _)| id).collect();
+        let known = store.ids().into_iter().collect();
         Own { store, changes, known }
     }
 }
@@ -59,7 +59,7 @@ impl Source for Own {
             own.joined.iter().filter_map(|spans| Some(spans.first()?.trace_id)).collect();
         let is_other =
             |id: &TraceId| *id != trace && !linked.contains(id) && !self.known.contains(id);
-        let ids = self.store.changes_of_traces().into_iter().map(|(id, _)| id).filter(is_other);
+        let ids = self.store.ids().into_iter().filter(is_other);
         Ok(ids.filter_map(|id| self.store.trace(id)).collect())
     }
 }

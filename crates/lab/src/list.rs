@@ -1,57 +1,70 @@
 //! Lists and filters the traces of the store.
 
-use std::cmp::Reverse;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::span::{Span, TraceId, any_text};
+use crate::span::{Span, any_text};
 use crate::store::{Store, Usage};
 use crate::summary::Summary;
-use crate::tree::Tree;
+use crate::tree::{Tree, period};
 
-/// The summaries of the store's traces. Computes a summary again only when its trace has changed.
+/// The traces of the store as a list. Summaries are made when they are read, because those of all traces don't fit in memory.
 #[derive(Clone)]
 pub struct List {
     pub store: Store,
-    known: Arc<Mutex<HashMap<TraceId, Known>>>,
 }
 
-/// A summary, and how often its trace had changed then.
-type Known = (usize, Arc<Summary>);
+/// A part of the list.
+pub struct Page {
+    pub summaries: Vec<Arc<Summary>>,
+    /// The number of traces that pass the filter, as far as they were counted.
+    pub found: usize,
+    /// Whether there may be more, because counting took too long.
+    pub is_cut: bool,
+}
+
+/// The number of spans to look at for the count alone, once a page is full.
+const COUNTED: usize = 20_000;
 
 impl List {
     pub fn new(store: Store) -> Self {
-        List { store, known: Arc::default() }
-    }
-
-    /// Returns the summary of every trace. The trace whose first span arrived last comes first.
-    pub fn summaries(&self) -> Vec<Arc<Summary>> {
-        let traces = self.store.changes_of_traces();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = HashMap::with_capacity(traces.len());
-        let summaries = traces.into_iter().filter_map(|(id, changes)| {
-            let same = known.remove(&id).filter(|(seen, _)| *seen == changes);
-            let summary = same.map(|(_, summary)| summary).or_else(|| {
-                let tree = Tree::new(&self.store.trace(id)?)?;
-                Some(Arc::new(Summary::new(&tree)))
-            })?;
-            kept.insert(id, (changes, Arc::clone(&summary)));
-            Some(summary)
-        });
-        let summaries = summaries.collect();
-        *known = kept;
-        summaries
+        List { store }
     }
 
     /// Returns the traces that pass the filter. The trace that started last comes first.
-    pub fn find(&self, filter: &Filter) -> Vec<Arc<Summary>> {
-        let mut found = self.summaries();
-        found.retain(|summary| filter.passes(summary, &self.store));
-        found.sort_by_key(|summary| Reverse(summary.start_time_unix_nano));
-        found
+    pub fn find(&self, filter: Filter) -> impl Iterator<Item = Summary> + Send + use<> {
+        let traces = self.store.by_start(u64::MAX).rev();
+        let found = traces.filter(move |spans| filter.passes(spans));
+        found.filter_map(|spans| Some(Summary::new(&Tree::new(&spans)?)))
+    }
+
+    /// Returns at most `length` traces that pass the filter, after the first `skip`, in the same order.
+    pub fn page(&self, filter: &Filter, skip: usize, length: usize) -> Page {
+        let summary = |spans: Vec<_>| Some(Arc::new(Summary::new(&Tree::new(&spans)?)));
+        let mut traces = self.store.by_start(u64::MAX).rev();
+        if filter.is_empty() {
+            let summaries = traces.skip(skip).take(length).filter_map(summary).collect();
+            return Page { summaries, found: self.store.usage().traces, is_cut: false };
+        }
+        let mut page = Page { summaries: Vec::new(), found: 0, is_cut: false };
+        let mut left = COUNTED;
+        while left > 0 {
+            let Some(spans) = traces.next() else { return page };
+            let is_full = page.summaries.len() == length;
+            if is_full {
+                left = left.saturating_sub(spans.len());
+            }
+            if filter.passes(&spans) {
+                page.found += 1;
+                if page.found > skip && !is_full {
+                    page.summaries.extend(summary(spans));
+                }
+            }
+        }
+        page.is_cut = traces.next().is_some();
+        page
     }
 
     pub fn usage(&self) -> Usage {
@@ -186,30 +199,37 @@ impl TryFrom<&Fields> for Filter {
 }
 
 impl Filter {
-    fn passes(&self, summary: &Summary, store: &Store) -> bool {
-        let duration = Duration::from_nanos(summary.duration_nano);
-        let service = self.service.is_empty() || summary.services.contains(&self.service);
-        let status = self.status.is_none_or(|status| match status {
-            StatusFilter::Error => summary.errors > 0,
-            StatusFilter::Ok => summary.errors == 0,
-            StatusFilter::Pieces => !summary.whole,
-        });
-        service
-            && status
-            && self.min.is_none_or(|min| min <= duration)
-            && self.max.is_none_or(|max| duration <= max)
-            && summary.names.iter().any(|it| it.to_lowercase().contains(&self.name))
-            && self.has_text(summary, store)
+    /// Returns whether every trace passes.
+    fn is_empty(&self) -> bool {
+        let Filter { service, name, status, min, max, text } = self;
+        let is_any = status.is_none() && min.is_none() && max.is_none();
+        is_any && service.is_empty() && name.is_empty() && text.is_empty()
     }
 
-    fn has_text(&self, summary: &Summary, store: &Store) -> bool {
+    fn passes(&self, spans: &[Arc<Span>]) -> bool {
+        let has_error = || spans.iter().any(|span| span.is_error());
+        let is_long = |duration| {
+            self.min.is_none_or(|min| min <= duration) && self.max.is_none_or(|max| duration <= max)
+        };
+        let has_name = |span: &Arc<Span>| span.name().to_lowercase().contains(&self.name);
+        (self.service.is_empty() || spans.iter().any(|span| span.service() == self.service))
+            && ((self.min.is_none() && self.max.is_none())
+                || is_long(Duration::from_nanos(period(spans).1)))
+            && (self.name.is_empty() || spans.iter().any(has_name))
+            && self.status.is_none_or(|status| match status {
+                StatusFilter::Error => has_error(),
+                StatusFilter::Ok => !has_error(),
+                StatusFilter::Pieces => Tree::new(spans).is_some_and(|tree| !tree.is_whole()),
+            })
+            && (self.text.is_empty() || self.has_text(spans))
+    }
+
+    fn has_text(&self, spans: &[Arc<Span>]) -> bool {
         // An id may have been copied with the dashes of a UUID.
         let id = self.text.replace('-', "");
-        if self.text.is_empty() || (!id.is_empty() && summary.trace_id.to_string().contains(&id)) {
-            return true;
-        }
-        let spans = store.trace(summary.trace_id);
-        spans.is_some_and(|spans| spans.iter().any(|span| contains(span, &self.text)))
+        let trace = spans.first().map(|span| span.trace_id.to_string());
+        (!id.is_empty() && trace.is_some_and(|trace| trace.contains(&id)))
+            || spans.iter().any(|span| contains(span, &self.text))
     }
 }
 

@@ -5,12 +5,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::case::Case;
-use crate::diagnose::{self, NamedSpan, answered_by, parts_of_requests};
+use crate::diagnose::{self, NamedSpan, answered_by, is_request, parts_of_requests};
 use crate::list::List;
-use crate::span::TraceId;
+use crate::span::{Span, TraceId};
 use crate::store::Store;
 use crate::summary::{self, Break, Summary};
-use crate::tree::Tree;
+use crate::tree::{Tree, period};
 use crate::wire::Wire;
 use traces::exchange::Exchange;
 
@@ -26,23 +26,29 @@ pub struct TracedRequest {
     pub breaks: Vec<(Break, [TraceId; 2])>,
 }
 
-/// Returns the summaries of the traces that overlap with a period, in nanoseconds since 1970. Other traces can't be parts of
-/// a request in that period.
-fn near(summaries: &[Arc<Summary>], start: u64, end: u64) -> Vec<Arc<Summary>> {
-    let near = summaries.iter().filter(|it| {
-        it.start_time_unix_nano <= end
-            && start <= it.start_time_unix_nano.saturating_add(it.duration_nano)
+/// Returns the traces that overlap with a period, in nanoseconds since 1970, the last to start first. Other traces can't be
+/// parts of a request in that period.
+fn near(store: &Store, start: u64, end: u64) -> Vec<Tree> {
+    let near = store.by_start(end).rev().filter(|spans| {
+        let (begun, duration) = period(spans);
+        start <= begun.saturating_add(duration)
     });
-    near.take(NEARBY_LIMIT).cloned().collect()
+    near.take(NEARBY_LIMIT).filter_map(|spans| Tree::new(&spans)).collect()
 }
 
-/// Returns the earliest request of each service that has answered any.
-fn first_requests(summaries: &[Arc<Summary>]) -> Vec<NamedSpan> {
-    let mut traces: Vec<&Summary> = summaries.iter().map(Arc::as_ref).collect();
-    traces.sort_by_key(|it| (it.start_time_unix_nano, it.trace_id));
-    let mut services = HashSet::new();
-    let requests = traces.into_iter().flat_map(|it| &it.requests);
-    requests.filter(|request| services.insert(&request.service)).cloned().collect()
+/// Returns the earliest request of each of these services that has answered any.
+fn first_requests(store: &Store, mut services: HashSet<&str>) -> Vec<NamedSpan> {
+    let mut found = Vec::new();
+    for spans in store.by_start(u64::MAX) {
+        if services.is_empty() {
+            break;
+        }
+        let mut requests: Vec<_> = spans.iter().filter(|span| is_request(span)).collect();
+        requests.sort_by_key(|span| (span.start(), span.id));
+        let first = requests.into_iter().filter(|span| services.remove(span.service()));
+        found.extend(first.map(|span| NamedSpan::new(span)));
+    }
+    found
 }
 
 /// Returns the case of the request that a trace belongs to, as [`find`] does.
@@ -66,9 +72,9 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
     let of_wire = exchanges.iter().find(has_id).map(|it| (it.start, it.end.unwrap_or(it.start)));
     let (start, end) = time.or(of_wire)?;
 
-    let summaries = list.summaries();
-    let near = near(&summaries, start, end);
-    let breaks = summary::breaks(&near).into_iter().map(|it| {
+    let near = near(&list.store, start, end);
+    let summaries: Vec<_> = near.iter().map(|tree| Arc::new(Summary::new(tree))).collect();
+    let breaks = summary::breaks(&summaries).into_iter().map(|it| {
         let traces = [it.traces.0, it.traces.1].map(|index| near[index].trace_id);
         (it, traces)
     });
@@ -79,19 +85,16 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
         exchanges.into_iter().filter(|it| it.start <= end && start <= it.end.unwrap_or(it.start));
     let exchanges: Vec<Arc<Exchange>> = exchanges.collect();
     // The span that answered a request may be in any trace of that period, and so may the request of a root that isn't one.
-    let unrequested = near.iter().any(|it| it.is_unrequested);
-    let trees: Vec<Tree> = match exchanges.is_empty() && !unrequested {
-        true => Vec::new(),
-        false => near.iter().filter_map(|it| tree(&list.store, it.trace_id)).collect(),
-    };
-    let mut elsewhere = if unrequested { first_requests(&summaries) } else { Vec::new() };
-    together.extend(parts_of_requests(&trees, &elsewhere).into_iter().map(BTreeSet::from));
+    let services = diagnose::unrequested(&near).map(Span::service).collect();
+    let mut elsewhere = first_requests(&list.store, services);
+    let trees = &near;
+    together.extend(parts_of_requests(trees, &elsewhere).into_iter().map(BTreeSet::from));
     let linked: Vec<BTreeSet<TraceId>> = exchanges
         .iter()
         .map(|exchange| {
             let ends = [exchange.sent_by(), exchange.received()];
             let ends = ends.into_iter().flatten().map(|it| it.trace_id);
-            ends.chain(answered_by(exchange, &trees).map(|(trace, _)| trace)).collect()
+            ends.chain(answered_by(exchange, trees).map(|(trace, _)| trace)).collect()
         })
         .collect();
     together.extend(linked.iter().cloned());

@@ -3,6 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Display;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -23,8 +24,8 @@ pub struct Limits {
 }
 
 /// The memory of a trace in the store's tables, in bytes: its entry in a hash table that is half full and doubles when it is full, its
-/// id in a queue, and its list of spans.
-const TRACE_OVERHEAD: usize = 5 * size_of::<(TraceId, Trace)>() / 2 + 96;
+/// id in a queue, its start in a tree that is half full, and its list of spans.
+const TRACE_OVERHEAD: usize = 5 * size_of::<(TraceId, Trace)>() / 2 + 2 * size_of::<Begun>() + 96;
 
 /// The memory of a trace that another one links to, in bytes: an entry in each of two tables, and a table of its own.
 const LINK_OVERHEAD: usize = 400;
@@ -58,6 +59,7 @@ struct Inner {
     sources: Sources,
     /// The ids of the traces, in the order in which their first spans arrived.
     order: VecDeque<TraceId>,
+    by_start: BTreeSet<Begun>,
     limits: Limits,
     spans: usize,
     bytes: usize,
@@ -71,9 +73,13 @@ struct Inner {
     refused: Option<Refused>,
 }
 
+/// The start of a trace, as its tree has it, and its number: that of the traces which arrived before it.
+type Begun = (u64, usize);
+
 #[derive(Default)]
 struct Trace {
     spans: shared::Trace,
+    begun: Begun,
     /// The traces that its spans link to.
     links: BTreeSet<TraceId>,
     bytes: usize,
@@ -214,12 +220,32 @@ impl Store {
         let numbers = inner.evicted..inner.evicted + inner.order.len();
         drop(inner);
         let store = self.clone();
-        numbers.filter_map(move |number| {
-            let inner = store.lock();
-            // The oldest trace has the number of those that were dropped before it.
-            let id = inner.order.get(number.checked_sub(inner.evicted)?)?;
-            inner.traces.get(id).map(|trace| trace.spans.spans())
-        })
+        numbers.filter_map(move |number| store.lock().numbered(number))
+    }
+
+    /// Returns the spans of every trace that starts no later than `latest`, in nanoseconds since 1970, one trace at a time and the
+    /// first to start first. Doesn't hold the store or its spans in the meantime, so it may meet a trace twice that grows then.
+    pub fn by_start(&self, latest: u64) -> ByStart {
+        let until = Bound::Included((latest, usize::MAX));
+        ByStart { store: self.clone(), from: Bound::Unbounded, until }
+    }
+
+    /// Returns the first `limit` names of services, in alphabetical order.
+    pub fn services(&self, limit: usize) -> BTreeSet<String> {
+        let inner = self.lock();
+        let sources: Vec<Arc<Source>> =
+            inner.sources.known.values().map(|known| Arc::clone(&known.source)).collect();
+        drop(inner);
+        let mut services = BTreeSet::new();
+        for service in sources.iter().map(|source| source.service()) {
+            if !services.contains(service) {
+                services.insert(service.to_owned());
+            }
+            if services.len() > limit {
+                services.pop_last();
+            }
+        }
+        services
     }
 
     /// Returns the tree of every trace, the newest first.
@@ -228,11 +254,9 @@ impl Store {
         traces.iter().filter_map(|spans| Tree::new(spans)).collect()
     }
 
-    /// Returns the id of every trace and how often its spans have changed, the newest trace first.
-    pub fn changes_of_traces(&self) -> Vec<(TraceId, usize)> {
-        let inner = self.lock();
-        let newest_first = inner.order.iter().rev();
-        newest_first.filter_map(|id| Some((*id, inner.traces.get(id)?.spans.changes()))).collect()
+    /// Returns the ids of the traces, the newest trace first.
+    pub fn ids(&self) -> Vec<TraceId> {
+        self.lock().order.iter().rev().copied().collect()
     }
 
     /// Returns the spans with a link to a trace, or to one span of it, in the order of their start.
@@ -301,6 +325,37 @@ impl Store {
     }
 }
 
+/// The traces of a store by their start: see [`Store::by_start`].
+pub struct ByStart {
+    store: Store,
+    from: Bound<Begun>,
+    until: Bound<Begun>,
+}
+
+impl Iterator for ByStart {
+    type Item = Vec<Arc<Span>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let inner = self.store.lock();
+        let begun = *inner.by_start.range((self.from, self.until)).next()?;
+        self.from = Bound::Excluded(begun);
+        inner.numbered(begun.1)
+    }
+}
+
+impl DoubleEndedIterator for ByStart {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.nth_back(0)
+    }
+
+    fn nth_back(&mut self, skip: usize) -> Option<Self::Item> {
+        let inner = self.store.lock();
+        let begun = *inner.by_start.range((self.from, self.until)).nth_back(skip)?;
+        self.until = Bound::Excluded(begun);
+        inner.numbered(begun.1)
+    }
+}
+
 impl Sources {
     /// Returns the allocation that equals `source`, which becomes it when there is none yet.
     fn intern(&mut self, source: &Arc<Source>) -> Arc<Source> {
@@ -336,9 +391,11 @@ impl Inner {
     /// Adds a span unless its trace already has it. Returns the added span.
     fn add(&mut self, span: Span) -> Option<Arc<Span>> {
         let trace = self.traces.entry(span.trace_id).or_insert_with(|| {
+            let begun = (0, self.evicted + self.order.len());
             self.order.push_back(span.trace_id);
+            self.by_start.insert(begun);
             self.bytes += TRACE_OVERHEAD;
-            Trace { bytes: TRACE_OVERHEAD, ..Trace::default() }
+            Trace { begun, bytes: TRACE_OVERHEAD, ..Trace::default() }
         });
         let span = Arc::new(span);
         let replaced = match trace.spans.add(Arc::clone(&span)) {
@@ -359,10 +416,22 @@ impl Inner {
                 self.links.entry(*to).or_default().insert(span.trace_id);
             }
         }
+        let start = span.start();
+        if start > 0 && (trace.begun.0 == 0 || start < trace.begun.0) {
+            self.by_start.remove(&trace.begun);
+            trace.begun.0 = start;
+            self.by_start.insert(trace.begun);
+        }
         trace.bytes = trace.bytes + bytes - replaced;
         self.bytes = self.bytes + bytes - replaced;
         self.spans += usize::from(replaced == 0);
         Some(span)
+    }
+
+    /// The spans of the trace with this number. The oldest trace has the number of those that were dropped before it.
+    fn numbered(&self, number: usize) -> Option<Vec<Arc<Span>>> {
+        let id = self.order.get(number.checked_sub(self.evicted)?)?;
+        self.traces.get(id).map(|trace| trace.spans.spans())
     }
 
     /// The memory that is taken, in bytes.
@@ -382,6 +451,7 @@ impl Inner {
                 self.has_warned = true;
                 too_large = Some((id, spans));
             }
+            self.by_start.remove(&trace.begun);
             self.spans -= spans;
             self.bytes -= trace.bytes;
             self.evicted += 1;

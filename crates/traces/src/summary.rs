@@ -1,12 +1,10 @@
 //! Summaries of traces for lists, and traces that look like one request fallen apart.
 
-use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::conventions;
-use crate::diagnose::{NamedSpan, is_request, unrequested};
 use crate::span::{Span, SpanId, SpanKind, TraceId, target};
 use crate::tree::Tree;
 
@@ -32,15 +30,6 @@ pub struct Summary {
     #[serde(with = "crate::nanoseconds")]
     pub start_time_unix_nano: u64,
     pub duration_nano: u64,
-    /// The distinct names of all spans, sorted. The lists are without spare room, because a lab keeps many summaries.
-    #[serde(skip)]
-    pub names: Box<[Box<str>]>,
-    /// The first request of each service that has answered any.
-    #[serde(skip)]
-    pub requests: Box<[NamedSpan]>,
-    /// Whether it has a root that isn't a request.
-    #[serde(skip)]
-    pub is_unrequested: bool,
     /// Client spans that nobody has answered in this trace.
     #[serde(skip)]
     unanswered: Box<[Call]>,
@@ -60,11 +49,6 @@ impl Summary {
         let rows = tree.rows.iter().zip(answered);
         let unanswered =
             rows.filter(|(row, answered)| row.span.kind() == SpanKind::Client && !answered);
-        let mut services = HashSet::new();
-        let requests = tree.rows.iter().map(|row| &row.span).filter(|span| is_request(span));
-        let requests = requests.filter(|span| services.insert(span.service()));
-        let requests = requests.map(|span| NamedSpan::new(span)).collect();
-        let names: BTreeSet<&str> = tree.rows.iter().map(|row| row.span.name()).collect();
         let uncalled = tree.tops().filter(|row| row.span.kind() == SpanKind::Server);
         Summary {
             trace_id: tree.trace_id,
@@ -76,9 +60,6 @@ impl Summary {
             whole: tree.is_whole(),
             start_time_unix_nano: tree.start,
             duration_nano: tree.duration,
-            requests,
-            is_unrequested: unrequested([tree]).next().is_some(),
-            names: names.into_iter().map(Box::from).collect(),
             unanswered: unanswered
                 .map(|(row, _)| Call::new(&row.span))
                 .filter(|call| !call.is_database_or_queue)

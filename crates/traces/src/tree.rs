@@ -72,11 +72,7 @@ impl Tree {
     /// Builds the tree of one trace; `None` without spans.
     pub fn new(spans: &[Arc<Span>]) -> Option<Tree> {
         let trace_id = spans.first()?.trace_id;
-        // A span without a time must not make the trace half a century long.
-        let times = spans.iter().map(|span| span.start());
-        let start = times.filter(|start| *start > 0).min().unwrap_or_default();
-        let end = spans.iter().map(|span| span.end()).max()?;
-
+        let (start, duration) = period(spans);
         let mut sorted = spans.to_vec();
         sorted.sort_by_key(|span| (span.start(), span.id));
         let ids: HashSet<SpanId> = sorted.iter().map(|span| span.id).collect();
@@ -100,7 +96,7 @@ impl Tree {
             let ring = children.remove(&id).unwrap_or_default();
             walk(ring, &mut children, &mut rows, &ids);
         }
-        Some(Tree { trace_id, rows, start, duration: end.saturating_sub(start) })
+        Some(Tree { trace_id, rows, start, duration })
     }
 
     /// The names of the services, in the order in which they first appear.
@@ -180,6 +176,15 @@ impl Tree {
         }
         text
     }
+}
+
+/// Returns the start and the duration of these spans as a [`Tree`] has them.
+pub fn period(spans: &[Arc<Span>]) -> (u64, u64) {
+    // A span without a time must not make the trace half a century long.
+    let starts = spans.iter().map(|span| span.start());
+    let start = starts.filter(|start| *start > 0).min().unwrap_or_default();
+    let end = spans.iter().map(|span| span.end()).max().unwrap_or_default();
+    (start, end.saturating_sub(start))
 }
 
 fn walk(

@@ -87,8 +87,7 @@ pub fn traces(name: &str, filter: &Fields) -> anyhow::Result<Vec<Summary>> {
     let filter = Filter::try_from(filter)?;
     let store = Store::new(Limits { spans: usize::MAX, bytes: usize::MAX });
     store.add(contents(name)?.spans);
-    let found = List::new(store).find(&filter);
-    Ok(found.iter().map(|summary| Summary::clone(summary)).collect())
+    Ok(List::new(store).find(filter).collect())
 }
 
 /// Returns the contents of a file and the id of one of its traces: the only one whose id begins with `id`, with its leading zeros

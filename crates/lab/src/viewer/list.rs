@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::iter;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::rejection::QueryRejection;
@@ -11,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
-use crate::list::{Fields, Filter, List};
+use crate::list::{Fields, Filter, List, Page};
 use crate::render::{array, json_of, otlp_json};
 use crate::span::shortened;
 use crate::store::Usage;
@@ -52,8 +51,7 @@ pub async fn json(
     match read(query).1 {
         Err(problem) => (StatusCode::BAD_REQUEST, problem).into_response(),
         Ok(filter) => {
-            let found = list.find(&filter).into_iter();
-            renderers.stream_json(array(found.map(|summary| json_of(&*summary))))
+            renderers.stream_json(array(list.find(filter).map(|summary| json_of(&summary))))
         }
     }
 }
@@ -88,36 +86,20 @@ pub async fn whole_case(
 pub async fn page(State(list): State<List>, query: FilterQuery) -> Response {
     let (fields, filter) = read(query);
     let seen = list.store.version();
+    let usage = list.usage();
     let (status, problem, found) = match filter {
-        Err(problem) => (StatusCode::BAD_REQUEST, Some(problem), Vec::new()),
-        Ok(filter) => (StatusCode::OK, None, list.find(&filter)),
+        Err(problem) => (StatusCode::BAD_REQUEST, Some(problem), None),
+        Ok(filter) => (StatusCode::OK, None, Some(list.page(&filter, fields.skip, PAGE_SIZE))),
     };
-    let services = match fields.is_empty() {
-        true => services(&found),
-        false => services(&list.summaries()),
-    };
+    let services = list.store.services(SERVICES_LIMIT);
     let body = html! {
         h1 { "Traces" }
         (form(&fields, &services, problem.as_deref()))
-        @if problem.is_none() { (results(&found, list.usage(), &fields, seen)) }
+        @if let Some(found) = found { (results(&found, usage, &fields, seen)) }
     };
     let mut response = viewer::page("Traces", body);
     *response.status_mut() = status;
     response
-}
-
-/// Returns the first [`SERVICES_LIMIT`] services that the summaries name.
-fn services(summaries: &[Arc<Summary>]) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for service in summaries.iter().flat_map(|summary| &summary.services) {
-        if !found.contains(service) {
-            found.insert(service.clone());
-        }
-        if found.len() == SERVICES_LIMIT {
-            break;
-        }
-    }
-    found
 }
 
 fn form(filter: &Fields, services: &BTreeSet<String>, problem: Option<&str>) -> Markup {
@@ -158,22 +140,21 @@ fn form(filter: &Fields, services: &BTreeSet<String>, problem: Option<&str>) -> 
     }
 }
 
-fn results(found: &[Arc<Summary>], usage: Usage, filter: &Fields, seen: u64) -> Markup {
-    let from = filter.skip.min(found.len());
-    let shown = &found[from..found.len().min(from + PAGE_SIZE)];
+fn results(page: &Page, usage: Usage, filter: &Fields, seen: u64) -> Markup {
+    let (shown, from) = (&page.summaries, filter.skip.min(page.found));
     let breaks = summary::breaks(shown);
     let groups = summary::grouped(shown, &breaks);
     html! {
         div id="results" data-live=(viewer::events_url(seen, None)) {
-            @if found.is_empty() && filter.is_empty() && usage.evicted > 0 {
+            @if page.found == 0 && filter.is_empty() && usage.evicted > 0 {
                 p { (none_left(usage)) }
-            } @else if found.is_empty() && filter.is_empty() {
+            } @else if page.found == 0 && filter.is_empty() {
                 p { "No trace yet. Send a request to a service that exports here: it shows up by itself." }
-            } @else if found.is_empty() {
+            } @else if page.found == 0 {
                 p { "No trace passes this filter. The lab has " (count(usage.traces, "trace")) ". " a href="/traces" { "All traces" } }
             } @else {
                 table.traces {
-                    caption { (summary_line(found.len(), from..from + shown.len(), usage, filter)) }
+                    caption { (summary_line(page, from, usage, filter)) }
                     thead {
                         tr {
                             th scope="col" { "Trace" }
@@ -197,7 +178,7 @@ fn results(found: &[Arc<Summary>], usage: Usage, filter: &Fields, seen: u64) -> 
                 }
                 p.actions {
                     @if from > 0 { a href=(address(filter, from.saturating_sub(PAGE_SIZE))) rel="prev" { "Newer traces" } }
-                    @if found.len() > from + PAGE_SIZE { a href=(address(filter, from + PAGE_SIZE)) rel="next" { "Older traces" } }
+                    @if page.found > from + shown.len() { a href=(address(filter, from + PAGE_SIZE)) rel="next" { "Older traces" } }
                 }
             }
         }
@@ -214,13 +195,16 @@ fn address(filter: &Fields, skip: usize) -> String {
     format!("/traces?{}", query.unwrap_or_default())
 }
 
-fn summary_line(found: usize, shown: Range<usize>, usage: Usage, filter: &Fields) -> Markup {
+fn summary_line(page: &Page, from: usize, usage: Usage, filter: &Fields) -> Markup {
+    let (found, shown) = (page.found, page.summaries.len());
     html! {
         (count(usage.traces, "trace")) ", " (count(usage.spans, "span"))
-        @if !filter.is_empty() { "; " (found) (if found == 1 { " passes" } else { " pass" }) " the filter" }
+        @if !filter.is_empty() {
+            "; " @if page.is_cut { "at least " } (found) (if found == 1 { " passes" } else { " pass" }) " the filter"
+        }
         ", the last to start first"
-        @if shown.is_empty() { "; no trace is so far down" }
-        @else if shown.len() < found { "; " (shown.start + 1) " to " (shown.end) " are shown" }
+        @if shown == 0 { "; no trace is so far down" }
+        @else if shown < found { "; " (from + 1) " to " (from + shown) " are shown" }
         @if usage.evicted > 0 {
             "; " (count(usage.evicted, "older trace")) " of " (count(usage.evicted_spans, "span")) " made room"
         }

@@ -200,12 +200,12 @@ fn peak(id: &str) -> usize {
 async fn an_answer_with_the_whole_store_takes_little_memory() {
     const TRACES: usize = 20_000;
     let lab = Process::view("").await;
-    let value = "x".repeat(2000);
+    let (value, name) = ("x".repeat(2000), "y".repeat(500));
     for batch in 0..20 {
         let rows = (0..TRACES / 20).fold(String::new(), |mut rows, row| {
             let id = 1 + batch * TRACES / 20 + row;
             let trace = format!("{{\"traceId\": \"{id:032x}\"}}");
-            let _ = writeln!(rows, "1 shop 1 SERVER {id}..{id} GET / value={value} {trace}");
+            let _ = writeln!(rows, "1 shop 1 SERVER {id}..{id} {name} value={value} {trace}");
             rows
         });
         let request = client().post(format!("http://{}/v1/traces", lab.otlp()));
@@ -217,6 +217,9 @@ async fn an_answer_with_the_whole_store_takes_little_memory() {
     for (path, least) in [
         ("/api/traces?limit=200000", TRACES * value.len()),
         ("/traces.case.json", TRACES * value.len()),
+        ("/traces", 200 * name.len()),
+        ("/traces.json", TRACES * name.len()),
+        ("/traces?text=nowhere", 0),
         ("/api/services", 0),
         ("/api/dependencies", 0),
         ("/traces/map", 0),

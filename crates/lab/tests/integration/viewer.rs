@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use lab::analysis::{Calls, Share, calls, critical_path, shares};
 use lab::case::Case;
-use lab::list::{Filter, List, duration};
+use lab::list::{Fields, Filter, List, duration};
 use lab::recorder::Recorder;
 use lab::session;
 use lab::store::{Limits, Store};
-use lab::summary::{breaks, grouped};
+use lab::summary::{Summary, breaks, grouped};
 use lab::terminal;
 use lab::tree::Tree;
 use regex::Regex;
@@ -284,10 +284,14 @@ async fn times_at_the_edge_of_their_range_break_no_page() {
     has(&lab.page("/traces").await, ["(no name)"]);
 }
 
+fn summaries(list: &List) -> Vec<Arc<Summary>> {
+    list.find(Filter::default()).map(Arc::new).collect()
+}
+
 #[test]
 fn a_request_in_two_traces_is_told_from_two_requests() {
     let broken = |spans: &str| -> Vec<[String; 2]> {
-        let found = breaks(&List::new(store(spans)).summaries());
+        let found = breaks(&summaries(&List::new(store(spans))));
         found.into_iter().map(|it| [it.caller, it.called]).collect()
     };
     assert_eq!(broken(&fallen_apart()), [["a", "b"]]);
@@ -315,7 +319,7 @@ fn a_request_in_two_traces_is_told_from_two_requests() {
 async fn the_traces_of_one_request_stand_together() {
     let spans = fallen_apart() + "; 9 c 8 INTERNAL 50..60 between";
     let lab = Lab::of(&spans).await;
-    let summaries = List::new(lab.store.clone()).find(&Filter::default());
+    let summaries = summaries(&List::new(lab.store.clone()));
     let id = |index: &usize| summaries[*index].trace_id.to_string();
     let groups = grouped(&summaries, &breaks(&summaries));
     let groups: Vec<Vec<String>> =
@@ -467,6 +471,33 @@ fn opened(path: &Path) -> Result<(Store, usize, Vec<String>), session::Error> {
     Ok((store, opened.count, opened.problems.iter().map(ToString::to_string).collect()))
 }
 
+#[test]
+fn the_list_is_in_order_while_traces_grow_and_go() {
+    let list = List::new(Store::new(Limits { spans: 4, ..Limits::default() }));
+    let row = |trace: usize, id: usize, start: usize| {
+        spans(&format!("{trace} shop {id} SERVER {start}..99 t{trace}"))
+    };
+    let names = |fields: Fields, skip: usize| -> (Vec<String>, usize) {
+        let filter = Filter::try_from(&fields).expect("a filter");
+        let page = list.page(&filter, skip, 2);
+        assert!(!page.is_cut);
+        (page.summaries.iter().map(|it| it.name.clone()).collect(), page.found)
+    };
+    for (trace, start) in [(1, 10), (2, 30), (3, 20)] {
+        list.store.add(row(trace, trace, start));
+    }
+    assert_eq!(names(Fields::default(), 0).0, ["t2", "t3"]);
+    // The root often arrives last.
+    list.store.add(row(2, 4, 5));
+    assert_eq!(names(Fields::default(), 0).0, ["t3", "t1"]);
+    list.store.add(row(4, 5, 15));
+    assert_eq!(names(Fields::default(), 0).0, ["t3", "t4"], "the first trace made room");
+    for fields in [Fields::default(), Fields { name: "T".to_owned(), ..Fields::default() }] {
+        assert_eq!(names(fields.clone(), 1), (vec!["t4".to_owned(), "t2".to_owned()], 3));
+        assert_eq!(names(fields, usize::MAX).0, Vec::<String>::new());
+    }
+}
+
 /// Some exporters send a span at its start and again at its end.
 #[test]
 fn a_span_that_comes_again_at_its_end_replaces_the_first() {
@@ -474,10 +505,10 @@ fn a_span_that_comes_again_at_its_end_replaces_the_first() {
     let list = List::new(store.clone());
     let ended = "1 shop 1 SERVER 0..9 pay paid=yes";
     store.add(spans(r#"1 shop 1 SERVER 0..9 pay {"endTimeUnixNano": "0"}"#));
-    assert_eq!(list.summaries()[0].duration_nano, 0);
+    assert_eq!(summaries(&list)[0].duration_nano, 0);
     store.add(spans(ended));
     fresh.add(spans(ended));
-    assert_eq!(list.summaries()[0].duration_nano, 9_000_000);
+    assert_eq!(summaries(&list)[0].duration_nano, 9_000_000);
     assert_eq!(store.usage(), fresh.usage());
 }
 

@@ -234,7 +234,7 @@ pub struct NamedSpan {
 }
 
 impl NamedSpan {
-    pub(crate) fn new(span: &Span) -> Self {
+    pub fn new(span: &Span) -> Self {
         NamedSpan {
             name: beginning(span.name()).to_owned(),
             kind: span.kind(),
