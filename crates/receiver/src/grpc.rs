@@ -85,8 +85,8 @@ fn packing(headers: &HeaderMap) -> Result<Packing, Refusal> {
 }
 
 /// Reads the whole request and drops it. An empty response is success.
-async fn accept_and_drop(body: Body) -> Response {
-    match intake::drop_body(body, PREFIX + MESSAGE_LIMIT).await {
+async fn accept_and_drop(State(store): State<Store>, body: Body) -> Response {
+    match store.intake().drop_body(body, PREFIX + MESSAGE_LIMIT).await {
         Ok(()) => answer(&()),
         Err(refusal) => refused(status(&refusal)),
     }
@@ -105,7 +105,7 @@ impl Refusal {
             Refusal::Unreadable(_) | Refusal::BrokenOff(_) => Code::InvalidArgument,
             Refusal::Unsupported(_) => Code::Unimplemented,
             Refusal::TooLarge(_) | Refusal::UnpacksTooLarge(_) => Code::ResourceExhausted,
-            Refusal::Busy | Refusal::Late => Code::Unavailable,
+            Refusal::Busy | Refusal::Late(_) => Code::Unavailable,
             Refusal::Failed(_) => Code::Internal,
         }
     }

@@ -35,8 +35,8 @@ pub fn routes(store: Store) -> Router {
 }
 
 /// Reads the whole request, as an exporter expects. Returns success.
-async fn accept_and_drop(headers: HeaderMap, body: Body) -> Response {
-    let read = intake::drop_body(body, BODY_LIMIT).await;
+async fn accept_and_drop(State(store): State<Store>, headers: HeaderMap, body: Body) -> Response {
+    let read = store.intake().drop_body(body, BODY_LIMIT).await;
     match (Encoding::of(&headers), read) {
         (Some(encoding), Ok(())) => encoding.success(None),
         (Some(encoding), Err(refusal)) => encoding.failure(&refusal),
@@ -62,7 +62,7 @@ async fn traces(State(store): State<Store>, headers: HeaderMap, body: Body) -> R
     let Some(encoding) = Encoding::of(&headers) else {
         store.refuse(UNKNOWN_ENCODING);
         // The exporter reads the answer when it has sent the body.
-        let _ = intake::drop_body(body, BODY_LIMIT).await;
+        let _ = store.intake().drop_body(body, BODY_LIMIT).await;
         return unknown_encoding();
     };
     match export(&store, &headers, encoding, body).await {
@@ -127,7 +127,7 @@ impl Refusal {
             Refusal::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::TooLarge(_) | Refusal::UnpacksTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::Late => StatusCode::REQUEST_TIMEOUT,
+            Refusal::Late(_) => StatusCode::REQUEST_TIMEOUT,
             Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -21,11 +21,20 @@ pub const RECEIVING_LIMIT: usize = 64 * 1024 * 1024;
 /// The most bytes of unpacked bodies that are decoded at the same time, over all connections. A request past it waits.
 pub const DECODING_LIMIT: usize = 16 * 1024 * 1024;
 
-/// How long a body may take to arrive.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a request may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// How long a body may take to arrive.
+    pub body: Duration,
+    /// How long a request may wait to be decoded. An exporter gives up after ten seconds.
+    pub turn: Duration,
+}
 
-/// How long a request may wait to be decoded. An exporter gives up after ten seconds.
-pub const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts { body: Duration::from_secs(30), turn: Duration::from_secs(5) }
+    }
+}
 
 /// The largest body, in bytes, that is decoded without the blocking pool.
 const INLINE_LIMIT: usize = 256 * 1024;
@@ -46,8 +55,8 @@ pub enum Refusal {
     UnpacksTooLarge(usize),
     #[error("the lab is decoding as many requests as it can hold; send this one again")]
     Busy,
-    #[error("the body didn't arrive within {} seconds", BODY_TIMEOUT.as_secs())]
-    Late,
+    #[error("the body didn't arrive within {0:?}")]
+    Late(Duration),
     #[error("the body broke off: {0}")]
     BrokenOff(axum::Error),
     #[error(transparent)]
@@ -58,13 +67,21 @@ pub enum Refusal {
 pub(crate) struct Intake {
     receiving: Arc<Semaphore>,
     decoding: Arc<Semaphore>,
+    timeouts: Timeouts,
 }
 
 impl Default for Intake {
     fn default() -> Self {
+        Intake::with(Timeouts::default())
+    }
+}
+
+impl Intake {
+    pub fn with(timeouts: Timeouts) -> Self {
         Intake {
             receiving: Arc::new(Semaphore::new(RECEIVING_LIMIT)),
             decoding: Arc::new(Semaphore::new(DECODING_LIMIT)),
+            timeouts,
         }
     }
 }
@@ -80,7 +97,7 @@ impl Intake {
     pub async fn receive(&self, body: Body, limit: usize) -> Result<Received, Refusal> {
         let mut received = Vec::new();
         let mut permit: Option<OwnedSemaphorePermit> = None;
-        read(body, limit, |chunk| {
+        self.read(body, limit, |chunk| {
             let more = Arc::clone(&self.receiving).try_acquire_many_owned(weight(chunk.len()));
             let more = more.map_err(|_| Refusal::Busy)?;
             match &mut permit {
@@ -97,40 +114,42 @@ impl Intake {
     /// Waits until this number of bytes may be decoded.
     async fn turn(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
         let turn = Arc::clone(&self.decoding).acquire_many_owned(weight(bytes));
-        match timeout(TURN_TIMEOUT, turn).await {
+        match timeout(self.timeouts.turn, turn).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(Refusal::Busy),
         }
+    }
+
+    /// Reads a body and drops it, as an exporter expects before the answer.
+    pub async fn drop_body(&self, body: Body, limit: usize) -> Result<(), Refusal> {
+        self.read(body, limit, |_| Ok(())).await
+    }
+
+    async fn read(
+        &self,
+        mut body: Body,
+        limit: usize,
+        mut take: impl FnMut(Bytes) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut length = 0;
+        let whole = async {
+            while let Some(frame) = body.frame().await {
+                let Ok(chunk) = frame.map_err(Refusal::BrokenOff)?.into_data() else { continue };
+                length += chunk.len();
+                if length > limit {
+                    return Err(Refusal::TooLarge(limit));
+                }
+                take(chunk)?;
+            }
+            Ok(())
+        };
+        let limit = self.timeouts.body;
+        timeout(limit, whole).await.unwrap_or(Err(Refusal::Late(limit)))
     }
 }
 
 fn weight(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
-/// Reads a body and drops it, as an exporter expects before the answer.
-pub(crate) async fn drop_body(body: Body, limit: usize) -> Result<(), Refusal> {
-    read(body, limit, |_| Ok(())).await
-}
-
-async fn read(
-    mut body: Body,
-    limit: usize,
-    mut take: impl FnMut(Bytes) -> Result<(), Refusal>,
-) -> Result<(), Refusal> {
-    let mut length = 0;
-    let whole = async {
-        while let Some(frame) = body.frame().await {
-            let Ok(chunk) = frame.map_err(Refusal::BrokenOff)?.into_data() else { continue };
-            length += chunk.len();
-            if length > limit {
-                return Err(Refusal::TooLarge(limit));
-            }
-            take(chunk)?;
-        }
-        Ok(())
-    };
-    timeout(BODY_TIMEOUT, whole).await.unwrap_or(Err(Refusal::Late))
 }
 
 /// The encoding of the spans in a body.

@@ -34,11 +34,22 @@ const TOO_MANY_CONNECTIONS: &[u8] =
 /// How long a client past the limit may take to read that answer.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the head of a request may take to arrive.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The limits of a listener. A number stands for the default limits with that many connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The largest number of open connections.
+    pub connections: usize,
+    /// How long the head of a request may take to arrive.
+    pub head: Duration,
+    /// How long a connection may have no request.
+    pub idle: Duration,
+}
 
-/// How long a connection may have no request.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+impl From<usize> for Limits {
+    fn from(connections: usize) -> Self {
+        Limits { connections, head: Duration::from_secs(10), idle: Duration::from_secs(60) }
+    }
+}
 
 /// How long a connection without a request may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -82,15 +93,15 @@ pub enum AllowedHosts {
 /// Serves `routes` until `stop` ends, then finishes the requests in flight. At a loopback address, requests must name this
 /// machine. At other addresses, `hosts` decides.
 ///
-/// `connections` is the largest number of open connections. At that number, the connection that has had no request for the longest
-/// time is closed for a new one; if each has one, the new one is answered 429. A connection is also closed when it has no request
-/// for [`IDLE_TIMEOUT`], or when the head of one takes longer than [`HEAD_TIMEOUT`].
+/// At the largest number of connections, the one that has had no request for the longest time is closed for a new one; if each has
+/// one, the new one is answered 429. A connection is also closed when it has no request, or only the beginning of one, for longer
+/// than `limits` allow.
 ///
 /// # Errors
 /// Fails when the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    connections: usize,
+    limits: impl Into<Limits>,
     hosts: AllowedHosts,
     routes: Router,
     stop: impl Future<Output = ()> + Send + 'static,
@@ -104,8 +115,10 @@ pub async fn serve(
         (false, AllowedHosts::Addresses) => guard::only_addresses(routes),
         (false, AllowedHosts::Any) => routes,
     };
+    let limits = limits.into();
     let connections = Arc::new(Connections {
-        permits: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
+        limits,
+        permits: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
         open: Mutex::default(),
     });
     // Each connection has a receiver, so the channel is closed when the last has ended.
@@ -149,6 +162,7 @@ async fn refuse(mut stream: TcpStream) {
 
 /// The open connections of a listener.
 struct Connections {
+    limits: Limits,
     permits: Arc<Semaphore>,
     open: Mutex<HashMap<usize, Arc<Activity>>>,
 }
@@ -229,10 +243,10 @@ impl Activity {
     }
 
     /// When the connection has been without a request for too long; `None` while it has one.
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self, limits: Limits) -> Option<Instant> {
         let state = self.lock();
-        let idle = state.idle_since + IDLE_TIMEOUT;
-        let head = state.head_since.map_or(idle, |since| since + HEAD_TIMEOUT);
+        let idle = state.idle_since + limits.idle;
+        let head = state.head_since.map_or(idle, |since| since + limits.head);
         (state.requests == 0).then_some(idle.min(head))
     }
 }
@@ -283,7 +297,7 @@ impl Place {
         let mut is_stopping = false;
         loop {
             let now = Instant::now();
-            let deadline = activity.deadline();
+            let deadline = activity.deadline(self.connections.limits);
             if deadline.is_some_and(|it| is_stopping || it <= now) {
                 break;
             }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::intake::Intake;
+use crate::intake::{Intake, Timeouts};
 use crate::recorder::Recorder;
 use traces::shared::{self, Added};
 use traces::span::{Source, Span, SpanId, TraceId};
@@ -136,6 +136,11 @@ impl Store {
     /// The limits of what the receivers of this store take in at the same time.
     pub(crate) fn intake(&self) -> &Intake {
         &self.intake
+    }
+
+    /// Makes the receivers of this handle and its later clones wait as long as `timeouts` say.
+    pub fn received_within(self, timeouts: Timeouts) -> Self {
+        Store { intake: Arc::new(Intake::with(timeouts)), ..self }
     }
 
     /// Makes this handle and its later clones also write the spans that are added through them to `recorder`.

@@ -1,6 +1,7 @@
 //! The receivers limit the bodies that they take in at the same time and answer that there are too many.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -11,7 +12,7 @@ use flate2::write::GzEncoder;
 use http_body_util::{BodyExt as _, Channel};
 use tokio::sync::mpsc;
 use tower::ServiceExt as _;
-use traces_receiver::intake::RECEIVING_LIMIT;
+use traces_receiver::intake::{RECEIVING_LIMIT, Timeouts};
 use traces_receiver::store::{Limits, Store};
 use traces_receiver::{grpc, http};
 
@@ -155,4 +156,56 @@ async fn what_all_senders_send_at_once_is_limited_and_the_refusal_asks_to_try_ag
     sender.abort();
     sender.await.expect_err("it is aborted");
     assert_eq!(send().await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_in_time_is_refused_by_every_route() {
+    let body = Duration::from_millis(50);
+    let store = Store::new(Limits::default());
+    let store = store.received_within(Timeouts { body, ..Timeouts::default() });
+    // A body ends when its sender is gone.
+    let mut senders = Vec::new();
+    let mut endless = || {
+        let (sender, body) = Channel::<Bytes>::new(1);
+        senders.push(sender);
+        Body::new(body)
+    };
+    for path in ["/v1/traces", "/v1/metrics"] {
+        let answer = post(http::routes(store.clone()), path, "application/json", endless()).await;
+        assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT, "{path}");
+    }
+    let answer = unfinished(&store, 10).await.await.expect("no panic");
+    assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+    let answer = post(grpc::routes(store), EXPORT, "application/grpc", endless()).await;
+    assert_eq!(refusal(answer.headers()), ("14", "the%20body%20didn\'t%20arrive%20within%2050ms"));
+}
+
+#[test]
+fn a_request_that_waits_too_long_to_be_decoded_is_refused() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let store = Store::new(Limits::default());
+        let turn = Duration::from_millis(50);
+        let store = store.received_within(Timeouts { turn, ..Timeouts::default() });
+        let send = |length: usize| {
+            let routes = http::routes(store.clone());
+            post(routes, "/v1/traces", "application/json", vec![b' '; length])
+        };
+        // The only thread that decodes is busy, so the large request keeps its turn.
+        let (free, busy) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || busy.recv());
+        let mut large = std::pin::pin!(send(http::BODY_LIMIT));
+        let late = tokio::select! {
+            biased;
+            _ = &mut large => panic!("it is decoded"),
+            late = send(http::BODY_LIMIT / 2) => late,
+        };
+        assert_eq!(late.status(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(free);
+        assert_eq!(large.await.status(), StatusCode::BAD_REQUEST, "it isn't JSON");
+    });
 }

@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
+use axum::routing::get;
 use flate2::Compression;
 use flate2::read::{GzEncoder, ZlibEncoder};
 use lab::listen::{self, AllowedHosts};
@@ -251,14 +253,15 @@ async fn a_name_that_is_not_of_this_machine_is_misdirected() {
     answers_to(guard::only_here, &names, &not).await;
 }
 
-/// A listener for OTLP over HTTP with this limit on connections.
-async fn listening(connections: usize) -> SocketAddr {
+/// A listener for OTLP over HTTP with these limits.
+async fn listening(limits: impl Into<listen::Limits>) -> SocketAddr {
     let any = support::FREE.parse().expect("an address");
     let listener = listen::bind("--otlp", any).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let routes = receiver::routes(Store::new(Limits::default()));
-    let never = std::future::pending();
-    tokio::spawn(listen::serve(listener, connections, AllowedHosts::Any, routes, never));
+    let routes = routes.route("/held", get(std::future::pending::<()>));
+    let (limits, never) = (limits.into(), std::future::pending());
+    tokio::spawn(listen::serve(listener, limits, AllowedHosts::Any, routes, never));
     address
 }
 
@@ -288,11 +291,41 @@ async fn idle_connections_make_room_for_new_ones() {
 /// Half a head takes the place of a connection, and no request is known that would time out.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_with_half_a_head_is_closed() {
-    let address = listening(3).await;
+    let head = Duration::from_millis(50);
+    let address = listening(listen::Limits { head, ..listen::Limits::from(3) }).await;
     let mut half = TcpStream::connect(address).await.expect("a connection");
     half.write_all(b"POST /v1/traces HTTP/1.1\r\nhost: loc").await.expect("it is sent");
-    let closed = tokio::time::timeout(2 * listen::HEAD_TIMEOUT, half.read(&mut [0; 1])).await;
-    assert_eq!(closed.expect("it is closed").unwrap_or_default(), 0);
+    closes(half).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_without_a_request_is_closed_and_one_with_a_request_is_not() {
+    let idle = Duration::from_millis(50);
+    let address = listening(listen::Limits { idle, ..listen::Limits::from(4) }).await;
+    let connect = async |request: &str| {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        stream.write_all(request.as_bytes()).await.expect("it is sent");
+        stream
+    };
+    let asking = connect("GET /held HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    // With no byte, with an answer that has been sent, and with the beginning of HTTP/2.
+    let settings = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    for request in ["", "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", settings] {
+        closes(connect(request).await).await;
+    }
+    assert!(is_open(&asking), "its request isn't answered");
+}
+
+/// Reads until the connection is closed.
+async fn closes(mut stream: TcpStream) {
+    // Data that nobody has read turns the end into an error.
+    let _ = support::within_reason(stream.read_to_end(&mut Vec::new())).await;
+}
+
+/// Whether nothing has come on a connection, not even its end.
+fn is_open(stream: &TcpStream) -> bool {
+    let read = stream.try_read(&mut [0; 1]);
+    read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 /// An exporter that is refused a connection tries again; a lab without a limit would run out of files.

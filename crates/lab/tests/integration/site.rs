@@ -288,6 +288,30 @@ async fn a_lab_that_waits_for_a_file_can_be_stopped() {
     assert_eq!(lab.signal("-INT").await, Some(0));
 }
 
+/// While it waits for the file's beginning, and while it reads.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_reads_a_file_can_be_stopped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipe = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success());
+    for (name, length) in [("diagnose", 0), ("diagnose", 5_000_000), ("trace", 0), ("traces", 10)] {
+        let mut lab = Process::spawn(command("lab", &format!("{name} {}", pipe.display())).await);
+        let path = pipe.clone();
+        let writer = tokio::task::spawn_blocking(move || {
+            // This waits until the lab opens it too.
+            let mut writer = std::fs::File::create(path)?;
+            std::io::Write::write_all(&mut writer, &vec![b'['; length])?;
+            std::io::Result::Ok(writer)
+        });
+        let writer = within_reason(writer).await.expect("no panic").expect("it is read");
+        // It ends by the signal, so it has no exit status of its own.
+        assert_eq!(lab.signal("-INT").await, None, "{name} {length}");
+        drop(writer);
+    }
+}
+
 /// The number of sockets that a process has.
 #[cfg(target_os = "linux")]
 fn descriptors(id: &str) -> usize {
