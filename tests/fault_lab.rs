@@ -88,7 +88,7 @@ async fn every_fault_on_every_hop_does_what_the_page_says() {
             let what = format!("{name} on {}", hop.name);
             traces_are_as_said(&case, hop, fault, &what);
             headers_are_as_said(&case, hop, fault, &what);
-            let links = Links { book: "../", span: &|_| None };
+            let links = Links { book: Some("../"), span: &|_| None };
             let figure = Experiment { hop, fault: Some(fault) }.figure(&case, &links).into_string();
             page.push_str(&format!(
                 "<section class=\"fault\" id=\"{name}-{}\"><h4>{what}</h4>{figure}</section>\n",

@@ -2,6 +2,7 @@
 //! whole book as a site.
 
 mod book;
+mod document;
 mod site;
 mod viewer;
 

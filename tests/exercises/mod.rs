@@ -414,7 +414,7 @@ POST /generate SERVER llm-service http 200
         assert_eq!(found, (vec![Rule::BrokenHeader, Rule::Unsampled], 2));
     }
     let case = Case::new(trees, stopped.wire.exchanges());
-    let links = Links { book: "../", span: &|_| None };
+    let links = Links { book: Some("../"), span: &|_| None };
     check!("exercises/two-faults.html", &(report::case(&case, &links).into_string() + "\n"));
 }
 

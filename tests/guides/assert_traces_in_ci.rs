@@ -11,7 +11,7 @@ use super::collector::source;
 use super::example::{binaries, page};
 use support::in_process::Lab;
 use support::recording::{check, figures};
-use support::{Setup, System, has, within_reason};
+use support::{Setup, System, has, root, within_reason};
 
 const GUIDE: &str = "assert-traces-in-ci";
 
@@ -65,7 +65,7 @@ fn commands() -> Vec<String> {
     blocks.filter(|block| block.starts_with("lab ")).map(str::to_owned).collect()
 }
 
-/// Returns the script that compares the trace, from the workflow that the page shows.
+/// Returns a script that runs what the book's action does in the workflow that the page shows.
 fn script_of_the_workflow() -> String {
     let file = source("examples/assert_traces_in_ci/.github/workflows/expect.yml");
     let file: serde_yaml_ng::Value = serde_yaml_ng::from_str(&file).expect("YAML");
@@ -75,7 +75,16 @@ fn script_of_the_workflow() -> String {
     };
     // The address where `lab expect` listens by default.
     assert_eq!(start["env"]["OTEL_EXPORTER_OTLP_ENDPOINT"], "http://127.0.0.1:4318");
-    compare["run"].as_str().expect("a script").to_owned()
+    let uses = compare["uses"].as_str().expect("an action");
+    has(uses, ["OWNER/one-trace/.github/actions/expect@"]);
+    let script = root().join(".github/actions/expect/expect.sh");
+    let given = |name: &str| compare["with"][name].as_str().expect(name);
+    format!(
+        "export FILE={} HTML=report/trace.html ARGUMENTS=$(cat <<'END'\n{}\nEND\n)\nbash {}",
+        given("file"),
+        given("arguments"),
+        script.display(),
+    )
 }
 
 /// Writes ports as the page has them.
@@ -113,6 +122,7 @@ async fn the_commands_of_the_guide_print_what_it_shows() {
     );
     let script = script_of_the_workflow();
     has(&terminal.run(&script, 1).await, ["::error file=tests/query.trace,"]);
+    has(&terminal.read("report/trace.html"), ["Compared with tests/query.trace", "missing"]);
     let time = Regex::new(r#"time="[\d.]+""#).expect("a pattern");
     for (format, extension) in [("json", "json"), ("github", "txt"), ("junit", "xml")] {
         let printed = terminal.run(&format!("{} --format {format}", compare.trim_end()), 1).await;

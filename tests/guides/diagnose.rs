@@ -59,7 +59,7 @@ fn compare(rule: Rule, trigger: Case, near: Case, near_rules: &[Rule]) {
         in_order(&mut json);
         record(&format!("diagnose/{name}.json"), &format!("{json:#}\n"));
         if what.is_empty() {
-            let links = Links { book: "../", span: &|_| None };
+            let links = Links { book: Some("../"), span: &|_| None };
             let page = report::case(&case, &links).into_string() + "\n";
             record(&format!("diagnose/{name}.html"), &page);
         }

@@ -47,7 +47,7 @@ fn figure(name: &str, way: &str, trees: Vec<Tree>, found: &[Rule]) {
     let mut rules: Vec<Rule> = case.findings().iter().map(|finding| finding.rule).collect();
     rules.dedup();
     assert_eq!(rules, found, "{name} {way}");
-    let links = Links { book: "../", span: &|_| None };
+    let links = Links { book: Some("../"), span: &|_| None };
     let figure = match found {
         // Without a finding the report would say that no rule found a fault, although these traces are wrong.
         [] => figures(&case.trees),

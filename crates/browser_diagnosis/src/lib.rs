@@ -33,7 +33,7 @@ pub unsafe extern "C" fn diagnose(room: *mut u8, length: usize) -> *const u8 {
 fn page(text: &[u8]) -> String {
     match Case::read(text) {
         Ok(case) => {
-            let links = Links { book: "../", span: &|_| None };
+            let links = Links { book: Some("../"), span: &|_| None };
             report::case(&case, &links).into_string()
         }
         Err(problem) => report::problem(&problem).into_string(),

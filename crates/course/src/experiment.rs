@@ -202,7 +202,7 @@ async fn answer(
     match outcome.await {
         Ok(case) => {
             let span = |place| Some(viewer::span_address(place));
-            let links = Links { book: "/", span: &span };
+            let links = Links { book: Some("/"), span: &span };
             Html(experiment.figure(&case, &links).into_string()).into_response()
         }
         Err(error) => refused(StatusCode::BAD_GATEWAY, format!("{error:#}")),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use traces::case::Case;
 use traces::diagnose::{Certainty, Finding, Inspected, answered_by};
 use traces::exchange::Exchange;
 use traces::expect::compare::{self, Shown};
@@ -72,6 +73,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// The traces that arrived besides.
     pub others: Vec<Summary>,
+    /// Everything that was seen of the request: its traces, with those that fell off it, and its requests on the wire.
+    pub case: Case,
 }
 
 /// Why a trace differs from its file.
@@ -166,7 +169,8 @@ fn report(
     let others = others.filter_map(|(_, spans)| Tree::new(spans));
     let others = others.map(|tree| Summary::new(&tree)).collect();
     let counted = counted();
-    Report { sent, verdict, waited, actual, counted, keys, shown, causes, findings, others }
+    let case = Case::new(whole.trees(&sent), wire);
+    Report { sent, verdict, waited, actual, counted, keys, shown, causes, findings, others, case }
 }
 
 /// Why the traces of a request differ from its file.

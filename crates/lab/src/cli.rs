@@ -4,6 +4,7 @@
 mod ask;
 mod diagnose;
 mod diff;
+mod document;
 mod expect;
 mod file;
 mod mutate;

@@ -63,7 +63,6 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
         let both = [exchange.sent_by(), exchange.received()];
         both.into_iter().flatten().any(|it| it.trace_id == id)
     };
-    let mut ids = BTreeSet::from([id]);
     let spans = list.store.trace(id);
     let time = spans
         .as_deref()
@@ -79,16 +78,55 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
         (it, traces)
     });
     let breaks: Vec<_> = breaks.collect();
-    let parts = breaks.iter().map(|(_, traces)| BTreeSet::from(*traces));
-    let mut together: Vec<BTreeSet<TraceId>> = parts.collect();
     let exchanges =
         exchanges.into_iter().filter(|it| it.start <= end && start <= it.end.unwrap_or(it.start));
     let exchanges: Vec<Arc<Exchange>> = exchanges.collect();
     // The span that answered a request may be in any trace of that period, and so may the request of a root that isn't one.
     let services = diagnose::unrequested(&near).map(Span::service).collect();
     let mut elsewhere = first_requests(&list.store, services);
-    let trees = &near;
-    together.extend(parts_of_requests(trees, &elsewhere).into_iter().map(BTreeSet::from));
+    let exchanges: Vec<&Exchange> = exchanges.iter().map(Arc::as_ref).collect();
+    let Joined { ids, wire } = joined(id, &breaks, &near, &elsewhere, &exchanges);
+    let trees = ids.iter().filter_map(|id| tree(&list.store, *id));
+    let case = Case::new(trees.collect(), wire);
+    let services: HashSet<&str> =
+        diagnose::unrequested(&case.trees).map(|root| root.service()).collect();
+    elsewhere.retain(|request| services.contains(&*request.service));
+    Some(TracedRequest { case: Case { elsewhere, ..case }, breaks })
+}
+
+/// Returns the part of a case that belongs to the same request as a trace.
+pub fn part(case: Case, id: TraceId) -> Case {
+    let summaries = case.trees.iter().map(|tree| Arc::new(Summary::new(tree)));
+    let breaks = summary::breaks(&summaries.collect::<Vec<_>>()).into_iter().map(|it| {
+        let traces = [it.traces.0, it.traces.1].map(|index| case.trees[index].trace_id);
+        (it, traces)
+    });
+    let breaks: Vec<_> = breaks.collect();
+    let exchanges: Vec<&Exchange> = case.wire.iter().collect();
+    let Joined { ids, wire } = joined(id, &breaks, &case.trees, &case.elsewhere, &exchanges);
+    let trees = case.trees.into_iter().filter(|tree| ids.contains(&tree.trace_id));
+    Case { trees: trees.collect(), wire, ..case }
+}
+
+/// The traces of a request, and its requests on the wire.
+struct Joined {
+    ids: BTreeSet<TraceId>,
+    wire: Vec<Exchange>,
+}
+
+/// Finds what belongs to the request of a trace: traces between which there is a break, which are parts of one request by their
+/// times, or which a request on the wire connects.
+fn joined(
+    id: TraceId,
+    breaks: &[(Break, [TraceId; 2])],
+    trees: &[Tree],
+    elsewhere: &[NamedSpan],
+    exchanges: &[&Exchange],
+) -> Joined {
+    let mut ids = BTreeSet::from([id]);
+    let parts = breaks.iter().map(|(_, traces)| BTreeSet::from(*traces));
+    let mut together: Vec<BTreeSet<TraceId>> = parts.collect();
+    together.extend(parts_of_requests(trees, elsewhere).into_iter().map(BTreeSet::from));
     let linked: Vec<BTreeSet<TraceId>> = exchanges
         .iter()
         .map(|exchange| {
@@ -110,14 +148,9 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
             break;
         }
     }
-    let wire = exchanges.into_iter().zip(&linked).filter(|(_, set)| !set.is_disjoint(&ids));
-    let wire: Vec<_> = wire.map(|(exchange, _)| Arc::unwrap_or_clone(exchange)).collect();
-    let trees = ids.iter().filter_map(|id| tree(&list.store, *id));
-    let case = Case::new(trees.collect(), wire);
-    let services: HashSet<&str> =
-        diagnose::unrequested(&case.trees).map(|root| root.service()).collect();
-    elsewhere.retain(|request| services.contains(&*request.service));
-    Some(TracedRequest { case: Case { elsewhere, ..case }, breaks })
+    let wire = exchanges.iter().zip(&linked).filter(|(_, set)| !set.is_disjoint(&ids));
+    let wire = wire.map(|(exchange, _)| Exchange::clone(exchange)).collect();
+    Joined { ids, wire }
 }
 
 fn tree(store: &Store, id: TraceId) -> Option<Tree> {

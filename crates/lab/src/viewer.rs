@@ -1,6 +1,7 @@
 //! The viewer: pages with the list of traces, each trace and the map of the services. They work without JavaScript. With it,
 //! they update by themselves, can be used with keys, and accept dropped files.
 
+pub mod document;
 mod list;
 mod map;
 mod span;

@@ -3,13 +3,14 @@
 //!
 //! [`read`] reads files of many forms, [`otlp`] what is received, and [`headers`] headers; [`tree`] orders the spans; [`analysis`], [`summary`], [`compare`] and [`diagnose`] find facts, as data; [`report`] and
 //! [`waterfall`] turn these into text and HTML. [`case`] puts a request and its headers on the wire into one file.
-//! [`proto`] has the messages of OTLP.
+//! [`redact`] removes secrets before it is handed on, and [`embedded`] puts it into a page. [`proto`] has the messages of OTLP.
 
 pub mod analysis;
 pub mod case;
 pub mod compare;
 mod conventions;
 pub mod diagnose;
+pub mod embedded;
 pub mod exchange;
 pub mod expect;
 pub mod headers;
@@ -17,6 +18,7 @@ mod nanoseconds;
 pub mod otlp;
 pub mod proto;
 pub mod read;
+pub mod redact;
 pub mod report;
 pub mod shared;
 pub mod span;

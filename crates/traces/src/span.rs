@@ -125,7 +125,7 @@ impl fmt::Display for Status {
 }
 
 /// The maker of a span: the resource (the service) and the instrumentation scope (the library). Spans share it.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Source {
     pub resource: Resource,
     /// The URL of the schema that the resource follows; empty where none was sent.
@@ -243,6 +243,12 @@ impl Span {
             name: proto.name.into_boxed_str(),
             encoded,
         })
+    }
+
+    /// The span with other contents and another source: the same ids, links and times, and what `proto` says otherwise.
+    pub fn with(&self, proto: Proto, source: Arc<Source>) -> Self {
+        let encoded = proto.encode_to_vec().into_boxed_slice();
+        Span { source, name: proto.name.into_boxed_str(), encoded, ..self.clone() }
     }
 
     /// All that arrived of the span.

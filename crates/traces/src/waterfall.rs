@@ -4,8 +4,9 @@
 use maud::{Markup, html};
 
 use crate::analysis::Segment;
+use crate::diagnose::Place;
 use crate::report::LINKED;
-use crate::span::{Span, SpanId};
+use crate::span::{Span, SpanId, TraceId};
 use crate::tree::{Note, Row, Tree, label, took};
 
 /// The style of the waterfall, shared with the book.
@@ -19,7 +20,7 @@ const LOOKS: usize = 6;
 const LARGE: usize = 500;
 
 /// The largest number of rows that are shown. A browser takes seconds for more, and a page of them would be tens of megabytes.
-const MOST: usize = 5_000;
+pub const MOST: usize = 5_000;
 
 /// The rows of a block.
 const BLOCK: usize = 20;
@@ -30,14 +31,92 @@ pub struct Interactive<'a> {
     pub selected: Option<SpanId>,
 }
 
+/// The additions of a file that has everything about a request: links to the spans and traces in it.
+pub struct Linked<'a> {
+    pub critical_path: &'a [Segment],
+    /// The number of rows to show, at most [`MOST`].
+    pub rows: usize,
+    /// The address of a span's detail, or `None` where the file has none.
+    pub span: &'a dyn Fn(Place) -> Option<String>,
+    /// The address of another trace, or `None` where the file doesn't have the trace.
+    pub trace: &'a dyn Fn(TraceId) -> Option<String>,
+}
+
+/// Returns the id of a span's row in a file.
+pub fn row_id((trace, span): Place) -> String {
+    format!("row-{trace}-{span}")
+}
+
+/// The place where a waterfall is shown.
+#[derive(Clone, Copy)]
+enum Form<'a> {
+    Picture,
+    Grid(&'a Interactive<'a>),
+    File(&'a Linked<'a>),
+}
+
+impl Form<'_> {
+    fn is_grid(self) -> bool {
+        matches!(self, Form::Grid(_))
+    }
+
+    fn critical_path(&self) -> &[Segment] {
+        match self {
+            Form::Picture => &[],
+            Form::Grid(grid) => grid.critical_path,
+            Form::File(file) => file.critical_path,
+        }
+    }
+
+    fn has_ticks(self) -> bool {
+        !matches!(self, Form::Picture)
+    }
+
+    fn row_id(self, span: &Span) -> Option<String> {
+        match self {
+            Form::Picture => None,
+            Form::Grid(_) => Some(format!("s{}", span.id)),
+            Form::File(_) => Some(row_id((span.trace_id, span.id))),
+        }
+    }
+
+    fn span(self, span: &Span) -> Option<String> {
+        match self {
+            Form::Picture => None,
+            Form::Grid(_) => Some(format!("?span={}", span.id)),
+            Form::File(file) => (file.span)((span.trace_id, span.id)),
+        }
+    }
+
+    fn trace(self, trace: TraceId) -> Option<String> {
+        match self {
+            Form::Picture => None,
+            Form::Grid(_) => Some(format!("/traces/{trace}")),
+            Form::File(file) => (file.trace)(trace),
+        }
+    }
+
+    fn rows(self) -> usize {
+        match self {
+            Form::Picture | Form::Grid(_) => MOST,
+            Form::File(file) => file.rows.min(MOST),
+        }
+    }
+}
+
 /// The picture, as it stands in the book: a table.
 pub fn picture(tree: &Tree) -> Markup {
-    table(tree, None)
+    table(tree, Form::Picture)
 }
 
 /// The same for the viewer: a tree grid, whose rows open and close.
 pub fn tree_grid(tree: &Tree, interactive: &Interactive) -> Markup {
-    table(tree, Some(interactive))
+    table(tree, Form::Grid(interactive))
+}
+
+/// The same for a file: a table, whose rows lead to the spans.
+pub fn linked_table(tree: &Tree, linked: &Linked) -> Markup {
+    table(tree, Form::File(linked))
 }
 
 /// One sentence that says what the waterfall shows.
@@ -57,24 +136,28 @@ pub fn caption(tree: &Tree) -> String {
 
 /// On a phone, the style sheet lays a row out on three lines. The roles are named, because a browser may not take that for
 /// a table any longer.
-fn table(tree: &Tree, interactive: Option<&Interactive>) -> Markup {
+fn table(tree: &Tree, form: Form) -> Markup {
     let large = tree.rows.len() > LARGE;
-    let (table, cell) = match interactive {
-        Some(_) => ("treegrid", "gridcell"),
-        None => ("table", "cell"),
+    let (table, cell) = match form.is_grid() {
+        true => ("treegrid", "gridcell"),
+        false => ("table", "cell"),
     };
     let mut critical: Vec<Vec<&Segment>> = vec![Vec::new(); tree.rows.len()];
-    for segment in interactive.iter().flat_map(|it| it.critical_path) {
+    for segment in form.critical_path() {
         critical[segment.row].push(segment);
     }
-    let rows = tree.rows.iter().zip(critical).take(MOST);
+    let rows = tree.rows.iter().zip(critical).take(form.rows());
     let rows: Vec<(&Row, Vec<&Segment>)> = rows.collect();
     let block = if large { BLOCK } else { rows.len().max(1) };
-    let selected = interactive.and_then(|it| it.selected);
+    let selected = match form {
+        Form::Grid(grid) => grid.selected,
+        Form::Picture | Form::File(_) => None,
+    };
+    let is_grid = form.is_grid();
     html! {
-        div.wide tabindex=[interactive.is_none().then_some("0")] role="group" aria-label="Waterfall" {
-            table.waterfall.large[large] role=(table) aria-label=[interactive.map(|_| "Spans")] {
-                caption { (caption(tree)) @if tree.rows.len() > MOST { "; the first " (MOST) " rows are shown: choose a span, and only what is below it" } }
+        div.wide tabindex=[(!is_grid).then_some("0")] role="group" aria-label="Waterfall" {
+            table.waterfall.large[large] role=(table) aria-label=[is_grid.then_some("Spans")] {
+                caption { (caption(tree)) @if tree.rows.len() > rows.len() { (left_out(rows.len(), form)) } }
                 thead role="rowgroup" {
                     tr role="row" {
                         th scope="col" role="columnheader" { "Span" }
@@ -84,7 +167,7 @@ fn table(tree: &Tree, interactive: Option<&Interactive>) -> Markup {
                         th.number scope="col" role="columnheader" { "Duration" }
                         th.time scope="col" role="columnheader" {
                             "Time"
-                            @if interactive.is_some() {
+                            @if form.has_ticks() {
                                 span.ticks aria-hidden="true" {
                                     @for quarter in 0..=4 { span { (took(tree.duration / 4 * quarter)) } }
                                 }
@@ -98,15 +181,15 @@ fn table(tree: &Tree, interactive: Option<&Interactive>) -> Markup {
                             @let span = &row.span;
                             @let selected = selected == Some(span.id);
                             tr.error[span.is_error()] role="row"
-                                id=[interactive.map(|_| format!("s{}", span.id))]
-                                data-below=[interactive.map(|_| row.below)]
-                                aria-level=[interactive.map(|_| row.depth + 1)]
-                                aria-expanded=[interactive.filter(|_| row.below > 0).map(|_| "true")]
-                                aria-selected=[interactive.map(|_| if selected { "true" } else { "false" })] {
-                                th scope="row" role="rowheader" { (name(row, interactive.is_some())) }
+                                id=[form.row_id(span)]
+                                data-below=[is_grid.then_some(row.below)]
+                                aria-level=[is_grid.then_some(row.depth + 1)]
+                                aria-expanded=[(is_grid && row.below > 0).then_some("true")]
+                                aria-selected=[is_grid.then_some(if selected { "true" } else { "false" })] {
+                                th scope="row" role="rowheader" { (name(row, form)) }
                                 td.kind role=(cell) { (span.kind()) }
                                 td.service role=(cell) { span class={ "swatch look" (look(span.service())) } aria-hidden="true" {} (label(span.service())) }
-                                td.remarks role=(cell) { (remarks(row, interactive.is_some())) }
+                                td.remarks role=(cell) { (remarks(row, form)) }
                                 td.number role=(cell) { (took(span.duration())) }
                                 td.time role=(cell) { (track(tree, span, critical)) }
                             }
@@ -118,30 +201,41 @@ fn table(tree: &Tree, interactive: Option<&Interactive>) -> Markup {
     }
 }
 
-fn name(row: &Row, interactive: bool) -> Markup {
+/// Says how many rows are shown of a trace that has more.
+fn left_out(shown: usize, form: Form) -> Markup {
+    html! {
+        "; the first " (shown) " rows are shown"
+        @match form {
+            Form::Picture | Form::Grid(_) => ": choose a span, and only what is below it",
+            Form::File(_) => ": the data in this file has all of them",
+        }
+    }
+}
+
+fn name(row: &Row, form: Form) -> Markup {
     let (span, depth) = (&row.span, row.depth.min(30));
     let name = label(span.name());
     html! {
         // A name must not turn the line around.
         div.name title=[(name.chars().count() > 40).then_some(&name)] style=[(depth > 0).then(|| format!("--depth:{depth}"))] dir="auto" {
-            @if interactive {
-                @if row.below > 0 { span.twist aria-hidden="true" {} }
-                a href={ "?span=" (span.id) } { (name) }
-                @if row.below > 0 { span.below { (row.below) " below" } }
-            } @else {
-                (name)
+            @if form.is_grid() && row.below > 0 { span.twist aria-hidden="true" {} }
+            @match form.span(span) {
+                Some(address) => a href=(address) { (name) },
+                None => (name),
             }
+            @if form.is_grid() && row.below > 0 { span.below { (row.below) " below" } }
         }
     }
 }
 
-fn remarks(row: &Row, interactive: bool) -> Markup {
+fn remarks(row: &Row, form: Form) -> Markup {
     html! {
         @for (index, note) in row.notes().iter().enumerate() {
             @if index > 0 { ", " }
-            @match note {
-                Note::LinkedTo(trace) if interactive => { (LINKED) a href={ "/traces/" (trace) } { (trace) } },
-                note => bdi { (note) },
+            @let address = match note { Note::LinkedTo(trace) => form.trace(*trace), _ => None };
+            @match (note, address) {
+                (Note::LinkedTo(trace), Some(address)) => { (LINKED) a href=(address) { (trace) } },
+                (note, _) => bdi { (note) },
             }
         }
     }

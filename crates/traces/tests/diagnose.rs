@@ -128,7 +128,8 @@ fn the_failure_of_the_request_stands_before_the_findings() {
     let failure = "The request failed. The deepest of 2 spans with an error is `call` (CLIENT, shop): timeout: late.";
     let text = report::text(&case, "");
     assert!(text.starts_with(&format!("{failure}\n\nSeveral roots (likely): ")), "{text}");
-    let page = report::case(&case, &report::Links { book: "", span: &|_| None }).into_string();
+    let page =
+        report::case(&case, &report::Links { book: Some(""), span: &|_| None }).into_string();
     let start = "<p class=\"findings\">The request failed. The deepest of 2 spans with an error is <code><bdi>call</bdi></code>";
     assert!(page.starts_with(start), "{page}");
     assert!(

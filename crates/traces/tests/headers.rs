@@ -727,7 +727,8 @@ fn headers_within_traces_that_are_not_read_are_not_looked_at() {
 fn json_of_an_unknown_form_is_named_beside_its_headers() {
     let remark = |pasted: &str| {
         let case = Case::read(pasted.as_bytes()).expect("a case");
-        let page = report::case(&case, &report::Links { book: "", span: &|_| None }).into_string();
+        let page =
+            report::case(&case, &report::Links { book: Some(""), span: &|_| None }).into_string();
         assert!(page.contains("valid and sampled"), "{page}");
         assert_eq!(page.contains("no traces in a form that the lab knows"), case.unknown_json);
         case.unknown_json

@@ -1,5 +1,7 @@
 //! The commands that query a running lab or a file and print the result.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum as _};
 
@@ -8,11 +10,12 @@ use super::diff::Diff;
 use super::expect::Expect;
 use super::mutate::Mutate;
 use super::probe::Probe;
-use super::{Outcome, file};
+use super::{Outcome, document, file};
 use crate::case::Case;
 use crate::client::{self, Lab};
 use crate::list::Fields;
 use crate::output::{print, print_json};
+use crate::request;
 use crate::span::TraceId;
 use crate::summary::Summary;
 use crate::terminal;
@@ -48,6 +51,10 @@ pub enum Ask {
         /// Prints OTLP JSON, which `--open` and other tools read.
         #[arg(long)]
         json: bool,
+        /// Writes the trace's whole request as one HTML file, which a browser shows without a lab and `--open` reads. Values that look
+        /// like secrets are redacted. `-` writes to standard output.
+        #[arg(long, value_name = "FILE", conflicts_with = "json")]
+        html: Option<PathBuf>,
     },
     /// Says what is wrong with a trace, why, and what to do about it.
     ///
@@ -139,16 +146,17 @@ impl Ask {
                 };
                 list(traces, filter.is_empty().then_some(none), limit, json)?;
             }
-            Ask::Trace { trace: Some(name), id, json, .. } if file::is_file(&name) => {
+            Ask::Trace { trace: Some(name), id, json, html, .. } if file::is_file(&name) => {
                 let (id, case) = file::trace(&name, id.as_deref())?;
-                match json {
-                    true => file::print_otlp(case, id)?,
-                    false => show(&case, id)?,
+                match html {
+                    Some(path) => document::write(&path, request::part(case, id), id, None)?,
+                    None if json => file::print_otlp(case, id)?,
+                    None => show(&case, id)?,
                 }
             }
             Ask::Trace { trace: Some(name), id: Some(_), .. } => bail!("{name} is not a file"),
-            Ask::Trace { trace: id, lab, json, .. } => {
-                trace(&lab.site, id.as_deref(), json).await?;
+            Ask::Trace { trace: id, lab, json, html, .. } => {
+                trace(&lab.site, id.as_deref(), json, html.as_deref()).await?;
             }
             Ask::Diagnose(diagnose) => return diagnose.run().await,
             Ask::Expect(expect) => return expect.run().await,
@@ -184,14 +192,22 @@ fn list(
     Ok(())
 }
 
-async fn trace(site: &str, id: Option<&str>, json: bool) -> anyhow::Result<()> {
+async fn trace(
+    site: &str,
+    id: Option<&str>,
+    json: bool,
+    html: Option<&Path>,
+) -> anyhow::Result<()> {
     let lab = Lab::at(site);
     if json {
         return print_json(std::str::from_utf8(&lab.trace(id).await?)?);
     }
     let case = lab.case(id).await?;
     match (case, id) {
-        (Some((id, case)), _) => show(&case, id),
+        (Some((id, case)), _) => match html {
+            Some(path) => document::write(path, case, id, None),
+            None => show(&case, id),
+        },
         (None, Some(id)) => Err(client::Error::NoSuchTrace(id.to_owned()).into()),
         (None, None) => Err(lab.no_trace().await.into()),
     }

@@ -21,7 +21,7 @@ use traces::traceparent::Traceparent;
 
 use super::ask::host_and_port;
 use super::diagnose::escaped;
-use super::{Outcome, ReceiverAddresses};
+use super::{Outcome, ReceiverAddresses, document};
 use crate::client::Lab;
 use crate::http::{self, NotAUrl, Url};
 use crate::output::{print, print_json};
@@ -29,6 +29,7 @@ use crate::process;
 use crate::report;
 use crate::sources::{Caller, Jaeger, RunningLab};
 use crate::span::TraceId;
+use crate::viewer::document::Remark;
 use crate::waterfall::count;
 use crate::wire::now;
 
@@ -63,6 +64,10 @@ pub struct Expect {
     /// The form of the report.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// Writes what has arrived as one HTML file when the request isn't as expected, with the report on top. A run of CI can keep the
+    /// file.
+    #[arg(long, value_name = "FILE", conflicts_with = "update")]
+    html: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -174,7 +179,8 @@ impl Expect {
             true => files.request_to_write(name, self.edges)?,
             false => files.request(name).map_err(with_hint)?.clone(),
         };
-        let sent = self.how.send(&request, &self.attribute).await?;
+        let mut sent = self.how.send(&request, &self.attribute).await?;
+        let case = std::mem::take(&mut sent.report.case);
         let Sent { report, answer, .. } = &sent;
         if report.is_empty() && report.others.is_empty() {
             let found = report.findings.iter().find(|it| it.rule != Rule::NothingArrived);
@@ -213,11 +219,17 @@ impl Expect {
         if self.alone && !report.others.is_empty() {
             problems.push(NOT_ALONE.to_owned());
         }
-        self.print(&sent, &Text { report, name: &title, problems: &problems })?;
-        match report.matches() && problems.is_empty() {
-            true => Ok(Outcome::Fine),
-            false => Ok(Outcome::Found),
+        let text = Text { report, name: &title, problems: &problems };
+        self.print(&sent, &text)?;
+        if report.matches() && problems.is_empty() {
+            return Ok(Outcome::Fine);
         }
+        if let Some(path) = &self.html {
+            let (title, text) = (format!("Compared with {title}"), text.to_string());
+            let remark = Remark { title: &title, text: &text };
+            document::write(path, case, report.sent.trace_id, Some(&remark))?;
+        }
+        Ok(Outcome::Found)
     }
 
     fn print(&self, sent: &Sent, text: &Text<'_>) -> anyhow::Result<()> {

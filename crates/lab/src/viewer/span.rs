@@ -7,17 +7,21 @@ use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse as _, Response};
 use maud::{Markup, html};
 
+use crate::diagnose::Place;
 use crate::list::List;
 use crate::proto::common::KeyValue;
 use crate::proto::common::any_value::Value;
 use crate::proto::trace::Span as Proto;
 use crate::proto::trace::span::Event;
 use crate::report;
-use crate::span::{Span, SpanId, SpanKind, Status, any_text, shortened, span_id, target, trace_id};
+use crate::span::{
+    Span, SpanId, SpanKind, Status, TraceId, any_text, shortened, span_id, target, trace_id,
+};
 use crate::traceparent::Traceparent;
 use crate::tree::{LONGEST, Row, Tree, label, took};
-use crate::viewer::{ViewerState, moment};
-use crate::waterfall::count;
+use crate::viewer::document::Anchors;
+use crate::viewer::{self, ViewerState, moment};
+use crate::waterfall::{count, row_id};
 use traces::exchange::Exchange;
 
 /// Serves one span in detail as HTML, for the script to show next to the grid.
@@ -34,14 +38,50 @@ pub async fn fragment(
     });
     match found {
         Some((tree, row)) => {
-            Html(detail(tree, row, &list, &wire.recorded()).into_string()).into_response()
+            let around = Around { tree, page: Page::Lab(&list), wire: &wire.recorded() };
+            Html(detail(row, &around).into_string()).into_response()
         }
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
+/// The page that a span is shown on. It decides where the links lead.
+#[derive(Clone, Copy)]
+pub enum Page<'a> {
+    /// A page of the lab.
+    Lab(&'a List),
+    /// A file with the whole request.
+    File(&'a Anchors),
+}
+
+impl Page<'_> {
+    /// Returns the address of a span's detail, or `None` if there is none here.
+    fn span(self, place: Place) -> Option<String> {
+        match self {
+            Page::Lab(_) => Some(viewer::span_address(place)),
+            Page::File(anchors) => anchors.span(place),
+        }
+    }
+
+    /// Returns the spans that link to a trace, or to one span of it.
+    fn linked_to(self, trace: TraceId, span: Option<SpanId>) -> Vec<Arc<Span>> {
+        match self {
+            Page::Lab(list) => list.store.linked_to(trace, span),
+            Page::File(anchors) => anchors.linked_to(trace, span),
+        }
+    }
+}
+
+/// The surroundings of a span that its detail shows.
+pub struct Around<'a> {
+    pub tree: &'a Tree,
+    pub page: Page<'a>,
+    pub wire: &'a [Arc<Exchange>],
+}
+
 /// Renders everything that the lab received about one span.
-pub fn detail(tree: &Tree, row: &Row, list: &List, wire: &[Arc<Exchange>]) -> Markup {
+pub fn detail(row: &Row, around: &Around) -> Markup {
+    let Around { tree, page, wire } = *around;
     let span = &row.span;
     let proto = span.proto();
     let scope = &span.source.scope;
@@ -60,14 +100,20 @@ pub fn detail(tree: &Tree, row: &Row, list: &List, wire: &[Arc<Exchange>]) -> Ma
     });
     let wire: Vec<Exchange> = wire.map(|it| Exchange::clone(it)).collect();
     html! {
-        a.close href={ "/traces/" (tree.trace_id) "#s" (span.id) } aria-keyshortcuts="Escape" { "Close" }
+        @match page {
+            Page::Lab(_) => a.close href={ "/traces/" (tree.trace_id) "#s" (span.id) } aria-keyshortcuts="Escape" { "Close" },
+            Page::File(_) => a.close href={ "#" (row_id((span.trace_id, span.id))) } { "Close" },
+        }
         h2 dir="auto" { (label(span.name())) }
-        @if row.below > 0 { p { a href={ "/traces/" (tree.trace_id) "?focus=" (span.id) } { "Only this and what is below it" } } }
+        @if let (Page::Lab(_), 1..) = (page, row.below) {
+            p { a href={ "/traces/" (tree.trace_id) "?focus=" (span.id) } { "Only this and what is below it" } }
+        }
         dl {
-            dt { "span id" } dd { code { (span.id) } " " a href={ "?span=" (span.id) } { "link to this span" } }
+            dt { "span id" }
+            dd { code { (span.id) } @if let Page::Lab(_) = page { " " a href={ "?span=" (span.id) } { "link to this span" } } }
             @if let Some(parent) = span.parent {
                 dt { "parent" }
-                dd { @if row.orphan { code { (parent) } " " span.broken { "not here" } } @else { a href={ "?span=" (parent) } { code { (parent) } } } }
+                dd { @if row.orphan { code { (parent) } " " span.broken { "not here" } } @else { (link_to(page.span((span.trace_id, parent)), &html! { code { (parent) } })) } }
             }
             dt { "service" } dd { (value(span.service())) }
             dt { "kind" } dd { (span.kind()) }
@@ -83,8 +129,8 @@ pub fn detail(tree: &Tree, row: &Row, list: &List, wire: &[Arc<Exchange>]) -> Ma
         (report::wire(&wire, true))
         (attributes("Attributes", &proto.attributes, proto.dropped_attributes_count))
         (events(&proto, span))
-        (links(&proto))
-        (linked_from(tree, Some(span.id), list))
+        (links(&proto, page))
+        (linked_from(tree, Some(span.id), page))
         (attributes("Scope", &scope.attributes, scope.dropped_attributes_count))
         (attributes("Resource", &span.source.resource.attributes, span.source.resource.dropped_attributes_count))
     }
@@ -182,13 +228,15 @@ fn moment_of(event: &Event, span: &Span) -> String {
     }
 }
 
-fn links(proto: &Proto) -> Markup {
+fn links(proto: &Proto, page: Page) -> Markup {
     html! {
         @if !proto.links.is_empty() || proto.dropped_links_count > 0 {
             h3 { "Links" }
             @for link in &proto.links {
                 @match target(link) {
-                    Some((trace, span)) => p.event { "to " a href={ "/traces/" (trace) "?span=" (span) } { "span " code { (span) } " of trace " code { (trace) } } },
+                    Some((trace, span)) => p.event {
+                        "to " (link_to(page.span((trace, span)), &html! { "span " code { (span) } " of trace " code { (trace) } }))
+                    },
                     None => p.event.broken { "to an id that is not valid" },
                 }
                 (pairs(&link.attributes))
@@ -199,14 +247,19 @@ fn links(proto: &Proto) -> Markup {
     }
 }
 
+/// Renders a text as a link, or as it is without an address.
+fn link_to(address: Option<String>, text: &Markup) -> Markup {
+    html! { @match address { Some(address) => a href=(address) { (text) }, None => (text) } }
+}
+
 /// Renders the spans that link to this trace or to one span of it.
-pub fn linked_from(tree: &Tree, span: Option<SpanId>, list: &List) -> Markup {
-    let from = list.store.linked_to(tree.trace_id, span);
+pub fn linked_from(tree: &Tree, span: Option<SpanId>, page: Page) -> Markup {
+    let from = page.linked_to(tree.trace_id, span);
     html! {
         @for from in from.iter().take(20) {
             p.notice {
                 "Linked from "
-                a href={ "/traces/" (from.trace_id) "?span=" (from.id) } { (label(from.name())) }
+                (link_to(page.span((from.trace_id, from.id)), &html! { bdi { (label(from.name())) } }))
                 " of " bdi { (label(from.service())) }
                 @if from.trace_id != tree.trace_id { ", trace " code { (from.trace_id) } }
             }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::analysis::{Segment, calls, critical_path, shares};
 use crate::case::Case;
+use crate::diagnose::Finding;
 use crate::list::List;
 use crate::render::otlp_json;
 use crate::report::{self, Links};
@@ -20,7 +21,8 @@ use crate::request::{self, TracedRequest};
 use crate::span::{TraceId, shortened, span_id, trace_id};
 use crate::summary::Break;
 use crate::tree::{LONGEST, Tree, label, took};
-use crate::viewer::span::{detail, linked_from};
+use crate::viewer::document::{self, Document};
+use crate::viewer::span::{Around, Page, detail, linked_from};
 use crate::viewer::{self, ViewerState, map, moment};
 use crate::waterfall::{Interactive, caption, count, look, picture, tree_grid};
 use traces::exchange::Exchange;
@@ -35,7 +37,7 @@ pub struct Choice {
 }
 
 /// Serves one form of a trace: the page, `.txt` (its tree), `.json` (its spans as OTLP JSON), `.html` (only its waterfall, as
-/// the book shows it) or `.case.json` (its whole request).
+/// the book shows it), `.case.json` (its whole request) or `.full.html` (the whole request as one file to hand on).
 pub async fn page(
     State(site): State<ViewerState>,
     Path(name): Path<String>,
@@ -45,6 +47,9 @@ pub async fn page(
     let request = || trace_id(id).and_then(|id| request::find(&site.list, &site.wire, id));
     if form == "case.json" {
         return whole_request(id, request().map(|it| it.case).as_ref());
+    }
+    if form == "full.html" {
+        return one_file(request().map(|it| it.case), trace_id(id));
     }
     if form == "linked.json" {
         return linked(id, &site);
@@ -67,7 +72,7 @@ pub async fn page(
         "txt" => tree.to_text().into_response(),
         "html" => Html(picture(&tree).into_string() + "\n").into_response(),
         _ => {
-            let forms = "There are .txt, .json, .case.json, .linked.json and .html.";
+            let forms = "There are .txt, .json, .case.json, .linked.json, .html and .full.html.";
             viewer::not_found("No such form of a trace", forms)
         }
     }
@@ -155,6 +160,7 @@ impl<'a> View<'a> {
         let row = self.selected.map(|row| &tree.rows[row]);
         let interactive = Interactive { critical_path: path, selected: row.map(|row| row.span.id) };
         let edges = calls([shown]);
+        let around = Around { tree, page: Page::Lab(self.list), wire: &self.exchanges };
         let body = html! {
             h1 dir="auto" { (label(tree.name())) }
             @if let Some(id) = &self.not_here { p.notice { "This trace has no span " code { (shortened(id, 40)) } "." } }
@@ -163,6 +169,7 @@ impl<'a> View<'a> {
                 @if !edges.is_empty() { a href="#calls" { "Who called whom" } }
                 a href={ "/traces/" (tree.trace_id) ".json" } download { "Download as OTLP JSON" }
                 a href={ "/traces/" (tree.trace_id) ".case.json" } download { "With all of its request" }
+                a href={ "/traces/" (tree.trace_id) ".full.html" } download { "Download as one HTML file" }
                 a href={ "/traces/" (tree.trace_id) ".txt" } { "As text" }
             }
             div id="results" data-live=(viewer::events_url(self.seen, Some(tree.trace_id))) {
@@ -171,12 +178,12 @@ impl<'a> View<'a> {
                     p.notice { "Only " bdi { (label(focus.name())) } " and what is below it. " a href={ "/traces/" (tree.trace_id) } { "The whole trace" } }
                 }
                 (self.pieces())
-                (linked_from(tree, None, self.list))
+                (linked_from(tree, None, Page::Lab(self.list)))
                 (diagnosis(&self.case))
                 (tree_grid(shown, &interactive))
             }
             aside id="span" tabindex="-1" aria-label="Span" hidden[row.is_none()] {
-                @if let Some(row) = row { (detail(tree, row, self.list, &self.exchanges)) }
+                @if let Some(row) = row { (detail(row, &around)) }
             }
             h2 id="times" { "Where the time went" }
             (times(shown, path))
@@ -240,23 +247,41 @@ fn whole_request(id: &str, case: Option<&Case>) -> Response {
     }
 }
 
+/// Returns the request that the trace belongs to as one HTML file.
+fn one_file(case: Option<Case>, id: Option<TraceId>) -> Response {
+    let (Some(case), Some(id)) = (case, id) else { return StatusCode::NOT_FOUND.into_response() };
+    match Document::new(case, id, None) {
+        Ok(Document { html, .. }) => {
+            let name = format!("attachment; filename=\"trace-{id}.html\"");
+            ([(CONTENT_DISPOSITION, name)], Html(html)).into_response()
+        }
+        Err(document::Error::NoSpans) => StatusCode::NOT_FOUND.into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
 /// Renders the findings about the request.
 fn diagnosis(case: &Case) -> Markup {
     let found = case.findings();
     let span = |place| Some(viewer::span_address(place));
-    let links = Links { book: "/", span: &span };
-    let mut titles: Vec<&str> = found.iter().map(|finding| finding.rule.title()).collect();
-    titles.dedup();
+    let links = Links { book: Some("/"), span: &span };
     html! {
         @if found.is_empty() { p.facts { "Diagnosis: " (report::no_finding(case)) } }
         @else {
             @if let Some(failure) = report::failure(case) { p.facts { (failure) } }
             details.diagnosis {
-                summary { "Diagnosis: " (count(found.len(), "finding")) ". " (titles.join("; ")) }
+                summary { (findings_in_short(&found)) }
                 (report::list(&found, &links))
             }
         }
     }
+}
+
+/// Counts the findings and lists their titles.
+pub fn findings_in_short(found: &[Finding]) -> String {
+    let mut titles: Vec<&str> = found.iter().map(|finding| finding.rule.title()).collect();
+    titles.dedup();
+    format!("Diagnosis: {}. {}", count(found.len(), "finding"), titles.join("; "))
 }
 
 pub fn attachment(name: &str, json: impl Into<Body>) -> Response {
@@ -268,7 +293,7 @@ pub fn attachment(name: &str, json: impl Into<Body>) -> Response {
 }
 
 /// Summarises the trace in a few sentences. Readers who can't see the picture rely on them.
-fn summary(tree: &Tree, path: &[Segment]) -> Markup {
+pub fn summary(tree: &Tree, path: &[Segment]) -> Markup {
     let shares = shares(tree, path);
     let longest = shares.first().filter(|(_, share)| share.critical_time > 0);
     let errors = tree.rows.iter().filter(|row| row.span.is_error());
@@ -289,7 +314,7 @@ fn summary(tree: &Tree, path: &[Segment]) -> Markup {
 /// The largest number of services whose times a page shows.
 const SHARES_SHOWN: usize = 200;
 
-fn times(tree: &Tree, path: &[Segment]) -> Markup {
+pub fn times(tree: &Tree, path: &[Segment]) -> Markup {
     let whole: u64 = path.iter().map(|segment| segment.end - segment.start).sum();
     let shares = shares(tree, path);
     html! {

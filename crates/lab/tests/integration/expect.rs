@@ -7,6 +7,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::get;
+use lab::case::Case;
 use lab::diagnose::diagnose;
 use lab::otlp;
 use lab::span::SpanId;
@@ -238,6 +239,29 @@ async fn a_fault_on_a_proxy_is_named_as_by_the_diagnosis() {
         ["no span has arrived within 0 s: ", "On shop", "the sampled flag was cleared"],
     );
     lacks(&nothing.errors, ["do the services export"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_differs_is_left_as_one_html_file() {
+    let shop = Shop::start().await;
+    shop.write(SOUND);
+    let file = shop.folder.path().join("report/trace.html");
+    let html = format!("--html {}", file.display());
+    shop.expect(&html).await.ends(0);
+    assert!(!file.exists());
+    // Both traces are in the file, and so is the wire that says why there are two.
+    shop.lab.wire.set("bank", Some(Fault::DropTraceparent));
+    let ran = shop.expect(&format!("{html} --format github")).await.ends(1);
+    has(&ran.errors, [&format!("Written  {}: 3 spans", file.display())]);
+    let written = std::fs::read(&file).expect("a file");
+    let case = Case::read(&written).expect("a case");
+    assert_eq!((case.trees.len(), case.wire.len()), (2, 2));
+    let page = String::from_utf8(written).expect("text");
+    has(&page, ["Compared with", "pay.trace</h2>", "1 missing", "did not arrive"]);
+    // The trace is whole and the answer isn't as expected.
+    shop.lab.wire.set("bank", None);
+    shop.expect(&format!("{html} --status 404")).await.ends(1);
+    has(&std::fs::read_to_string(&file).expect("a file"), ["was answered 200 instead of 404"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 mod corpus;
 mod diff;
+mod document;
 mod expect;
 mod gate;
 mod probe;

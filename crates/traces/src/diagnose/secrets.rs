@@ -17,16 +17,21 @@ pub enum Secret {
     ByName,
 }
 
+/// Whether nobody should hand on this value of the attribute or header `key`. Looks at all of a value, and for tokens also in a value
+/// in which something else was redacted.
+pub fn is_secret(key: &str, value: &str) -> bool {
+    token(value).is_some() || find_in(key, value).is_some()
+}
+
 /// The secret that the attribute `key` holds.
 pub(super) fn find(key: &str, value: &str) -> Option<Secret> {
     // A secret is short, so the beginning of a long value is enough.
-    let value = beginning(value);
-    let masked = ["redact", "filtered", "masked", "***", "xxxx", "[hidden"];
-    let lower = value.to_lowercase();
-    if value.trim().is_empty() || masked.iter().any(|mask| lower.contains(mask)) {
-        return None;
-    }
-    let of_value = [
+    find_in(key, beginning(value))
+}
+
+/// The token that a value has.
+fn token(value: &str) -> Option<Secret> {
+    let tokens = [
         (value.contains("-----BEGIN ") && value.contains("PRIVATE KEY"), Secret::PrivateKey),
         (token_behind(value, "Bearer ", 12), Secret::BearerToken),
         (token_behind(value, "eyJ", 30) && value.matches('.').count() >= 2, Secret::Jwt),
@@ -37,10 +42,22 @@ pub(super) fn find(key: &str, value: &str) -> Option<Secret> {
         ),
         (token_behind(value, "AKIA", 16), Secret::AwsAccessKey),
         (token_behind(value, "xoxb-", 20), Secret::SlackToken),
+    ];
+    tokens.into_iter().find(|(found, _)| *found).map(|(_, secret)| secret)
+}
+
+fn find_in(key: &str, value: &str) -> Option<Secret> {
+    let masked = ["redact", "filtered", "masked", "***", "xxxx", "[hidden"];
+    let lower = value.to_lowercase();
+    if value.trim().is_empty() || masked.iter().any(|mask| lower.contains(mask)) {
+        return None;
+    }
+    let of_url = [
         (password_in_url(value), Secret::UrlWithPassword),
         (secret_in_query(value), Secret::UrlWithSecret),
     ];
-    if let Some((_, secret)) = of_value.into_iter().find(|(found, _)| *found) {
+    let of_url = || of_url.into_iter().find(|(found, _)| *found).map(|(_, secret)| secret);
+    if let Some(secret) = token(value).or_else(of_url) {
         return Some(secret);
     }
     let key = key.to_lowercase();

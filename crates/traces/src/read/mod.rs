@@ -29,6 +29,7 @@ use serde::de::IgnoredAny;
 use self::json::Json;
 use self::value::Losses;
 use crate::diagnose::NamedSpan;
+use crate::embedded;
 use crate::exchange::Exchange;
 use crate::headers;
 use crate::otlp::{Batch, Error, Reason, Rejected, from_protobuf, from_request};
@@ -43,7 +44,7 @@ pub use value::{Flaw, LeftOut};
 
 /// The forms of traces that are read, as a sentence lists them.
 pub const FORMS: &str = "OTLP in JSON or protobuf (also as Tempo and Grafana have it), Jaeger JSON, Zipkin JSON, and \
-                         what the console exporters of Go, Python and PHP print; packed with gzip or zstd or not at all";
+                         what the console exporters of Go, Python and PHP print; the lab's own HTML files; packed with gzip or zstd or not at all";
 
 /// The most problems that are described. Further ones are counted.
 const PROBLEMS_LIMIT: usize = 100;
@@ -77,6 +78,8 @@ pub enum Form {
     PhpConsole,
     /// A `ReadableSpan` of JavaScript's SDK as JSON.
     JavaScript,
+    /// An HTML file of the lab, with the data of a request in it: see [`crate::embedded`].
+    Page,
 }
 
 impl fmt::Display for Form {
@@ -90,6 +93,7 @@ impl fmt::Display for Form {
             Form::PythonConsole => "output of Python's console exporter",
             Form::PhpConsole => "output of PHP's console exporter",
             Form::JavaScript => "spans of JavaScript's SDK",
+            Form::Page => "an HTML file of the lab",
         })
     }
 }
@@ -287,6 +291,12 @@ fn read_unpacked(bytes: &[u8]) -> Result<Contents, Unreadable> {
         let text = unpack::without_log_prefix(text);
         if let Some(id) = headers::id_alone(&text) {
             return Err(Unreadable::Id(id));
+        }
+        if let Some(value) = embedded::find(&text) {
+            reader.form = Some(Form::Page);
+            let json = embedded::unpack(value)?;
+            reader.all_documents(&String::from_utf8_lossy(&json));
+            return reader.finish();
         }
         reader.all_documents(&text);
         if reader.form.is_none() && reader.foreign.is_none() {

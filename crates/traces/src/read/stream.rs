@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use super::unpack::{self, Error as UnpackError, UNPACKED_LIMIT};
 use super::{Contents, LOOKS, PROTOBUF, Reader, SHORT, Unreadable, foreign, read_unpacked};
+use crate::embedded;
 use crate::otlp;
 use crate::span::Span;
 
@@ -50,8 +51,10 @@ pub fn stream<'a>(
     if more && !is_known && !unpack::is_utf16(&bytes) && !bytes.starts_with(&[PROTOBUF]) {
         return Err(Unreadable::Foreign { foreign: foreign::of_bytes(&bytes) }.into());
     }
-    if more && !is_known {
-        // One message, or a text that has to be converted.
+    let is_page =
+        is_utf8 && embedded::is_page(&String::from_utf8_lossy(&bytes[..bytes.len().min(100)]));
+    if more && (!is_known || is_page) {
+        // One message, a text that has to be converted, or a page with its data at the end.
         more = fill(&mut from, &mut bytes, DOCUMENT_LIMIT)?;
         if more {
             return Err(Unreadable::from(UnpackError::DocumentTooLarge).into());

@@ -29,6 +29,9 @@ pub(super) fn is_zstd(bytes: &[u8]) -> bool {
 pub enum Error {
     #[error("it begins like {form} and can't be unpacked: {reason}")]
     Broken { form: &'static str, reason: String },
+    /// The data in a page of the lab.
+    #[error("it is an HTML file of the lab, and the data in it can't be read: {reason}")]
+    Embedded { reason: String },
     #[error("it unpacks to more than {UNPACKED_LIMIT} bytes")]
     TooLarge,
     /// It isn't a list of documents that can be read one after the other.

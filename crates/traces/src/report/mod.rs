@@ -31,8 +31,8 @@ pub const GUIDE: &str = "how-to/diagnose.html";
 
 /// The addresses that a page links to.
 pub struct Links<'a> {
-    /// The folder of the book's pages, with its slash.
-    pub book: &'a str,
+    /// The folder of the book's pages, with its slash. `None` where the book can't be reached.
+    pub book: Option<&'a str>,
     /// The address of a span; nothing where it is only named.
     pub span: &'a dyn Fn(Place) -> Option<String>,
 }
@@ -83,7 +83,9 @@ fn finding_item(finding: &Finding, links: &Links) -> Markup {
             }
             @if spans.len() > NAMED { " and " (spans.len() - NAMED) " more" }
             @if !spans.is_empty() { ". " }
-            a href={ (links.book) (GUIDE) "#" (rule.name()) } { "About this: " (rule.title().to_lowercase()) }
+            @if let Some(book) = links.book {
+                a href={ (book) (GUIDE) "#" (rule.name()) } { "About this: " (rule.title().to_lowercase()) }
+            }
         }
     }
 }

@@ -1,0 +1,164 @@
+//! Removes what looks like a secret from a request that is about to be handed on. The rule `secrets` of the diagnosis decides.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::case::Case;
+use crate::diagnose::is_secret;
+use crate::exchange::Exchange;
+use crate::proto::common::any_value::Value;
+use crate::proto::common::{AnyValue, KeyValue};
+use crate::span::{NAME_LIMIT, Source, Span, any_text, shortened};
+
+/// The text in place of a secret. The rule doesn't take it for one.
+pub const REDACTED: &str = "[redacted]";
+
+/// The text in place of a header's value that the lab has never kept.
+const NOT_KEPT: &str = "(not kept)";
+
+/// What was redacted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Redacted {
+    /// The number of values. A value of a resource counts once, not for each of its spans.
+    pub values: usize,
+    /// The names of the attributes and headers.
+    pub names: BTreeSet<String>,
+}
+
+impl Redacted {
+    fn count(&mut self, name: &str) {
+        self.values += 1;
+        self.names.insert(shortened(name, NAME_LIMIT));
+    }
+
+    fn text(&mut self, name: &str, text: &mut String) -> bool {
+        let found = is_secret("", text);
+        if found {
+            self.count(name);
+            *text = REDACTED.to_owned();
+        }
+        found
+    }
+
+    fn attributes(&mut self, attributes: &mut [KeyValue]) -> bool {
+        let mut changed = false;
+        for KeyValue { key, value, .. } in attributes {
+            changed |= value.as_mut().is_some_and(|value| self.value(key, value));
+        }
+        changed
+    }
+
+    fn value(&mut self, key: &str, any: &mut AnyValue) -> bool {
+        let text = match &mut any.value {
+            Some(Value::KvlistValue(list)) => return self.attributes(&mut list.values),
+            Some(Value::ArrayValue(list)) if !list.values.iter().all(is_plain) => {
+                return list
+                    .values
+                    .iter_mut()
+                    .fold(false, |changed, value| self.value(key, value) || changed);
+            }
+            Some(Value::StringValue(_) | Value::ArrayValue(_) | Value::BytesValue(_)) => {
+                any_text(&Some(any.clone()))
+            }
+            _ => return false,
+        };
+        let found = is_secret(key, &text);
+        if found {
+            self.count(key);
+            any.value = Some(Value::StringValue(REDACTED.to_owned()));
+        }
+        found
+    }
+
+    fn source(&mut self, source: &Arc<Source>) -> Arc<Source> {
+        let mut redacted = Source::clone(source);
+        let changed = self.attributes(&mut redacted.resource.attributes);
+        match self.attributes(&mut redacted.scope.attributes) || changed {
+            true => Arc::new(redacted),
+            false => Arc::clone(source),
+        }
+    }
+
+    fn head(&mut self, head: &str) -> String {
+        let lines = head.split_inclusive("\r\n").enumerate().map(|(index, line)| {
+            let end = if line.ends_with("\r\n") { "\r\n" } else { "" };
+            let text = line.strip_suffix("\r\n").unwrap_or(line);
+            let (name, before, value, after) = match index {
+                0 => {
+                    let (method, rest) = text.split_once(' ').unwrap_or((text, ""));
+                    let (target, version) = rest.rsplit_once(' ').unwrap_or((rest, ""));
+                    ("the request line", format!("{method} "), target, format!(" {version}"))
+                }
+                _ => {
+                    let (name, value) = text.split_once(':').unwrap_or((text, ""));
+                    (name, format!("{name}: "), value.trim(), String::new())
+                }
+            };
+            let key = if index == 0 { "" } else { name };
+            if value == NOT_KEPT || !is_secret(key, value) {
+                return line.to_owned();
+            }
+            self.count(name);
+            format!("{before}{REDACTED}{after}{end}")
+        });
+        lines.collect()
+    }
+
+    fn exchange(&mut self, exchange: &mut Exchange) {
+        exchange.sent = self.head(&exchange.sent);
+        exchange.delivered = exchange.delivered.as_deref().map(|head| self.head(head));
+    }
+}
+
+/// Whether a value isn't a list or a map.
+fn is_plain(value: &AnyValue) -> bool {
+    !matches!(value.value, Some(Value::ArrayValue(_) | Value::KvlistValue(_)))
+}
+
+impl Redacted {
+    /// Redacts the names of spans and events and the messages of failures, which findings repeat.
+    pub fn names(&mut self, case: &mut Case) {
+        for span in spans(case) {
+            let mut proto = span.proto();
+            let mut changed = self.text("a span's name", &mut proto.name);
+            for event in &mut proto.events {
+                changed |= self.text("an event's name", &mut event.name);
+            }
+            if let Some(status) = &mut proto.status {
+                changed |= self.text("a status message", &mut status.message);
+            }
+            if changed {
+                *span = Arc::new(span.with(proto, Arc::clone(&span.source)));
+            }
+        }
+    }
+
+    /// Redacts the values of attributes and headers.
+    pub fn values(&mut self, case: &mut Case) {
+        let mut sources: HashMap<*const Source, [Arc<Source>; 2]> = HashMap::new();
+        for span in spans(case) {
+            // Keeps the source, so that its address stays its own.
+            let [_, source] = sources
+                .entry(Arc::as_ptr(&span.source))
+                .or_insert_with(|| [Arc::clone(&span.source), self.source(&span.source)]);
+            let mut proto = span.proto();
+            let mut changed = self.attributes(&mut proto.attributes);
+            for event in &mut proto.events {
+                changed |= self.attributes(&mut event.attributes);
+            }
+            for link in &mut proto.links {
+                changed |= self.attributes(&mut link.attributes);
+            }
+            if changed || !Arc::ptr_eq(source, &span.source) {
+                *span = Arc::new(span.with(proto, Arc::clone(source)));
+            }
+        }
+        for exchange in &mut case.wire {
+            self.exchange(exchange);
+        }
+    }
+}
+
+fn spans(case: &mut Case) -> impl Iterator<Item = &mut Arc<Span>> {
+    case.trees.iter_mut().flat_map(|tree| &mut tree.rows).map(|row| &mut row.span)
+}
