@@ -24,6 +24,8 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::oneshot;
+use traces::model_call::ModelCall;
+use traces::model_call::messages::{Conversation, Part, Side};
 
 use super::component::{Component, installed};
 use super::example::{binaries, local, page, sent};
@@ -471,6 +473,19 @@ async fn prompts_and_answers_are_on_the_span_only_when_that_is_asked_for() {
         let parts = said(&format!("{ANSWER} and more"));
         let answer = json!([{ "role": "assistant", "parts": parts, "finish_reason": "stop" }]);
         assert_eq!(messages(chat, "gen_ai.output.messages"), answer);
+        let call = ModelCall::read(&chat.proto()).expect("a model call");
+        let said = Conversation::read(&call, &chat.proto(), []).messages.into_iter();
+        let said: Vec<_> = said.map(|it| (it.side, it.role, it.parts)).collect();
+        let part = |text: String| vec![Part::Text { text }];
+        let expected = [
+            (Side::Input, "user".to_owned(), part(PROMPT.to_owned())),
+            (Side::Output, "assistant".to_owned(), part(format!("{ANSWER} and more"))),
+        ];
+        assert_eq!(said, expected);
+        assert_eq!(
+            (call.model(), call.input_tokens, call.output_tokens),
+            (Some("m-2026"), Some(7), Some(2))
+        );
         assert_eq!((sent.matches(PROMPT).count(), sent.contains(KEY)), (1, false));
     }
 }

@@ -1,11 +1,17 @@
 //! Both ways of making spans give the same trace, and one system can mix them.
 
+use lab::case::Case;
+use lab::editor::Editor;
 use lab::span::SpanKind;
+use lab::tree::Tree;
+use regex::Regex;
 use reqwest::header::AUTHORIZATION;
 
 use super::example::{binaries, sent};
-use support::recording::{check, figures};
+use support::process::{run, write};
+use support::recording::{check, check_as, figures, recorded, redact};
 use support::{Setup, WHOLE, hung, refused, shape, span, within_reason};
+use traces::code::Location;
 
 const SERVICES: [&str; 3] = ["api-gateway", "user-service", "llm-service"];
 const WAYS: [&str; 2] = ["instrumented_services", "ready_made_services"];
@@ -26,9 +32,30 @@ async fn a_valid_request_gives_the_tree_of_the_tutorial() {
         let tree = setup([Some(way); 3]).await.answers("user_1", 200).await.only_tree();
         assert_eq!(shape(&tree), WHOLE, "{way}");
         if way == WAYS[0] {
+            names_the_code(&tree).await;
             check!("with-tracing/instrumented.html", &figures(&[tree]));
         }
     }
+}
+
+/// The bridge sends the file and the line of each span. The lab shows them and links to this repository's files.
+async fn names_the_code(tree: &Tree) {
+    let template = "vscode://file/{path}:{line}".parse().expect("a template");
+    let editor = Editor::new(template, &[support::root()]).expect("a folder");
+    for row in tree.rows.iter().filter(|row| !row.span.name().starts_with("chat ")) {
+        let location = Location::read(&row.span.proto().attributes).expect(row.span.name());
+        assert!(location.file.starts_with("examples/with_tracing/src/"), "{location}");
+        let link = editor.link(&location).expect("a file");
+        assert!(link.ends_with(&location.to_string()), "{link}");
+    }
+    let case = Case::new(vec![tree.clone()], Vec::new()).to_json().expect("JSON");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = write(folder.path(), "trace.json", str::from_utf8(&case).expect("text"));
+    let printed = run("lab", &format!("trace {file}")).await.stdout;
+    let line = Regex::new(r"\.rs:\d+").expect("a pattern");
+    let normal = |text: &str| line.replace_all(&redact(text), ".rs:<line>").into_owned();
+    let name = recorded!("with-tracing/code.txt");
+    check_as(name, str::from_utf8(&printed).expect("text"), normal).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,9 +11,10 @@ use axum::routing::post;
 use axum::{Json, Router};
 use lab::diagnose::diagnose;
 use lab::receiver;
+use lab::report;
 use lab::span::SpanKind;
 use lab::store::{Limits, Store};
-use lab::tree::Tree;
+use lab::tree::{Row, Tree};
 use lab::wire::Wire;
 use support::in_process::Lab;
 use support::recording::{check, figures};
@@ -22,6 +23,8 @@ use support::{arrived, client, has, refused, root, serve, skipped, within_reason
 use regex::Regex;
 use serde_json::{Value, json};
 use tokio::process::Command;
+use traces::model_call::messages::{Conversation, Part};
+use traces::model_call::{ModelCall, usage};
 
 /// The file, the name and the port of each service of the tutorial, in the order in which they must be started.
 const SERVICES: [(&str, &str, u16); 3] = [
@@ -196,6 +199,35 @@ async fn expect_sees_that_the_trace_was_not_taken() {
     expecting.assert_ends(&ended, 1);
     let cause = "nothing has the trace id that was sent: api-gateway began trace";
     has(&ended.printed, [cause, "extract it in api-gateway", "2 other traces"]);
+}
+
+/// HoneyHive's decorator and OpenInference's instrumentation of OpenAI's client each record the call, one below the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn its_model_call_is_a_conversation_and_its_tokens_count_once() {
+    let Some(folder) = installed() else { return };
+    let trees = Original::start(folder, &[("LOWER_CASE", "1")]).await.ask().await;
+    let tree = &trees[0];
+    let found = report::usage(&usage(tree));
+    assert_eq!(found.as_deref(), Some("Model calls: `gpt-3.5-turbo` 1 call, 5 tokens in, 9 out."));
+    let said = |row: &Row| {
+        let proto = row.span.proto();
+        let call = ModelCall::read(&proto)?;
+        let messages = Conversation::read(&call, &proto, []).messages.into_iter();
+        Some(messages.map(|it| (it.role, it.parts)).collect::<Vec<_>>())
+    };
+    let text =
+        |role: &str, text: &str| (role.to_owned(), vec![Part::Text { text: text.to_owned() }]);
+    let by_name =
+        |name: &str| tree.rows.iter().find(|row| row.span.name().ends_with(name)).expect(name);
+    let (client, function) = (said(by_name("ChatCompletion")), said(by_name("generate_response")));
+    let answer = "A trace is all spans with one trace id.";
+    assert_eq!(
+        client.expect("a call"),
+        [text("user", "What is a trace?"), text("assistant", answer)]
+    );
+    let inputs =
+        [text("user_id", "user_1"), text("prompt", "What is a trace?"), text("result", answer)];
+    assert_eq!(function.expect("a call"), inputs);
 }
 
 /// The page *From Python to Rust* shows the answers and traces of requests that fail.

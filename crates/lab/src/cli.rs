@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::Args;
 use tokio::sync::oneshot;
 
+use crate::editor::{Editor, Template};
 use crate::read::{Contents, Form, Unreadable};
 use crate::recorder::Recorder;
 use crate::server::{Addresses, Server};
@@ -89,6 +90,14 @@ pub struct Options {
     /// Appends what is received to a file, as OTLP JSON, one request per line.
     #[arg(long, value_name = "FILE", help_heading = "Session")]
     save: Option<PathBuf>,
+    /// Links spans to their source files in an editor. TEMPLATE is the address of a file there, such as
+    /// vscode://file/{path}:{line}.
+    #[arg(long, value_name = "TEMPLATE", requires = "code_root", help_heading = "Source code")]
+    editor: Option<Template>,
+    /// A folder whose files may be linked. A relative path that a span has, such as src/main.rs, begins here. No file is read.
+    /// Can be given several times.
+    #[arg(long, value_name = "FOLDER", requires = "editor", help_heading = "Source code")]
+    code_root: Vec<PathBuf>,
     /// The number of spans to keep. Past it, the oldest trace is dropped.
     #[arg(long, value_name = "SPANS", default_value_t = Limits::default().spans, help_heading = "Limits")]
     max_spans: usize,
@@ -122,8 +131,11 @@ impl Options {
         let ReceiverAddresses { otlp, grpc } = self.receivers;
         let addresses = Addresses { site: self.site, otlp, grpc };
         let store = Store::new(Limits { spans: self.max_spans, bytes: self.max_bytes });
+        let editor =
+            self.editor.map(|template| Editor::new(template, &self.code_root)).transpose()?;
         // Listen first: a lab that can't start must not touch a file.
         let mut server = Server::bind(addresses, store.clone(), self.max_connections).await?;
+        server.editor = editor;
         wire::start(self.wire, &server.wire).await?;
         let (open, save) = (self.open, self.save);
         let files = move || {

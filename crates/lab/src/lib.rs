@@ -5,13 +5,14 @@
 //! service. It records headers and breaks requests on demand.
 //!
 //! [`server`] runs all of this. [`render`] keeps large answers from holding up small ones. [`listen`] limits the number of connections, and [`guard`] checks where requests come from.
-//! [`probe`] asks a single service whether it passes on the trace.
+//! [`editor`] links to source files. [`probe`] asks a single service whether it passes on the trace.
 //!
 //! [`cli`] is the command line, and [`client`] sends requests to a running lab. [`process`] starts programs that end
 //! together with the program that started them. Code that needs neither a socket nor a clock is in the crate `traces`.
 
 pub mod cli;
 pub mod client;
+pub mod editor;
 pub mod http;
 pub mod jaeger;
 pub mod list;

@@ -3,16 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::{
     CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::middleware::map_response;
 use axum::response::Response;
+use axum::{Extension, Router};
 use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 
+use crate::editor::Editor;
 use crate::listen::{self, AllowedHosts};
 use crate::receivers::Receivers;
 use crate::store::Store;
@@ -47,6 +48,8 @@ pub struct Server {
     pub wire: Wire,
     /// The largest number of connections at each address.
     pub connections: usize,
+    /// Links the pages to source files.
+    pub editor: Option<Editor>,
     site: TcpListener,
     receivers: Receivers,
     addresses: Addresses,
@@ -96,7 +99,7 @@ impl Server {
         let (otlp, grpc) = receivers.addresses();
         let addresses = Addresses { site: listen::address(&site)?, otlp, grpc };
         let wire = Wire::with_limits(ProxyLimits { connections, ..ProxyLimits::default() });
-        Ok(Server { store, wire, connections, site, receivers, addresses })
+        Ok(Server { store, wire, connections, editor: None, site, receivers, addresses })
     }
 
     /// Returns the addresses of the lab, with the ports that the system chose for port 0.
@@ -157,7 +160,7 @@ impl Server {
             self.site,
             connections,
             AllowedHosts::Addresses,
-            protected(pages),
+            protected(pages).layer(Extension(self.editor)),
             std::future::pending(),
         );
         let drained = async {

@@ -9,16 +9,21 @@ use anstyle::{AnsiColor, Effects, Style};
 use crate::analysis::critical_path;
 use crate::case::Case;
 use crate::report;
-use crate::span::TraceId;
+use crate::span::{Span, TraceId};
 use crate::summary::Summary;
 use crate::tree::{self, Row, Tree, plain, took, visible};
 use crate::waterfall::{caption, count, look};
 use crate::wire::HopState;
+use traces::code::Location;
+use traces::model_call::usage;
 
 pub use diff::{diff, linked_diff};
 
 /// The smallest and the largest width of a bar, in columns.
 const BAR_WIDTH: (usize, usize) = (12, 60);
+
+/// The largest width of a place in the code, in columns.
+const PLACE_WIDTH: usize = 36;
 
 /// Formats the list, one trace per line: first digits of the id, start, name, services, spans, duration, remarks.
 pub fn list(traces: &[Summary]) -> String {
@@ -94,8 +99,10 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
     let label_width = widest(&mut labels.iter().map(|it| tree::columns(it)), columns / 2);
     let services: Vec<String> = tree.rows.iter().map(|row| plain(row.span.service())).collect();
     let service_width = widest(&mut services.iter().map(|it| tree::columns(it)), 30);
-    // The width of name, service and duration, each followed by two blanks.
-    let used_width = label_width + service_width + 12 + 6;
+    let places: Vec<String> = tree.rows.iter().map(|row| place(&row.span)).collect();
+    let place_width = widest(&mut places.iter().map(|it| tree::columns(it)), PLACE_WIDTH);
+    // The width of name, service and duration, each followed by two blanks, and of the place in the code.
+    let used_width = label_width + service_width + 12 + 6 + place_width;
     let bar_width = columns.saturating_sub(used_width + 20).clamp(BAR_WIDTH.0, BAR_WIDTH.1);
 
     let path = critical_path(tree);
@@ -103,6 +110,7 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
     for segment in &path {
         critical[segment.row].push((segment.start, segment.end));
     }
+    let dimmed = Style::new().effects(Effects::DIMMED);
     let mut text = format!("Trace {}: {}\n\n", tree.trace_id, caption(tree));
     for (index, row) in tree.rows.iter().enumerate() {
         let span = &row.span;
@@ -122,23 +130,36 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
             })
             .collect();
         let notes = report::notes(&row.notes());
-        let bar = if notes.is_empty() { bar.trim_end() } else { &bar };
+        let bar = if notes.is_empty() && places[index].is_empty() { bar.trim_end() } else { &bar };
+        let place = fit_end(&places[index], place_width);
+        let place = if notes.is_empty() { place.trim_end() } else { &place };
         let style = if span.is_error() { error_style() } else { Style::new() };
         let line = format!(
-            "{}  {}  {:>12}  {}  {}",
+            "{}  {}  {:>12}  {}{}{}  {}",
             styled(style, &fit(&labels[index], label_width)),
             styled(service_style(span.service()), &fit(&services[index], service_width)),
             took(span.duration()),
             styled(service_style(span.service()), bar),
+            if place_width > 0 { "  " } else { "" },
+            styled(dimmed, place),
             styled(style, &visible(&notes)),
         );
         let _ = writeln!(text, "{}", line.trim_end());
     }
     text.push_str("\n█ critical path: what the request waited for   ░ the rest of a span\n");
+    if let Some(usage) = report::usage(&usage(tree)) {
+        let _ = writeln!(text, "\n{}", visible(&usage).replace('`', ""));
+    }
     if !case.wire.is_empty() {
         let _ = write!(text, "\nOn the wire:\n{}", report::wire_text(case));
     }
     Some(text)
+}
+
+/// Returns the place in the code that a span comes from, as `FILE:LINE`; empty where it came without one.
+fn place(span: &Span) -> String {
+    let location = Location::read(&span.proto().attributes);
+    location.map_or_else(String::new, |it| visible(&it.to_string()))
 }
 
 /// Draws the branch that leads to the row. Deep rows get their depth as a number instead.
@@ -172,6 +193,16 @@ fn fit(text: &str, width: usize) -> String {
         text.push('…');
     }
     tree::padded(&text, width)
+}
+
+/// Does the same but keeps the end of a text that is too long.
+fn fit_end(text: &str, width: usize) -> String {
+    let mut rest = text.chars();
+    if tree::columns(text) <= width {
+        return tree::padded(text, width);
+    }
+    while tree::columns(rest.as_str()) >= width && rest.next().is_some() {}
+    tree::padded(&format!("…{}", rest.as_str()), width)
 }
 
 fn styled(style: Style, text: &str) -> String {

@@ -4,6 +4,7 @@
 pub mod document;
 mod list;
 mod map;
+mod model_call;
 mod span;
 mod trace;
 mod wire;

@@ -6,7 +6,7 @@ use crate::proto::trace::Span as Proto;
 use crate::span::attribute;
 
 /// The first attribute that the span has.
-fn first(proto: &Proto, keys: &[&str]) -> Option<String> {
+pub(crate) fn first(proto: &Proto, keys: &[&str]) -> Option<String> {
     keys.iter().find_map(|key| attribute(proto, key))
 }
 

@@ -7,6 +7,7 @@
 
 pub mod analysis;
 pub mod case;
+pub mod code;
 pub mod compare;
 mod conventions;
 pub mod diagnose;
@@ -14,6 +15,7 @@ pub mod embedded;
 pub mod exchange;
 pub mod expect;
 pub mod headers;
+pub mod model_call;
 mod nanoseconds;
 pub mod otlp;
 pub mod proto;

@@ -257,6 +257,13 @@ impl Span {
         Proto::decode(&self.encoded[..]).unwrap_or_default()
     }
 
+    /// Whether one of these texts is somewhere in the span. Much faster than [`Span::proto`], for spans that are looked at only for
+    /// some attributes.
+    pub(crate) fn mentions(&self, texts: &[&str]) -> bool {
+        (0..self.encoded.len())
+            .any(|at| texts.iter().any(|text| self.encoded[at..].starts_with(text.as_bytes())))
+    }
+
     /// The memory that the span takes, in bytes, without its source: what the store counts.
     pub fn size(&self) -> usize {
         /// The entries of the store's tables, and what the allocator adds.

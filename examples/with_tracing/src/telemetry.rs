@@ -31,8 +31,7 @@ pub fn init(service: &'static str) -> Telemetry {
     let spans = provider.as_ref().ok().map(|provider| {
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("with_tracing"))
-            // Neither is worth an attribute on each span.
-            .with_location(false)
+            // The thread isn't worth two attributes on each span. File and line are.
             .with_threads(false)
             .with_filter(
                 Targets::new().with_targets(TRACED.map(|name| (name, Level::INFO))),

@@ -15,6 +15,7 @@ use crate::output::{print, print_json};
 use crate::report;
 use crate::span::{SpanId, TraceId};
 use crate::tree::visible;
+use traces::code::Location;
 
 /// The arguments of the command.
 #[derive(Args)]
@@ -166,17 +167,20 @@ struct Failed<'a> {
     service: &'a str,
     error_type: Option<&'a str>,
     message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a Location>,
 }
 
 impl<'a> Failed<'a> {
     fn new(failure: &'a Failure) -> Self {
-        let Failure { span, error_type, message, .. } = failure;
+        let Failure { span, error_type, message, code, .. } = failure;
         Failed {
             name: &span.name,
             kind: span.kind.as_str(),
             service: &span.service,
             error_type: error_type.as_deref(),
             message,
+            code: code.as_ref(),
         }
     }
 }

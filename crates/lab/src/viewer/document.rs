@@ -303,8 +303,10 @@ impl<'a> View<'a> {
         let mut details = String::new();
         for (tree, rows) in self.trees.iter().zip(&self.rows) {
             for row in &tree.rows[..*rows] {
-                let mut detail =
-                    span::detail(row, &Around { tree, page, wire: &wire.of(&row.span) });
+                let mut detail = span::detail(
+                    row,
+                    &Around { tree, page, wire: &wire.of(&row.span), editor: None },
+                );
                 match left.checked_sub(detail.0.len()) {
                     Some(rest) => left = rest,
                     None => detail = too_large(row),

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse as _, Response};
 use maud::{Markup, html};
 
 use crate::diagnose::Place;
+use crate::editor::Editor;
 use crate::list::List;
 use crate::proto::common::KeyValue;
 use crate::proto::common::any_value::Value;
@@ -20,14 +22,16 @@ use crate::span::{
 use crate::traceparent::Traceparent;
 use crate::tree::{LONGEST, Row, Tree, label, took};
 use crate::viewer::document::Anchors;
-use crate::viewer::{self, ViewerState, moment};
+use crate::viewer::{self, ViewerState, model_call, moment};
 use crate::waterfall::{count, row_id};
+use traces::code::Location;
 use traces::exchange::Exchange;
 
 /// Serves one span in detail as HTML, for the script to show next to the grid.
 pub async fn fragment(
     State(site): State<ViewerState>,
     Path((id, span)): Path<(String, String)>,
+    editor: Option<Extension<Option<Editor>>>,
 ) -> Response {
     let ViewerState { list, wire, .. } = site;
     let spans = trace_id(&id).and_then(|id| list.store.trace(id));
@@ -38,7 +42,8 @@ pub async fn fragment(
     });
     match found {
         Some((tree, row)) => {
-            let around = Around { tree, page: Page::Lab(&list), wire: &wire.recorded() };
+            let (page, editor) = (Page::Lab(&list), known(&editor));
+            let around = Around { tree, page, wire: &wire.recorded(), editor };
             Html(detail(row, &around).into_string()).into_response()
         }
         None => StatusCode::NOT_FOUND.into_response(),
@@ -72,16 +77,23 @@ impl Page<'_> {
     }
 }
 
+/// Returns the editor of the lab, if it has one.
+pub fn known(editor: &Option<Extension<Option<Editor>>>) -> Option<&Editor> {
+    editor.as_ref().and_then(|Extension(editor)| editor.as_ref())
+}
+
 /// The surroundings of a span that its detail shows.
 pub struct Around<'a> {
     pub tree: &'a Tree,
     pub page: Page<'a>,
     pub wire: &'a [Arc<Exchange>],
+    /// Links to source files, if the lab was given an editor.
+    pub editor: Option<&'a Editor>,
 }
 
 /// Renders everything that the lab received about one span.
 pub fn detail(row: &Row, around: &Around) -> Markup {
-    let Around { tree, page, wire } = *around;
+    let Around { tree, page, wire, editor } = *around;
     let span = &row.span;
     let proto = span.proto();
     let scope = &span.source.scope;
@@ -123,9 +135,11 @@ pub fn detail(row: &Row, around: &Around) -> Markup {
             dd { (moment(span.start())) @if span.start() > 0 { ", " (took(span.start().saturating_sub(tree.start))) " into the trace" } }
             dt { "duration" } dd { (took(span.duration())) ", with " (below) " right below" }
             dt { "library" } dd { (value(&scope.name)) " " (scope.version) }
+            (code(&proto.attributes, editor))
             @if !proto.trace_state.is_empty() { dt { "tracestate" } dd { (value(&proto.trace_state)) } }
             @for note in row.notes() { dt { "remark" } dd { (note) } }
         }
+        (model_call::section(&proto))
         (report::wire(&wire, true))
         (attributes("Attributes", &proto.attributes, proto.dropped_attributes_count))
         (events(&proto, span))
@@ -133,6 +147,23 @@ pub fn detail(row: &Row, around: &Around) -> Markup {
         (linked_from(tree, Some(span.id), page))
         (attributes("Scope", &scope.attributes, scope.dropped_attributes_count))
         (attributes("Resource", &span.source.resource.attributes, span.source.resource.dropped_attributes_count))
+    }
+}
+
+/// Renders the place in the source code that an item comes from, as a link if the file is here.
+fn code(attributes: &[KeyValue], editor: Option<&Editor>) -> Markup {
+    let location = Location::read(attributes);
+    html! {
+        @if let Some(location) = location {
+            dt { "code" }
+            dd {
+                @match editor.and_then(|editor| editor.link(&location)) {
+                    Some(link) => a href=(link) { code { bdi { (location) } } },
+                    None => code { bdi { (location) } },
+                }
+                @if let Some(function) = &location.function { " in " code { bdi { (function) } } }
+            }
+        }
     }
 }
 
@@ -178,7 +209,7 @@ fn kind_of(attribute: &KeyValue) -> Markup {
 }
 
 /// Renders text from a span: with its own writing direction and its line breaks, and in a box when it is long.
-fn value(text: &str) -> Markup {
+pub fn value(text: &str) -> Markup {
     // Show control characters as numbers.
     let control = |it: char| it.is_control() && it != '\n' && it != '\t';
     let shown: String = match text.contains(control) {

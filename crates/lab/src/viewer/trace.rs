@@ -3,6 +3,7 @@
 use std::iter;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use crate::analysis::{Segment, calls, critical_path, shares};
 use crate::case::Case;
 use crate::diagnose::Finding;
+use crate::editor::Editor;
 use crate::list::List;
 use crate::render::otlp_json;
 use crate::report::{self, Links};
@@ -22,11 +24,12 @@ use crate::span::{TraceId, shortened, span_id, trace_id};
 use crate::summary::Break;
 use crate::tree::{LONGEST, Tree, label, took};
 use crate::viewer::document::{self, Document};
-use crate::viewer::span::{Around, Page, detail, linked_from};
+use crate::viewer::span::{self, Around, Page, detail, linked_from};
 use crate::viewer::{self, ViewerState, map, moment};
 use crate::waterfall::{Interactive, caption, count, look, picture, tree_grid};
 use traces::exchange::Exchange;
 use traces::expect::Arrived;
+use traces::model_call::usage;
 
 #[derive(Deserialize)]
 pub struct Choice {
@@ -42,6 +45,7 @@ pub async fn page(
     State(site): State<ViewerState>,
     Path(name): Path<String>,
     Query(choice): Query<Choice>,
+    editor: Option<Extension<Option<Editor>>>,
 ) -> Response {
     let (id, form) = name.split_once('.').unwrap_or((&name, ""));
     let request = || trace_id(id).and_then(|id| request::find(&site.list, &site.wire, id));
@@ -68,7 +72,7 @@ pub async fn page(
     };
     drop(spans);
     match form {
-        "" => View::new(&site, tree, request(), &choice).page(),
+        "" => View::new(&site, tree, request(), &choice).page(span::known(&editor)),
         "txt" => tree.to_text().into_response(),
         "html" => Html(picture(&tree).into_string() + "\n").into_response(),
         _ => {
@@ -154,13 +158,13 @@ impl<'a> View<'a> {
         }
     }
 
-    fn page(&self) -> Response {
+    fn page(&self, editor: Option<&Editor>) -> Response {
         let tree = &self.tree;
         let (shown, path) = self.shown();
         let row = self.selected.map(|row| &tree.rows[row]);
         let interactive = Interactive { critical_path: path, selected: row.map(|row| row.span.id) };
         let edges = calls([shown]);
-        let around = Around { tree, page: Page::Lab(self.list), wire: &self.exchanges };
+        let around = Around { tree, page: Page::Lab(self.list), wire: &self.exchanges, editor };
         let body = html! {
             h1 dir="auto" { (label(tree.name())) }
             @if let Some(id) = &self.not_here { p.notice { "This trace has no span " code { (shortened(id, 40)) } "." } }
@@ -307,6 +311,7 @@ pub fn summary(tree: &Tree, path: &[Segment]) -> Markup {
         @if let Some(row) = deepest {
             " " (count(errors.count(), "span")) " with an error, the deepest " bdi { (label(row.span.name())) } " of " bdi { (label(row.span.service())) } "."
         }
+        @if let Some(usage) = report::usage(&usage(tree)) { " " (report::marked(&usage)) }
         @if tree.rows.iter().any(|row| row.skew.is_some()) { " The clocks of its services differ: see the remarks." }
     }
 }

@@ -1,6 +1,7 @@
 //! The lab alone: what it receives, what it shows, what its proxies pass on, and all of it as a process.
 
 mod corpus;
+mod detail;
 mod diff;
 mod document;
 mod expect;

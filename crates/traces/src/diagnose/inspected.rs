@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::NamedSpan;
+use crate::code::Location;
 use crate::conventions;
 use crate::exchange::Exchange;
 use crate::headers::{Pasted, Valid};
@@ -32,6 +33,8 @@ pub struct Failure {
     pub error_type: Option<String>,
     /// The description of its status; often empty.
     pub message: String,
+    /// The place in the code that made the span.
+    pub code: Option<Location>,
     /// The number of spans with an error.
     pub spans: usize,
     /// The number of traces with such a span.
@@ -68,6 +71,7 @@ impl Failure {
             span: NamedSpan::new(&deepest.span),
             error_type: attribute(&proto, "error.type").or_else(|| conventions::status(&proto)),
             message: deepest.span.status_message(),
+            code: Location::read(&proto.attributes),
             spans: errors.count(),
             traces: failed.len(),
             of_request: rows().filter(|row| row.parent.is_none()).any(|top| {

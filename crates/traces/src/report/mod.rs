@@ -1,6 +1,7 @@
 //! A case as text and as HTML, for terminal, page and browser: what was found, its waterfalls, and the headers on the wire.
 
 mod advice;
+mod model_call;
 mod sentence;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use crate::read::Unreadable;
 use crate::tree::{plain, visible};
 use crate::waterfall::{count, picture};
 
+pub use model_call::usage;
 pub use sentence::{LINKED, cause, notes};
 
 /// The style of findings and headers, shared with the book.
@@ -286,7 +288,7 @@ pub fn problem(problem: &Unreadable) -> Markup {
 }
 
 /// A sentence whose code stands between backticks.
-fn marked(sentence: &str) -> Markup {
+pub fn marked(sentence: &str) -> Markup {
     html! {
         @for (index, part) in visible(sentence).split('`').enumerate() {
             @if index % 2 == 1 { code { bdi { (part) } } } @else { (part) }

@@ -336,7 +336,7 @@ impl Inspected {
 
     /// Says the same in lower case, for a sentence that has begun.
     pub fn failed(&self) -> Option<String> {
-        let Failure { span, error_type, message, spans, traces, of_request } =
+        let Failure { span, error_type, message, code: place, spans, traces, of_request } =
             self.failure.as_ref()?;
         let mut text = match (self.traces, of_request) {
             (1, true) => "the request failed.".to_owned(),
@@ -350,6 +350,9 @@ impl Inspected {
             1 => format!(" The span with the error is {span}"),
             _ => format!(" The deepest of {spans} spans with an error is {span}"),
         });
+        if let Some(place) = place {
+            text.push_str(&format!(", at `{}`", code(&place.to_string())));
+        }
         for part in error_type.iter().chain([message]).filter(|part| !part.is_empty()) {
             text.push_str(": ");
             text.push_str(&code(&shortened(part, LONGEST)));
@@ -444,7 +447,7 @@ fn its(field: Field) -> &'static str {
 }
 
 /// A name between backticks, so it can't have any.
-fn code(name: &str) -> String {
+pub(super) fn code(name: &str) -> String {
     plain(name).replace('`', "'")
 }
 
