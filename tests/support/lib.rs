@@ -5,6 +5,7 @@ pub mod in_process;
 pub mod includes;
 pub mod process;
 pub mod recording;
+pub mod schema;
 pub mod shop;
 pub mod skips;
 

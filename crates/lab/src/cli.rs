@@ -9,6 +9,7 @@ mod expect;
 mod file;
 mod mutate;
 mod probe;
+mod trace;
 mod wire;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -117,6 +117,15 @@ impl Lab {
         Ok(Some((id, case)))
     }
 
+    /// Returns the id of the newest trace with an error, or `None` if no trace has one.
+    ///
+    /// # Errors
+    /// Fails when no lab answers.
+    pub async fn newest_failed(&self) -> Result<Option<TraceId>, Error> {
+        let failed = Fields { status: "error".to_owned(), ..Fields::default() };
+        Ok(self.traces(&failed).await?.first().map(|summary| summary.trace_id))
+    }
+
     /// Returns all traces and all requests on the wire as one case.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! A receiver and viewer of traces for the services on your own machine.
 //!
 //! Data flows one way: [`receiver`] (HTTP) and [`grpc`] -> [`store`], which are in the crate `traces-receiver`, -> [`list`] and [`request`] -> [`jaeger`] (JSON),
-//! [`viewer`] (HTML) and [`terminal`] (text). [`session`] reads and writes files. [`wire`] is a proxy to put in front of a
+//! [`viewer`] (HTML), [`terminal`] (text), [`parts`] and [`brief`] (JSON for programs and agents). [`session`] reads and writes files. [`wire`] is a proxy to put in front of a
 //! service. It records headers and breaks requests on demand.
 //!
 //! [`server`] runs all of this. [`render`] keeps large answers from holding up small ones. [`listen`] limits the number of connections, and [`guard`] checks where requests come from.
@@ -10,6 +10,7 @@
 //! [`cli`] is the command line, and [`client`] sends requests to a running lab. [`process`] starts programs that end
 //! together with the program that started them. Code that needs neither a socket nor a clock is in the crate `traces`.
 
+pub mod brief;
 pub mod cli;
 pub mod client;
 pub mod editor;
@@ -17,6 +18,7 @@ pub mod http;
 pub mod jaeger;
 pub mod list;
 mod output;
+pub mod parts;
 pub mod probe;
 pub mod process;
 pub mod render;

@@ -4,20 +4,21 @@ use std::io::{ErrorKind, Write as _};
 
 use anyhow::Context as _;
 
-/// Prints JSON for other programs, without colours. Escapes the control characters that JSON allows but a terminal would act
-/// on (U+007F to U+009F).
+/// Prints JSON for other programs, without colours.
 ///
 /// # Errors
 /// Fails when standard output can't be written.
 pub fn print_json(text: &str) -> anyhow::Result<()> {
-    let escaped: String = text
-        .chars()
-        .map(|it| match it {
-            '\u{7f}'..='\u{9f}' => format!("\\u{:04x}", u32::from(it)),
-            _ => it.to_string(),
-        })
-        .collect();
-    write((escaped + "\n").as_bytes())
+    write((escaped(text) + "\n").as_bytes())
+}
+
+/// Escapes the control characters that JSON allows but a terminal would act on (U+007F to U+009F).
+pub fn escaped(json: &str) -> String {
+    let escaped = json.chars().map(|it| match it {
+        '\u{7f}'..='\u{9f}' => format!("\\u{:04x}", u32::from(it)),
+        _ => it.to_string(),
+    });
+    escaped.collect()
 }
 
 /// Writes to standard output. Ignores a closed pipe, as in `lab traces | head -1`.

@@ -1,6 +1,7 @@
 //! Formats traces for a terminal: the list of traces, the waterfall of one, and the differences between two.
 
 mod diff;
+mod span;
 
 use std::fmt::Write as _;
 
@@ -18,6 +19,7 @@ use traces::code::Location;
 use traces::model_call::usage;
 
 pub use diff::{diff, linked_diff};
+pub use span::span;
 
 /// The smallest and the largest width of a bar, in columns.
 const BAR_WIDTH: (usize, usize) = (12, 60);

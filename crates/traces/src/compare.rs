@@ -20,6 +20,8 @@ use crate::expect::actual::linked_parts;
 use crate::span::{SpanKind, Status};
 use crate::tree::Tree;
 
+pub use self::name::pattern;
+
 /// A value for each of the two traces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Sides<T> {

@@ -1,22 +1,20 @@
 //! The commands that query a running lab or a file and print the result.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::{Args, Subcommand, ValueEnum as _};
+use serde::Serialize;
 
 use super::diagnose::Diagnose;
 use super::diff::Diff;
 use super::expect::Expect;
 use super::mutate::Mutate;
 use super::probe::Probe;
-use super::{Outcome, document, file};
-use crate::case::Case;
+use super::trace::Trace;
+use super::{Outcome, file};
+use crate::brief::{self, Pages};
 use crate::client::{self, Lab};
 use crate::list::Fields;
 use crate::output::{print, print_json};
-use crate::request;
-use crate::span::TraceId;
 use crate::summary::Summary;
 use crate::terminal;
 use crate::wire::{Fault, HopState};
@@ -39,23 +37,14 @@ pub enum Ask {
         /// Prints JSON, one array, with times in nanoseconds; those since 1970 are text.
         #[arg(long)]
         json: bool,
+        /// Prints JSON of at most 200,000 bytes, for coding agents: what is left out is counted.
+        #[arg(long, conflicts_with = "json")]
+        brief: bool,
     },
     /// Shows one trace of a running lab or a file as a tree with bars.
-    Trace {
-        /// The trace id or its first digits, or a file; the newest trace when it is left out.
-        trace: Option<String>,
-        /// The trace id in the file, or its first digits; the trace that starts last when it is left out.
-        id: Option<String>,
-        #[command(flatten)]
-        lab: LabAddress,
-        /// Prints OTLP JSON, which `--open` and other tools read.
-        #[arg(long)]
-        json: bool,
-        /// Writes the trace's whole request as one HTML file, which a browser shows without a lab and `--open` reads. Values that look
-        /// like secrets are redacted. `-` writes to standard output.
-        #[arg(long, value_name = "FILE", conflicts_with = "json")]
-        html: Option<PathBuf>,
-    },
+    ///
+    /// With --json or --brief, it prints JSON for programs: see "JSON for programs and agents" in the book's reference.
+    Trace(Trace),
     /// Says what is wrong with a trace, why, and what to do about it.
     ///
     /// Reads the trace from a running lab or from a file, in any form that `view --open` takes; `-` reads standard input. The
@@ -131,7 +120,8 @@ impl Ask {
     /// Fails when no lab answers, it doesn't have the trace or hop, or a file can't be read.
     pub async fn run(self) -> anyhow::Result<Outcome> {
         match self {
-            Ask::Traces { file, lab, filter, limit, json } => {
+            Ask::Traces { file, lab, filter, limit, json, brief } => {
+                let pages = file.as_ref().map_or(Pages::of(&lab.site), |_| Pages::NONE);
                 let (traces, none) = match file {
                     Some(file) => (file::traces(&file, &filter)?, client::Error::NoTrace),
                     None => {
@@ -144,20 +134,20 @@ impl Ask {
                         (traces, none)
                     }
                 };
-                list(traces, filter.is_empty().then_some(none), limit, json)?;
-            }
-            Ask::Trace { trace: Some(name), id, json, html, .. } if file::is_file(&name) => {
-                let (id, case) = file::trace(&name, id.as_deref())?;
-                match html {
-                    Some(path) => document::write(&path, request::part(case, id), id, None)?,
-                    None if json => file::print_otlp(case, id)?,
-                    None => show(&case, id)?,
+                match (json, brief) {
+                    (true, _) => {
+                        let listed = traces.iter().take(limit);
+                        let listed: Vec<_> = listed.map(|it| WithPage::new(it, pages)).collect();
+                        print_json(&serde_json::to_string_pretty(&listed)?)?;
+                    }
+                    (_, true) => {
+                        let brief = brief::List::new(&traces, limit, pages);
+                        print_json(&serde_json::to_string(&brief)?)?;
+                    }
+                    _ => list(traces, filter.is_empty().then_some(none), limit)?,
                 }
             }
-            Ask::Trace { trace: Some(name), id: Some(_), .. } => bail!("{name} is not a file"),
-            Ask::Trace { trace: id, lab, json, html, .. } => {
-                trace(&lab.site, id.as_deref(), json, html.as_deref()).await?;
-            }
+            Ask::Trace(trace) => trace.run().await?,
             Ask::Diagnose(diagnose) => return diagnose.run().await,
             Ask::Expect(expect) => return expect.run().await,
             Ask::Mutate(mutate) => return mutate.run().await,
@@ -169,18 +159,24 @@ impl Ask {
     }
 }
 
+/// A trace of the list in JSON, with the address of its page.
+#[derive(Serialize)]
+struct WithPage<'a> {
+    page: Option<String>,
+    #[serde(flatten)]
+    summary: &'a Summary,
+}
+
+impl<'a> WithPage<'a> {
+    fn new(summary: &'a Summary, pages: Pages) -> Self {
+        WithPage { page: pages.trace(summary.trace_id), summary }
+    }
+}
+
 /// Prints a list. `none` says why it is empty where no filter is the reason.
-fn list(
-    mut traces: Vec<Summary>,
-    none: Option<client::Error>,
-    limit: usize,
-    json: bool,
-) -> anyhow::Result<()> {
+fn list(mut traces: Vec<Summary>, none: Option<client::Error>, limit: usize) -> anyhow::Result<()> {
     let found = traces.len();
     traces.truncate(limit);
-    if json {
-        return print_json(&serde_json::to_string_pretty(&traces)?);
-    }
     print(&terminal::list(&traces))?;
     match (found, none) {
         (0, Some(client::Error::Dropped(reason))) => eprintln!("{reason}"),
@@ -190,39 +186,6 @@ fn list(
         _ => {}
     }
     Ok(())
-}
-
-async fn trace(
-    site: &str,
-    id: Option<&str>,
-    json: bool,
-    html: Option<&Path>,
-) -> anyhow::Result<()> {
-    let lab = Lab::at(site);
-    if json {
-        return print_json(std::str::from_utf8(&lab.trace(id).await?)?);
-    }
-    let case = lab.case(id).await?;
-    match (case, id) {
-        (Some((id, case)), _) => match html {
-            Some(path) => document::write(path, case, id, None),
-            None => show(&case, id),
-        },
-        (None, Some(id)) => Err(client::Error::NoSuchTrace(id.to_owned()).into()),
-        (None, None) => Err(lab.no_trace().await.into()),
-    }
-}
-
-fn show(case: &Case, id: TraceId) -> anyhow::Result<()> {
-    // Take the shell's setting, else the terminal's width, else the width of a listing in the book.
-    let shell = std::env::var("COLUMNS").ok();
-    let columns = shell.and_then(|columns| columns.parse().ok());
-    let columns =
-        columns.or_else(|| terminal_size::terminal_size().map(|(width, _)| width.0.into()));
-    let text = terminal::trace(case, id, columns.unwrap_or(100));
-    print(&text.with_context(|| {
-        format!("no span of trace {id} has arrived: `lab diagnose {id}` says more")
-    })?)
 }
 
 async fn break_hop(site: &str, hop: &str, fault: Option<&str>) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{LabAddress, Outcome, file};
+use crate::brief::{Chosen, Diagnosis, Pages, UNTRUSTED, certainty};
 use crate::case::Case;
 use crate::client::{self, Lab};
 use crate::diagnose::{Certainty, Failure, Finding, Inspected, Rule};
@@ -32,6 +33,13 @@ pub struct Diagnose {
     /// The form of the report.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// Prints the same as `--format json`.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// Prints JSON of at most 200,000 bytes, for coding agents: where the request failed, what is found, and the addresses of the
+    /// pages. Looks at the newest trace with an error when neither a trace nor --all is given.
+    #[arg(long, conflicts_with_all = ["format", "json"])]
+    brief: bool,
     #[command(flatten)]
     lab: LabAddress,
 }
@@ -55,8 +63,12 @@ fn rules() -> impl TypedValueParser<Value = Rule> {
 }
 
 /// The case that a report is about.
-struct Subject {
+struct Subject<'a> {
     case: Case,
+    /// The trace that the report is about; `None` for all of them.
+    trace: Option<TraceId>,
+    chosen: Chosen,
+    pages: Pages<'a>,
     /// The address of the book's pages.
     book: String,
     /// The id of a trace that the lab doesn't have.
@@ -69,23 +81,19 @@ impl Diagnose {
     /// # Errors
     /// Fails when the file can't be read, no lab answers, or it doesn't have the trace.
     pub async fn run(self) -> anyhow::Result<Outcome> {
-        let Subject { case, book, missing } = self.read().await?;
+        let Subject { case, trace, chosen, pages, book, missing } = self.read().await?;
         file::warn(case.unread, &case.problems, case.others);
         if case.unknown_json {
             eprintln!("Note: {}", report::UNKNOWN_JSON);
         }
         let findings = case.findings();
-        match self.format {
-            Format::Json => {
-                let findings = findings.iter().map(|it| Found::new(it, self.counts(it)));
-                let inspected = case.inspected();
-                let report = Report {
-                    inspected: Counts::new(&inspected),
-                    failure: inspected.failure.as_ref().map(Failed::new),
-                    findings: findings.collect(),
-                };
-                print_json(&serde_json::to_string_pretty(&report)?)?;
+        let format = if self.json { Format::Json } else { self.format };
+        match format {
+            _ if self.brief => {
+                let brief = Diagnosis::new(&case, trace, chosen, pages);
+                print_json(&serde_json::to_string(&brief)?)?;
             }
+            Format::Json => self.print(&case, &findings, trace, pages)?,
             Format::Github if !findings.is_empty() => {
                 let failure = case.inspected().failure();
                 let failure = failure.map(|it| {
@@ -113,31 +121,64 @@ impl Diagnose {
         }
     }
 
-    async fn read(&self) -> anyhow::Result<Subject> {
+    fn print(
+        &self,
+        case: &Case,
+        findings: &[Finding],
+        trace: Option<TraceId>,
+        pages: Pages,
+    ) -> anyhow::Result<()> {
+        let inspected = case.inspected();
+        let report = Report {
+            untrusted: UNTRUSTED,
+            page: trace.map_or(pages.list(), |id| pages.trace(id)),
+            inspected: Counts::new(&inspected),
+            failure: inspected.failure.as_ref().map(Failed::new),
+            findings: findings.iter().map(|it| Found::new(it, self.counts(it))).collect(),
+        };
+        print_json(&serde_json::to_string_pretty(&report)?)
+    }
+
+    async fn read(&self) -> anyhow::Result<Subject<'_>> {
         let name = self.trace.as_deref();
         if let Some(file) = name.filter(|name| file::is_file(name)) {
             let case = Case::read(&file::bytes(file)?).with_context(|| file.to_owned())?;
             // No lab is needed for a file, so name the pages without an address.
-            return Ok(Subject { case, book: "the book's page ".to_owned(), missing: None });
+            let book = "the book's page ".to_owned();
+            let (chosen, pages) = (Chosen::Named, Pages::NONE);
+            return Ok(Subject { case, trace: None, chosen, pages, book, missing: None });
         }
         name.map(file::ensure_id).transpose()?;
         let lab = Lab::at(&self.lab.site);
         let book = format!("http://{}/", self.lab.site);
+        let pages = Pages::of(&self.lab.site);
         if self.all {
-            return match name {
-                Some(_) => bail!("--all looks at every trace of the lab: leave out the id"),
-                None => Ok(Subject { case: lab.whole_case().await?, book, missing: None }),
-            };
+            if name.is_some() {
+                bail!("--all looks at every trace of the lab: leave out the id");
+            }
+            let (case, chosen) = (lab.whole_case().await?, Chosen::All);
+            return Ok(Subject { case, trace: None, chosen, pages, book, missing: None });
         }
-        let case = lab.case(name).await?.map(|(_, case)| case);
-        let missing = name.filter(|_| case.is_none()).map(str::to_owned);
-        Ok(Subject { case: case.unwrap_or_default(), book, missing })
+        let (id, chosen) = match name {
+            Some(name) => (Some(name.to_owned()), Chosen::Named),
+            None if self.brief => match lab.newest_failed().await? {
+                Some(id) => (Some(id.to_string()), Chosen::NewestFailed),
+                None => (None, Chosen::Newest),
+            },
+            None => (None, Chosen::Newest),
+        };
+        let found = lab.case(id.as_deref()).await?;
+        let missing = id.filter(|_| found.is_none());
+        let (trace, case) = found.map(|(id, case)| (Some(id), case)).unwrap_or_default();
+        Ok(Subject { case, trace, chosen, pages, book, missing })
     }
 }
 
 /// The report as JSON. The page `reference/lab.md` documents it.
 #[derive(Serialize)]
 struct Report<'a> {
+    untrusted: &'static str,
+    page: Option<String>,
     inspected: Counts,
     failure: Option<Failed<'a>>,
     findings: Vec<Found<'a>>,
@@ -211,7 +252,7 @@ impl<'a> Found<'a> {
         Found {
             rule: finding.rule.name(),
             title: finding.rule.title(),
-            certainty: name(finding.evidence.certainty()),
+            certainty: certainty(finding.evidence.certainty()),
             fails,
             sentence: report::cause(finding),
             advice: finding.advice(),
@@ -220,14 +261,6 @@ impl<'a> Found<'a> {
                 .collect(),
             traces: &finding.traces,
         }
-    }
-}
-
-fn name(certainty: Certainty) -> &'static str {
-    match certainty {
-        Certainty::Certain => "certain",
-        Certainty::Likely => "likely",
-        Certainty::WorthALook => "worth-a-look",
     }
 }
 

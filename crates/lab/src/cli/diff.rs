@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{LabAddress, Outcome, file};
+use crate::brief::{self, Pages, UNTRUSTED, fact};
 use crate::case::Case;
 use crate::client::{self, Lab};
 use crate::compare::{Change, Comparison, Row, Sides, Unsure, compare, linked};
@@ -27,6 +28,12 @@ pub struct Diff {
     /// The form of the report.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// Prints the same as `--format json`.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// Prints JSON of at most 200,000 bytes, for coding agents: what is left out is counted.
+    #[arg(long, conflicts_with_all = ["format", "json"])]
+    brief: bool,
     #[command(flatten)]
     lab: LabAddress,
 }
@@ -61,10 +68,18 @@ impl Diff {
         let slower = self
             .slower_than
             .filter(|percent| duration.b as f64 > duration.a as f64 * (1.0 + percent / 100.0));
-        match self.format {
+        let pages = both.as_ref().map(|side| side.pages);
+        let format = if self.json { Format::Json } else { self.format };
+        match format {
+            _ if self.brief => {
+                let of_linked = (&of_linked, linked);
+                let brief =
+                    brief::Diff::new((&comparison, trees), of_linked, slower.is_some(), pages);
+                print_json(&serde_json::to_string(&brief)?)?;
+            }
             Format::Json => {
                 let linked = Linked::new(&of_linked, linked);
-                let report = Report::new(&comparison, trees, linked, slower.is_some());
+                let report = Report::new(&comparison, trees, linked, slower.is_some(), pages);
                 print_json(&serde_json::to_string_pretty(&report)?)?;
             }
             Format::Text => {
@@ -87,7 +102,7 @@ impl Diff {
     }
 
     /// Finds one of the traces.
-    async fn side<'a>(&self, name: &'a str) -> anyhow::Result<Side<'a>> {
+    async fn side<'a>(&'a self, name: &'a str) -> anyhow::Result<Side<'a>> {
         let file = match name.rsplit_once('#') {
             _ if file::is_file(name) => Some((name, None)),
             Some((file, id)) if file::is_file(file) => Some((file, Some(id))),
@@ -113,7 +128,8 @@ impl Diff {
             trees.into_iter().partition(|tree| tree.trace_id == id);
         let tree = tree.into_iter().next().with_context(missing)?;
         let linked = linked(&tree, &others);
-        Ok(Side { file: file.map(|(file, _)| file), tree, linked })
+        let pages = file.map_or(Pages::of(&self.lab.site), |_| Pages::NONE);
+        Ok(Side { file: file.map(|(file, _)| file), pages, tree, linked })
     }
 }
 
@@ -121,6 +137,7 @@ impl Diff {
 struct Side<'a> {
     /// The file that it comes from.
     file: Option<&'a str>,
+    pages: Pages<'a>,
     tree: Tree,
     /// The parts of other traces that are linked to it.
     linked: Tree,
@@ -149,6 +166,7 @@ const ABOVE: usize = 20;
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report<'a> {
+    untrusted: &'static str,
     a: Trace,
     b: Trace,
     /// Whether the structures differ.
@@ -190,6 +208,7 @@ impl<'a> Linked<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Trace {
+    page: Option<String>,
     trace_id: TraceId,
     spans: usize,
     pieces: usize,
@@ -218,12 +237,7 @@ struct Changed<'a> {
 
 impl<'a> Changed<'a> {
     fn new(change: &'a Change) -> Self {
-        let (fact, values) = match change {
-            Change::Kind(kinds) => ("kind", kinds.map(|kind| Some(kind.as_str()))),
-            Change::Status(status) => ("status", status.map(|status| Some(status.as_str()))),
-            Change::HttpStatus(status) => ("httpStatus", status.as_ref().map(Option::as_deref)),
-            Change::ErrorType(types) => ("errorType", types.as_ref().map(Option::as_deref)),
-        };
+        let (fact, values) = fact(change);
         Changed { fact, values }
     }
 }
@@ -286,8 +300,10 @@ impl<'a> Report<'a> {
         trees: Sides<&Tree>,
         linked: Linked<'a>,
         slower: bool,
+        pages: Sides<Pages>,
     ) -> Self {
-        let trace = |tree: &Tree, pieces: usize, duration_nano: u64| Trace {
+        let trace = |tree: &Tree, pages: Pages, pieces: usize, duration_nano: u64| Trace {
+            page: pages.trace(tree.trace_id),
             trace_id: tree.trace_id,
             spans: tree.rows.len(),
             pieces,
@@ -312,8 +328,9 @@ impl<'a> Report<'a> {
                 spans: rows.iter().map(span).collect(),
             });
         Report {
-            a: trace(trees.a, pieces.a, duration.a),
-            b: trace(trees.b, pieces.b, duration.b),
+            untrusted: UNTRUSTED,
+            a: trace(trees.a, pages.a, pieces.a, duration.a),
+            b: trace(trees.b, pages.b, pieces.b, duration.b),
             differs: comparison.differs() || !linked.differences.is_empty(),
             slower,
             alone: comparison.alone(),

@@ -8,6 +8,7 @@ mod expect;
 mod gate;
 mod probe;
 mod process;
+mod programs;
 mod proxies;
 mod receiver;
 #[cfg(unix)]

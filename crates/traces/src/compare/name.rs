@@ -6,7 +6,7 @@ use crate::values::{Value, values};
 const VALUE: &str = "*";
 
 /// Replaces the values in a name with `*`.
-pub(super) fn pattern(name: &str) -> String {
+pub fn pattern(name: &str) -> String {
     let (mut pattern, mut at) = (String::with_capacity(name.len()), 0);
     for Value { start, text, .. } in values(name) {
         pattern.push_str(&name[at..start]);

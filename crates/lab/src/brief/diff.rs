@@ -1,0 +1,167 @@
+//! The differences between two traces.
+
+use serde::Serialize;
+
+use super::{NAME, Pages, TEXT, UNTRUSTED, cut, keep};
+use crate::compare::{Change, Comparison, Row, Sides};
+use crate::span::{SpanId, TraceId};
+use crate::tree::Tree;
+
+/// The largest number of spans above a difference that are named.
+const ABOVE: usize = 5;
+
+/// The document of `lab diff --brief`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Diff {
+    untrusted: &'static str,
+    a: Trace,
+    b: Trace,
+    differs: bool,
+    /// Whether B is slower than `--slower-than` allows.
+    slower: bool,
+    /// How many spans only one of the traces has.
+    alone: Sides<usize>,
+    changed: usize,
+    exact: bool,
+    left_out: LeftOut,
+    differences: Vec<Difference>,
+    /// The differences of the spans that are linked to the two.
+    linked_differences: Vec<Difference>,
+    /// The time of each service on the critical path, the largest difference first.
+    services: Vec<Service>,
+    /// The clocks of some services differ, so it is unsure how the time is divided between them.
+    clocks_differ: bool,
+}
+
+/// How much the lists of the document leave out.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LeftOut {
+    differences: usize,
+    linked_differences: usize,
+    services: usize,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Trace {
+    page: Option<String>,
+    trace_id: TraceId,
+    spans: usize,
+    pieces: usize,
+    duration_nano: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Difference {
+    service: String,
+    name: String,
+    kind: &'static str,
+    /// The names of the nearest spans above, the lowest last.
+    below: Vec<String>,
+    counts: Sides<usize>,
+    changes: Vec<Changed>,
+    /// The first span on each side.
+    span_ids: Sides<Option<SpanId>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Changed {
+    fact: &'static str,
+    #[serde(flatten)]
+    values: Sides<Option<String>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Service {
+    service: String,
+    nanoseconds: Sides<u64>,
+    difference_nano: i64,
+}
+
+/// Returns the name of a changed fact in JSON, and its values.
+pub fn fact(change: &Change) -> (&'static str, Sides<Option<&str>>) {
+    match change {
+        Change::Kind(kinds) => ("kind", kinds.map(|kind| Some(kind.as_str()))),
+        Change::Status(status) => ("status", status.map(|status| Some(status.as_str()))),
+        Change::HttpStatus(status) => ("httpStatus", status.as_ref().map(Option::as_deref)),
+        Change::ErrorType(types) => ("errorType", types.as_ref().map(Option::as_deref)),
+    }
+}
+
+fn differences(comparison: &Comparison, trees: Sides<&Tree>) -> Vec<Difference> {
+    let rows = &comparison.rows;
+    let above = |row: &Row| {
+        let parent = |row: &usize| rows[*row].parent;
+        let above = std::iter::successors(row.parent, parent).take(ABOVE);
+        let mut above: Vec<String> = above.map(|row| cut(&rows[row].name, NAME)).collect();
+        above.reverse();
+        above
+    };
+    let changed = |change: &Change| {
+        let (fact, values) = fact(change);
+        Changed { fact, values: values.map(|value| value.map(|value| cut(value, TEXT))) }
+    };
+    let id = |tree: &Tree, spans: &[usize]| spans.first().map(|row| tree.rows[*row].span.id);
+    let differing = rows.iter().filter(|row| row.differs());
+    differing
+        .map(|row| Difference {
+            service: cut(&row.service, NAME),
+            name: cut(&row.name, NAME),
+            kind: row.kind.as_str(),
+            below: above(row),
+            counts: row.counts(),
+            changes: row.changes.iter().map(changed).collect(),
+            span_ids: Sides { a: id(trees.a, &row.spans.a), b: id(trees.b, &row.spans.b) },
+        })
+        .collect()
+}
+
+impl Diff {
+    /// Describes two comparisons: of the traces, and of the spans that are linked to them.
+    pub fn new(
+        (comparison, trees): (&Comparison, Sides<&Tree>),
+        (linked, linked_trees): (&Comparison, Sides<&Tree>),
+        slower: bool,
+        pages: Sides<Pages>,
+    ) -> Self {
+        let trace = |tree: &Tree, pages: Pages, pieces: usize, duration_nano: u64| Trace {
+            page: pages.trace(tree.trace_id),
+            trace_id: tree.trace_id,
+            spans: tree.rows.len(),
+            pieces,
+            duration_nano,
+        };
+        let Comparison { pieces, duration, exact, unsure, .. } = comparison;
+        let (own, more_differences) = keep(differences(comparison, trees), 50, 80_000);
+        let (of_linked, more_linked) = keep(differences(linked, linked_trees), 20, 40_000);
+        let services = comparison.services().into_iter().map(|(service, nanoseconds, _)| Service {
+            service: cut(service, NAME),
+            nanoseconds,
+            difference_nano: nanoseconds.difference(),
+        });
+        let (services, more_services) = keep(services, 30, 40_000);
+        Diff {
+            untrusted: UNTRUSTED,
+            a: trace(trees.a, pages.a, pieces.a, duration.a),
+            b: trace(trees.b, pages.b, pieces.b, duration.b),
+            differs: comparison.differs() || linked.differs(),
+            slower,
+            alone: comparison.alone(),
+            changed: comparison.changed(),
+            exact: *exact,
+            left_out: LeftOut {
+                differences: more_differences,
+                linked_differences: more_linked,
+                services: more_services,
+            },
+            differences: own,
+            linked_differences: of_linked,
+            services,
+            clocks_differ: !unsure.is_empty(),
+        }
+    }
+}
