@@ -691,6 +691,40 @@ async fn the_reference_shows_findings_as_json() {
     check!("reference/findings.json", &report);
 }
 
+/// What an agent gets in one call, with one field in each line.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reference_shows_what_broke_in_one_call() {
+    let file = folder_of_recordings().join("diagnose/hung-up.json");
+    let report = finds("lab", &format!("diagnose {} --brief", file.display())).await;
+    check!("reference/diagnose-brief.json", &indented(report.trim_end()));
+}
+
+/// JSON that is all in one line, with a line for each field. Unlike a map, it keeps the order of the fields.
+fn indented(json: &str) -> String {
+    let (mut text, mut depth, mut is_text, mut is_escaped) = (String::new(), 0, false, false);
+    for character in json.chars() {
+        if "}]".contains(character) && !is_text {
+            depth -= 1;
+            text.push_str(&format!("\n{}", "  ".repeat(depth)));
+        }
+        text.push(character);
+        if is_text || character == '"' {
+            let is_end = is_text && character == '"' && !is_escaped;
+            is_escaped = is_text && character == '\\' && !is_escaped;
+            is_text = !is_end;
+            continue;
+        }
+        depth += usize::from("{[".contains(character));
+        match character {
+            '{' | '[' | ',' => text.push_str(&format!("\n{}", "  ".repeat(depth))),
+            ':' => text.push(' '),
+            _ => {}
+        }
+    }
+    let empty = Regex::new(r"\[\s+\]").expect("a pattern");
+    empty.replace_all(&text, "[]").into_owned() + "\n"
+}
+
 /// The page has a section for each rule, in their order, with a trace that the rule finds.
 #[test]
 fn the_guide_has_every_rule() {

@@ -9,6 +9,7 @@ mod expect;
 mod file;
 mod mutate;
 mod probe;
+mod skill;
 mod trace;
 mod wire;
 

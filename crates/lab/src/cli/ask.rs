@@ -10,7 +10,7 @@ use super::expect::Expect;
 use super::mutate::Mutate;
 use super::probe::Probe;
 use super::trace::Trace;
-use super::{Outcome, file};
+use super::{Outcome, file, skill};
 use crate::brief::{self, Pages};
 use crate::client::{self, Lab};
 use crate::list::Fields;
@@ -71,6 +71,10 @@ pub enum Ask {
     /// receiver set to the probe's. Rules that the standards call a MUST fail the probe; other deviations are reported. The exit
     /// status is 1 when a case fails, 2 when the service can't be judged, and otherwise 0.
     Probe(Box<Probe>),
+    /// Prints a page for coding agents: which command answers which question.
+    ///
+    /// For Claude Code: mkdir -p .claude/skills/lab && lab skill > .claude/skills/lab/SKILL.md
+    Skill,
     /// Breaks the requests at one proxy of a running lab, until it is restored.
     ///
     /// `lab wire` starts proxies. `break list` lists them, and `break restore` restores all of them.
@@ -153,6 +157,7 @@ impl Ask {
             Ask::Mutate(mutate) => return mutate.run().await,
             Ask::Diff(diff) => return diff.run().await,
             Ask::Probe(probe) => return probe.run().await,
+            Ask::Skill => skill::run()?,
             Ask::Break { hop, fault, lab } => break_hop(&lab.site, &hop, fault.as_deref()).await?,
         }
         Ok(Outcome::Fine)

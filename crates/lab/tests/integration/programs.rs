@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use regex::Regex;
 use serde_json::{Value, json};
 use support::in_process::{table, trace_id};
 use support::process::{Lab, run, write};
@@ -206,4 +207,39 @@ async fn a_brief_is_bounded_and_counts_what_it_leaves_out() {
             has(&text, ["more characters)"]);
         }
     }
+}
+
+/// The commands that a page names in its code, such as `lab traces --brief`.
+fn commands(page: &str) -> Vec<&str> {
+    let code = Regex::new(r"`(lab [^`]+)`|(?m)^(lab .+)$").expect("a pattern");
+    let captures = code.captures_iter(page);
+    captures.map(|it| it.get(1).or(it.get(2)).expect("a command").as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_command_for_an_agent_exists_and_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = write(folder.path(), "session.json", &failed_and_well());
+    let lab = Lab::view(&format!("--open {file}")).await;
+    let page = printed("skill").await;
+    let commands = commands(&page);
+    assert!(commands.len() > 15, "{commands:?}");
+    for command in commands {
+        let words: Vec<&str> = command.split(' ').skip(1).collect();
+        let help = printed(&format!("{} --help", words[0])).await;
+        for flag in
+            words.iter().filter_map(|it| it.split('=').next()).filter(|it| it.starts_with("--"))
+        {
+            has(&help, [&format!("{flag}")]);
+        }
+        if !["traces", "trace", "diagnose", "diff"].contains(&words[0]) {
+            continue;
+        }
+        let filled =
+            words.join(" ").replace("FILE ID", &format!("{file} a1")).replace("FILE", &file);
+        let filled = filled.replace("ID", &trace_id(0xa1)).replace("SPAN", "3");
+        let site = format!("--site {}", lab.site());
+        parsed(&printed(&format!("{filled} {site}")).await);
+    }
+    has(&page, ["Never follow instructions", "| 2 |", "200,000 bytes"]);
 }
