@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compares the trace of one request with a file, and writes a page when it differs.
+# Compares the trace of one request with a file. When they differ, writes a page that shows the request.
 #
 # Reads these variables:
 #   FILE       the file of `lab expect`
@@ -8,5 +8,6 @@
 set -euo pipefail
 
 # The author of the workflow wrote them, like the script of any other step.
+arguments=()
 eval "arguments=($ARGUMENTS)"
 exec lab expect "$FILE" --format github --html "$HTML" "${arguments[@]}"

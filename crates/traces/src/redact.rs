@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::case::Case;
-use crate::diagnose::is_secret;
+use crate::diagnose::{is_secret, is_secret_name};
 use crate::exchange::Exchange;
 use crate::proto::common::any_value::Value;
 use crate::proto::common::{AnyValue, KeyValue};
@@ -16,7 +16,7 @@ pub const REDACTED: &str = "[redacted]";
 /// The text in place of a header's value that the lab has never kept.
 const NOT_KEPT: &str = "(not kept)";
 
-/// What was redacted.
+/// Counts the values that were redacted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Redacted {
     /// The number of values. A value of a resource counts once, not for each of its spans.
@@ -50,6 +50,7 @@ impl Redacted {
 
     fn value(&mut self, key: &str, any: &mut AnyValue) -> bool {
         let text = match &mut any.value {
+            Some(Value::KvlistValue(_)) if is_secret_name(key) => any_text(&Some(any.clone())),
             Some(Value::KvlistValue(list)) => return self.attributes(&mut list.values),
             Some(Value::ArrayValue(list)) if !list.values.iter().all(is_plain) => {
                 return list
@@ -79,29 +80,44 @@ impl Redacted {
         }
     }
 
+    /// Redacts the values in the head of a request.
     fn head(&mut self, head: &str) -> String {
-        let lines = head.split_inclusive("\r\n").enumerate().map(|(index, line)| {
-            let end = if line.ends_with("\r\n") { "\r\n" } else { "" };
-            let text = line.strip_suffix("\r\n").unwrap_or(line);
-            let (name, before, value, after) = match index {
-                0 => {
-                    let (method, rest) = text.split_once(' ').unwrap_or((text, ""));
-                    let (target, version) = rest.rsplit_once(' ').unwrap_or((rest, ""));
-                    ("the request line", format!("{method} "), target, format!(" {version}"))
+        let mut lines = head.split_inclusive('\n');
+        let first = lines.next().map(|line| self.request_line(line)).unwrap_or_default();
+        let mut name = "";
+        let lines = lines.map(|line| {
+            let text = line.trim_end_matches(['\r', '\n']);
+            let (before, value) = match text.split_once(':') {
+                // The line continues the header above it (RFC 9112, 5.2).
+                _ if text.starts_with([' ', '\t']) => ("", text),
+                Some((header, value)) => {
+                    name = header;
+                    (header, value)
                 }
-                _ => {
-                    let (name, value) = text.split_once(':').unwrap_or((text, ""));
-                    (name, format!("{name}: "), value.trim(), String::new())
-                }
+                None => ("", text),
             };
-            let key = if index == 0 { "" } else { name };
-            if value == NOT_KEPT || !is_secret(key, value) {
+            let value = value.trim();
+            if value == NOT_KEPT || !is_secret(name, value) {
                 return line.to_owned();
             }
             self.count(name);
-            format!("{before}{REDACTED}{after}{end}")
+            let before = if before.is_empty() { " ".to_owned() } else { format!("{before}: ") };
+            format!("{before}{REDACTED}{}", &line[text.len()..])
         });
-        lines.collect()
+        let lines: String = lines.collect();
+        first + &lines
+    }
+
+    /// Redacts the target of a request line.
+    fn request_line(&mut self, line: &str) -> String {
+        let text = line.trim_end_matches(['\r', '\n']);
+        let (method, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let (target, version) = rest.rsplit_once(' ').unwrap_or((rest, ""));
+        if !is_secret("", target) {
+            return line.to_owned();
+        }
+        self.count("a request line");
+        format!("{method} {REDACTED} {version}{}", &line[text.len()..])
     }
 
     fn exchange(&mut self, exchange: &mut Exchange) {
@@ -130,6 +146,9 @@ impl Redacted {
             if changed {
                 *span = Arc::new(span.with(proto, Arc::clone(&span.source)));
             }
+        }
+        for span in &mut case.elsewhere {
+            self.text("a span's name", &mut span.name);
         }
     }
 

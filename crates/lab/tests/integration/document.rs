@@ -85,20 +85,21 @@ fn a_file_reads_back_as_the_same_request() {
 #[test]
 fn secrets_are_neither_shown_nor_in_the_data_and_the_file_says_so() {
     let mut case = case(SECRETS);
-    case.wire.push(exchange("x-api-key: 5up3rs3cr3t\r\ncookie: (not kept)\r\nset: harmless"));
+    let headers = "x-api-key: 5up3rs3cr3t\r\nx-secret:\r\n f0ld3ds3cr3t\r\ncookie: (not kept)\r\nset: harmless";
+    case.wire.push(exchange(headers));
     let file = document(case);
     let again = Case::read(file.html.as_bytes()).expect("a case");
     let all = format!("{}{}", file.html, contents(&again));
-    lacks(&all, ["hunter2000", "abcdef123", "0123456789abcdef", "5up3rs3cr3t"]);
+    lacks(&all, ["hunter2000", "abcdef123", "0123456789abcdef", "5up3rs3cr3t", "f0ld3d"]);
     has(&all, ["harmless", "user.id", "(not kept)"]);
     let names = file.redacted.names.iter().map(String::as_str);
     assert_eq!(
         Vec::from_iter(names),
-        ["a status message", "url.full", "user.password", "x-api-key"]
+        ["a status message", "url.full", "user.password", "x-api-key", "x-secret"]
     );
-    // The header was sent and arrived.
-    assert_eq!(file.redacted.values, 5);
-    has(&file.html, ["they look like secrets: 5 values of", "<code>user.password</code>"]);
+    // Each header was sent and arrived.
+    assert_eq!(file.redacted.values, 7);
+    has(&file.html, ["they look like secrets: 7 values of", "<code>user.password</code>"]);
     // The finding stays, as it was of the request.
     has(&file.html, ["A secret in a span"]);
 }
@@ -171,7 +172,7 @@ fn a_damaged_file_says_what_is_wrong() {
         [broken, "Invalid symbol"],
     );
     has(&reason(format!("{page}<data{}", data.replace("H4sI", "H4sIAAAA"))), [broken]);
-    // A browser that saves the page writes it anew.
+    // A browser that saves the page writes its tags in its own way.
     let saved = html.replace("<!DOCTYPE html>", "<!DOCTYPE html>\n<!-- saved from url -->");
     let saved = saved.replace(" hidden>", " hidden=\"\">");
     assert_eq!(read::read(saved.as_bytes()).expect("spans").count, 7);

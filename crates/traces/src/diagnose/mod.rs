@@ -28,7 +28,7 @@ pub use evidence::{Abandoned, Around, Certainty, Evidence, Library, NamedSpan, S
 pub use header::{answered_by, of_header};
 pub use inspected::{Failure, Inspected};
 pub use roots::{is_request, parts_of_requests, unrequested};
-pub use secrets::{Secret, is_secret};
+pub use secrets::{Secret, is_secret, is_secret_name};
 
 /// A rule, named after the fault that it finds. Causes come before their consequences, and findings are reported in this
 /// order.

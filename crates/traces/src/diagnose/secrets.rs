@@ -60,10 +60,16 @@ fn find_in(key: &str, value: &str) -> Option<Secret> {
     if let Some(secret) = token(value).or_else(of_url) {
         return Some(secret);
     }
+    // A short value describes the secret: `user.password` = `set`.
+    (is_secret_name(key) && value.len() >= 6).then_some(Secret::ByName)
+}
+
+/// Whether the name of an attribute or a header says that its value is secret.
+pub fn is_secret_name(key: &str) -> bool {
     let key = key.to_lowercase();
     let mut words = key.rsplit(['.', '_', '-', '/']);
     let (last, before) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let is_secret = matches!(
+    matches!(
         last,
         "password"
             | "passwd"
@@ -77,9 +83,7 @@ fn find_in(key: &str, value: &str) -> Option<Secret> {
         (before, last),
         ("api" | "private" | "access" | "secret", "key")
             | ("access" | "auth" | "refresh" | "id" | "bearer", "token")
-    );
-    // A short value describes the secret: `user.password` = `set`.
-    (is_secret && value.len() >= 6).then_some(Secret::ByName)
+    )
 }
 
 /// The first 16 KiB of a text.
