@@ -153,7 +153,7 @@ struct Backend {
 impl Backend {
     async fn take(&self, does: Does, body: Bytes, store: &Store) -> StatusCode {
         let first = self.requests.fetch_add(1, Relaxed) == 0;
-        let spans = otlp::from_protobuf(body).expect("spans").spans;
+        let spans = otlp::from_protobuf(body).expect("spans").items;
         self.sent.fetch_add(spans.len(), Relaxed);
         self.reached.notify_one();
         if does == Does::Stalls && first {
@@ -300,7 +300,7 @@ fn received(spans: Vec<SpanData>) -> Tree {
     let resource = Resource::builder_empty().with_service_name("one-service").build();
     let request = request_by_sdk(spans, &resource);
     let store = Store::new(Limits::default());
-    store.add(otlp::from_request(request).expect("spans").spans);
+    store.add(otlp::from_request(request).expect("spans").items);
     let [tree] = <[Tree; 1]>::try_from(store.trees()).expect("one trace");
     tree
 }

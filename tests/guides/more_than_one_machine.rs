@@ -92,7 +92,7 @@ async fn read(topic: &PartitionClient, mut offset: i64) -> i64 {
         for record in records {
             offset = record.offset + 1;
             let batch = otlp::from_protobuf(record.record.value.expect("a message").into());
-            store.add(batch.expect("OTLP").spans);
+            store.add(batch.expect("OTLP").items);
         }
         match store.usage().spans {
             7 => Ok(()),
@@ -154,8 +154,8 @@ async fn weights(compression: &str) -> BTreeMap<String, [usize; 2]> {
         }
         let batch = otlp::from_protobuf(plain.into()).expect("OTLP");
         let mut weights = shared.lock().expect("unpoisoned");
-        let [spans, bytes] = weights.entry(batch.spans[0].service().to_owned()).or_default();
-        *spans += batch.spans.len();
+        let [spans, bytes] = weights.entry(batch.items[0].service().to_owned()).or_default();
+        *spans += batch.items.len();
         *bytes += body.len();
     };
     let backend = serve(Router::new().route("/v1/traces", post(weigh))).await;

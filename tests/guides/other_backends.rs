@@ -90,7 +90,7 @@ type Requests = Arc<Mutex<Vec<(Uri, HeaderMap, Vec<Span>)>>>;
 /// A receiver that accepts what HoneyHive accepts and refuses the rest.
 fn honeyhive(taken: Requests) -> Router {
     let take = async move |uri: Uri, headers: HeaderMap, body: Bytes| {
-        let spans = otlp::from_protobuf(body).map(|batch| batch.spans).unwrap_or_default();
+        let spans = otlp::from_protobuf(body).map(|batch| batch.items).unwrap_or_default();
         let session = |span: &Span| span.attribute("honeyhive.session_id").is_some();
         let status = if header(&headers, "authorization") != format!("Bearer {KEY}") {
             StatusCode::UNAUTHORIZED
@@ -430,7 +430,7 @@ async fn what_phoenix_keeps_and_what_its_death_costs() {
     assert_eq!(stopped.log.find("api-gateway", "spans were"), [""; 0]);
     let read = otlp::from_request(phoenix::spans(address, "one-trace", 11).await);
     let seen = Store::new(Limits::default());
-    seen.add(read.expect("spans").spans);
+    seen.add(read.expect("spans").items);
     let trees = in_order(seen.trees());
     let known = Regex::new(r"(SERVER|CLIENT|INTERNAL) [\w-]+").expect("a pattern");
     let expected = format!("{WHOLE}\n{FORBIDDEN}");

@@ -7,6 +7,7 @@ use lab::otlp;
 use lab::proto::collector::ExportTraceServiceRequest;
 use lab::proto::common::any_value::Value;
 use lab::proto::common::{AnyValue, KeyValue};
+use lab::proto::logs_collector::ExportLogsServiceRequest;
 use lab::proto::resource::Resource;
 use lab::proto::trace::span::SpanKind;
 use lab::proto::trace::{ResourceSpans, ScopeSpans, Span};
@@ -193,7 +194,55 @@ fn resource_spans(row: &str) -> serde_json::Value {
 
 /// The spans of a [`table`], as the lab has read them.
 pub fn spans(text: &str) -> Vec<lab::span::Span> {
-    otlp::from_json(table(text).to_string().as_bytes()).expect("spans").spans
+    otlp::from_json(table(text).to_string().as_bytes()).expect("spans").items
+}
+
+/// An export request in OTLP JSON with log records, separated by line ends or `;`. A row is
+/// `TRACE SERVICE SPAN SEVERITY TIME BODY KEY=VALUE {JSON}`, where the trace 0 and the span 0 are none, and the severity is
+/// OpenTelemetry's number. The rest is as in a [`table`].
+pub fn log_table(text: &str) -> serde_json::Value {
+    let rows = text.split(['\n', ';']).map(str::trim).filter(|row| !row.is_empty());
+    json!({ "resourceLogs": rows.map(resource_logs).collect::<Vec<_>>() })
+}
+
+fn resource_logs(row: &str) -> serde_json::Value {
+    let (columns, fields) = row.split_once(" {").unwrap_or((row, "}"));
+    let fields: serde_json::Value = serde_json::from_str(&format!("{{{fields}")).expect(row);
+    let mut words = columns.split_whitespace();
+    let [trace, service, span, severity, time] = std::array::from_fn(|_| words.next().expect(row));
+    let (pairs, body): (Vec<_>, Vec<_>) = words.partition(|word| word.contains('='));
+    let number = |digits: &str| digits.parse::<u64>().expect(row);
+    let id = |digits: &str, hexadecimal: String| match digits {
+        "0" => String::new(),
+        _ => hexadecimal,
+    };
+    let attribute =
+        |(key, value): (&str, &str)| json!({ "key": key, "value": { "stringValue": value } });
+    let attributes = pairs.iter().filter_map(|pair| pair.split_once('=')).map(attribute);
+    let mut record = json!({
+        "traceId": id(trace, format!("{:02x}", number(trace)).repeat(16)),
+        "spanId": id(span, format!("{:016x}", number(span))),
+        "severityNumber": number(severity), "body": { "stringValue": body.join(" ") },
+        "timeUnixNano": ((NEW_YEAR + number(time)) * 1_000_000).to_string(),
+        "attributes": attributes.collect::<Vec<_>>(),
+    });
+    record.as_object_mut().expect("a record").extend(fields.as_object().expect(row).clone());
+    json!({
+        "resource": { "attributes": [attribute(("service.name", service))] },
+        "scopeLogs": [{ "scope": { "name": "test" }, "logRecords": [record] }],
+    })
+}
+
+/// The log records of a [`log_table`] that belong to a trace, as the lab has read them.
+pub fn logs(text: &str) -> Vec<lab::log::LogRecord> {
+    otlp::logs_from_json(log_table(text).to_string().as_bytes()).expect("log records").items
+}
+
+/// The export request of a [`log_table`] in protobuf.
+pub fn logs_in_protobuf(text: &str) -> Vec<u8> {
+    let request: ExportLogsServiceRequest =
+        serde_json::from_value(log_table(text)).expect("log records");
+    request.encode_to_vec()
 }
 
 /// A span of trace number `trace`; `parent` 0 makes it a root.

@@ -36,7 +36,7 @@ const SCROLL: &str = "
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let store = Store::new(Limits::default());
-    store.add(otlp::from_json(&serde_json::to_vec(&trace())?).map_err(anyhow::Error::msg)?.spans);
+    store.add(otlp::from_json(&serde_json::to_vec(&trace())?).map_err(anyhow::Error::msg)?.items);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let routes: Router = viewer::routes(store, Wire::default());

@@ -21,7 +21,7 @@ use clap::Args;
 use tokio::sync::oneshot;
 
 use crate::editor::{Editor, Template};
-use crate::read::{Contents, Form, Unreadable};
+use crate::read::{Contents, Form, Piece, Unreadable};
 use crate::recorder::Recorder;
 use crate::server::{Addresses, Server};
 use crate::session;
@@ -165,9 +165,12 @@ async fn on_own_thread<T: Send + 'static>(
 
 /// Adds the spans of a file to the store and prints what was in it.
 fn open_session(path: &Path, store: &Store) -> anyhow::Result<()> {
-    let opened = session::open(path, |spans| store.add(spans));
+    let opened = session::open(path, |Piece { spans, logs }| {
+        store.add(spans);
+        store.add_logs(logs);
+    });
     let path = path.display();
-    let Contents { form, count: spans, unread, problems, others, .. } = match opened {
+    let Contents { form, count: spans, log_count, unread, problems, others, .. } = match opened {
         // A session in which nothing arrived, such as the file that --save is about to continue.
         Err(session::Error::Unreadable { reason, .. }) if matches!(*reason, Unreadable::Empty) => {
             return output::print(&format!("Opened   {path}: it is empty\n"));
@@ -178,7 +181,10 @@ fn open_session(path: &Path, store: &Store) -> anyhow::Result<()> {
         let count = count(unread, "part");
         eprintln!("Warning: {path}: {count} of it can't be read; the first: {problem}");
     }
-    let count = count(spans, "span");
+    let mut counts = count(spans, "span");
+    if log_count > 0 {
+        counts = format!("{counts}, {}", count(log_count, "log record"));
+    }
     let form = match form {
         Form::OtlpJson => String::new(),
         form => format!(", from {form}"),
@@ -187,7 +193,7 @@ fn open_session(path: &Path, store: &Store) -> anyhow::Result<()> {
         true => String::new(),
         false => format!(", and not shown: {others}"),
     };
-    output::print(&format!("Opened   {path}: {count}{form}{others}\n"))
+    output::print(&format!("Opened   {path}: {counts}{form}{others}\n"))
 }
 
 /// Lists the fixed limits and some examples, for the long help. `program` is the command to start the program with.

@@ -15,8 +15,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
 
+use crate::log::LogRecord;
 use crate::otlp;
-use crate::span::Span;
+use crate::span::{Source, Span};
 
 /// The number of answers that one part of the site renders at the same time. Other requests wait for their turn.
 pub const RENDERERS: usize = 4;
@@ -100,7 +101,7 @@ fn fill(chunk: &mut Vec<u8>, pieces: &mut impl Iterator<Item = Vec<u8>>) -> bool
     true
 }
 
-/// The size in bytes of the spans that are written together. Their resource is written with each such group.
+/// The size in bytes of the spans or log records that are written together. Their resource is written with each such group.
 const GROUP: usize = 1024 * 1024;
 
 /// Runs the handler of a GET request on a thread that may block. For handlers that wait for nothing.
@@ -142,20 +143,65 @@ pub fn otlp_json(
     spans.chain(fields).chain(iter::once(b"}".to_vec()))
 }
 
+/// Writes the log records of several traces as a further field of such a document; nothing if there are none.
+pub fn logs_json(
+    traces: impl Iterator<Item = Vec<Arc<LogRecord>>> + Send,
+) -> impl Iterator<Item = Vec<u8>> + Send {
+    let mut is_first = true;
+    let items = traces.flat_map(resource_logs).map(move |item| {
+        let before: &[u8] = if is_first { b",\"resourceLogs\":[" } else { b"," };
+        is_first = false;
+        [before, &item].concat()
+    });
+    closed(items)
+}
+
+/// Puts a bracket behind the last item, if there is one.
+fn closed(mut items: impl Iterator<Item = Vec<u8>> + Send) -> impl Iterator<Item = Vec<u8>> + Send {
+    let mut is_open = false;
+    iter::from_fn(move || match items.next() {
+        Some(item) => {
+            is_open = true;
+            Some(item)
+        }
+        None => std::mem::take(&mut is_open).then(|| b"]".to_vec()),
+    })
+    .fuse()
+}
+
+/// Writes the log records of one trace as items of `resourceLogs`.
+fn resource_logs(records: Vec<Arc<LogRecord>>) -> impl Iterator<Item = Vec<u8>> + Send {
+    groups(records, |record| (record.size(), &record.source)).map(|group| {
+        let request = otlp::logs_to_request(group.iter().map(Arc::as_ref));
+        request.resource_logs.iter().map(json_of).collect::<Vec<_>>().join(&b',')
+    })
+}
+
 /// Writes the spans of one trace as items of `resourceSpans`.
 fn resource_spans(spans: Vec<Arc<Span>>) -> impl Iterator<Item = Vec<u8>> + Send {
-    let mut left = spans.into_iter().peekable();
+    groups(spans, |span| (span.size(), &span.source)).map(|group| {
+        let request = otlp::to_request(group.iter().map(Arc::as_ref));
+        request.resource_spans.iter().map(json_of).collect::<Vec<_>>().join(&b',')
+    })
+}
+
+/// Splits items, whose size and source `of` returns, into groups that are written together.
+fn groups<T: Send + Sync + 'static>(
+    items: Vec<Arc<T>>,
+    of: fn(&T) -> (usize, &Arc<Source>),
+) -> impl Iterator<Item = Vec<Arc<T>>> + Send {
+    let mut left = items.into_iter().peekable();
     iter::from_fn(move || {
         let first = left.next()?;
-        let mut size = first.size();
+        let mut total = of(&first).0;
         let mut group = vec![first];
-        while let Some(span) = left.next_if(|span| {
-            size += span.size();
-            size <= GROUP && Arc::ptr_eq(&span.source, &group[0].source)
+        while let Some(item) = left.next_if(|item| {
+            let (size, source) = of(item);
+            total += size;
+            total <= GROUP && Arc::ptr_eq(source, of(&group[0]).1)
         }) {
-            group.push(span);
+            group.push(item);
         }
-        let request = otlp::to_request(group.iter().map(Arc::as_ref));
-        Some(request.resource_spans.iter().map(json_of).collect::<Vec<_>>().join(&b','))
+        Some(group)
     })
 }

@@ -56,7 +56,8 @@ pub fn case(list: &List, wire: &Wire, id: TraceId) -> Option<Case> {
     find(list, wire, id).map(|request| request.case)
 }
 
-/// Finds the request that a trace belongs to. Returns `None` when neither a span nor a header has the trace's id.
+/// Finds the request that a trace belongs to. Returns `None` when no span, no log record and no header has the
+/// trace's id.
 pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
     let exchanges = wire.recorded();
     let has_id = |exchange: &&Arc<Exchange>| {
@@ -68,8 +69,10 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
         .as_deref()
         .and_then(Tree::new)
         .map(|tree| (tree.start, tree.start.saturating_add(tree.duration)));
+    let logs = list.store.logs(id);
+    let of_logs = logs.first().zip(logs.last()).map(|(first, last)| (first.time(), last.time()));
     let of_wire = exchanges.iter().find(has_id).map(|it| (it.start, it.end.unwrap_or(it.start)));
-    let (start, end) = time.or(of_wire)?;
+    let (start, end) = time.or(of_wire).or(of_logs)?;
 
     let near = near(&list.store, start, end);
     let summaries: Vec<_> = near.iter().map(|tree| Arc::new(Summary::new(tree))).collect();
@@ -87,7 +90,9 @@ pub fn find(list: &List, wire: &Wire, id: TraceId) -> Option<TracedRequest> {
     let exchanges: Vec<&Exchange> = exchanges.iter().map(Arc::as_ref).collect();
     let Joined { ids, wire } = joined(id, &breaks, &near, &elsewhere, &exchanges);
     let trees = ids.iter().filter_map(|id| tree(&list.store, *id));
-    let case = Case::new(trees.collect(), wire);
+    let mut logs: Vec<_> = ids.iter().flat_map(|id| list.store.logs(*id)).collect();
+    logs.sort_by_key(|record| record.time());
+    let case = Case { logs, ..Case::new(trees.collect(), wire) };
     let services: HashSet<&str> =
         diagnose::unrequested(&case.trees).map(|root| root.service()).collect();
     elsewhere.retain(|request| services.contains(&*request.service));
@@ -105,7 +110,8 @@ pub fn part(case: Case, id: TraceId) -> Case {
     let exchanges: Vec<&Exchange> = case.wire.iter().collect();
     let Joined { ids, wire } = joined(id, &breaks, &case.trees, &case.elsewhere, &exchanges);
     let trees = case.trees.into_iter().filter(|tree| ids.contains(&tree.trace_id));
-    Case { trees: trees.collect(), wire, ..case }
+    let logs = case.logs.into_iter().filter(|record| ids.contains(&record.trace_id));
+    Case { trees: trees.collect(), wire, logs: logs.collect(), ..case }
 }
 
 /// The traces of a request, and its requests on the wire.

@@ -3,8 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::read::{self, Contents, StreamError, Unreadable};
-use crate::span::Span;
+use crate::read::{self, Contents, Piece, StreamError, Unreadable};
 
 /// The reasons why a session can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -19,12 +18,12 @@ pub enum Error {
     },
 }
 
-/// Reads the file at `path`, in any form that [`read::read`] knows, a piece at a time, and calls `sink` with the spans of each.
+/// Reads the file at `path`, in any form that [`read::read`] knows, a piece at a time, and calls `sink` with each.
 /// Skips what can't be read, such as an unfinished line of a killed lab.
 ///
 /// # Errors
 /// [`Error::Open`] or [`Error::Unreadable`].
-pub fn open(path: &Path, sink: impl FnMut(Vec<Span>)) -> Result<Contents, Error> {
+pub fn open(path: &Path, sink: impl FnMut(Piece)) -> Result<Contents, Error> {
     let path = path.to_owned();
     let file = match File::open(&path) {
         Ok(file) => file,

@@ -33,7 +33,7 @@ use tokio::time::timeout;
 
 use crate::diagnose::Place;
 use crate::list::List;
-use crate::read::{self, Problem, StreamError};
+use crate::read::{self, Piece, Problem, StreamError};
 use crate::render::{Renderers, in_turn};
 use crate::report;
 use crate::span::{TraceId, trace_id};
@@ -260,9 +260,10 @@ async fn import(
         Upload { body, chunk: Bytes::new(), left: IMPORT_LIMIT, runtime: Handle::current() };
     let import = move || {
         let mut traces = BTreeSet::new();
-        let contents = read::stream(upload, |spans| {
+        let contents = read::stream(upload, |Piece { spans, logs }| {
             traces.extend(spans.iter().map(|span| span.trace_id));
             list.store.add(spans);
+            list.store.add_logs(logs);
         });
         contents.map(|contents| (contents, traces))
     };
@@ -284,7 +285,7 @@ async fn import(
     let only = traces.first().filter(|_| traces.len() == 1);
     let problems: Vec<String> = contents.problems.iter().map(Problem::to_string).collect();
     let answer = json!({
-        "spans": contents.count, "traces": traces.len(), "traceId": only, "unread": contents.unread, "problems": problems,
+        "spans": contents.count, "logRecords": contents.log_count, "traces": traces.len(), "traceId": only, "unread": contents.unread, "problems": problems,
         "notShown": (!contents.others.is_empty()).then(|| contents.others.to_string()),
     });
     Json(answer).into_response()

@@ -15,9 +15,9 @@ use prost::Message;
 use tonic::{Code, Status};
 
 use crate::http::{count, partial_success};
-use crate::intake::{self, Encoding, Packing, Refusal};
+use crate::intake::{self, Encoding, Packed, Packing, Refusal};
 use crate::store::Store;
-use traces::otlp::Rejected;
+use traces::otlp::{Rejected, Signal};
 
 /// The largest message in bytes, both compressed and uncompressed. The OpenTelemetry Collector has the same limit.
 pub const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
@@ -25,11 +25,11 @@ pub const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
 /// The length of what precedes a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
-/// Serves the three services of OTLP. Adds spans to `store`; accepts and drops logs and metrics.
+/// Serves the three services of OTLP. Adds spans and log records to `store`; accepts and drops metrics.
 pub fn routes(store: Store) -> Router {
     Router::new()
         .route("/opentelemetry.proto.collector.trace.v1.TraceService/Export", post(traces))
-        .route("/opentelemetry.proto.collector.logs.v1.LogsService/Export", post(accept_and_drop))
+        .route("/opentelemetry.proto.collector.logs.v1.LogsService/Export", post(logs))
         .route(
             "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
             post(accept_and_drop),
@@ -39,21 +39,26 @@ pub fn routes(store: Store) -> Router {
 }
 
 async fn traces(State(store): State<Store>, headers: HeaderMap, body: Body) -> Response {
-    match export(&store, &headers, body).await {
-        Ok(rejected) => {
-            count(&store, rejected.as_ref());
-            answer(&partial_success(rejected))
-        }
-        Err(refusal) => {
-            store.refuse(&refusal);
-            refused(status(&refusal))
-        }
+    receive(&store, &headers, Signal::Traces, body).await
+}
+
+async fn logs(State(store): State<Store>, headers: HeaderMap, body: Body) -> Response {
+    receive(&store, &headers, Signal::Logs, body).await
+}
+
+async fn receive(store: &Store, headers: &HeaderMap, signal: Signal, body: Body) -> Response {
+    let result = export(store, headers, signal, body).await;
+    count(store, signal, &result);
+    match result {
+        Ok(rejected) => answer(&partial_success(rejected)),
+        Err(refusal) => refused(status(&refusal)),
     }
 }
 
 async fn export(
     store: &Store,
     headers: &HeaderMap,
+    signal: Signal,
     body: Body,
 ) -> Result<Option<Rejected>, Refusal> {
     let mut received = store.intake().receive(body, PREFIX + MESSAGE_LIMIT).await?;
@@ -71,7 +76,8 @@ async fn export(
         0 => None,
         _ => Some(packing(headers)?),
     };
-    intake::take(store, received, packing, Encoding::Protobuf, MESSAGE_LIMIT).await
+    let body = Packed { received, packing, encoding: Encoding::Protobuf, signal };
+    intake::take(store, body, MESSAGE_LIMIT).await
 }
 
 fn packing(headers: &HeaderMap) -> Result<Packing, Refusal> {

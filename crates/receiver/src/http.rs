@@ -1,6 +1,6 @@
-//! Receives OTLP over HTTP: `POST /v1/traces` in protobuf or JSON, uncompressed or with gzip, deflate or zstd. Accepts and
-//! drops logs and metrics. When a span exceeds a limit, only that span is rejected. The answer has the number of rejected
-//! spans and the reason.
+//! Receives OTLP over HTTP: `POST /v1/traces` and `/v1/logs` in protobuf or JSON, uncompressed or with gzip, deflate or zstd.
+//! Accepts and drops metrics. When a span or a log record exceeds a limit, only that one is rejected. The answer has the number of
+//! those and the reason.
 //!
 //! Follows <https://opentelemetry.io/docs/specs/otlp/#otlphttp>.
 
@@ -15,9 +15,9 @@ use prost::Message;
 use serde_json::json;
 
 use crate::guard;
-use crate::intake::{self, Encoding, Packing, Refusal};
+use crate::intake::{self, Encoding, Packed, Packing, Refusal};
 use crate::store::Store;
-use traces::otlp::Rejected;
+use traces::otlp::{Rejected, Signal};
 use traces::proto::collector::{ExportTracePartialSuccess, ExportTraceServiceResponse};
 
 /// The largest body in bytes, both compressed and uncompressed.
@@ -27,8 +27,8 @@ pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
 pub fn routes(store: Store) -> Router {
     Router::new()
         .route("/v1/traces", post(traces))
-        // SDKs send all three signals to one address. Errors for these two would fill their logs.
-        .route("/v1/logs", post(accept_and_drop))
+        .route("/v1/logs", post(logs))
+        // SDKs send all three signals to one address. Errors for metrics would fill their logs.
         .route("/v1/metrics", post(accept_and_drop))
         .layer(guard::cors())
         .with_state(store)
@@ -38,7 +38,8 @@ pub fn routes(store: Store) -> Router {
 async fn accept_and_drop(State(store): State<Store>, headers: HeaderMap, body: Body) -> Response {
     let read = store.intake().drop_body(body, BODY_LIMIT).await;
     match (Encoding::of(&headers), read) {
-        (Some(encoding), Ok(())) => encoding.success(None),
+        // An empty answer is that of every signal.
+        (Some(encoding), Ok(())) => encoding.success(Signal::Traces, None),
         (Some(encoding), Err(refusal)) => encoding.failure(&refusal),
         (None, _) => unknown_encoding(),
     }
@@ -50,30 +51,39 @@ fn unknown_encoding() -> Response {
     (StatusCode::UNSUPPORTED_MEDIA_TYPE, UNKNOWN_ENCODING).into_response()
 }
 
-/// Counts a request that was taken without some of its spans.
-pub(crate) fn count(store: &Store, rejected: Option<&Rejected>) {
-    // Otherwise only values are left out.
-    if let Some(rejected) = rejected.filter(|it| it.spans > 0) {
-        store.refuse(&rejected.first);
+/// Counts a request of traces that was refused, or taken without some of its spans.
+pub(crate) fn count(store: &Store, signal: Signal, result: &Result<Option<Rejected>, Refusal>) {
+    match result {
+        _ if signal != Signal::Traces => {}
+        Err(refusal) => store.refuse(refusal),
+        Ok(Some(rejected)) if rejected.items > 0 => store.refuse(&rejected.first),
+        // Only values are left out.
+        Ok(_) => {}
     }
 }
 
 async fn traces(State(store): State<Store>, headers: HeaderMap, body: Body) -> Response {
-    let Some(encoding) = Encoding::of(&headers) else {
-        store.refuse(UNKNOWN_ENCODING);
+    receive(&store, &headers, Signal::Traces, body).await
+}
+
+async fn logs(State(store): State<Store>, headers: HeaderMap, body: Body) -> Response {
+    receive(&store, &headers, Signal::Logs, body).await
+}
+
+async fn receive(store: &Store, headers: &HeaderMap, signal: Signal, body: Body) -> Response {
+    let Some(encoding) = Encoding::of(headers) else {
+        if signal == Signal::Traces {
+            store.refuse(UNKNOWN_ENCODING);
+        }
         // The exporter reads the answer when it has sent the body.
         let _ = store.intake().drop_body(body, BODY_LIMIT).await;
         return unknown_encoding();
     };
-    match export(&store, &headers, encoding, body).await {
-        Ok(rejected) => {
-            count(&store, rejected.as_ref());
-            encoding.success(rejected)
-        }
-        Err(refusal) => {
-            store.refuse(&refusal);
-            encoding.failure(&refusal)
-        }
+    let result = export(store, headers, encoding, signal, body).await;
+    count(store, signal, &result);
+    match result {
+        Ok(rejected) => encoding.success(signal, rejected),
+        Err(refusal) => encoding.failure(&refusal),
     }
 }
 
@@ -81,6 +91,7 @@ async fn export(
     store: &Store,
     headers: &HeaderMap,
     encoding: Encoding,
+    signal: Signal,
     body: Body,
 ) -> Result<Option<Rejected>, Refusal> {
     let received = store.intake().receive(body, BODY_LIMIT).await?;
@@ -92,17 +103,17 @@ async fn export(
             ))
         })?),
     };
-    intake::take(store, received, packing, encoding, BODY_LIMIT).await
+    intake::take(store, Packed { received, packing, encoding, signal }, BODY_LIMIT).await
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> &str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// The answer to a request that could be read: empty when every span was taken.
+/// The answer to a request that could be read: empty when everything was taken. That to a request of logs has the same fields.
 pub fn partial_success(rejected: Option<Rejected>) -> ExportTraceServiceResponse {
     let partial = rejected.map(|rejected| ExportTracePartialSuccess {
-        rejected_spans: i64::try_from(rejected.spans).unwrap_or(i64::MAX),
+        rejected_spans: i64::try_from(rejected.items).unwrap_or(i64::MAX),
         error_message: rejected.first.to_string(),
     });
     ExportTraceServiceResponse { partial_success: partial }
@@ -143,13 +154,17 @@ impl Encoding {
         }
     }
 
-    fn success(self, rejected: Option<Rejected>) -> Response {
+    fn success(self, signal: Signal, rejected: Option<Rejected>) -> Response {
         match self {
             Encoding::Protobuf => self.answer(partial_success(rejected).encode_to_vec()),
             Encoding::Json => {
+                let name = match signal {
+                    Signal::Traces => "rejectedSpans",
+                    Signal::Logs => "rejectedLogRecords",
+                };
                 let partial = rejected.map(|rejected| {
-                    let (spans, reason) = (rejected.spans.to_string(), rejected.first.to_string());
-                    json!({ "partialSuccess": { "rejectedSpans": spans, "errorMessage": reason } })
+                    let (items, reason) = (rejected.items.to_string(), rejected.first.to_string());
+                    json!({ "partialSuccess": { name: items, "errorMessage": reason } })
                 });
                 self.answer(partial.unwrap_or(json!({})).to_string().into())
             }

@@ -1,4 +1,4 @@
-//! Takes requests in: receives a body, unpacks and decodes it, and adds its spans to the store. Limits the memory of all requests
+//! Takes requests in: receives a body, unpacks and decodes it, and adds its spans or log records to the store. Limits the memory of all requests
 //! together, because a small body can unpack and decode to a hundred times its size.
 
 use std::io::Read;
@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinError;
 use tokio::time::timeout;
-use traces::otlp::{self, Rejected};
+use traces::otlp::{self, Rejected, Signal};
 
 use crate::store::Store;
 
@@ -152,7 +152,7 @@ fn weight(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
-/// The encoding of the spans in a body.
+/// The encoding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Protobuf,
@@ -160,13 +160,39 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    fn decode(self, body: Bytes) -> Result<otlp::Batch, Refusal> {
-        let batch = match self {
-            Encoding::Protobuf => otlp::from_protobuf(body),
-            Encoding::Json => otlp::from_json(&body),
-        };
-        batch.map_err(|error| Refusal::Unreadable(error.to_string()))
+    /// Decodes a request and adds what is in it to the store. Returns what was rejected.
+    fn add(self, signal: Signal, body: Bytes, store: &Store) -> Result<Option<Rejected>, Refusal> {
+        let unreadable = |error: otlp::Error| Refusal::Unreadable(error.to_string());
+        match signal {
+            Signal::Traces => {
+                let batch = match self {
+                    Encoding::Protobuf => otlp::from_protobuf(body),
+                    Encoding::Json => otlp::from_json(&body),
+                };
+                let batch = batch.map_err(unreadable)?;
+                store.add(batch.items);
+                Ok(batch.rejected)
+            }
+            Signal::Logs => {
+                let batch = match self {
+                    Encoding::Protobuf => otlp::logs_from_protobuf(body),
+                    Encoding::Json => otlp::logs_from_json(&body),
+                };
+                let batch = batch.map_err(unreadable)?;
+                store.count_without_trace(batch.without_trace);
+                store.add_logs(batch.items);
+                Ok(batch.rejected)
+            }
+        }
     }
+}
+
+/// A body, and how to read it.
+pub(crate) struct Packed {
+    pub received: Received,
+    pub packing: Option<Packing>,
+    pub encoding: Encoding,
+    pub signal: Signal,
 }
 
 /// The compression of a body.
@@ -205,21 +231,18 @@ impl Packing {
     }
 }
 
-/// Decodes a body of at most `limit` unpacked bytes and adds its spans to the store. Returns the spans that were rejected. Bodies
+/// Decodes a body of at most `limit` unpacked bytes and adds what is in it to the store. Returns what was rejected. Bodies
 /// that are large or packed are decoded on the blocking pool, so that they don't delay other requests, and so are those that are
 /// written to a file.
 pub(crate) async fn take(
     store: &Store,
-    received: Received,
-    packing: Option<Packing>,
-    encoding: Encoding,
+    body: Packed,
     limit: usize,
 ) -> Result<Option<Rejected>, Refusal> {
+    let Packed { received, packing, encoding, signal } = body;
     let length = received.bytes.len();
     if packing.is_none() && length <= INLINE_LIMIT && !store.is_recorded() {
-        let batch = encoding.decode(received.bytes)?;
-        store.add(batch.spans);
-        return Ok(batch.rejected);
+        return encoding.add(signal, received.bytes, store);
     }
     let received = Arc::new(received);
     let mut room = match packing {
@@ -239,10 +262,9 @@ pub(crate) async fn take(
                     None => return Err(Refusal::UnpacksTooLarge(limit)),
                 },
             };
-            let batch = encoding.decode(body)?;
-            store.add(batch.spans);
+            let rejected = encoding.add(signal, body, &store)?;
             drop(turn);
-            Ok(Some(batch.rejected))
+            Ok(Some(rejected))
         };
         match tokio::task::spawn_blocking(work).await.map_err(Refusal::Failed)?? {
             Some(rejected) => return Ok(rejected),

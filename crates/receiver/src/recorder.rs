@@ -1,10 +1,11 @@
-//! Writes received spans to a file of OTLP JSON with one request per line, as the OpenTelemetry Collector's file exporter does.
+//! Writes received spans and log records to a file of OTLP JSON with one request per line, as the OpenTelemetry Collector's file exporter does.
 
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use traces::log::LogRecord;
 use traces::otlp;
 use traces::span::Span;
 
@@ -16,7 +17,7 @@ pub struct Error {
     pub source: std::io::Error,
 }
 
-/// Writes received spans to a file.
+/// Writes received spans and log records to a file.
 pub struct Recorder {
     path: PathBuf,
     state: Mutex<State>,
@@ -29,7 +30,7 @@ struct State {
     is_lost: bool,
 }
 
-/// The file of a [`Recorder`], for one batch of spans.
+/// The file of a [`Recorder`], for one batch.
 pub(crate) struct Writer<'a> {
     path: &'a Path,
     state: MutexGuard<'a, State>,
@@ -69,19 +70,27 @@ impl Recorder {
 impl Writer<'_> {
     /// Writes the spans as one line, unless `spans` is empty. After an error, such as a full disk, prints a warning and saves
     /// nothing more, so that the lab keeps running.
-    pub(crate) fn record<'a>(mut self, spans: impl ExactSizeIterator<Item = &'a Span>) {
-        if spans.len() == 0 {
-            return;
+    pub(crate) fn record<'a>(self, spans: impl ExactSizeIterator<Item = &'a Span>) {
+        if spans.len() > 0 {
+            self.write(serde_json::to_vec(&otlp::to_request(spans)));
         }
+    }
+
+    /// Does the same for log records.
+    pub(crate) fn record_logs<'a>(self, records: impl ExactSizeIterator<Item = &'a LogRecord>) {
+        if records.len() > 0 {
+            self.write(serde_json::to_vec(&otlp::logs_to_request(records)));
+        }
+    }
+
+    fn write(mut self, line: serde_json::Result<Vec<u8>>) {
         let State { file, is_lost } = &mut *self.state;
         let Some(open) = file else { return };
         let path = self.path.display();
-        let written = serde_json::to_vec(&otlp::to_request(spans))
-            .map_err(std::io::Error::from)
-            .and_then(|mut line| {
-                line.push(b'\n');
-                open.write_all(&line)
-            });
+        let written = line.map_err(std::io::Error::from).and_then(|mut line| {
+            line.push(b'\n');
+            open.write_all(&line)
+        });
         if let Err(error) = written {
             eprintln!("Warning: nothing is saved from here on: cannot write {path}: {error}");
             *file = None;

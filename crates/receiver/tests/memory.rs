@@ -14,6 +14,8 @@ use tower::ServiceExt as _;
 use traces::otlp;
 use traces::proto::collector::ExportTraceServiceRequest;
 use traces::proto::common::InstrumentationScope;
+use traces::proto::logs::{LogRecord, ResourceLogs, ScopeLogs};
+use traces::proto::logs_collector::ExportLogsServiceRequest;
 use traces::proto::trace::span::Link;
 use traces::proto::trace::{ResourceSpans, ScopeSpans, Span};
 use traces_receiver::store::{Limits, Store};
@@ -95,18 +97,27 @@ fn nested(piece: &[u8], fields: &[u8], limit: usize) -> Vec<u8> {
     })
 }
 
-fn protobuf(name: &'static str, fields: &[u8], piece: &[u8]) -> [Bomb; 2] {
+fn protobuf(
+    name: &'static str,
+    [path, service]: [&'static str; 2],
+    fields: &[u8],
+    piece: &[u8],
+) -> [Bomb; 2] {
     let over_http = packed(&nested(piece, fields, http::BODY_LIMIT));
     let message = packed(&nested(piece, fields, grpc::MESSAGE_LIMIT));
     let mut framed = vec![1];
     framed.extend(u32::try_from(message.len()).expect("small").to_be_bytes());
     framed.extend(message);
-    let path = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
     [
-        Bomb { name, path: "/v1/traces", media_type: "application/x-protobuf", body: over_http },
-        Bomb { name, path, media_type: "application/grpc", body: framed },
+        Bomb { name, path, media_type: "application/x-protobuf", body: over_http },
+        Bomb { name, path: service, media_type: "application/grpc", body: framed },
     ]
 }
+
+/// The paths of each signal, over HTTP and over gRPC.
+const TRACES: [&str; 2] =
+    ["/v1/traces", "/opentelemetry.proto.collector.trace.v1.TraceService/Export"];
+const LOGS: [&str; 2] = ["/v1/logs", "/opentelemetry.proto.collector.logs.v1.LogsService/Export"];
 
 /// The fields of a sound span: the ids of its trace and of itself.
 const SMALL_SPAN: [u8; 28] = {
@@ -178,20 +189,64 @@ fn bombs() -> Vec<Bomb> {
         ("resources with a span", &[], &resource_in_protobuf),
         ("unknown fields", &[1, 2, 2], &[0xa2, 0x06, 0]),
     ] {
-        bombs.extend(protobuf(name, fields, piece));
+        bombs.extend(protobuf(name, TRACES, fields, piece));
+    }
+    bombs.extend(log_bombs());
+    bombs
+}
+
+/// The fields of a sound log record: the ids of its trace and of its span.
+const SMALL_RECORD: [u8; 28] = {
+    let mut record = [7; 28];
+    (record[0], record[1], record[18], record[19]) = (0x4a, 16, 0x52, 8);
+    record
+};
+
+fn log_bombs() -> Vec<Bomb> {
+    let trace = "07".repeat(16);
+    let record =
+        format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"traceId":"{trace}","#);
+    let with = |field: &str| format!("{record}{field}");
+    let small = format!(r#"{{"traceId":"{trace}"}}"#);
+    let scope = format!(r#"{{"logRecords":[{small}]}}"#);
+    let records = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":["#;
+    let value = "]}}}]}]}]}";
+    let logs = [
+        json("records", records, "{}", "]}]}]}"),
+        json("records of a trace", records, &small, "]}]}]}"),
+        json("attributes of a record", &with(r#""attributes":["#), "{}", "]}]}]}]}"),
+        json("a list as a body", &with(r#""body":{"arrayValue":{"values":["#), "{}", value),
+        json("scopes with a record", r#"{"resourceLogs":[{"scopeLogs":["#, &scope, "]}]}"),
+    ];
+    let mut bombs: Vec<Bomb> =
+        logs.into_iter().map(|bomb| Bomb { path: "/v1/logs", ..bomb }).collect();
+    let of_trace = [&[0x12, 28], &SMALL_RECORD[..]].concat();
+    let in_scope = [&[0x12, 30], &of_trace[..]].concat();
+    // Behind the trace id, without which a record isn't read.
+    let attribute = [&SMALL_RECORD[..], &[0x32, 0].repeat(16 * 1024)].concat();
+    let list = [&[0x2a, 4, 0x2a, 2, 0x0a, 0], &SMALL_RECORD[..]].concat();
+    for (name, fields, piece) in [
+        ("records", &[1, 2][..], &[0x12, 0][..]),
+        ("records of a trace", &[1, 2], &of_trace),
+        ("attributes of a record", &[1, 2, 2], &attribute),
+        ("lists as bodies", &[1, 2, 2], &list),
+        ("scopes with a record", &[1], &in_scope),
+        ("attributes of a resource", &[1, 1], &[0x0a, 0]),
+    ] {
+        bombs.extend(protobuf(name, LOGS, fields, piece));
     }
     bombs
 }
 
-/// A request with the largest number of spans, each as small as a span can be.
-fn sound() -> Vec<u8> {
-    let span = |id: u64| {
-        let mut span = SMALL_SPAN;
-        span[20..].copy_from_slice(&id.to_be_bytes());
-        [&[0x12, 28], &span[..]].concat()
+/// A request with the largest number of items, each as small as it can be: of spans, or of log records in traces of their own.
+fn sound(small: [u8; 28], id_at: usize) -> Vec<u8> {
+    let item = |id: u64| {
+        let mut item = small;
+        item[id_at..id_at + 8].copy_from_slice(&id.to_be_bytes());
+        [&[0x12, 28], &item[..]].concat()
     };
-    let spans: Vec<u8> = (1..=otlp::SPANS_LIMIT as u64).flat_map(span).collect();
-    nested(&spans, &[1, 2], spans.len() + 100)
+    let items: Vec<u8> = (1..=otlp::SPANS_LIMIT as u64).flat_map(item).collect();
+    nested(&items, &[1, 2], items.len() + 100)
 }
 
 /// Sends a body to the receiver that it is for. Both receivers have one store, and so the same limits.
@@ -238,26 +293,47 @@ async fn no_body_takes_more_than_64_mb_beyond_the_store() {
     let taken = PEAK.load(Relaxed) - before;
     assert!(taken < AIM + sent, "{taken} bytes for all of them in parallel");
 
-    let name = "sound";
-    let sound = Bomb {
-        name,
-        path: "/v1/traces",
-        media_type: "application/x-protobuf",
-        body: packed(&sound()),
-    };
-    let before = HELD.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    assert_eq!(send(&store, &sound).await, 200);
-    let taken = PEAK.load(Relaxed) - HELD.load(Relaxed);
-    assert!(
-        taken < AIM,
-        "{taken} bytes for the largest sound request, beyond the {} that the store keeps",
-        HELD.load(Relaxed) - before
-    );
+    for (name, path, body) in [
+        ("spans", "/v1/traces", sound(SMALL_SPAN, 20)),
+        ("log records", "/v1/logs", sound(SMALL_RECORD, 2)),
+    ] {
+        let media_type = "application/x-protobuf";
+        let sound = Bomb { name, path, media_type, body: packed(&body) };
+        let before = HELD.load(Relaxed);
+        PEAK.store(before, Relaxed);
+        assert_eq!(send(&store, &sound).await, 200);
+        let taken = PEAK.load(Relaxed) - HELD.load(Relaxed);
+        assert!(
+            taken < AIM,
+            "{taken} bytes for the largest sound request of {name}, beyond the {} that the store keeps",
+            HELD.load(Relaxed) - before
+        );
+    }
 }
 
 /// The number of spans of each store that is measured.
 const SPANS: u64 = 50_000;
+
+/// Adds log records to a new store. Returns the same as [`measured`] for one of them.
+fn measured_logs(trace: impl Fn(u64) -> u64) -> (isize, isize) {
+    let before = HELD.load(Relaxed);
+    let store = Store::new(Limits { spans: usize::MAX, bytes: usize::MAX });
+    for number in 1..=SPANS {
+        let record = LogRecord {
+            trace_id: u128::from(trace(number)).to_be_bytes().to_vec(),
+            time_unix_nano: number,
+            ..LogRecord::default()
+        };
+        let scope_logs = vec![ScopeLogs { log_records: vec![record], ..ScopeLogs::default() }];
+        let resource_logs = vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }];
+        let request = ExportLogsServiceRequest { resource_logs };
+        store.add_logs(otlp::logs_from_request(request).expect("a record").items);
+    }
+    let held = HELD.load(Relaxed) - before;
+    let usage = store.usage();
+    let records = usage.logs.cast_signed();
+    (held / records, usage.bytes.cast_signed() / records)
+}
 
 /// Adds spans to a new store, each in a request of its own. Returns what they take and what the store counts, in bytes for one.
 fn measured(span: impl Fn(u64) -> (Span, String)) -> (isize, isize) {
@@ -270,7 +346,7 @@ fn measured(span: impl Fn(u64) -> (Span, String)) -> (isize, isize) {
             vec![ScopeSpans { scope: Some(scope), spans: vec![span], ..ScopeSpans::default() }];
         let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
         let request = ExportTraceServiceRequest { resource_spans };
-        store.add(otlp::from_request(request).expect("a span").spans);
+        store.add(otlp::from_request(request).expect("a span").items);
     }
     let held = HELD.load(Relaxed) - before;
     let spans = SPANS.cast_signed() as isize;
@@ -302,6 +378,8 @@ async fn the_store_counts_what_it_takes() {
         ("a large trace", large_trace),
         ("sources", sources),
         ("links", links),
+        ("log records of small traces", measured_logs(|number| number)),
+        ("log records of large traces", measured_logs(|number| number % 10 + 1)),
     ] {
         println!("{name}: {held} bytes each, counted as {counted}");
         assert!(held <= counted, "{name}: {held} bytes each, counted as {counted}");

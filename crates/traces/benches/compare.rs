@@ -14,7 +14,7 @@ use traces::tree::Tree;
 
 fn tree(rows: &[String]) -> Tree {
     let spans = otlp::from_json(table(&rows.join("\n")).to_string().as_bytes());
-    let spans = spans.map(|it| it.spans.into_iter().map(Arc::new).collect::<Vec<_>>());
+    let spans = spans.map(|it| it.items.into_iter().map(Arc::new).collect::<Vec<_>>());
     Tree::new(&spans.unwrap_or_default()).expect("a tree")
 }
 

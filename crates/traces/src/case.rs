@@ -7,11 +7,15 @@ use std::sync::Arc;
 use crate::diagnose::{self, Finding, Inspected, NamedSpan};
 use crate::exchange::Exchange;
 use crate::headers::{self, Pasted};
+use crate::log::{LogRecord, Logs};
 use crate::otlp;
 use crate::read::{self, Contents, Others, Problem, Unreadable};
 use crate::shared::Trace;
 use crate::span::TraceId;
 use crate::tree::Tree;
+
+/// The name of the field that a request of logs has.
+const LOGS: &str = "resourceLogs";
 
 /// The names of the fields that other readers ignore.
 const WIRE: &str = "wire";
@@ -25,6 +29,8 @@ pub struct Case {
     pub trees: Vec<Tree>,
     /// In the order of time.
     pub wire: Vec<Exchange>,
+    /// The log records of the traces, and of traces without a span, likewise.
+    pub logs: Vec<Arc<LogRecord>>,
     /// A request of each service that has answered some in traces that aren't here, as far as a rule has to know.
     pub elsewhere: Vec<NamedSpan>,
     /// The number of parts of a file that could not be read.
@@ -41,13 +47,18 @@ pub struct Case {
 
 impl From<Contents> for Case {
     fn from(contents: Contents) -> Self {
-        let Contents { spans, wire, elsewhere, unread, problems, others, .. } = contents;
+        let Contents { spans, logs, wire, elsewhere, unread, problems, others, .. } = contents;
         let mut traces: BTreeMap<_, Trace> = BTreeMap::new();
         for span in spans {
             traces.entry(span.trace_id).or_default().add(Arc::new(span));
         }
         let trees = traces.into_values().filter_map(|trace| Tree::new(&trace.spans()));
-        Case { elsewhere, unread, problems, others, ..Case::new(trees.collect(), wire) }
+        let mut once = Logs::default();
+        for record in logs {
+            once.add(Arc::new(record));
+        }
+        let logs = once.iter().cloned().collect();
+        Case { logs, elsewhere, unread, problems, others, ..Case::new(trees.collect(), wire) }
     }
 }
 
@@ -106,6 +117,10 @@ impl Case {
         let spans = self.trees.iter().flat_map(|tree| &tree.rows);
         let request = otlp::to_request(spans.map(|row| row.span.as_ref()));
         let mut json = serde_json::to_value(request)?;
+        if !self.logs.is_empty() {
+            let request = otlp::logs_to_request(self.logs.iter().map(Arc::as_ref));
+            json[LOGS] = serde_json::to_value(request.resource_logs)?;
+        }
         if !self.wire.is_empty() {
             json[WIRE] = serde_json::to_value(&self.wire)?;
         }

@@ -15,6 +15,7 @@ pub mod embedded;
 pub mod exchange;
 pub mod expect;
 pub mod headers;
+pub mod log;
 pub mod model_call;
 mod nanoseconds;
 pub mod otlp;

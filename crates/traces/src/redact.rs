@@ -16,6 +16,9 @@ pub const REDACTED: &str = "[redacted]";
 /// The text in place of a header's value that the lab has never kept.
 const NOT_KEPT: &str = "(not kept)";
 
+/// Sources by their address, each with the redacted one. Keeps both, so that an address stays that of its source.
+type Sources = HashMap<*const Source, [Arc<Source>; 2]>;
+
 /// Counts the values that were redacted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Redacted {
@@ -80,6 +83,13 @@ impl Redacted {
         }
     }
 
+    /// Redacts a source once for all that share it.
+    fn known(&mut self, sources: &mut Sources, source: &Arc<Source>) -> Arc<Source> {
+        let redacted = || [Arc::clone(source), self.source(source)];
+        let [_, redacted] = sources.entry(Arc::as_ptr(source)).or_insert_with(redacted);
+        Arc::clone(redacted)
+    }
+
     /// Redacts the values in the head of a request.
     fn head(&mut self, head: &str) -> String {
         let mut lines = head.split_inclusive('\n');
@@ -132,7 +142,7 @@ fn is_plain(value: &AnyValue) -> bool {
 }
 
 impl Redacted {
-    /// Redacts the names of spans and events and the messages of failures, which findings repeat.
+    /// Redacts the names of spans, events and log records and the messages of failures, which findings repeat.
     pub fn names(&mut self, case: &mut Case) {
         for span in spans(case) {
             let mut proto = span.proto();
@@ -150,16 +160,21 @@ impl Redacted {
         for span in &mut case.elsewhere {
             self.text("a span's name", &mut span.name);
         }
+        for record in &mut case.logs {
+            let mut proto = record.proto();
+            let mut changed = self.text("an event's name", &mut proto.event_name);
+            changed |= self.text("a log record's severity", &mut proto.severity_text);
+            if changed {
+                *record = Arc::new(record.with(&proto, Arc::clone(&record.source)));
+            }
+        }
     }
 
-    /// Redacts the values of attributes and headers.
+    /// Redacts the values of attributes and headers, and the bodies of log records.
     pub fn values(&mut self, case: &mut Case) {
-        let mut sources: HashMap<*const Source, [Arc<Source>; 2]> = HashMap::new();
+        let mut sources = Sources::new();
         for span in spans(case) {
-            // Keeps the source, so that its address stays its own.
-            let [_, source] = sources
-                .entry(Arc::as_ptr(&span.source))
-                .or_insert_with(|| [Arc::clone(&span.source), self.source(&span.source)]);
+            let source = &self.known(&mut sources, &span.source);
             let mut proto = span.proto();
             let mut changed = self.attributes(&mut proto.attributes);
             for event in &mut proto.events {
@@ -170,6 +185,17 @@ impl Redacted {
             }
             if changed || !Arc::ptr_eq(source, &span.source) {
                 *span = Arc::new(span.with(proto, Arc::clone(source)));
+            }
+        }
+        for record in &mut case.logs {
+            let source = &self.known(&mut sources, &record.source);
+            let mut proto = record.proto();
+            let mut changed = self.attributes(&mut proto.attributes);
+            if let Some(body) = &mut proto.body {
+                changed |= self.value("a log record's body", body);
+            }
+            if changed || !Arc::ptr_eq(source, &record.source) {
+                *record = Arc::new(record.with(&proto, Arc::clone(source)));
             }
         }
         for exchange in &mut case.wire {

@@ -124,7 +124,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// The maker of a span: the resource (the service) and the instrumentation scope (the library). Spans share it.
+/// The maker of a span or a log record: the resource (the service) and the instrumentation scope (the library). Many share it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Source {
     pub resource: Resource,
@@ -370,21 +370,22 @@ pub const DEPTH_LIMIT: usize = 32;
 /// message can have millions that are empty, and each takes memory when it is read.
 pub const VALUES_LIMIT: usize = 50_000;
 
-/// Why [`Span::decode`] didn't take a span.
+/// Why [`Span::decode`] didn't take a span, or [`LogRecord::decode`](crate::log::LogRecord::decode) a log record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// The bytes aren't a span, so nothing of the request around them can be kept.
+    /// The bytes aren't that, so nothing of the request around them can be kept.
     #[error(transparent)]
     Unreadable(#[from] DecodeError),
-    /// The span can't be kept. Its neighbours can.
+    /// It can't be kept. Its neighbours can.
     #[error(transparent)]
     Unfit(#[from] Unfit),
 }
 
-/// A span that can be read and can't be kept.
+/// A span or a log record that can be read and can't be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfit {
-    /// The first hundred characters of its name; `None` where the resource or scope that it shares has the flaw.
+    /// The first hundred characters of its name; `None` for a log record, and where the resource or scope that it shares has the
+    /// flaw.
     pub span: Option<String>,
     pub flaw: Flaw,
 }
@@ -400,7 +401,7 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// A flaw of a span, a resource or a scope. An attribute is given by the first hundred characters of its key.
+/// A flaw of a span, a log record, a resource or a scope. An attribute is given by the first hundred characters of its key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
     #[error("the trace id must be 16 bytes and not all zero")]
@@ -433,33 +434,44 @@ fn check(proto: &Proto) -> Result<(), Flaw> {
 }
 
 /// `left` is the number of values that may follow.
-fn check_attributes<'a>(
+pub(crate) fn check_attributes<'a>(
     attributes: impl Iterator<Item = &'a KeyValue>,
     left: &mut usize,
 ) -> Result<(), Flaw> {
     for attribute in attributes {
         *left = left.checked_sub(1).ok_or(Flaw::TooManyValues)?;
-        let key = || shortened(&attribute.key, 100);
-        let Some(value) = &attribute.value else {
-            continue;
-        };
-        let length = match &value.value {
-            Some(Value::StringValue(text)) => text.len(),
-            Some(Value::BytesValue(bytes)) => bytes.len(),
-            Some(Value::ArrayValue(_) | Value::KvlistValue(_)) => {
-                if !fits(value, DEPTH_LIMIT) {
-                    return Err(Flaw::AttributeTooDeep(key()));
-                }
-                *left = left.checked_sub(items(value)).ok_or(Flaw::TooManyValues)?;
-                value.encoded_len()
-            }
-            _ => 0,
-        };
-        if length.max(attribute.key.len()) > TEXT_LIMIT {
-            return Err(Flaw::AttributeTooLong(key()));
+        if attribute.key.len() > TEXT_LIMIT {
+            return Err(Flaw::AttributeTooLong(shortened(&attribute.key, 100)));
         }
+        check_value(&attribute.key, attribute.value.as_ref(), left)?;
     }
     Ok(())
+}
+
+/// Checks the value of an attribute, or of a log record's body.
+pub(crate) fn check_value(
+    key: &str,
+    value: Option<&AnyValue>,
+    left: &mut usize,
+) -> Result<(), Flaw> {
+    let key = || shortened(key, 100);
+    let Some(value) = value else { return Ok(()) };
+    let length = match &value.value {
+        Some(Value::StringValue(text)) => text.len(),
+        Some(Value::BytesValue(bytes)) => bytes.len(),
+        Some(Value::ArrayValue(_) | Value::KvlistValue(_)) => {
+            if !fits(value, DEPTH_LIMIT) {
+                return Err(Flaw::AttributeTooDeep(key()));
+            }
+            *left = left.checked_sub(items(value)).ok_or(Flaw::TooManyValues)?;
+            value.encoded_len()
+        }
+        _ => 0,
+    };
+    match length > TEXT_LIMIT {
+        true => Err(Flaw::AttributeTooLong(key())),
+        false => Ok(()),
+    }
 }
 
 /// Whether the value is nested no deeper than `levels`.
@@ -516,12 +528,13 @@ pub(crate) fn beginning(name: &str) -> &str {
     &name[..end.unwrap_or_default()]
 }
 
-fn bytes<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+/// An id of `N` bytes that is valid.
+pub(crate) fn bytes<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     let id: [u8; N] = bytes.try_into().ok()?;
     (id != [0; N]).then_some(id)
 }
 
-fn find<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
+pub(crate) fn find<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
     let attribute = attributes.iter().find(|attribute| attribute.key == key)?;
     attribute.value.as_ref()?.value.as_ref()
 }
@@ -532,7 +545,7 @@ pub fn any_text(value: &Option<AnyValue>) -> String {
     value.map(text).unwrap_or_default()
 }
 
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::StringValue(text) => text.clone(),
         Value::IntValue(number) => number.to_string(),

@@ -15,7 +15,7 @@ use traces::tree::Tree;
 
 /// The tree of the only trace of a table.
 fn tree(rows: &str) -> Tree {
-    let spans = otlp::from_json(table(rows).to_string().as_bytes()).expect("spans").spans;
+    let spans = otlp::from_json(table(rows).to_string().as_bytes()).expect("spans").items;
     Tree::new(&spans.into_iter().map(Arc::new).collect::<Vec<_>>()).expect("a tree")
 }
 

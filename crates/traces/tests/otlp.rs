@@ -20,7 +20,7 @@ fn service(name: &str) -> Value {
 
 /// The service, the scope and the name of each span.
 fn read(batch: &Batch) -> Vec<(&str, &str, &str)> {
-    let spans = batch.spans.iter();
+    let spans = batch.items.iter();
     spans.map(|it| (it.service(), it.source.scope.name.as_str(), it.name())).collect()
 }
 
@@ -101,7 +101,7 @@ fn json_says_as_much_as_protobuf() {
     let request: ExportTraceServiceRequest =
         serde_json::from_value(text.clone()).expect("a request");
     let expected = otlp::from_protobuf(request.encode_to_vec().into()).expect("spans");
-    assert_eq!(from_json(&text.to_string()).spans[0].source, expected.spans[0].source);
+    assert_eq!(from_json(&text.to_string()).items[0].source, expected.items[0].source);
 }
 
 fn request(resource: Resource, spans: Vec<Span>) -> ExportTraceServiceRequest {
@@ -139,13 +139,13 @@ fn a_span_with_too_many_values_is_rejected_and_its_neighbours_are_kept() {
         )) {
             let batch = batch.expect("two spans");
             let rejected = batch.rejected.expect("one is rejected");
-            assert_eq!((batch.spans.len(), rejected.spans), (2, 1));
+            assert_eq!((batch.items.len(), rejected.items), (2, 1));
             assert!(matches!(rejected.first, Reason::Span(it) if it.flaw == Flaw::TooManyValues));
         }
     }
     let most = Span { attributes: attributes(VALUES_LIMIT), ..sound.clone() };
     for batch in read_in_all_forms(&request(Resource::default(), vec![most])) {
-        assert_eq!(batch.expect("a span").spans.len(), 1);
+        assert_eq!(batch.expect("a span").items.len(), 1);
     }
     let resource = Resource { attributes: attributes(VALUES_LIMIT + 1), ..Resource::default() };
     for refused in read_in_all_forms(&request(resource, vec![sound])) {

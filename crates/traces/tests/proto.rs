@@ -3,27 +3,40 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use opentelemetry_proto::tonic::collector::logs::v1 as their_logs;
 use opentelemetry_proto::tonic::collector::trace::v1 as theirs;
-use prost::Message as _;
+use prost::Message;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use traces::otlp;
 use traces::proto::collector::ExportTraceServiceRequest;
 use traces::proto::common::InstrumentationScope;
 use traces::proto::common::any_value::Value;
 use traces::proto::common::{AnyValue, ArrayValue, EntityRef, KeyValue, KeyValueList};
+use traces::proto::logs::{LogRecord, ResourceLogs, ScopeLogs};
+use traces::proto::logs_collector::ExportLogsServiceRequest;
 use traces::proto::resource::Resource;
 use traces::proto::trace::span::{Event, Link};
 use traces::proto::trace::{ResourceSpans, ScopeSpans, Span, Status};
 use traces::read;
 
 fn same(ours: &ExportTraceServiceRequest, name: &str) {
+    both::<_, theirs::ExportTraceServiceRequest>(ours, name);
+}
+
+/// Fails unless the message `Theirs` has the same bytes and the same JSON.
+fn both<Ours, Theirs>(ours: &Ours, name: &str)
+where
+    Ours: Message + Default + Serialize + DeserializeOwned,
+    Theirs: Message + Default + Serialize + DeserializeOwned,
+{
     let bytes = ours.encode_to_vec();
-    let theirs = theirs::ExportTraceServiceRequest::decode(&bytes[..]).expect("a request");
+    let theirs = Theirs::decode(&bytes[..]).expect("a request");
     assert!(theirs.encode_to_vec() == bytes, "{name}: bytes");
     let json = serde_json::to_string(ours).expect("JSON");
     assert_eq!(json, serde_json::to_string(&theirs).expect("JSON"), "{name}");
-    let read: ExportTraceServiceRequest = serde_json::from_str(&json).expect("a request");
-    let read_by_theirs: theirs::ExportTraceServiceRequest =
-        serde_json::from_str(&json).expect("a request");
+    let read: Ours = serde_json::from_str(&json).expect("a request");
+    let read_by_theirs: Theirs = serde_json::from_str(&json).expect("a request");
     assert!(read.encode_to_vec() == read_by_theirs.encode_to_vec(), "{name}: read from JSON");
 }
 
@@ -130,6 +143,32 @@ fn full() -> ExportTraceServiceRequest {
 #[test]
 fn every_field_has_the_json_of_opentelemetry_proto() {
     same(&full(), "a request with every field");
+}
+
+#[test]
+fn every_field_of_a_log_record_has_the_json_of_opentelemetry_proto() {
+    let ResourceSpans { resource, scope_spans, schema_url } = full().resource_spans.remove(0);
+    let attributes = scope_spans[0].spans[0].attributes.clone();
+    let record = |body| LogRecord {
+        time_unix_nano: 1_795_618_957_123_456_789,
+        observed_time_unix_nano: 1_795_618_957_223_456_789,
+        severity_number: 18,
+        severity_text: "error".to_owned(),
+        body,
+        attributes: attributes.clone(),
+        dropped_attributes_count: 1,
+        flags: 1,
+        trace_id: vec![0x0a; 16],
+        span_id: vec![0xf0; 8],
+        event_name: "exception".to_owned(),
+    };
+    let bodies = attributes.iter().map(|attribute| record(attribute.value.clone()));
+    let log_records = bodies.chain([LogRecord::default()]).collect();
+    let scope = scope_spans[0].scope.clone();
+    let scope_logs = vec![ScopeLogs { scope, log_records, schema_url: schema_url.clone() }];
+    let full = ResourceLogs { resource, scope_logs, schema_url };
+    let request = ExportLogsServiceRequest { resource_logs: vec![full, ResourceLogs::default()] };
+    both::<_, their_logs::ExportLogsServiceRequest>(&request, "log records with every field");
 }
 
 /// Every document with one value replaced by another: both crates read the same from it, or neither reads it.

@@ -11,7 +11,7 @@ use traces::exchange::Exchange;
 use traces::otlp;
 use traces::proto::common::AnyValue;
 use traces::proto::common::any_value::Value;
-use traces::read::{self, Contents, Foreign, Form, UNPACKED_LIMIT, Unreadable};
+use traces::read::{self, Contents, Foreign, Form, Piece, UNPACKED_LIMIT, Unreadable};
 use traces::span::{self, SpanKind, Status};
 
 fn bytes(name: &str) -> Vec<u8> {
@@ -399,7 +399,7 @@ fn half_a_character_costs_itself_alone() {
         );
         assert_eq!(names(&read_text(&text)), [expected]);
         let batch = otlp::from_json(text.as_bytes()).expect("spans");
-        assert_eq!(batch.spans[0].name(), expected);
+        assert_eq!(batch.items[0].name(), expected);
     }
 }
 
@@ -461,10 +461,13 @@ fn other_signals_and_other_documents_are_counted_and_left_out() {
     let metrics = r#"{"resourceMetrics": [{"scopeMetrics": [{"metrics": [{}]}]}]}"#;
     let contents = read_text(&format!("{spans}\n{logs}\n{metrics}\n{{\"level\": \"info\"}}\n"));
     assert_eq!(contents.spans.len(), 2);
-    assert_eq!(contents.others.to_string(), "2 log records, 1 metric, 1 other JSON document");
+    assert_eq!(
+        contents.others.to_string(),
+        "2 log records without a trace, 1 metric, 1 other JSON document"
+    );
     assert!(contents.problems.is_empty(), "{contents:?}");
     let error = read::read(logs.as_bytes()).expect_err("no spans").to_string();
-    assert_eq!(error, "there are no spans in it, only 2 log records");
+    assert_eq!(error, "there are no spans in it, only 2 log records without a trace");
 }
 
 #[test]
@@ -728,8 +731,8 @@ fn the_schemas_of_resource_and_scope_are_saved() {
     let contents = read_text(&text);
     let request = otlp::to_request(&contents.spans);
     for spans in [
-        otlp::from_protobuf(request.encode_to_vec().into()).expect("spans").spans,
-        otlp::from_request(request).expect("spans").spans,
+        otlp::from_protobuf(request.encode_to_vec().into()).expect("spans").items,
+        otlp::from_request(request).expect("spans").items,
         contents.spans,
     ] {
         let again = &otlp::to_request(&spans).resource_spans[0];
@@ -827,7 +830,7 @@ fn large_documents() -> Vec<serde_json::Value> {
 /// Reads a file in pieces. Returns the names of its spans in each piece.
 fn pieces(bytes: &[u8]) -> (Vec<Vec<String>>, Contents) {
     let mut pieces = Vec::new();
-    let sink = |spans: Vec<span::Span>| {
+    let sink = |Piece { spans, .. }: Piece| {
         pieces.push(spans.iter().map(|span| span.name().to_owned()).collect());
     };
     let contents = read::stream(bytes, sink).expect("spans");
@@ -848,7 +851,7 @@ fn a_large_file_is_read_in_pieces() {
     let members = [gzip(&lines[..half]), gzip(&lines[half..])].concat();
     let protobuf = documents.iter().flat_map(|document| {
         let batch = otlp::from_json(document.to_string().as_bytes()).expect("spans");
-        let message = otlp::to_request(&batch.spans).encode_to_vec();
+        let message = otlp::to_request(&batch.items).encode_to_vec();
         let length = u32::try_from(message.len()).expect("small").to_be_bytes();
         [&length[..], &message].concat()
     });
@@ -923,7 +926,7 @@ fn a_large_file_is_never_in_memory_as_a_whole() {
     let lines = line.repeat(500);
     let (read, handed_on) = (Cell::new(0), Cell::new(0));
     let mut most = 0;
-    let sink = |spans: Vec<span::Span>| {
+    let sink = |Piece { spans, .. }: Piece| {
         most = most.max(read.get() - handed_on.get());
         handed_on.set(read.get());
         assert!(!spans.is_empty());

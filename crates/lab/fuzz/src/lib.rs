@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tower::ServiceExt as _;
 use traces::case::Case;
+use traces::log::LogRecord;
 use traces::{expect, headers, otlp, report};
 
 /// The name of a target, which is also that of its folder in `corpus`, and what it calls.
@@ -31,24 +32,36 @@ pub const DECODERS: [Decoder; 7] = [
     ("query", query),
 ];
 
-/// A body of `POST /v1/traces`. Spans that are read are written and read again.
+/// A body of `POST /v1/traces` or `/v1/logs`. Spans and log records that are read are written and read again.
 pub fn otlp_json(bytes: &[u8]) {
     if let Ok(batch) = otlp::from_json(bytes) {
         again(batch);
     }
+    if let Ok(batch) = otlp::logs_from_json(bytes) {
+        logs_again(batch);
+    }
 }
 
-/// The same in protobuf. Spans that are read from gRPC take the same way.
+/// The same in protobuf. What is read from gRPC takes the same way.
 pub fn otlp_protobuf(bytes: &[u8]) {
     if let Ok(batch) = otlp::from_protobuf(bytes.to_vec().into()) {
         again(batch);
     }
+    if let Ok(batch) = otlp::logs_from_protobuf(bytes.to_vec().into()) {
+        logs_again(batch);
+    }
 }
 
 fn again(batch: otlp::Batch) {
-    let request = otlp::to_request(&batch.spans);
+    let request = otlp::to_request(&batch.items);
     let read = otlp::from_request(request).expect("spans that were read can be read again");
-    assert_eq!(read.spans.len(), batch.spans.len());
+    assert_eq!(read.items.len(), batch.items.len());
+}
+
+fn logs_again(batch: otlp::Batch<LogRecord>) {
+    let request = otlp::logs_to_request(&batch.items);
+    let read = otlp::logs_from_request(request).expect("records that were read can be read again");
+    assert_eq!(read.items.len(), batch.items.len());
 }
 
 /// A file in any of the forms that are read, and the report on it.
@@ -84,7 +97,7 @@ pub fn query(bytes: &[u8]) {
     static ROUTES: LazyLock<axum::Router> = LazyLock::new(|| {
         let store = Store::new(Limits::default());
         let spans = otlp::from_json(include_bytes!("../corpus/otlp_json/spans.json"));
-        store.add(spans.expect("a valid request").spans);
+        store.add(spans.expect("a valid request").items);
         let pages = lab::viewer::routes(store.clone(), Wire::new([Hop::named_after("service")]));
         pages.merge(lab::jaeger::routes(store))
     });

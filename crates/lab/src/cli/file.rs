@@ -115,6 +115,7 @@ pub fn trace(name: &str, id: Option<&str>) -> anyhow::Result<(TraceId, Case)> {
 /// Standard output can't be written.
 pub fn print_otlp(case: Case, id: TraceId) -> anyhow::Result<()> {
     let trees = case.trees.into_iter().filter(|tree| tree.trace_id == id);
-    let json = Case::new(trees.collect(), Vec::new()).to_json()?;
+    let logs = case.logs.into_iter().filter(|record| record.trace_id == id).collect();
+    let json = Case { logs, ..Case::new(trees.collect(), Vec::new()) }.to_json()?;
     print_json(std::str::from_utf8(&json)?)
 }

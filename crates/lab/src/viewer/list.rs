@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
 use crate::list::{Fields, Filter, List, Page};
-use crate::render::{array, json_of, otlp_json};
+use crate::render::{array, json_of, logs_json, otlp_json};
 use crate::span::shortened;
 use crate::store::Usage;
 use crate::summary::{self, Break, Summary};
@@ -79,7 +79,8 @@ pub async fn whole_case(
         }
         fields
     });
-    attachment("traces.json", renderers.stream(otlp_json(traces, own)))
+    let logs = logs_json(list.store.walk_logs());
+    attachment("traces.json", renderers.stream(otlp_json(traces, logs.chain(own))))
 }
 
 /// Serves the list as a page.

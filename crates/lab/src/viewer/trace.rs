@@ -17,7 +17,7 @@ use crate::case::Case;
 use crate::diagnose::Finding;
 use crate::editor::Editor;
 use crate::list::List;
-use crate::render::otlp_json;
+use crate::render::{logs_json, otlp_json};
 use crate::report::{self, Links};
 use crate::request::{self, TracedRequest};
 use crate::span::{TraceId, shortened, span_id, trace_id};
@@ -63,7 +63,8 @@ pub async fn page(
         return no_such_trace(was_dropped, request().map(|it| it.case).as_ref());
     };
     if form == "json" {
-        let json = otlp_json(iter::once(spans), iter::empty());
+        let logs = trace_id(id).map(|id| site.list.store.logs(id)).unwrap_or_default();
+        let json = otlp_json(iter::once(spans), logs_json(iter::once(logs)));
         let id = trace_id(id).map(|id| id.to_string()).unwrap_or_default();
         return attachment(&format!("trace-{id}.json"), site.renderers.stream(json));
     }
@@ -219,7 +220,10 @@ impl<'a> View<'a> {
     }
 }
 
-/// Renders the page of a trace without spans. The lab may still have its headers.
+/// The most log records that the page of a trace without spans lists.
+const LISTED_LOGS: usize = 100;
+
+/// Renders the page of a trace without spans. The lab may still have its headers and log records.
 fn no_such_trace(was_dropped: bool, case: Option<&Case>) -> Response {
     let body = html! {
         h1 { "No such trace" }
@@ -232,9 +236,21 @@ fn no_such_trace(was_dropped: bool, case: Option<&Case>) -> Response {
             a href="/traces" { "All traces" }
         }
         @if let Some(case) = case {
-            (diagnosis(case))
-            h2 { "What went over the wire" }
-            (report::wire(&case.wire, true))
+            @if !case.logs.is_empty() {
+                h2 { "Log records without a span" }
+                p { (count(case.logs.len(), "log record")) " of this trace arrived, and no span did." }
+                ul {
+                    @for record in case.logs.iter().take(LISTED_LOGS) {
+                        li { (moment(record.time())) " " bdi { (label(record.service())) } " " (shortened(&record.severity_text(), LONGEST)) " " bdi { (shortened(&record.body(), LONGEST)) } }
+                    }
+                }
+                @if case.logs.len() > LISTED_LOGS { p { (case.logs.len() - LISTED_LOGS) " more" } }
+            }
+            @if !case.wire.is_empty() {
+                (diagnosis(case))
+                h2 { "What went over the wire" }
+                (report::wire(&case.wire, true))
+            }
         }
     };
     let mut response = viewer::page("No such trace", body);

@@ -84,7 +84,7 @@ impl Service {
         let scope_spans = json!([{ "spans": [span] }]);
         let request =
             json!({ "resourceSpans": [{ "resource": resource, "scopeSpans": scope_spans }] });
-        self.store.add(otlp::from_json(request.to_string().as_bytes()).expect("a span").spans);
+        self.store.add(otlp::from_json(request.to_string().as_bytes()).expect("a span").items);
     }
 }
 

@@ -281,8 +281,8 @@ async fn every_acknowledged_span_is_saved_by_a_lab_that_stops_while_senders_go_o
         assert_eq!(lab.signal(signal).await, Some(0), "{signal}");
         within_reason(senders.join_all()).await;
         let mut saved = HashSet::new();
-        let read = session::open(&file, |spans| {
-            saved.extend(spans.iter().map(|it| u64::from_be_bytes(it.id.0)));
+        let read = session::open(&file, |piece| {
+            saved.extend(piece.spans.iter().map(|it| u64::from_be_bytes(it.id.0)));
         });
         read.expect("a session");
         let mut lost: Vec<u64> = acknowledged.ids().difference(&saved).copied().collect();

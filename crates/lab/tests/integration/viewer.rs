@@ -467,7 +467,7 @@ async fn another_sites_page_can_put_nothing_into_the_list() {
 /// Opens a session; returns its store, and how many spans and which problems were in its file.
 fn opened(path: &Path) -> Result<(Store, usize, Vec<String>), session::Error> {
     let store = Store::new(Limits::default());
-    let opened = session::open(path, |spans| store.add(spans))?;
+    let opened = session::open(path, |piece| store.add(piece.spans))?;
     Ok((store, opened.count, opened.problems.iter().map(ToString::to_string).collect()))
 }
 
@@ -526,7 +526,7 @@ fn a_session_is_kept_in_a_file_and_opened_again() {
     assert_eq!(text.lines().filter(|line| !line.is_empty()).count(), 2);
     // What the store drops isn't saved.
     let again = recorded(opened(&file).expect("it opens").0);
-    session::open(&file, |spans| again.add(spans)).expect("it opens");
+    session::open(&file, |piece| again.add(piece.spans)).expect("it opens");
     let (store, count, problems) = opened(&file).expect("it opens");
     assert_eq!((count, problems, store.usage().traces), (3, Vec::new(), 2));
     let mut texts: Vec<String> = store.trees().iter().map(Tree::to_text).collect();

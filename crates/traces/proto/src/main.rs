@@ -1,5 +1,5 @@
-//! Writes `crates/traces/src/proto/{common,resource,trace,collector}.rs`: the messages of OTLP for traces, with the attributes
-//! for their JSON form.
+//! Writes `crates/traces/src/proto/{common,resource,trace,collector,logs,logs_collector}.rs`: the messages of OTLP for traces and
+//! logs, with the attributes for their JSON form.
 
 use std::error::Error;
 use std::fs;
@@ -9,19 +9,25 @@ use std::process::Command;
 use prost_build::{Config, Module};
 
 /// Each Rust module, and the package and file that it is generated from.
-const MODULES: [(&str, &str, &str); 4] = [
+const MODULES: [(&str, &str, &str); 6] = [
     ("common", "common.v1", "common/v1/common.proto"),
     ("resource", "resource.v1", "resource/v1/resource.proto"),
     ("trace", "trace.v1", "trace/v1/trace.proto"),
     ("collector", "collector.trace.v1", "collector/trace/v1/trace_service.proto"),
+    ("logs", "logs.v1", "logs/v1/logs.proto"),
+    ("logs_collector", "collector.logs.v1", "collector/logs/v1/logs_service.proto"),
 ];
 
 /// The messages in which a field may be missing in JSON.
-const WITH_DEFAULTS: [&str; 9] = [
+const WITH_DEFAULTS: [&str; 13] = [
+    "ExportLogsServiceRequest",
     "ExportTraceServiceRequest",
     "InstrumentationScope",
+    "LogRecord",
     "Resource",
+    "ResourceLogs",
     "ResourceSpans",
+    "ScopeLogs",
     "ScopeSpans",
     "Span",
     "Span.Event",
@@ -30,12 +36,13 @@ const WITH_DEFAULTS: [&str; 9] = [
 ];
 
 /// The fields whose JSON form isn't serde's, with the attribute that changes it.
-const FIELDS: [(&str, &str); 10] = [
+const FIELDS: [(&str, &str); 11] = [
     ("trace_id", "with = \"crate::proto::json::hex\""),
     ("span_id", "with = \"crate::proto::json::hex\""),
     ("parent_span_id", "with = \"crate::proto::json::hex\""),
     ("start_time_unix_nano", "with = \"crate::proto::json::number\""),
     ("end_time_unix_nano", "with = \"crate::proto::json::number\""),
+    ("observed_time_unix_nano", "with = \"crate::proto::json::number\""),
     ("time_unix_nano", "with = \"crate::proto::json::number\""),
     ("AnyValue.value", "flatten"),
     ("int_value", "with = \"crate::proto::json::number\""),

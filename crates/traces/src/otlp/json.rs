@@ -1,5 +1,5 @@
-//! Reads an OTLP request in JSON span by span. A tree of the whole request would take many times the memory of its text: each `{}`
-//! would become a span of hundreds of bytes before any limit is met.
+//! Reads an OTLP request in JSON item by item. A tree of the whole request would take many times the memory of its text: each `{}`
+//! would become an item of hundreds of bytes before any limit is met.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,18 +8,18 @@ use std::sync::Arc;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize as _, Deserializer};
 
-use super::{Batch, Error, Reason, Rejected, unfit};
+use super::{Batch, Error, Item, Reason, Rejected, Signal, unfit};
 use crate::read::json::{Json, same};
 use crate::read::otlp;
 use crate::read::value::Losses;
-use crate::span::{Flaw, Source, Span, Unfit, VALUES_LIMIT, shortened};
+use crate::span::{Flaw, Source, Unfit, VALUES_LIMIT};
 
-/// The most values of JSON in a span, a resource or a scope. An attribute has seven, with its keys.
+/// The most values of JSON in an item, a resource or a scope. An attribute has seven, with its keys.
 const NODES_LIMIT: usize = 7 * VALUES_LIMIT;
 
 /// Reads one request, however it is spelled.
-pub(super) fn request(text: &str) -> Result<Batch, Error> {
-    let mut reader = Reader::default();
+pub(super) fn request<T: Item>(text: &str) -> Result<Batch<T>, Error> {
+    let mut reader = Reader::<T>::default();
     let mut json = serde_json::Deserializer::from_str(text);
     json.disable_recursion_limit();
     let place = Place { reader: &mut reader, part: Part::Request };
@@ -30,16 +30,15 @@ pub(super) fn request(text: &str) -> Result<Batch, Error> {
     read.map_err(Error::Json)?;
     let Reader { mut batch, losses, .. } = reader;
     if let Some((_, first)) = losses.first.into_iter().next() {
-        let none = Rejected { spans: 0, first: Reason::Value(first) };
+        let none = Rejected { items: 0, first: Reason::Value(first) };
         batch.rejected.get_or_insert(none);
     }
     batch.finished()
 }
 
 /// The state while a request is read.
-#[derive(Default)]
-struct Reader {
-    batch: Batch,
+struct Reader<T> {
+    batch: Batch<T>,
     losses: Losses,
     /// The limit that was met, which ends the reading.
     stopped: Option<Error>,
@@ -47,8 +46,22 @@ struct Reader {
     scope: Group,
     /// The scopes of the current resource, which may stand behind them.
     scopes: Vec<Scope>,
-    /// The source that spans have until their own is known.
+    /// The source that items have until their own is known.
     unknown: Arc<Source>,
+}
+
+impl<T> Default for Reader<T> {
+    fn default() -> Self {
+        Reader {
+            batch: Batch::default(),
+            losses: Losses::default(),
+            stopped: None,
+            resource: Group::default(),
+            scope: Group::default(),
+            scopes: Vec::new(),
+            unknown: Arc::default(),
+        }
+    }
 }
 
 /// A resource or a scope while its fields are being read.
@@ -63,15 +76,15 @@ struct Group {
 struct Scope {
     /// Boxed, so that a list of them that grows takes less memory.
     group: Box<Group>,
-    /// The indices of its spans in the batch.
-    spans: Range<usize>,
+    /// The indices of its items in the batch.
+    items: Range<usize>,
     /// Whether it has the name that scopes had before version 1.0.
     is_old: bool,
 }
 
-impl Reader {
+impl<T: Item> Reader<T> {
     /// Records an error that isn't one of JSON. Reading then stops.
-    fn stop<T, E: serde::de::Error>(&mut self, result: Result<T, Error>) -> Result<T, E> {
+    fn stop<E: serde::de::Error>(&mut self, result: Result<(), Error>) -> Result<(), E> {
         result.map_err(|error| {
             let message = error.to_string();
             self.stopped = Some(error);
@@ -79,46 +92,36 @@ impl Reader {
         })
     }
 
-    fn span(&mut self, json: &Json, is_whole: bool) -> Result<(), Error> {
-        let span = match is_whole {
-            true => {
-                let mut span = otlp::span(json, &mut self.losses);
-                exact_id(json.get("traceid"), &mut span.trace_id);
-                exact_id(json.get("spanid"), &mut span.span_id);
-                exact_id(json.get("parentspanid"), &mut span.parent_span_id);
-                Span::new(span, Arc::clone(&self.unknown))
-            }
-            false => {
-                let name = Some(shortened(json.get("name").text(), 100));
-                Err(Unfit { span: name, flaw: Flaw::TooManyValues })
-            }
-        };
-        self.batch.push(span)
+    fn item(&mut self, json: &Json, is_whole: bool) -> Result<(), Error> {
+        self.batch.push(match is_whole {
+            true => T::read(json, &mut self.losses, &self.unknown),
+            false => Err(Unfit { span: T::name(json), flaw: Flaw::TooManyValues }),
+        })
     }
 
-    /// Keeps a scope with spans until its resource is known.
+    /// Keeps a scope with items until its resource is known.
     fn end_scope(&mut self, first: usize, is_old: bool) -> Result<(), Error> {
         let group = std::mem::take(&mut self.scope);
         self.batch.count(&group.source)?;
-        let spans = first..self.batch.spans.len();
-        if !spans.is_empty() {
-            self.scopes.push(Scope { group: Box::new(group), spans, is_old });
+        let items = first..self.batch.items.len();
+        if !items.is_empty() {
+            self.scopes.push(Scope { group: Box::new(group), items, is_old });
         }
         Ok(())
     }
 
-    /// Gives the spans of a resource their sources.
+    /// Gives the items of a resource their sources.
     fn end_resource(&mut self) -> Result<(), Error> {
         let Group { source: Source { resource, resource_schema, .. }, too_large } =
             std::mem::take(&mut self.resource);
         let scopes = std::mem::take(&mut self.scopes);
-        // Some senders have both names, with the same spans.
+        // Some senders have both names, with the same items.
         let has_new = scopes.iter().any(|scope| !scope.is_old);
         let mut left_out: Vec<Range<usize>> = Vec::new();
-        for Scope { group, spans, is_old } in scopes {
+        for Scope { group, items, is_old } in scopes {
             self.batch.sources -= group.source.size();
             if is_old && has_new {
-                left_out.push(spans);
+                left_out.push(items);
                 continue;
             }
             let source = Source {
@@ -132,35 +135,26 @@ impl Reader {
             };
             match source {
                 Ok(source) => {
-                    let spans = &mut self.batch.spans[spans];
-                    spans.iter_mut().for_each(|span| span.source = Arc::clone(&source));
+                    let items = &mut self.batch.items[items];
+                    items.iter_mut().for_each(|item| item.set_source(&source));
                 }
                 Err(flaw) => {
-                    let none = Rejected { spans: 0, first: unfit(&flaw).into() };
-                    self.batch.rejected.get_or_insert(none).spans += spans.len();
-                    left_out.push(spans);
+                    let none = Rejected { items: 0, first: unfit(&flaw).into() };
+                    self.batch.rejected.get_or_insert(none).items += items.len();
+                    left_out.push(items);
                 }
             }
         }
         let mut index = 0;
         let mut left_out = left_out.into_iter().peekable();
         if left_out.peek().is_some() {
-            self.batch.spans.retain(|_| {
-                while left_out.next_if(|spans| spans.end <= index).is_some() {}
+            self.batch.items.retain(|_| {
+                while left_out.next_if(|items| items.end <= index).is_some() {}
                 index += 1;
-                !left_out.peek().is_some_and(|spans| spans.contains(&(index - 1)))
+                !left_out.peek().is_some_and(|items| items.contains(&(index - 1)))
             });
         }
         Ok(())
-    }
-}
-
-/// Undoes the padding of a short id. In a file it may have lost its leading zeros; in a request it is wrong.
-fn exact_id(json: &Json, id: &mut Vec<u8>) {
-    let digits = json.text();
-    let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_hex && digits.len().is_multiple_of(2) && digits.len() / 2 < id.len() {
-        id.drain(..id.len() - digits.len() / 2);
     }
 }
 
@@ -172,8 +166,8 @@ enum Part {
     Resource,
     Scopes { is_old: bool },
     Scope { is_old: bool },
-    Spans,
-    Span,
+    Items,
+    Item,
 }
 
 impl Part {
@@ -182,39 +176,38 @@ impl Part {
         match self {
             Part::Resources => Some(Part::Resource),
             Part::Scopes { is_old } => Some(Part::Scope { is_old }),
-            Part::Spans => Some(Part::Span),
-            Part::Request | Part::Resource | Part::Scope { .. } | Part::Span => None,
+            Part::Items => Some(Part::Item),
+            Part::Request | Part::Resource | Part::Scope { .. } | Part::Item => None,
         }
     }
 
-    /// The list in a field.
-    fn list(self, key: &str) -> Option<Part> {
+    /// The list in a field of a request with such items.
+    fn list<T: Item>(self, key: &str) -> Option<Part> {
+        let [resources, scopes, old_scopes, items] = T::LISTS;
         match self {
-            Part::Request if same(key, "resourcespans") => Some(Part::Resources),
-            Part::Resource if same(key, "scopespans") => Some(Part::Scopes { is_old: false }),
-            Part::Resource if same(key, "instrumentationlibraryspans") => {
-                Some(Part::Scopes { is_old: true })
-            }
-            Part::Scope { .. } if same(key, "spans") => Some(Part::Spans),
+            Part::Request if same(key, resources) => Some(Part::Resources),
+            Part::Resource if same(key, scopes) => Some(Part::Scopes { is_old: false }),
+            Part::Resource if same(key, old_scopes) => Some(Part::Scopes { is_old: true }),
+            Part::Scope { .. } if same(key, items) => Some(Part::Items),
             _ => None,
         }
     }
 }
 
 /// A place in the text where a part of the request stands.
-struct Place<'r> {
-    reader: &'r mut Reader,
+struct Place<'r, T> {
+    reader: &'r mut Reader<T>,
     part: Part,
 }
 
-impl<'de> DeserializeSeed<'de> for Place<'_> {
+impl<'de, T: Item> DeserializeSeed<'de> for Place<'_, T> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
         match self.part {
-            Part::Span => {
+            Part::Item => {
                 let (json, is_whole) = Json::limited(from, NODES_LIMIT)?;
-                let taken = self.reader.span(&json, is_whole);
+                let taken = self.reader.item(&json, is_whole);
                 self.reader.stop(taken)
             }
             _ => from.deserialize_any(self),
@@ -222,18 +215,21 @@ impl<'de> DeserializeSeed<'de> for Place<'_> {
     }
 }
 
-impl Place<'_> {
+impl<T: Item> Place<'_, T> {
     /// Ignores a value of another kind, except where the request itself would be lost.
     fn other<E: serde::de::Error>(&self) -> Result<(), E> {
         match self.part {
             Part::Request => Err(E::custom("it must be an object")),
-            Part::Resources => Err(E::custom("`resourceSpans` must be a list")),
+            Part::Resources => Err(E::custom(match T::SIGNAL {
+                Signal::Traces => "`resourceSpans` must be a list",
+                Signal::Logs => "`resourceLogs` must be a list",
+            })),
             _ => Ok(()),
         }
     }
 }
 
-impl<'de> Visitor<'de> for Place<'_> {
+impl<'de, T: Item> Visitor<'de> for Place<'_, T> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -282,11 +278,11 @@ impl<'de> Visitor<'de> for Place<'_> {
             Place { reader, part }.other::<A::Error>()?;
             return IgnoredAny.visit_map(from).map(drop);
         }
-        let first = reader.batch.spans.len();
+        let first = reader.batch.items.len();
         // Of several fields with one name, the first counts.
         let mut lists = Vec::new();
         while let Some(key) = from.next_key_seed(Key)? {
-            match part.list(&key) {
+            match part.list::<T>(&key) {
                 Some(list) if !lists.contains(&list) => {
                     lists.push(list);
                     from.next_value_seed(Place { reader: &mut *reader, part: list })?;
@@ -316,13 +312,13 @@ impl<'de> DeserializeSeed<'de> for Key {
 }
 
 /// A field of a resource or a scope that isn't a list.
-struct Field<'r> {
-    reader: &'r mut Reader,
+struct Field<'r, T> {
+    reader: &'r mut Reader<T>,
     part: Part,
     key: &'r str,
 }
 
-impl<'de> DeserializeSeed<'de> for Field<'_> {
+impl<'de, T: Item> DeserializeSeed<'de> for Field<'_, T> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {

@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 use crate::proto::collector::ExportTraceServiceRequest;
 use crate::proto::common::{InstrumentationScope, KeyValue};
+use crate::proto::logs::{LogRecord as LogProto, ResourceLogs};
+use crate::proto::logs_collector::ExportLogsServiceRequest;
 use crate::proto::resource::Resource;
 use crate::proto::trace::{ResourceSpans, ScopeSpans, Span as Proto};
 use prost::Message as _;
@@ -32,7 +34,11 @@ use crate::diagnose::NamedSpan;
 use crate::embedded;
 use crate::exchange::Exchange;
 use crate::headers;
-use crate::otlp::{Batch, Error, Reason, Rejected, from_protobuf, from_request};
+use crate::log::LogRecord;
+use crate::otlp::{
+    Batch, Error, Reason, Rejected, from_protobuf, from_request, logs_from_protobuf,
+    logs_from_request,
+};
 use crate::shared::Trace;
 use crate::span::{Span, TraceId};
 
@@ -104,8 +110,11 @@ pub struct Contents {
     /// The form of the first spans.
     pub form: Form,
     pub spans: Vec<Span>,
-    /// The number of spans, with those that [`stream`] has handed on.
+    /// The log records that belong to a trace.
+    pub logs: Vec<LogRecord>,
+    /// The number of spans and of log records, with those that [`stream`] has handed on.
     pub count: usize,
+    pub log_count: usize,
     /// The exchanges on the wire, which the lab's own files have.
     pub wire: Vec<Exchange>,
     /// The requests of services in other traces, likewise.
@@ -120,8 +129,10 @@ pub struct Contents {
 /// The parts of a file that aren't spans of their own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Others {
-    /// Log records, as far as they can be told apart.
+    /// Log records in a form that isn't read, as far as they can be told apart.
     pub logs: usize,
+    /// Log records that belong to no trace.
+    pub logs_without_trace: usize,
     pub metrics: usize,
     /// JSON documents of forms that the lab doesn't know.
     pub documents: usize,
@@ -138,11 +149,25 @@ impl Others {
     }
 }
 
+/// What [`stream`] hands on: a part of a file.
+#[derive(Debug, Default)]
+pub struct Piece {
+    pub spans: Vec<Span>,
+    pub logs: Vec<LogRecord>,
+}
+
+impl Piece {
+    fn is_empty(&self) -> bool {
+        self.spans.is_empty() && self.logs.is_empty()
+    }
+}
+
 /// Lists the counts that aren't 0.
 impl fmt::Display for Others {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = [
             (self.logs, "log record"),
+            (self.logs_without_trace, "log record without a trace"),
             (self.metrics, "metric"),
             (self.documents, "other JSON document"),
             (self.lines, "line of text"),
@@ -153,6 +178,7 @@ impl fmt::Display for Others {
             let noun = match (count, noun) {
                 (1, noun) => noun.to_owned(),
                 (_, "line of text") => "lines of text".to_owned(),
+                (_, "log record without a trace") => "log records without a trace".to_owned(),
                 (_, noun) => format!("{noun}s"),
             };
             write!(f, "{}{count} {noun}", if first { "" } else { ", " })?;
@@ -310,6 +336,7 @@ fn read_unpacked(bytes: &[u8]) -> Result<Contents, Unreadable> {
 #[derive(Default)]
 pub(crate) struct Document {
     resource_spans: Vec<ResourceSpans>,
+    resource_logs: Vec<ResourceLogs>,
     /// The resources that [`Document::resource`] has met.
     resources: Vec<Resource>,
     /// The index in `resources` of each, encoded.
@@ -356,6 +383,11 @@ impl Document {
         let items = json.items().iter();
         self.resource_spans.extend(items.map(|json| otlp::resource_spans(json, &mut self.losses)));
     }
+
+    fn resource_logs(&mut self, json: &Json) {
+        let items = json.items().iter();
+        self.resource_logs.extend(items.map(|json| otlp::resource_logs(json, &mut self.losses)));
+    }
 }
 
 /// The state while a file is read.
@@ -363,6 +395,7 @@ impl Document {
 struct Reader {
     form: Option<Form>,
     spans: Vec<Span>,
+    logs: Vec<LogRecord>,
     wire: Vec<Exchange>,
     elsewhere: Vec<NamedSpan>,
     unread: usize,
@@ -377,8 +410,9 @@ struct Reader {
     looks_left: usize,
     /// The line from which on a document must end in its line, because too many have broken off.
     given_up: Option<usize>,
-    /// The number of spans and whether there were exchanges in what [`Reader::hand_on`] has handed on.
+    /// The number of spans and log records, and whether there were exchanges, in what [`Reader::hand_on`] has handed on.
     count: usize,
+    log_count: usize,
     has_wire: bool,
     foreign: Option<Foreign>,
     /// The names of the fields of the first document of an unknown form.
@@ -400,8 +434,10 @@ struct Own {
 /// A document of OTLP JSON as the specification has it, which is parsed without a tree in between.
 #[derive(Deserialize)]
 struct Strict {
-    #[serde(rename = "resourceSpans")]
+    #[serde(default, rename = "resourceSpans")]
     resource_spans: Vec<ResourceSpans>,
+    #[serde(default, rename = "resourceLogs")]
+    resource_logs: Vec<ResourceLogs>,
     #[serde(default)]
     wire: Vec<Exchange>,
     #[serde(default, rename = "requestsElsewhere")]
@@ -413,12 +449,23 @@ struct Strict {
 impl Strict {
     /// Whether nothing was missed: a field in another spelling is skipped by the parser.
     fn is_whole(&self) -> bool {
-        self.resource_spans.iter().all(|it| {
+        let logs = self.resource_logs.iter().all(|it| {
+            let mut scopes = it.scope_logs.iter();
+            !it.scope_logs.is_empty()
+                && scopes
+                    .all(|it| !it.log_records.is_empty() && it.log_records.iter().all(is_of_trace))
+        });
+        let spans = self.resource_spans.iter().all(|it| {
             let mut scopes = it.scope_spans.iter();
             !it.scope_spans.is_empty()
                 && scopes.all(|it| !it.spans.is_empty() && it.spans.iter().all(has_ids))
-        })
+        });
+        logs && spans
     }
+}
+
+fn is_of_trace(record: &LogProto) -> bool {
+    record.trace_id.len() == 16 && matches!(record.span_id.len(), 0 | 8)
 }
 
 fn has_ids(span: &Proto) -> bool {
@@ -431,12 +478,11 @@ impl Reader {
     fn protobuf(&mut self, bytes: &[u8]) -> bool {
         if bytes.first() == Some(&PROTOBUF) {
             // A text may begin with the same byte, which is a line feed.
-            let batch = from_protobuf(bytes.to_vec().into());
             let is_text = || text(bytes).is_some();
-            match batch {
-                Ok(batch) if batch.spans.is_empty() && is_text() => return false,
-                Err(Error::Protobuf(_)) if is_text() => return false,
-                batch => self.batch(Form::OtlpProtobuf, None, batch),
+            match message(bytes) {
+                Message::Traces(Ok(batch)) if batch.items.is_empty() && is_text() => return false,
+                Message::Traces(Err(Error::Protobuf(_))) if is_text() => return false,
+                message => self.message(message),
             }
             return true;
         }
@@ -464,8 +510,7 @@ impl Reader {
                     self.all_documents(&String::from_utf8_lossy(&frame));
                 }
                 Ok(frame) => {
-                    let batch = from_protobuf(frame.into_owned().into());
-                    self.batch(Form::OtlpProtobuf, None, batch);
+                    self.message(message(&frame));
                 }
                 Err(error) => {
                     self.problem(Some(self.frame_count), Error::Frame(error.to_string()));
@@ -473,6 +518,13 @@ impl Reader {
             }
         }
         bytes.len() - rest.len()
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Traces(batch) => self.batch(Form::OtlpProtobuf, None, batch),
+            Message::Logs(batch) => self.log_batch(Form::OtlpProtobuf, None, Ok(batch)),
+        }
     }
 
     /// Reads the JSON documents of a whole text.
@@ -544,13 +596,13 @@ impl Reader {
         let first = text[1..].trim_ascii_start();
         let first_span = self.spans.len();
         if FAST
-            && first.starts_with("\"resourceSpans\"")
+            && (first.starts_with("\"resourceSpans\"") || first.starts_with("\"resourceLogs\""))
             && let Ok(strict) = serde_json::from_str::<Strict>(text)
             && strict.is_whole()
         {
-            let Strict { resource_spans, wire, elsewhere, from_zipkin } = strict;
-            let request = ExportTraceServiceRequest { resource_spans };
-            self.request(Form::OtlpJson, text, line, request);
+            let Strict { resource_spans, resource_logs, wire, elsewhere, from_zipkin } = strict;
+            self.request(Form::OtlpJson, text, line, resource_spans);
+            self.log_request(line, resource_logs);
             self.own(Own { wire, elsewhere, from_zipkin }, first_span);
             return;
         }
@@ -577,17 +629,17 @@ impl Reader {
             });
             return;
         }
-        let Document { mut resource_spans, losses, form, .. } = document;
+        let Document { mut resource_spans, mut resource_logs, losses, form, .. } = document;
+        let renamed = value::rename_ids(&mut resource_spans, &mut resource_logs);
+        if renamed > 0 {
+            self.renamed.get_or_insert((line, 0)).1 += renamed;
+        }
+        self.log_request(line, resource_logs);
         if let Some(form) = form {
             if form == Form::Zipkin {
                 zipkin::join_fragments(&mut resource_spans);
             }
-            let renamed = value::rename_ids(&mut resource_spans);
-            if renamed > 0 {
-                self.renamed.get_or_insert((line, 0)).1 += renamed;
-            }
-            let request = ExportTraceServiceRequest { resource_spans };
-            self.request(form, text, line, request);
+            self.request(form, text, line, resource_spans);
         }
         if ["wire", "requestselsewhere", "fromzipkin"].iter().any(|name| json.has(name)) {
             self.own(serde_json::from_str(text).unwrap_or_default(), first_span);
@@ -622,7 +674,7 @@ impl Reader {
         if json.fields().is_empty() {
             return false;
         }
-        let others = self.other_signals(json);
+        let others = self.other_signals(json, document);
         let form = if json.has("resourcespans") || json.has("batches") {
             document.resource_spans(json.any(&["resourcespans", "batches"]));
             Form::OtlpJson
@@ -673,19 +725,20 @@ impl Reader {
         true
     }
 
-    /// Counts log records and metrics, of OTLP or of a console exporter. Returns whether there are any.
-    fn other_signals(&mut self, json: &Json) -> bool {
-        let records = |groups: &Json, scopes: &[&str], records: &str| -> usize {
-            let groups = groups.items().iter();
-            let scopes = groups.flat_map(|group| group.any(scopes).items());
-            scopes.map(|scope| scope.get(records).items().len()).sum()
-        };
-        let logs = json.get("resourcelogs");
-        let metrics = json.get("resourcemetrics");
-        self.others.logs +=
-            records(logs, &["scopelogs", "instrumentationlibrarylogs"], "logrecords");
+    /// Takes the log records of OTLP, and counts metrics and the log records of a console exporter. Returns whether there are
+    /// any.
+    fn other_signals(&mut self, json: &Json, document: &mut Document) -> bool {
+        document.resource_logs(json.get("resourcelogs"));
+        if json.has("scopelogs") {
+            // One alone, as Java's logging exporter prints them.
+            document.resource_logs.push(otlp::resource_logs(json, &mut document.losses));
+        }
+        let groups = json.get("resourcemetrics").items().iter();
+        let scopes = groups.flat_map(|group| {
+            group.any(&["scopemetrics", "instrumentationlibrarymetrics"]).items()
+        });
         self.others.metrics +=
-            records(metrics, &["scopemetrics", "instrumentationlibrarymetrics"], "metrics");
+            scopes.map(|scope| scope.get("metrics").items().len()).sum::<usize>();
         // PHP's console exporters print the records of a scope together.
         let of_scopes = |records: &str| -> usize {
             console::scopes(json).map(|scope| scope.get(records).items().len()).sum()
@@ -700,12 +753,14 @@ impl Reader {
             scope_metrics.map(|it| it.get("metrics").items().len()).sum::<usize>();
         record
             || logs_of_scopes + metrics_of_scopes > 0
-            || ["resourcelogs", "resourcemetrics", "scopemetrics"].iter().any(|it| json.has(it))
+            || ["resourcelogs", "scopelogs", "resourcemetrics", "scopemetrics"]
+                .iter()
+                .any(|it| json.has(it))
     }
 
     /// Takes the spans of a document that begins in the line `line`.
-    fn request(&mut self, form: Form, text: &str, line: usize, request: ExportTraceServiceRequest) {
-        let batch = from_request(request);
+    fn request(&mut self, form: Form, text: &str, line: usize, resource_spans: Vec<ResourceSpans>) {
+        let batch = from_request(ExportTraceServiceRequest { resource_spans });
         let refused = match &batch {
             Ok(Batch { rejected: Some(Rejected { first: Reason::Span(unfit), .. }), .. })
             | Err(Error::Unfit(unfit)) => unfit.span.as_deref(),
@@ -719,8 +774,37 @@ impl Reader {
         self.form.get_or_insert(form);
         match batch {
             Ok(mut batch) => {
-                batch.spans.iter_mut().for_each(|span| span.from_zipkin = form == Form::Zipkin);
-                self.spans.extend(batch.spans);
+                batch.items.iter_mut().for_each(|span| span.from_zipkin = form == Form::Zipkin);
+                self.spans.extend(batch.items);
+                if let Some(rejected) = batch.rejected {
+                    self.problem(line, Error::Rejected(rejected));
+                }
+            }
+            Err(error) => self.problem(line, error),
+        }
+    }
+
+    /// Takes the log records of a document that begins in the line `line`.
+    fn log_request(&mut self, line: usize, resource_logs: Vec<ResourceLogs>) {
+        if !resource_logs.is_empty() {
+            let batch = logs_from_request(ExportLogsServiceRequest { resource_logs });
+            self.log_batch(Form::OtlpJson, Some(line), batch);
+        }
+    }
+
+    fn log_batch(
+        &mut self,
+        form: Form,
+        line: Option<usize>,
+        batch: Result<Batch<LogRecord>, Error>,
+    ) {
+        match batch {
+            Ok(batch) => {
+                if !batch.items.is_empty() {
+                    self.form.get_or_insert(form);
+                }
+                self.logs.extend(batch.items);
+                self.others.logs_without_trace += batch.without_trace;
                 if let Some(rejected) = batch.rejected {
                     self.problem(line, Error::Rejected(rejected));
                 }
@@ -746,10 +830,11 @@ impl Reader {
             let behind = self.problems.len().min(1);
             self.problems.insert(behind, Problem { line: Some(line), error: Error::GivenUp });
         }
-        let spans = self.each_once();
+        let Piece { spans, logs } = self.piece();
         let Reader {
             form,
             count,
+            log_count,
             wire,
             has_wire,
             elsewhere,
@@ -761,10 +846,10 @@ impl Reader {
             ..
         } = self;
         let form = match form {
-            Some(form) if count > 0 || has_wire || !wire.is_empty() => form,
+            Some(form) if count + log_count > 0 || has_wire || !wire.is_empty() => form,
             _ => {
                 let problem = (!problems.is_empty()).then(|| problems.swap_remove(0));
-                let signals = others.logs + others.metrics > 0;
+                let signals = others.logs + others.logs_without_trace + others.metrics > 0;
                 return Err(match (form, foreign, problem, unknown) {
                     // What isn't JSON can be something else.
                     (None, Some(foreign), Some(_), _) => Unreadable::Foreign { foreign },
@@ -777,11 +862,22 @@ impl Reader {
                 });
             }
         };
-        Ok(Contents { form, spans, count, wire, elsewhere, unread, problems, others })
+        Ok(Contents {
+            form,
+            spans,
+            logs,
+            count,
+            log_count,
+            wire,
+            elsewhere,
+            unread,
+            problems,
+            others,
+        })
     }
 
-    /// Takes the spans that have been read and counts them. Of spans that are repeated, takes one.
-    fn each_once(&mut self) -> Vec<Span> {
+    /// Takes the spans and log records that have been read and counts them. Of spans that are repeated, takes one.
+    fn piece(&mut self) -> Piece {
         let mut spans = std::mem::take(&mut self.spans);
         // Some exporters write a span when it starts and again when it has ended, so the ended one is compared first.
         spans.sort_by_key(|span| !span.has_ended());
@@ -789,14 +885,16 @@ impl Reader {
         let spans = each_once(spans);
         self.others.repeated += all - spans.len();
         self.count += spans.len();
-        spans
+        let logs = std::mem::take(&mut self.logs);
+        self.log_count += logs.len();
+        Piece { spans, logs }
     }
 
-    /// Hands on the spans that have been read, and forgets the lab's own parts of the file.
-    fn hand_on(&mut self, sink: &mut impl FnMut(Vec<Span>)) {
-        let spans = self.each_once();
-        if !spans.is_empty() {
-            sink(spans);
+    /// Hands on what has been read, and forgets the lab's own parts of the file.
+    fn hand_on(&mut self, sink: &mut impl FnMut(Piece)) {
+        let piece = self.piece();
+        if !piece.is_empty() {
+            sink(piece);
         }
         self.has_wire |= !std::mem::take(&mut self.wire).is_empty();
         self.elsewhere.clear();
@@ -819,6 +917,25 @@ fn each_once(spans: Vec<Span>) -> Vec<Span> {
         .flat_map(|trace| trace.received().to_vec())
         .map(Arc::unwrap_or_clone)
         .collect()
+}
+
+/// A message of protobuf.
+enum Message {
+    Traces(Result<Batch, Error>),
+    Logs(Batch<LogRecord>),
+}
+
+/// Reads a message. Nothing in it says which request it is, and both have the same fields down to their items: if no item is a
+/// span, and one is a log record of a trace, it is a request of logs.
+fn message(bytes: &[u8]) -> Message {
+    let traces = from_protobuf(bytes.to_vec().into());
+    if traces.as_ref().is_ok_and(|batch| !batch.items.is_empty()) {
+        return Message::Traces(traces);
+    }
+    match logs_from_protobuf(bytes.to_vec().into()) {
+        Ok(logs) if !logs.items.is_empty() => Message::Logs(logs),
+        _ => Message::Traces(traces),
+    }
 }
 
 /// Splits off the first message behind its length, if it is whole.

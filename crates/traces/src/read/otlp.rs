@@ -6,6 +6,7 @@ use crate::proto::common::any_value::Value;
 use crate::proto::common::{
     AnyValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue, KeyValueList,
 };
+use crate::proto::logs::{LogRecord, ResourceLogs, ScopeLogs};
 use crate::proto::resource::Resource;
 use crate::proto::trace::span::{Event, Link};
 use crate::proto::trace::{ResourceSpans, ScopeSpans, Span};
@@ -13,7 +14,7 @@ use crate::proto::trace::{ResourceSpans, ScopeSpans, Span};
 use super::json::Json;
 use super::value::{
     Flaw, Losses, base64, boolean, count, double, id, int, kind, parent_id, plain, plain_map,
-    status, unsigned,
+    severity, status, unsigned,
 };
 
 /// Reads one `ResourceSpans`.
@@ -27,6 +28,52 @@ pub fn resource_spans(json: &Json, losses: &mut Losses) -> ResourceSpans {
         resource: Some(resource(json.get("resource"), losses)),
         scope_spans: scopes.iter().map(|scope| scope_spans(scope, losses)).collect(),
         schema_url: json.get("schemaurl").text().to_owned(),
+    }
+}
+
+/// Reads one `ResourceLogs`.
+pub fn resource_logs(json: &Json, losses: &mut Losses) -> ResourceLogs {
+    let scopes = json.any(&["scopelogs", "instrumentationlibrarylogs"]).items().iter();
+    ResourceLogs {
+        resource: Some(resource(json.get("resource"), losses)),
+        scope_logs: scopes.map(|scope| scope_logs(scope, losses)).collect(),
+        schema_url: json.get("schemaurl").text().to_owned(),
+    }
+}
+
+fn scope_logs(json: &Json, losses: &mut Losses) -> ScopeLogs {
+    let records = json.any(&["logrecords", "logs"]).items().iter();
+    ScopeLogs {
+        scope: Some(scope(json.any(&["scope", "instrumentationlibrary"]), losses)),
+        log_records: records.map(|json| log_record(json, losses)).collect(),
+        schema_url: json.get("schemaurl").text().to_owned(),
+    }
+}
+
+/// Reads one log record.
+pub fn log_record(json: &Json, losses: &mut Losses) -> LogRecord {
+    losses.leave();
+    let mut time = |field: &str, key: &str| {
+        let value = json.get(key);
+        losses.field(field, value, unsigned(value))
+    };
+    let time_unix_nano = time("timeUnixNano", "timeunixnano");
+    let observed_time_unix_nano = time("observedTimeUnixNano", "observedtimeunixnano");
+    let (flags, dropped) = (json.get("flags"), json.get("droppedattributescount"));
+    let body = json.get("body");
+    let body = losses.attribute("body", inner(body), any_value(body));
+    LogRecord {
+        time_unix_nano,
+        observed_time_unix_nano,
+        severity_number: severity(json.get("severitynumber")),
+        severity_text: json.get("severitytext").text().to_owned(),
+        body: body.and_then(|body| body.value).filter(|body| body.value.is_some()),
+        attributes: attributes(json.get("attributes"), losses),
+        dropped_attributes_count: losses.field("droppedAttributesCount", dropped, count(dropped)),
+        flags: losses.field("flags", flags, count(flags)),
+        trace_id: id::<16>(json.get("traceid")),
+        span_id: id::<8>(json.get("spanid")),
+        event_name: json.any(&["eventname", "name"]).text().to_owned(),
     }
 }
 

@@ -1,12 +1,11 @@
-//! Reads a file of any size, a piece at a time, and hands on the spans of each piece.
+//! Reads a file of any size, a piece at a time, and hands on the spans and log records of each piece.
 
 use std::io::{self, Read};
 
 use super::unpack::{self, Error as UnpackError, UNPACKED_LIMIT};
-use super::{Contents, LOOKS, PROTOBUF, Reader, SHORT, Unreadable, foreign, read_unpacked};
+use super::{Contents, LOOKS, PROTOBUF, Piece, Reader, SHORT, Unreadable, foreign, read_unpacked};
 use crate::embedded;
 use crate::otlp;
-use crate::span::Span;
 
 /// The number of bytes to read before the documents in them are looked for. A smaller file is read as a whole.
 const PIECE: usize = 4 * 1024 * 1024;
@@ -33,16 +32,13 @@ impl From<io::Error> for Error {
     }
 }
 
-/// Reads the spans of a file like [`read`](super::read), and calls `sink` with them. Of a large file, calls it again and again, so
-/// that no more than a piece of the file or one document of it is in memory. The returned contents have the number of spans, and
+/// Reads the spans and log records of a file like [`read`](super::read), and calls `sink` with them. Of a large file, calls it again and again, so
+/// that no more than a piece of the file or one document of it is in memory. The returned contents have their number, and
 /// of a large file neither exchanges nor requests elsewhere.
 ///
 /// # Errors
 /// The file can't be read, or there is nothing in it to show. After the first piece, what can't be read is one of the problems.
-pub fn stream<'a>(
-    from: impl Read + 'a,
-    mut sink: impl FnMut(Vec<Span>),
-) -> Result<Contents, Error> {
+pub fn stream<'a>(from: impl Read + 'a, mut sink: impl FnMut(Piece)) -> Result<Contents, Error> {
     let mut from = unpack::reader(Box::new(from))?;
     let mut bytes = Vec::new();
     let mut more = fill(&mut from, &mut bytes, PIECE)?;
@@ -63,9 +59,12 @@ pub fn stream<'a>(
     if !more {
         drop(from);
         let mut contents = read_unpacked(&bytes)?;
-        let spans = std::mem::take(&mut contents.spans);
-        if !spans.is_empty() {
-            sink(spans);
+        let piece = Piece {
+            spans: std::mem::take(&mut contents.spans),
+            logs: std::mem::take(&mut contents.logs),
+        };
+        if !piece.is_empty() {
+            sink(piece);
         }
         return Ok(contents);
     }
@@ -101,7 +100,7 @@ fn in_text(
     from: &mut impl Read,
     mut bytes: Vec<u8>,
     reader: &mut Reader,
-    sink: &mut impl FnMut(Vec<Span>),
+    sink: &mut impl FnMut(Piece),
 ) {
     if bytes.starts_with(unpack::BYTE_ORDER_MARK) {
         bytes.drain(..unpack::BYTE_ORDER_MARK.len());
@@ -153,7 +152,7 @@ fn in_frames(
     from: &mut impl Read,
     mut bytes: Vec<u8>,
     reader: &mut Reader,
-    sink: &mut impl FnMut(Vec<Span>),
+    sink: &mut impl FnMut(Piece),
 ) {
     let mut more = true;
     while !bytes.is_empty() {

@@ -2,6 +2,7 @@
 
 use crate::proto::common::any_value::Value;
 use crate::proto::common::{AnyValue, ArrayValue, KeyValue, KeyValueList};
+use crate::proto::logs::{ResourceLogs, SeverityNumber};
 use crate::proto::trace::span::SpanKind;
 use crate::proto::trace::status::StatusCode;
 use crate::proto::trace::{ResourceSpans, Status};
@@ -150,7 +151,10 @@ pub fn id<const N: usize>(value: &Json) -> Vec<u8> {
 
 /// Gives ids of another length than OTLP has, such as `span-1` in an example, ids made from their text, so that what belongs
 /// together stays together. Returns the number of spans with such ids.
-pub fn rename_ids(resource_spans: &mut [ResourceSpans]) -> usize {
+pub fn rename_ids(
+    resource_spans: &mut [ResourceSpans],
+    resource_logs: &mut [ResourceLogs],
+) -> usize {
     fn rename<const N: usize>(id: &mut Vec<u8>) -> bool {
         if id.is_empty() || id.len() == N {
             return false;
@@ -162,6 +166,11 @@ pub fn rename_ids(resource_spans: &mut [ResourceSpans]) -> usize {
         let mut random = fastrand::Rng::with_seed(hash);
         *id = [random.u64(1..), random.u64(..)].map(u64::to_be_bytes).concat()[..N].to_vec();
         true
+    }
+    let scopes = resource_logs.iter_mut().flat_map(|it| &mut it.scope_logs);
+    for record in scopes.flat_map(|it| &mut it.log_records) {
+        rename::<16>(&mut record.trace_id);
+        rename::<8>(&mut record.span_id);
     }
     let scopes = resource_spans.iter_mut().flat_map(|it| &mut it.scope_spans);
     let spans = scopes.flat_map(|it| &mut it.spans);
@@ -367,6 +376,14 @@ pub fn kind(value: &Json) -> SpanKind {
                 SpanKind::try_from(it).unwrap_or(SpanKind::Unspecified)
             })
         }
+    }
+}
+
+/// Reads the severity of a log record: its number in OTLP, or its name, such as `SEVERITY_NUMBER_WARN2`.
+pub fn severity(value: &Json) -> i32 {
+    match SeverityNumber::from_str_name(value.text()) {
+        Some(severity) => severity.into(),
+        None => i32::try_from(int(value).unwrap_or_default()).unwrap_or_default(),
     }
 }
 
