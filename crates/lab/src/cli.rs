@@ -9,6 +9,7 @@ mod expect;
 mod file;
 mod mutate;
 mod probe;
+mod run;
 mod skill;
 mod trace;
 mod wire;
@@ -109,6 +110,9 @@ pub struct Options {
     /// The number of connections to take at each address. Further ones are answered 429.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 250, help_heading = "Limits")]
     max_connections: usize,
+    /// Ends the lab with the last `lab run` that uses it.
+    #[arg(long, hide = true)]
+    while_held: bool,
 }
 
 impl Options {
@@ -138,6 +142,7 @@ impl Options {
         // Listen first: a lab that can't start must not touch a file.
         let mut server = Server::bind(addresses, store.clone(), self.max_connections).await?;
         server.editor = editor;
+        server.ends_with_users = self.while_held;
         wire::start(self.wire, &server.wire).await?;
         let (open, save) = (self.open, self.save);
         let files = move || {
@@ -252,6 +257,8 @@ pub enum Outcome {
     Fine,
     /// The command found a fault.
     Found,
+    /// The command ran another one, which ended with this exit status.
+    Ran(u8),
 }
 
 /// Returns the exit status of a command: 0 when nothing is wrong, 1 when the command found a fault, and 2 when it couldn't do
@@ -260,6 +267,7 @@ pub fn exit_code(outcome: anyhow::Result<Outcome>) -> ExitCode {
     match outcome {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Found) => ExitCode::from(1),
+        Ok(Outcome::Ran(status)) => ExitCode::from(status),
         Err(error) => {
             eprintln!("Error: {error:#}");
             ExitCode::from(2)

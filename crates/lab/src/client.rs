@@ -1,5 +1,6 @@
 //! A client for a running lab: gets its traces and breaks hops.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -8,6 +9,7 @@ use axum::http::{Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::case::Case;
+use crate::held::{RECEIVERS, Receivers};
 use crate::http::{self, Answer};
 use crate::list::Fields;
 use crate::read::Unreadable;
@@ -218,6 +220,22 @@ impl Lab {
             true => Ok(()),
             false => Err(self.not_the_lab(answer.status)),
         }
+    }
+
+    /// Returns the addresses of the lab's receivers, as they can be reached from here.
+    ///
+    /// # Errors
+    /// Fails when no lab answers.
+    pub async fn receivers(&self) -> Result<Receivers, Error> {
+        let answer = self.get(RECEIVERS).await?;
+        let Receivers { otlp, grpc } = self.read(answer)?;
+        // A receiver that listens at all addresses is where the pages are.
+        let host = self.site.rsplit_once(':').map_or("localhost", |(host, _)| host);
+        let reached = |address: String| match address.parse::<SocketAddr>() {
+            Ok(any) if any.ip().is_unspecified() => format!("{host}:{}", any.port()),
+            _ => address,
+        };
+        Ok(Receivers { otlp: reached(otlp), grpc: reached(grpc) })
     }
 
     /// Sends a GET request for `path`, which may include a query.

@@ -7,6 +7,8 @@
 //! [`server`] runs all of this. [`render`] keeps large answers from holding up small ones. [`listen`] limits the number of connections, and [`guard`] checks where requests come from.
 //! [`editor`] links to source files. [`probe`] asks a single service whether it passes on the trace.
 //!
+//! [`run`] starts a service that exports to the lab, and [`held`] keeps the lab running for it.
+//!
 //! [`cli`] is the command line, and [`client`] sends requests to a running lab. [`process`] starts programs that end
 //! together with the program that started them. Code that needs neither a socket nor a clock is in the crate `traces`.
 
@@ -14,6 +16,7 @@ pub mod brief;
 pub mod cli;
 pub mod client;
 pub mod editor;
+pub mod held;
 pub mod http;
 pub mod jaeger;
 pub mod list;
@@ -23,6 +26,7 @@ pub mod probe;
 pub mod process;
 pub mod render;
 pub mod request;
+pub mod run;
 pub mod server;
 mod service_map;
 pub mod session;

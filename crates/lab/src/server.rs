@@ -14,6 +14,7 @@ use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 
 use crate::editor::Editor;
+use crate::held::{self, Users};
 use crate::listen::{self, AllowedHosts};
 use crate::receivers::Receivers;
 use crate::store::Store;
@@ -50,6 +51,9 @@ pub struct Server {
     pub connections: usize,
     /// Links the pages to source files.
     pub editor: Option<Editor>,
+    /// Whether the lab ends with the last command that uses it.
+    pub ends_with_users: bool,
+    users: Users,
     site: TcpListener,
     receivers: Receivers,
     addresses: Addresses,
@@ -99,7 +103,18 @@ impl Server {
         let (otlp, grpc) = receivers.addresses();
         let addresses = Addresses { site: listen::address(&site)?, otlp, grpc };
         let wire = Wire::with_limits(ProxyLimits { connections, ..ProxyLimits::default() });
-        Ok(Server { store, wire, connections, editor: None, site, receivers, addresses })
+        let (users, ends_with_users) = (Users::default(), false);
+        Ok(Server {
+            store,
+            wire,
+            connections,
+            editor: None,
+            ends_with_users,
+            users,
+            site,
+            receivers,
+            addresses,
+        })
     }
 
     /// Returns the addresses of the lab, with the ports that the system chose for port 0.
@@ -107,8 +122,17 @@ impl Server {
         self.addresses
     }
 
-    /// Returns the message that `lab view` prints. `book` is the URL of a book that is served next to the traces.
+    fn receivers(&self) -> held::Receivers {
+        let Addresses { otlp, grpc, .. } = self.addresses;
+        held::Receivers { otlp: otlp.to_string(), grpc: grpc.to_string() }
+    }
+
+    /// Returns the message that `lab view` prints. `book` is the URL of a book that is served next to the traces. A lab that ends with
+    /// the commands that use it prints its receivers as JSON instead, for the command that has started it.
     pub fn welcome(&self, book: Option<&str>) -> String {
+        if self.ends_with_users {
+            return serde_json::json!(self.receivers()).to_string() + "\n";
+        }
         let Addresses { site, otlp, grpc } = self.addresses;
         let book = book.map_or(String::new(), |book| format!("Book     {book}\n"));
         let proxies = self.wire.states();
@@ -147,7 +171,14 @@ impl Server {
             // An error means that the sender was dropped, which also means stop.
             let _ = stopped.wait_for(|stopped| *stopped).await;
         };
-        let connections = self.connections;
+        let (connections, users) = (self.connections, self.users.clone());
+        let pages = pages.merge(users.routes(self.receivers()));
+        let gone = async {
+            match self.ends_with_users {
+                true => users.gone().await,
+                false => std::future::pending().await,
+            }
+        };
         let receivers = self.receivers.serve(self.store, connections, stopped.shared());
         let wire = &self.wire;
         let finished = async {
@@ -164,7 +195,10 @@ impl Server {
             std::future::pending(),
         );
         let drained = async {
-            stop.await;
+            tokio::select! {
+                () = stop => {}
+                () = gone => {}
+            }
             stopping.send_replace(true);
             wire.stop();
             tokio::time::sleep(DRAIN_TIMEOUT).await;

@@ -9,6 +9,7 @@ use super::diff::Diff;
 use super::expect::Expect;
 use super::mutate::Mutate;
 use super::probe::Probe;
+use super::run::Run;
 use super::trace::Trace;
 use super::{Outcome, file, skill};
 use crate::brief::{self, Pages};
@@ -75,6 +76,13 @@ pub enum Ask {
     ///
     /// For Claude Code: mkdir -p .claude/skills/lab && lab skill > .claude/skills/lab/SKILL.md
     Skill,
+    /// Runs a service that sends its spans to the lab, and starts a lab if none runs.
+    ///
+    /// Sets the variables of OpenTelemetry that aren't set: where to export to, in which protocol, how soon, and as which service.
+    /// The output of the command passes unchanged. Its lines that have a trace id, such as in `trace_id=`, also join their trace. The
+    /// exit status is that of the command, or 128 and the number of the signal that ended it; 125 without a lab, 126 when the
+    /// command can't be run, and 127 when it can't be found.
+    Run(Run),
     /// Breaks the requests at one proxy of a running lab, until it is restored.
     ///
     /// `lab wire` starts proxies. `break list` lists them, and `break restore` restores all of them.
@@ -158,6 +166,7 @@ impl Ask {
             Ask::Diff(diff) => return diff.run().await,
             Ask::Probe(probe) => return probe.run().await,
             Ask::Skill => skill::run()?,
+            Ask::Run(run) => return Ok(run.run().await),
             Ask::Break { hop, fault, lab } => break_hop(&lab.site, &hop, fault.as_deref()).await?,
         }
         Ok(Outcome::Fine)

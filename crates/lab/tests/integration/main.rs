@@ -14,6 +14,7 @@ mod proxies;
 mod receiver;
 #[cfg(unix)]
 mod release;
+mod run;
 mod site;
 mod viewer;
 mod wire;
