@@ -6,6 +6,7 @@ mod list;
 mod map;
 mod model_call;
 mod span;
+mod timeline;
 mod trace;
 mod wire;
 

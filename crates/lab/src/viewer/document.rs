@@ -8,10 +8,12 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::moment;
 use super::span::{self, Around, Page};
+use super::timeline;
 use super::trace;
 use crate::analysis::critical_path;
 use crate::case::Case;
 use crate::diagnose::{Finding, Place};
+use crate::log::LogRecord;
 use crate::report::{self, Links};
 use crate::span::{Span, SpanId, SpanKind, TraceId};
 use crate::tree::{Row, Tree, label};
@@ -240,6 +242,7 @@ impl<'a> View<'a> {
                         }
                         @let left = self.rows.iter().filter(|rows| **rows == 0).count();
                         @if left > 0 { p.notice { (count(left, "further trace")) " of this request: only in the data of this file." } }
+                        @for tree in &self.trees { (timeline::of_trace(&case.logs, tree, tree, Page::File(&self.anchors))) }
                         (self.details())
                         h2 id="times" { "Where the time went" }
                         (trace::times(main, &path))
@@ -298,15 +301,21 @@ impl<'a> View<'a> {
     /// Renders each span in detail. The style sheet shows the one that the address names, or all of them.
     fn details(&self) -> Markup {
         let wire = Wire::new(&self.case.wire);
+        let mut records: HashMap<Place, Vec<&LogRecord>> = HashMap::new();
+        for record in &self.case.logs {
+            if let Some(span) = record.span_id {
+                records.entry((record.trace_id, span)).or_default().push(record);
+            }
+        }
         let page = Page::File(&self.anchors);
         let mut left = DETAILS_LIMIT;
         let mut details = String::new();
         for (tree, rows) in self.trees.iter().zip(&self.rows) {
             for row in &tree.rows[..*rows] {
-                let mut detail = span::detail(
-                    row,
-                    &Around { tree, page, wire: &wire.of(&row.span), editor: None },
-                );
+                let wire = wire.of(&row.span);
+                let records = records.get(&place(row)).map(Vec::as_slice).unwrap_or_default();
+                let around = Around { tree, page, wire: &wire, records, editor: None };
+                let mut detail = span::detail(row, &around);
                 match left.checked_sub(detail.0.len()) {
                     Some(rest) => left = rest,
                     None => detail = too_large(row),

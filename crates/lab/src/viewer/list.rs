@@ -150,7 +150,7 @@ fn results(page: &Page, usage: Usage, filter: &Fields, seen: u64) -> Markup {
             @if page.found == 0 && filter.is_empty() && usage.evicted > 0 {
                 p { (none_left(usage)) }
             } @else if page.found == 0 && filter.is_empty() {
-                p { "No trace yet. Send a request to a service that exports here: it shows up by itself." }
+                p { "No trace yet. Send a request to a service that exports here: it shows up by itself" (of_logs(usage)) "." }
             } @else if page.found == 0 {
                 p { "No trace passes this filter. The lab has " (count(usage.traces, "trace")) ". " a href="/traces" { "All traces" } }
             } @else {
@@ -210,6 +210,15 @@ fn summary_line(page: &Page, from: usize, usage: Usage, filter: &Fields) -> Mark
             "; " (count(usage.evicted, "older trace")) " of " (count(usage.evicted_spans, "span")) " made room"
         }
         @if usage.repeated > 0 { "; " (count(usage.repeated, "repeated span")) " dropped" }
+        (of_logs(usage))
+    }
+}
+
+/// Counts log records that no page of a trace shows.
+fn of_logs(usage: Usage) -> Markup {
+    html! {
+        @if usage.logs_without_trace > 0 { "; " (count(usage.logs_without_trace, "log record")) " without a trace" }
+        @if usage.logs_dropped > 0 { "; " (count(usage.logs_dropped, "log record")) " dropped, as their traces had too many" }
     }
 }
 

@@ -2,16 +2,24 @@
 
 use maud::{Markup, html};
 
+use crate::log::LogRecord;
 use crate::proto::trace::Span as Proto;
 use crate::tree::label;
 use crate::viewer::span::value;
-use traces::model_call::messages::{Conversation, Message, Part, Side};
+use traces::model_call::messages::{Conversation, Message, Part, Said, Side};
 use traces::model_call::{Kind, ModelCall};
 
 /// Renders the call of a model, a tool or an agent, if the span is one.
-pub fn section(proto: &Proto) -> Markup {
+pub fn section(proto: &Proto, records: &[&LogRecord]) -> Markup {
     let Some(call) = ModelCall::read(proto) else { return html! {} };
-    let conversation = Conversation::read(&call, proto, []);
+    let records = records.iter().filter(|record| record.event_name().starts_with("gen_ai."));
+    let records: Vec<_> = records.map(|record| record.proto()).collect();
+    let sent = records.iter().map(|record| Said {
+        name: &record.event_name,
+        attributes: &record.attributes,
+        body: record.body.as_ref(),
+    });
+    let conversation = Conversation::read(&call, proto, sent);
     let title = match call.kind {
         Kind::Model => "Model call",
         Kind::Tool => "Tool call",
@@ -25,7 +33,7 @@ pub fn section(proto: &Proto) -> Markup {
         } @else {
             ol.conversation aria-label="Messages" { @for message in &conversation.messages { (said(message)) } }
         }
-        @if conversation.is_cut { p.facts { "There is more: the attributes and events below have all of it." } }
+        @if conversation.is_cut { p.facts { "There is more: the attributes, events and log records below have all of it." } }
     }
 }
 

@@ -11,10 +11,10 @@ use maud::{Markup, html};
 use crate::diagnose::Place;
 use crate::editor::Editor;
 use crate::list::List;
+use crate::log::LogRecord;
 use crate::proto::common::KeyValue;
 use crate::proto::common::any_value::Value;
 use crate::proto::trace::Span as Proto;
-use crate::proto::trace::span::Event;
 use crate::report;
 use crate::span::{
     Span, SpanId, SpanKind, Status, TraceId, any_text, shortened, span_id, target, trace_id,
@@ -22,7 +22,7 @@ use crate::span::{
 use crate::traceparent::Traceparent;
 use crate::tree::{LONGEST, Row, Tree, label, took};
 use crate::viewer::document::Anchors;
-use crate::viewer::{self, ViewerState, model_call, moment};
+use crate::viewer::{self, ViewerState, model_call, moment, timeline};
 use crate::waterfall::{count, row_id};
 use traces::code::Location;
 use traces::exchange::Exchange;
@@ -43,7 +43,9 @@ pub async fn fragment(
     match found {
         Some((tree, row)) => {
             let (page, editor) = (Page::Lab(&list), known(&editor));
-            let around = Around { tree, page, wire: &wire.recorded(), editor };
+            let logs = list.store.logs(tree.trace_id);
+            let records = timeline::of_span(&logs, (tree.trace_id, row.span.id));
+            let around = Around { tree, page, wire: &wire.recorded(), records: &records, editor };
             Html(detail(row, &around).into_string()).into_response()
         }
         None => StatusCode::NOT_FOUND.into_response(),
@@ -61,7 +63,7 @@ pub enum Page<'a> {
 
 impl Page<'_> {
     /// Returns the address of a span's detail, or `None` if there is none here.
-    fn span(self, place: Place) -> Option<String> {
+    pub fn span(self, place: Place) -> Option<String> {
         match self {
             Page::Lab(_) => Some(viewer::span_address(place)),
             Page::File(anchors) => anchors.span(place),
@@ -87,13 +89,15 @@ pub struct Around<'a> {
     pub tree: &'a Tree,
     pub page: Page<'a>,
     pub wire: &'a [Arc<Exchange>],
+    /// The log records of the span, in order of time.
+    pub records: &'a [&'a LogRecord],
     /// Links to source files, if the lab was given an editor.
     pub editor: Option<&'a Editor>,
 }
 
 /// Renders everything that the lab received about one span.
 pub fn detail(row: &Row, around: &Around) -> Markup {
-    let Around { tree, page, wire, editor } = *around;
+    let Around { tree, page, wire, editor, .. } = *around;
     let span = &row.span;
     let proto = span.proto();
     let scope = &span.source.scope;
@@ -117,6 +121,7 @@ pub fn detail(row: &Row, around: &Around) -> Markup {
             Page::File(_) => a.close href={ "#" (row_id((span.trace_id, span.id))) } { "Close" },
         }
         h2 dir="auto" { (label(span.name())) }
+        (timeline::exception(&proto, around.records))
         @if let (Page::Lab(_), 1..) = (page, row.below) {
             p { a href={ "/traces/" (tree.trace_id) "?focus=" (span.id) } { "Only this and what is below it" } }
         }
@@ -139,10 +144,10 @@ pub fn detail(row: &Row, around: &Around) -> Markup {
             @if !proto.trace_state.is_empty() { dt { "tracestate" } dd { (value(&proto.trace_state)) } }
             @for note in row.notes() { dt { "remark" } dd { (note) } }
         }
-        (model_call::section(&proto))
+        (model_call::section(&proto, around.records))
         (report::wire(&wire, true))
         (attributes("Attributes", &proto.attributes, proto.dropped_attributes_count))
-        (events(&proto, span))
+        (timeline::of_one(&proto, span, around.records))
         (links(&proto, page))
         (linked_from(tree, Some(span.id), page))
         (attributes("Scope", &scope.attributes, scope.dropped_attributes_count))
@@ -177,7 +182,7 @@ fn attributes(title: &str, attributes: &[KeyValue], dropped: u32) -> Markup {
     }
 }
 
-fn pairs(attributes: &[KeyValue]) -> Markup {
+pub fn pairs(attributes: &[KeyValue]) -> Markup {
     html! {
         dl {
             @for attribute in attributes {
@@ -189,7 +194,7 @@ fn pairs(attributes: &[KeyValue]) -> Markup {
 }
 
 /// Renders the number of items that the sender reported as dropped.
-fn missing(dropped: u32, noun: &str) -> Markup {
+pub fn missing(dropped: u32, noun: &str) -> Markup {
     html! { @if dropped > 0 { p.broken { (count(dropped as usize, noun)) " more, dropped by the sender" } } }
 }
 
@@ -234,30 +239,6 @@ pub fn value(text: &str) -> Markup {
 
 /// The size in bytes above which only the beginning of a value is shown at first. A browser takes seconds to lay out a megabyte.
 const HUGE: usize = 20_000;
-
-fn events(proto: &Proto, span: &Span) -> Markup {
-    html! {
-        @if !proto.events.is_empty() || proto.dropped_events_count > 0 {
-            h3 { "Events" }
-            @for event in &proto.events {
-                p.event { b dir="auto" { (shortened(&event.name, LONGEST)) } " " (moment_of(event, span)) }
-                (pairs(&event.attributes))
-                (missing(event.dropped_attributes_count, "attribute"))
-            }
-            (missing(proto.dropped_events_count, "event"))
-        }
-    }
-}
-
-fn moment_of(event: &Event, span: &Span) -> String {
-    let from_start = took(event.time_unix_nano.abs_diff(span.start()));
-    match event.time_unix_nano {
-        0 => "without a time".to_owned(),
-        _ if span.start() == 0 => String::new(),
-        time if time < span.start() => format!("{from_start} before the start"),
-        _ => format!("{from_start} after the start"),
-    }
-}
 
 fn links(proto: &Proto, page: Page) -> Markup {
     html! {

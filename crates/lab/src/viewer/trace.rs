@@ -17,6 +17,7 @@ use crate::case::Case;
 use crate::diagnose::Finding;
 use crate::editor::Editor;
 use crate::list::List;
+use crate::log::LogRecord;
 use crate::render::{logs_json, otlp_json};
 use crate::report::{self, Links};
 use crate::request::{self, TracedRequest};
@@ -25,7 +26,7 @@ use crate::summary::Break;
 use crate::tree::{LONGEST, Tree, label, took};
 use crate::viewer::document::{self, Document};
 use crate::viewer::span::{self, Around, Page, detail, linked_from};
-use crate::viewer::{self, ViewerState, map, moment};
+use crate::viewer::{self, ViewerState, map, moment, timeline};
 use crate::waterfall::{Interactive, caption, count, look, picture, tree_grid};
 use traces::exchange::Exchange;
 use traces::expect::Arrived;
@@ -60,7 +61,7 @@ pub async fn page(
     }
     let Some(spans) = trace_id(id).and_then(|id| site.list.store.trace(id)) else {
         let was_dropped = trace_id(id).is_some_and(|id| site.list.store.was_evicted(id));
-        return no_such_trace(was_dropped, request().map(|it| it.case).as_ref());
+        return without_spans(was_dropped, trace_id(id), request().map(|it| it.case).as_ref());
     };
     if form == "json" {
         let logs = trace_id(id).map(|id| site.list.store.logs(id)).unwrap_or_default();
@@ -69,7 +70,7 @@ pub async fn page(
         return attachment(&format!("trace-{id}.json"), site.renderers.stream(json));
     }
     let Some(tree) = Tree::new(&spans) else {
-        return no_such_trace(false, None);
+        return without_spans(false, None, None);
     };
     drop(spans);
     match form {
@@ -165,13 +166,18 @@ impl<'a> View<'a> {
         let row = self.selected.map(|row| &tree.rows[row]);
         let interactive = Interactive { critical_path: path, selected: row.map(|row| row.span.id) };
         let edges = calls([shown]);
-        let around = Around { tree, page: Page::Lab(self.list), wire: &self.exchanges, editor };
+        let page = Page::Lab(self.list);
+        let logs = &self.case.logs;
+        let records = row.map(|row| timeline::of_span(logs, (tree.trace_id, row.span.id)));
+        let records = records.unwrap_or_default();
+        let around = Around { tree, page, wire: &self.exchanges, records: &records, editor };
         let body = html! {
             h1 dir="auto" { (label(tree.name())) }
             @if let Some(id) = &self.not_here { p.notice { "This trace has no span " code { (shortened(id, 40)) } "." } }
             p.actions {
                 a href="#times" { "Where the time went" }
                 @if !edges.is_empty() { a href="#calls" { "Who called whom" } }
+                @if logs.iter().any(|it| it.trace_id == tree.trace_id) { a href="#logs" { "Log records" } }
                 a href={ "/traces/" (tree.trace_id) ".json" } download { "Download as OTLP JSON" }
                 a href={ "/traces/" (tree.trace_id) ".case.json" } download { "With all of its request" }
                 a href={ "/traces/" (tree.trace_id) ".full.html" } download { "Download as one HTML file" }
@@ -186,6 +192,7 @@ impl<'a> View<'a> {
                 (linked_from(tree, None, Page::Lab(self.list)))
                 (diagnosis(&self.case))
                 (tree_grid(shown, &interactive))
+                (timeline::of_trace(logs, tree, shown, page))
             }
             aside id="span" tabindex="-1" aria-label="Span" hidden[row.is_none()] {
                 @if let Some(row) = row { (detail(row, &around)) }
@@ -220,41 +227,34 @@ impl<'a> View<'a> {
     }
 }
 
-/// The most log records that the page of a trace without spans lists.
-const LISTED_LOGS: usize = 100;
-
 /// Renders the page of a trace without spans. The lab may still have its headers and log records.
-fn no_such_trace(was_dropped: bool, case: Option<&Case>) -> Response {
+fn without_spans(was_dropped: bool, id: Option<TraceId>, case: Option<&Case>) -> Response {
+    let logs = case.into_iter().flat_map(|case| &case.logs).map(Arc::as_ref);
+    let logs: Vec<&LogRecord> = logs.filter(|record| Some(record.trace_id) == id).collect();
+    let title = if logs.is_empty() { "No such trace" } else { "Only log records" };
     let body = html! {
-        h1 { "No such trace" }
+        h1 { (title) }
         p {
             @if was_dropped {
                 "Spans of this trace arrived and had to make room: raise --max-spans or --max-bytes to keep more. "
-            } @else {
+            } @else if logs.is_empty() {
                 "No span with this trace id has arrived, or it had to make room. "
+            } @else {
+                (count(logs.len(), "log record")) " of this trace arrived, and no span did. "
             }
             a href="/traces" { "All traces" }
         }
-        @if let Some(case) = case {
-            @if !case.logs.is_empty() {
-                h2 { "Log records without a span" }
-                p { (count(case.logs.len(), "log record")) " of this trace arrived, and no span did." }
-                ul {
-                    @for record in case.logs.iter().take(LISTED_LOGS) {
-                        li { (moment(record.time())) " " bdi { (label(record.service())) } " " (shortened(&record.severity_text(), LONGEST)) " " bdi { (shortened(&record.body(), LONGEST)) } }
-                    }
-                }
-                @if case.logs.len() > LISTED_LOGS { p { (case.logs.len() - LISTED_LOGS) " more" } }
-            }
-            @if !case.wire.is_empty() {
-                (diagnosis(case))
-                h2 { "What went over the wire" }
-                (report::wire(&case.wire, true))
-            }
+        @if !logs.is_empty() { (timeline::alone(&logs)) }
+        @if let Some(case) = case.filter(|case| !case.wire.is_empty()) {
+            (diagnosis(case))
+            h2 { "What went over the wire" }
+            (report::wire(&case.wire, true))
         }
     };
-    let mut response = viewer::page("No such trace", body);
-    *response.status_mut() = StatusCode::NOT_FOUND;
+    let mut response = viewer::page(title, body);
+    if logs.is_empty() {
+        *response.status_mut() = StatusCode::NOT_FOUND;
+    }
     response
 }
 

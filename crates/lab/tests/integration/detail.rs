@@ -200,3 +200,11 @@ GET /     a     100.00 ms  ██░░░░░░░░░░░░░░░  
 ";
     assert_eq!(in_terminal(spans), expected);
 }
+
+#[test]
+fn a_failure_names_the_code_of_its_span() {
+    let spans = "1 a 1 SERVER 0..1 pay error=gone code.file.path=src/pay.rs code.line.number=9";
+    let case = Case::read(table(spans).to_string().as_bytes()).expect("a case");
+    let expected = "The request failed. The span with the error is `pay` (SERVER, a), at `src/pay.rs:9`: gone.";
+    assert_eq!(case.inspected().failure().as_deref(), Some(expected));
+}
