@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use traces::expect::Arrived;
+use traces::log::LogRecord;
 use traces::span::{Span, TraceId};
 use traces_receiver::store::Store;
 
@@ -51,6 +52,10 @@ impl Source for Own {
             // The store is gone, so nothing changes any more.
             std::future::pending::<()>().await;
         }
+    }
+
+    async fn logs(&mut self, trace: TraceId) -> Result<Vec<Arc<LogRecord>>, Infallible> {
+        Ok(self.store.logs(trace))
     }
 
     async fn others(&mut self, trace: TraceId) -> Result<Vec<Vec<Arc<Span>>>, Infallible> {

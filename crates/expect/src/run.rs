@@ -9,6 +9,7 @@ use traces::diagnose::{Certainty, Finding, Inspected, answered_by};
 use traces::exchange::Exchange;
 use traces::expect::compare::{self, Shown};
 use traces::expect::{Actual, Arrived, Body, Decision, Item, Request, Verdict, Waiting, Watch};
+use traces::log::LogRecord;
 use traces::span::{Span, SpanId, TraceId};
 use traces::summary::{self, Summary};
 use traces::traceparent::Traceparent;
@@ -39,6 +40,14 @@ pub trait Source {
         &mut self,
         _trace: TraceId,
     ) -> impl Future<Output = Result<Vec<Exchange>, Self::Error>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
+
+    /// The log records of a trace. None, unless the source receives log records.
+    fn logs(
+        &mut self,
+        _trace: TraceId,
+    ) -> impl Future<Output = Result<Vec<Arc<LogRecord>>, Self::Error>> + Send {
         std::future::ready(Ok(Vec::new()))
     }
 }
@@ -73,7 +82,7 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// The traces that arrived besides.
     pub others: Vec<Summary>,
-    /// Everything that was seen of the request: its traces, with those that fell off it, and its requests on the wire.
+    /// Everything that was seen of the request: its traces, with those that fell off it, their log records, and its requests on the wire.
     pub case: Case,
 }
 
@@ -128,7 +137,13 @@ pub async fn run<S: Source, E: From<S::Error>>(
     let waited = start.elapsed();
     let others = source.others(sent.trace_id).await?;
     let wire = source.exchanges(sent.trace_id).await?;
-    Ok(report(request, keys, sent, verdict, waited, Seen { arrived, others, wire }))
+    let mut report = report(request, keys, sent, verdict, waited, Seen { arrived, others, wire });
+    let traces: Vec<TraceId> = report.case.trees.iter().map(|tree| tree.trace_id).collect();
+    for trace in traces {
+        report.case.logs.extend(source.logs(trace).await?);
+    }
+    report.case.logs.sort_by_key(|record| record.time());
+    Ok(report)
 }
 
 /// Everything that was seen of a request.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use trace_expect::Source;
 use traces::exchange::Exchange;
 use traces::expect::Arrived;
+use traces::log::LogRecord;
 use traces::traceparent::Traceparent;
 
 use crate::client::{self, Lab};
@@ -127,6 +128,13 @@ impl Source for RunningLab {
 
     async fn changed(&mut self) {
         tokio::time::sleep(LAB_INTERVAL).await;
+    }
+
+    async fn logs(&mut self, trace: TraceId) -> Result<Vec<Arc<LogRecord>>, client::Error> {
+        match self.lab.document(trace, "json").await? {
+            Some(json) => Ok(read::read(&json)?.logs.into_iter().map(Arc::new).collect()),
+            None => Ok(Vec::new()),
+        }
     }
 
     async fn others(&mut self, trace: TraceId) -> Result<Vec<Vec<Arc<Span>>>, client::Error> {

@@ -65,8 +65,20 @@ impl Service {
             let _ = request.send().await;
             service.end(Ended { place: call, parent: Some(place.parent_id), kind: CLIENT, start });
         }
+        service.log(place);
         let parent = caller.map(|caller| caller.parent_id);
         service.end(Ended { place, parent, kind: SERVER, start });
+    }
+
+    /// Logs that it has paid.
+    fn log(&self, place: Traceparent) {
+        let record = json!({
+            "traceId": place.trace_id.to_string(), "spanId": place.parent_id.to_string(),
+            "timeUnixNano": now().to_string(), "body": { "stringValue": "paid in full" },
+        });
+        let logs = json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": [record] }] }] });
+        let logs = otlp::logs_from_json(logs.to_string().as_bytes()).expect("a record");
+        self.store.add_logs(logs.items);
     }
 
     fn end(&self, span: Ended) {
@@ -255,7 +267,7 @@ async fn a_request_that_differs_is_left_as_one_html_file() {
     has(&ran.errors, [&format!("Written  {}: 3 spans", file.display())]);
     let written = std::fs::read(&file).expect("a file");
     let case = Case::read(&written).expect("a case");
-    assert_eq!((case.trees.len(), case.wire.len()), (2, 2));
+    assert_eq!((case.trees.len(), case.wire.len(), case.logs.len()), (2, 2, 2));
     let page = String::from_utf8(written).expect("text");
     has(&page, ["Compared with", "pay.trace</h2>", "1 missing", "did not arrive"]);
     // The trace is whole and the answer isn't as expected.
