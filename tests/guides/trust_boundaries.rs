@@ -1,4 +1,4 @@
-//! The edge doesn't trust a caller's context, no foreign host gets ours, and every service has the tenant.
+//! The edge doesn't trust a caller's context, no other host gets ours, and every service has the tenant.
 
 use axum::http::HeaderMap;
 use course::services::Service;
@@ -20,7 +20,7 @@ use support::recording::{check, figures};
 use support::{Setup, System, WHOLE, has_attributes, plan, query, serve, shape, within_reason};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_at_the_edge() {
+async fn the_edge_begins_a_trace_and_links_the_callers_span() {
     let system = System::start().await;
     let backend = serve(receiver::routes(system.store.clone())).await;
     let plan = plan(&binaries().await, "edge-gateway", backend)
@@ -31,13 +31,13 @@ async fn a_stranger_at_the_edge() {
     assert_eq!(within_reason(answer).await.expect("an answer").status(), 200);
     edge.stop().await;
     let trees = [system.stop().await.only_tree()];
-    assert_eq!(diagnose(&trees, &[]), [], "a rule takes the link for a fault");
+    assert_eq!(diagnose(&trees, &[]), [], "a rule reports the link as a fault");
     check!("trust-boundaries/stranger.html", &figures(&trees));
 }
 
 /// The caller's baggage claims another tenant than the one that the edge has determined.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_span_says_which_tenant_the_edge_has_named() {
+async fn every_span_has_the_tenant_that_the_edge_set() {
     binaries().await;
     let system = all_run_by("tenant_services", Setup::default().wired()).start().await;
     system.ask_with(&[("x-tenant", "acme"), ("baggage", "tenant=forged,more=1")]).await;
@@ -66,7 +66,7 @@ fn remote(flags: TraceFlags) -> Context {
 }
 
 #[test]
-fn a_host_that_nobody_thought_of_is_told_nothing() {
+fn a_host_that_is_not_on_the_list_receives_no_context() {
     set_propagator();
     let cx = remote(TraceFlags::SAMPLED).with_baggage([KeyValue::new("tenant", "acme")]);
     let _guard = cx.attach();
@@ -80,13 +80,13 @@ fn a_host_that_nobody_thought_of_is_told_nothing() {
     };
     assert_eq!(sent_to("user-service"), ["baggage", "traceparent", "tracestate"]);
     assert_eq!(sent_to("partner.example"), ["traceparent"]);
-    for stranger in ["api.example", "", "user-service.example", "partner.example."] {
-        assert!(sent_to(stranger).is_empty(), "{stranger}");
+    for other in ["api.example", "", "user-service.example", "partner.example."] {
+        assert!(sent_to(other).is_empty(), "{other}");
     }
 }
 
 #[test]
-fn what_a_partner_records_is_not_what_we_must_record() {
+fn we_record_our_own_share_of_a_partners_traces() {
     let recorded = |ratio: f64, flags: TraceFlags| {
         let exporter = InMemorySpanExporter::default();
         let provider = SdkTracerProvider::builder()

@@ -1,5 +1,5 @@
-//! The current context in the headers of a message, and out of them again: one
-//! adapter for each client's type of headers.
+//! Writes the current context into the headers of a message and reads it back. Each
+//! client library has its own type of headers, so each needs an adapter.
 
 use std::collections::BTreeMap;
 
@@ -15,15 +15,15 @@ pub fn inject(headers: &mut impl Injector) {
     });
 }
 
-/// The context in the headers of a message: empty where they hold none, or one that
-/// is malformed.
+/// Reads the context from the headers of a message. Returns an empty context if they
+/// have none, or a malformed one.
 pub fn extract(headers: &impl Extractor) -> Context {
     global::get_text_map_propagator(|propagator| {
         propagator.extract_with_context(&Context::new(), headers)
     })
 }
 
-/// NATS: names and values are text.
+/// The headers of NATS, whose names and values are text.
 pub struct NatsHeaders(pub HeaderMap);
 
 impl Injector for NatsHeaders {
@@ -42,7 +42,7 @@ impl Extractor for NatsHeaders {
     }
 }
 
-/// RabbitMQ: a value has one of many types. A context is made of long strings.
+/// The headers of RabbitMQ, whose values have types. We write long strings.
 pub struct AmqpHeaders(pub FieldTable);
 
 impl Injector for AmqpHeaders {
@@ -65,7 +65,7 @@ impl Extractor for AmqpHeaders {
     }
 }
 
-/// Kafka: a value is any bytes.
+/// The headers of Kafka, whose values are bytes.
 pub struct KafkaHeaders(pub BTreeMap<String, Vec<u8>>);
 
 impl Injector for KafkaHeaders {

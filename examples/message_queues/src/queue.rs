@@ -1,5 +1,5 @@
-//! What the services ask of a queue, whichever broker keeps it. Every message is
-//! delivered at least once.
+//! The interface to a queue, which each broker implements. A broker delivers every
+//! message at least once.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use opentelemetry::Context;
 use reqwest::Url;
 use tokio::time::{Instant, timeout_at};
 
-/// The queue of the example. Its dead letters are in `queries-dead`.
+/// The name of the example's queue. Its dead letters are in `queries-dead`.
 pub const QUERIES: &str = "queries";
 
-/// Where messages go: what a span says of it.
+/// The queue that a span names, and its broker.
 #[derive(Debug, Clone)]
 pub struct Destination {
-    /// `kafka` and `rabbitmq` are names of the conventions; `nats` is ours, as they
-    /// have none.
+    /// The value of `messaging.system`. The conventions define `kafka` and
+    /// `rabbitmq`; `nats` is our own.
     pub system: &'static str,
     pub name: String,
     pub address: String,
@@ -22,7 +22,7 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Takes host and port of `url`, and leaves its password.
+    /// Copies host and port of `url`, but not its password.
     pub fn new(system: &'static str, url: &Url, name: &str, port: u16) -> Self {
         Destination {
             system,
@@ -33,13 +33,13 @@ impl Destination {
     }
 }
 
-/// Where the letters of `queue` go that nobody can work on.
+/// Returns the name of the queue for messages that can't be processed.
 pub fn dead_letters(queue: &str) -> String {
     format!("{queue}-dead")
 }
 
-/// Why a message may not be in the queue. Holds no address, so it is safe to put on
-/// a span.
+/// The reason why a message may not be in the queue. It contains no address, so you
+/// can put it on a span.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     #[error("the broker did not confirm the message in time")]
@@ -49,7 +49,7 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// The value of `error.type`.
+    /// Returns the value of `error.type`.
     pub fn error_type(&self) -> &'static str {
         match self {
             SendError::Timeout => "timeout",
@@ -58,29 +58,29 @@ impl SendError {
     }
 }
 
-/// What becomes of a message that was worked on.
+/// The result of processing a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The work is done: the broker forgets the message.
+    /// The work is done. The broker deletes the message.
     Done,
-    /// It failed, and may do better: the broker delivers the message again.
+    /// The work failed but may succeed later. The broker delivers the message again.
     Again,
-    /// It will always fail: the message is kept where no worker takes it.
+    /// The work will always fail. The message goes to the dead letters.
     Dead,
 }
 
-/// A message as a worker gets it. `Handle` is what the client needs to settle it.
+/// A message that a worker received. `Handle` is what the client needs to settle it.
 pub struct Delivery<Handle> {
     pub id: String,
     pub payload: Vec<u8>,
-    /// What its headers say: the span of the sender.
+    /// The sender's context, from the headers.
     pub sender: Context,
-    /// 1 for the first.
+    /// The number of this delivery, starting at 1.
     pub count: i64,
     pub handle: Handle,
 }
 
-/// A queue to send to, and to consume.
+/// A queue to send messages to and to consume them from.
 pub trait Queue: Send + Sync + 'static {
     type Consumer: Consumer;
 
@@ -90,39 +90,40 @@ pub trait Queue: Send + Sync + 'static {
     /// broker has confirmed it.
     ///
     /// # Errors
-    /// When it has not. It may be in the queue all the same.
+    /// Fails when the broker hasn't confirmed it. It may be in the queue anyway.
     fn send(
         &self,
         id: &str,
         payload: Vec<u8>,
     ) -> impl Future<Output = Result<(), SendError>> + Send;
 
-    /// Takes messages from the queue: at most `at_once` that are not settled.
+    /// Starts to take messages, at most `at_once` that aren't settled yet.
     ///
     /// # Errors
-    /// When the broker refuses.
+    /// Fails when the broker refuses.
     fn consume(
         self,
         at_once: u16,
     ) -> impl Future<Output = anyhow::Result<Self::Consumer>> + Send;
 }
 
-/// One who takes messages from a queue.
+/// A source of messages from a queue.
 pub trait Consumer: Send + 'static {
     type Handle: Send + Sync;
 
-    /// Waits for a message. Loses none when it is dropped while it waits.
+    /// Waits for a message. You may drop the future: no message is lost.
     ///
     /// # Errors
-    /// When the broker is gone.
+    /// Fails when the connection to the broker is lost.
     fn next(
         &mut self,
     ) -> impl Future<Output = anyhow::Result<Delivery<Self::Handle>>> + Send;
 
-    /// Tells the broker what has become of a message. In the order of delivery.
+    /// Settles a message with the broker. Call it in the order of delivery.
     ///
     /// # Errors
-    /// When the broker is gone: then it will deliver the message once more.
+    /// Fails when the connection to the broker is lost. The broker then delivers the
+    /// message again.
     fn settle(
         &mut self,
         delivery: Delivery<Self::Handle>,
@@ -130,11 +131,11 @@ pub trait Consumer: Send + 'static {
     ) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
-/// Waits for a message, and up to `wait` longer for others: at most `size` in all.
-/// Those that it has when it is dropped will be delivered again.
+/// Waits for a message, then up to `wait` for more, and returns at most `size`. If
+/// you drop the future, the broker delivers the messages again.
 ///
 /// # Errors
-/// When the broker is gone.
+/// Fails when the connection to the broker is lost.
 pub async fn batch<C: Consumer>(
     consumer: &mut C,
     size: u16,

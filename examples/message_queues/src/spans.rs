@@ -1,5 +1,5 @@
-//! The spans around a message: PRODUCER where it is sent, CONSUMER where it is
-//! worked on.
+//! Records a PRODUCER span when a message is sent and a CONSUMER span when it is
+//! processed.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use tokio::time::timeout;
 use crate::query::WorkError;
 use crate::queue::{Delivery, Destination, Queue, SendError};
 
-/// Sends a message under a PRODUCER span, which its headers carry.
+/// Sends a message inside a PRODUCER span, whose context goes into its headers.
 ///
 /// # Errors
-/// When the broker does not confirm it within `patience`.
+/// Fails when the broker doesn't confirm the message within `patience`.
 pub async fn send(
     queue: &impl Queue,
     id: &str,
@@ -28,7 +28,7 @@ pub async fn send(
         .with_kind(SpanKind::Producer)
         .start(&tracer());
     let cx = Context::current_with_span(span);
-    // Inside of it, `queue.send` injects the current context.
+    // `queue.send` injects the current context, which is this span's.
     let sending = timeout(patience, queue.send(id, payload));
     let sent = sending.with_context(cx.clone()).await;
     let sent = sent.unwrap_or(Err(SendError::Timeout));
@@ -39,8 +39,8 @@ pub async fn send(
     sent
 }
 
-/// Works on messages under one CONSUMER span. A single message joins the trace of
-/// its sender. A batch has several senders: it begins a trace, with a link to each.
+/// Processes messages inside one CONSUMER span. A single message joins its sender's
+/// trace. A batch has several senders, so it starts a new trace with a link to each.
 pub async fn process<H>(
     destination: &Destination,
     deliveries: &[Delivery<H>],
@@ -68,7 +68,7 @@ pub async fn process<H>(
     results
 }
 
-/// Nothing where the sender is not known.
+/// Returns a link to the sender, or `None` if the message has no valid context.
 fn link_to_sender<H>(delivery: &Delivery<H>) -> Option<Link> {
     let sender = delivery.sender.span().span_context().clone();
     sender
@@ -79,12 +79,12 @@ fn link_to_sender<H>(delivery: &Delivery<H>) -> Option<Link> {
 fn about<H>(delivery: &Delivery<H>) -> Vec<KeyValue> {
     vec![
         KeyValue::new("messaging.message.id", delivery.id.clone()),
-        // A name of ours: the conventions have one for some systems alone.
+        // The conventions define such an attribute for some systems only.
         KeyValue::new("one_trace.delivery_count", delivery.count),
     ]
 }
 
-/// Named `{operation} {destination}`. What is in the message stays out.
+/// Names a span `{operation} {destination}`. Nothing of the payload is recorded.
 fn message_span(
     operation: &'static str,
     destination: &Destination,

@@ -1,5 +1,5 @@
-//! The worker's loop: take messages, work on them under a CONSUMER span, and tell
-//! the broker what has become of them.
+//! The worker's loop: takes messages, processes them inside a CONSUMER span, and
+//! settles them with the broker.
 
 use std::time::Duration;
 
@@ -11,25 +11,25 @@ use crate::query::{WorkError, ask_all};
 use crate::queue::{Consumer, Destination, Verdict, batch};
 use crate::spans::process;
 
-/// A message that was delivered so often is not delivered again.
+/// The number of deliveries after which a failing message goes to the dead letters.
 pub const MAX_DELIVERIES: i64 = 3;
 
-/// Whom a worker asks, and how it takes messages.
+/// The settings of a worker.
 pub struct Worker {
     pub user_service: Upstream,
-    /// 1 for one message at a time.
+    /// The largest number of messages to process together.
     pub batch_size: u16,
-    /// How long a batch may wait to be full.
+    /// The longest wait for a batch to fill up.
     pub batch_wait: Duration,
-    /// Before a message that has failed is delivered again.
+    /// The pause before a failed message is delivered again.
     pub pause: Duration,
 }
 
 impl Worker {
-    /// Works until a signal stops it.
+    /// Processes messages until `stop` ends.
     ///
     /// # Errors
-    /// When the broker is gone.
+    /// Fails when the connection to the broker is lost.
     pub async fn work(
         &self,
         mut consumer: impl Consumer,
@@ -44,8 +44,8 @@ impl Worker {
             };
             let work = ask_all(&self.user_service, &deliveries);
             let results = process(destination, &deliveries, work).await;
-            // After the work, and not before: of a worker that dies in between, the
-            // next one gets the messages.
+            // Settle after the work: if this worker dies first, the broker delivers
+            // the messages to another one.
             for (delivery, result) in deliveries.into_iter().zip(results) {
                 let verdict = verdict(&result, delivery.count);
                 if verdict == Verdict::Again {

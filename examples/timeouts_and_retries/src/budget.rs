@@ -1,6 +1,6 @@
 // ANCHOR: code
-//! The time that a caller still waits: read from its request, kept by all work on
-//! it, and passed on.
+//! The time that a caller still waits. Each service reads it from the request, stops
+//! its work in time, and sends the rest of it to the next service.
 
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,14 @@ use opentelemetry::trace::FutureExt as _;
 use production::error::ApiError;
 use tokio::time::timeout;
 
-/// How long the sender waits for the answer, in whole milliseconds. The name is that
-/// of Envoy's router filter, which sets it too.
+/// The header with the time that the sender waits for the answer, in whole
+/// milliseconds. Envoy's router filter sets the same header.
 pub const HEADER: &str = "x-envoy-expected-rq-timeout-ms";
 
-/// How long we work for a caller who does not say how long it waits, and at most.
+/// The longest budget, and the budget of a caller that doesn't send one.
 pub const LIMIT: Duration = Duration::from_secs(9);
 
-/// The part of the time that we keep to answer the caller ourselves.
+/// The time that we reserve to answer the caller ourselves.
 const RESERVE: Duration = Duration::from_millis(20);
 
 /// When the caller stops waiting.
@@ -30,7 +30,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Reads the budget of a request that came at `now` from its header, at most
+    /// Reads the budget of a request that arrived at `now` from its header, up to
     /// [`LIMIT`]. A header that isn't a number is ignored.
     pub fn of(headers: &HeaderMap, now: Instant) -> Budget {
         let sent = headers.get(HEADER).and_then(|value| value.to_str().ok());
@@ -56,7 +56,7 @@ impl Budget {
         self.left().saturating_sub(RESERVE)
     }
 
-    /// Tells the next service.
+    /// Sends what is left to the next service.
     pub fn inject(&self, headers: &mut HeaderMap) {
         // Below 2^64 milliseconds: a budget is at most `LIMIT`.
         let left = self.left_for_a_call().as_millis() as u64;
@@ -64,7 +64,8 @@ impl Budget {
     }
 }
 
-/// Middleware inside of `continue_trace`: ends the work when the caller has gone.
+/// Stops the work when the caller has stopped waiting. Add it inside
+/// `continue_trace`.
 pub async fn keep_budget(request: Request, next: Next) -> Response {
     let budget = Budget::of(request.headers(), Instant::now());
     let work = next

@@ -1,10 +1,11 @@
 // ANCHOR: code
-//! A circuit breaker: after some failures in a row, nothing is sent for a while.
+//! A circuit breaker: stops calling a service for a while after several failures in
+//! a row.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Between this service and one other.
+/// The state of the calls to one other service.
 #[derive(Debug)]
 pub struct Circuit {
     failures: u32,
@@ -19,8 +20,9 @@ enum State {
 }
 
 impl Circuit {
-    /// Opens after so many `failures` in a row, and lets one call through after each
-    /// `pause`, to see whether the other side is back.
+    /// Creates a closed circuit. It opens after this number of `failures` in a row.
+    /// While it's open, it allows one call after each `pause`, to see whether the
+    /// other service is back.
     pub fn new(failures: u32, pause: Duration) -> Circuit {
         Circuit {
             failures,
@@ -29,21 +31,22 @@ impl Circuit {
         }
     }
 
-    /// Whether a call may be made at `now`. Whoever is told yes reports how it went.
-    pub fn lets_through(&self, now: Instant) -> bool {
+    /// Returns whether you may make a call at `now`. If it returns true, call
+    /// [`report`](Circuit::report) with the result.
+    pub fn allows_call(&self, now: Instant) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *state {
             State::Closed { .. } => true,
             State::Open { until } if now < *until => false,
             State::Open { until } => {
-                // This one call is the trial; the others wait for it.
+                // This call is the trial. The next one must wait for another pause.
                 *until = now + self.pause;
                 true
             }
         }
     }
 
-    /// How a call went that ended at `now`.
+    /// Records the result of a call that ended at `now`.
     pub fn report(&self, success: bool, now: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state = match *state {
@@ -71,17 +74,17 @@ mod tests {
         for success in [false, false, true, false, false] {
             circuit.report(success, now);
         }
-        assert!(circuit.lets_through(now), "a success began the row anew");
+        assert!(circuit.allows_call(now), "a success resets the count");
         circuit.report(false, now);
-        assert!(!circuit.lets_through(now));
+        assert!(!circuit.allows_call(now));
 
         let later = now + PAUSE;
-        assert!(circuit.lets_through(later), "the trial");
-        assert!(!circuit.lets_through(later), "only one");
+        assert!(circuit.allows_call(later), "the trial");
+        assert!(!circuit.allows_call(later), "only one");
         circuit.report(false, later);
-        assert!(!circuit.lets_through(later + PAUSE / 2));
-        assert!(circuit.lets_through(later + PAUSE));
+        assert!(!circuit.allows_call(later + PAUSE / 2));
+        assert!(circuit.allows_call(later + PAUSE));
         circuit.report(true, later + PAUSE);
-        assert!(circuit.lets_through(later + PAUSE));
+        assert!(circuit.allows_call(later + PAUSE));
     }
 }

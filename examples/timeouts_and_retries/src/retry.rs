@@ -1,6 +1,6 @@
 // ANCHOR: code
-//! A call that is tried again: every attempt is a CLIENT span of its own, below one
-//! INTERNAL span for all of them.
+//! Retries a call. Each attempt is a CLIENT span below one INTERNAL span for the
+//! whole call.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -22,8 +22,8 @@ use serde::de::DeserializeOwned;
 use crate::budget::Budget;
 use crate::circuit::Circuit;
 
-/// Why no answer came after all attempts. It holds no address, so it is safe to put
-/// on a span.
+/// The reason why a call failed after all attempts. It contains no address, so you
+/// can put it on a span.
 #[derive(Debug, thiserror::Error)]
 pub enum RetryError {
     #[error(transparent)]
@@ -33,7 +33,7 @@ pub enum RetryError {
 }
 
 impl RetryError {
-    /// The value of `error.type`.
+    /// Returns the value of `error.type`.
     pub fn error_type(&self) -> Cow<'static, str> {
         match self {
             RetryError::Call(error) => error.error_type(),
@@ -51,8 +51,8 @@ impl From<RetryError> for ApiError {
     }
 }
 
-/// The pauses between attempts: two of them, about 50 and about 100 milliseconds.
-/// With jitter, so that callers who failed together do not come back together.
+/// Returns the two pauses between the attempts: about 50 and about 100 milliseconds.
+/// They have jitter, so that callers that failed together don't retry together.
 pub fn pauses() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
@@ -60,8 +60,8 @@ pub fn pauses() -> ExponentialBuilder {
         .with_jitter()
 }
 
-/// Whether the same request may succeed later: there was no answer, or one that says
-/// so. The other side would refuse any other request again.
+/// Returns whether the same request may succeed later. That's so if no answer came,
+/// or if the status says that the problem is temporary.
 pub fn is_worth_a_retry(error: &CallError) -> bool {
     match error {
         CallError::Timeout | CallError::Unreachable => true,
@@ -76,7 +76,8 @@ pub fn is_worth_a_retry(error: &CallError) -> bool {
     }
 }
 
-/// Whether the other side does not do its work. One that refuses does.
+/// Returns whether the other service seems to be down. A service that refuses a
+/// request isn't.
 pub fn is_down(error: &CallError) -> bool {
     match error {
         CallError::Status(status) => {
@@ -86,8 +87,8 @@ pub fn is_down(error: &CallError) -> bool {
     }
 }
 
-/// A service that this one calls until it answers. Only for calls that may be made
-/// twice: an answer that was lost on the way back has done its work.
+/// A client of one service that retries its calls. Use it only for calls that may be
+/// made twice: if an answer was lost on its way back, the work has been done.
 pub struct Retrying {
     client: Client,
     base: Url,
@@ -95,8 +96,10 @@ pub struct Retrying {
 }
 
 impl Retrying {
+    /// Creates a client for the service at `base`.
+    ///
     /// # Errors
-    /// When TLS cannot be set up.
+    /// Fails when TLS can't be set up.
     pub fn new(base: Url, circuit: Circuit) -> reqwest::Result<Self> {
         let client = Client::builder().redirect(Policy::none()).build()?;
         Ok(Retrying {
@@ -106,10 +109,10 @@ impl Retrying {
         })
     }
 
-    /// POSTs `body` as JSON to `path`, as often as it is worth it.
+    /// Sends `body` as JSON to `path` and retries where that may help.
     ///
     /// # Errors
-    /// That of the last attempt; or that none was made, because the circuit is open.
+    /// Returns the error of the last attempt, or that the circuit is open.
     pub async fn post<Answer: DeserializeOwned>(
         &self,
         path: &str,
@@ -134,7 +137,7 @@ impl Retrying {
         let mut pauses = pauses().build();
         let mut resends = 0;
         loop {
-            if !self.circuit.lets_through(Instant::now()) {
+            if !self.circuit.allows_call(Instant::now()) {
                 return Err(RetryError::CircuitOpen);
             }
             let error = match self.attempt(path, body, resends, budget).await {
@@ -156,7 +159,7 @@ impl Retrying {
         }
     }
 
-    /// One request under a CLIENT span, which ends with the budget at the latest.
+    /// Sends one request inside a CLIENT span and stops when the budget runs out.
     async fn attempt<Answer: DeserializeOwned>(
         &self,
         path: &str,
@@ -214,7 +217,8 @@ impl Retrying {
         read_json(response).await
     }
 
-    /// `path` at the base URL, whose own path and query may hold a key.
+    /// Returns `path` on the host of the base URL. Leaves out the base URL's own path
+    /// and query, which may contain a key.
     fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
         url.set_path(path);
@@ -240,11 +244,11 @@ mod tests {
             assert!((50..=100).contains(&pauses[0]), "{pauses:?}");
             assert!((100..=200).contains(&pauses[1]), "{pauses:?}");
         }
-        assert!((1..100).any(|seed| of(seed) != of(0)), "there is no jitter");
+        assert!((1..100).any(|seed| of(seed) != of(0)), "the pauses have jitter");
     }
 
     #[test]
-    fn what_was_refused_is_not_asked_again() {
+    fn a_refused_request_is_not_retried() {
         let status = |code| {
             CallError::Status(StatusCode::from_u16(code).expect("100 to 999"))
         };

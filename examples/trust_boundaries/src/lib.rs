@@ -1,4 +1,4 @@
-//! What to believe of those who call, and what to tell those who are called.
+//! Decides which incoming context to trust, and which context to send to whom.
 
 pub mod edge;
 pub mod outgoing;

@@ -1,19 +1,19 @@
-//! What to tell those who are called: it depends on who they are.
+//! Sends the trace context only to the hosts on a list.
 
 use axum::http::HeaderMap;
 use production::outgoing::inject_context_into_carrier;
 
-/// The hosts that are told something. Everybody else is a stranger, and told
-/// nothing: a host that nobody thought of must not learn our baggage.
+/// The hosts that receive context. Any other host receives none, so a host that
+/// you forgot can't read your baggage.
 pub struct Hosts {
-    /// Our own services: the whole context.
+    /// Our own services, which receive the whole context.
     pub own: &'static [&'static str],
-    /// Those who share traces with us: the trace, and none of our texts.
+    /// Hosts that share traces with us, which receive `traceparent` alone.
     pub partners: &'static [&'static str],
 }
 
 impl Hosts {
-    /// Writes what `host` may know of the current context into `headers`.
+    /// Writes the part of the current context that `host` may see into `headers`.
     pub fn inject(&self, host: &str, headers: &mut HeaderMap) {
         if self.own.contains(&host) {
             inject_context_into_carrier(headers);

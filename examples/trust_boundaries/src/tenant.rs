@@ -1,4 +1,5 @@
-//! A tenant that every service of a request knows: set once, at the edge.
+//! Sends the tenant along with a request: the edge sets it once, and every service
+//! can read it.
 
 use std::time::Duration;
 
@@ -12,15 +13,15 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 use production::telemetry::{VALUE_LIMIT, cut};
 
-/// Middleware of the edge, inside of `continue_trace`: from here on, the baggage
-/// says whose request this is. The header stands in for a token that was checked.
-pub async fn name_tenant(request: Request, next: Next) -> Response {
+/// Puts the tenant into the baggage, for everything that this request calls. Runs
+/// inside `continue_trace`. The header stands for a token that you have checked.
+pub async fn set_tenant(request: Request, next: Next) -> Response {
     let tenant = request.headers().get("x-tenant");
     let tenant = tenant.and_then(|value| value.to_str().ok());
     let cx = match tenant {
         Some(tenant) => {
             let tenant = KeyValue::new("tenant", cut(tenant, VALUE_LIMIT));
-            // Its span has begun, too early for `BaggageAttributes`.
+            // The SERVER span started before `BaggageAttributes` could see the tenant.
             Context::map_current(|cx| cx.span().set_attribute(tenant.clone()));
             Context::current_with_baggage([tenant])
         }
@@ -29,8 +30,8 @@ pub async fn name_tenant(request: Request, next: Next) -> Response {
     next.run(request).with_context(cx).await
 }
 
-/// Copies entries of the baggage onto each span that begins: those that are named,
-/// as anyone on the way may have added others.
+/// Copies the named baggage entries to each new span. It leaves out the others,
+/// because any service on the way can add some.
 #[derive(Debug)]
 pub struct BaggageAttributes(pub &'static [&'static str]);
 

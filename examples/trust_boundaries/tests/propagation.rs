@@ -14,7 +14,7 @@ use trust_boundaries::edge::{edge, set_propagator};
 const CALLER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 #[tokio::test]
-async fn a_stranger_is_only_linked() -> anyhow::Result<()> {
+async fn a_callers_span_is_linked_and_not_the_parent() -> anyhow::Result<()> {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())

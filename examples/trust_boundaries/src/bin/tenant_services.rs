@@ -1,5 +1,5 @@
-//! One of the three services of the tutorial, whose spans say which tenant the
-//! request is of.
+//! One of the three services of the tutorial. Each of its spans has the tenant of the
+//! request.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use production::error::Failure;
 use production::service::Service;
 use production::{logs, server, service, telemetry};
 use trust_boundaries::edge::{edge, set_propagator};
-use trust_boundaries::tenant::{BaggageAttributes, name_tenant};
+use trust_boundaries::tenant::{BaggageAttributes, set_tenant};
 
 const DEADLINE: Duration = Duration::from_secs(9);
 
@@ -22,7 +22,7 @@ async fn main() -> Result<(), Failure> {
     let provider = start_tracing(name);
     let service = Service::named(name)?;
     let routes = match name {
-        "api-gateway" => edge(service.routes.layer(from_fn(name_tenant)), DEADLINE),
+        "api-gateway" => edge(service.routes.layer(from_fn(set_tenant)), DEADLINE),
         _ => server::traced(service.routes, DEADLINE),
     };
     let served = server::listen(name, routes, service.address).await;
