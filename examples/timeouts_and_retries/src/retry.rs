@@ -244,7 +244,7 @@ mod tests {
             assert!((50..=100).contains(&pauses[0]), "{pauses:?}");
             assert!((100..=200).contains(&pauses[1]), "{pauses:?}");
         }
-        assert!((1..100).any(|seed| of(seed) != of(0)), "the pauses have jitter");
+        assert!((1..100).any(|seed| of(seed) != of(0)), "they have jitter");
     }
 
     #[test]
