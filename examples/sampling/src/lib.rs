@@ -14,7 +14,7 @@ pub fn by_route(
     otherwise: f64,
 ) -> ParentBasedSampler {
     let otherwise = Sampler::TraceIdRatioBased(otherwise);
-    // Only a root is decided on: whoever has a parent does what the parent does.
+    // We decide only about roots. A span with a parent follows it.
     Sampler::parent_based(Box::new(ByRoute { always, otherwise }) as Box<_>)
 }
 
