@@ -25,7 +25,7 @@ struct ByRoute {
 }
 
 impl ShouldSample for ByRoute {
-    /// Knows what the span has when it starts: not its status, and not its duration.
+    /// Can use what the span has when it starts, but not its status or duration.
     fn should_sample(
         &self,
         parent: Option<&Context>,
