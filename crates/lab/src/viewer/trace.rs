@@ -1,5 +1,6 @@
 //! The page of one trace: the waterfall, the time in each service and the calls between services.
 
+use std::cmp::Reverse;
 use std::iter;
 use std::sync::Arc;
 
@@ -317,8 +318,8 @@ pub fn summary(tree: &Tree, path: &[Segment]) -> Markup {
     let shares = shares(tree, path);
     let longest = shares.first().filter(|(_, share)| share.critical_time > 0);
     let errors = tree.rows.iter().filter(|row| row.span.is_error());
-    // The failure began at the deepest error.
-    let deepest = errors.clone().max_by_key(|row| row.depth);
+    // The failure began at the deepest error. The diagnosis picks the same span.
+    let deepest = errors.clone().min_by_key(|row| (Reverse(row.depth), row.span.start()));
     html! {
         (caption(tree)) "."
         @if let Some((service, share)) = longest {
