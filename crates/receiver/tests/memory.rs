@@ -311,6 +311,44 @@ async fn no_body_takes_more_than_64_mb_beyond_the_store() {
     }
 }
 
+/// Files unpack to more than bodies, and a document of another form than OTLP is read as a tree.
+#[tokio::test]
+async fn no_small_file_takes_more_than_64_mb() {
+    let _alone = ALONE.lock().await;
+    let large = |name, before: &str, piece: &str| {
+        let body =
+            format!("{before}{}", format!("{piece},").repeat((100 << 20) / (piece.len() + 1)));
+        Bomb { name, path: "", media_type: "", body: packed(body.as_bytes()) }
+    };
+    let jaeger =
+        r#"{"data":[{"traceID":"7","spans":[{"traceID":"7","spanID":"8","operationName":"a"},"#;
+    let mut files = bombs();
+    files.retain(|file| file.media_type != "application/grpc");
+    files.extend([
+        large("many spans", r#"{"resourceSpans":[{"scopeSpans":[{"spans":["#, "{}"),
+        large("a list", "[", "0"),
+        large("lines", "", "{}\n"),
+        large("spans of Jaeger", jaeger, "{}"),
+        large("spans of Zipkin", r#"[{"traceId":"7","id":"8","name":"a"},"#, "{}"),
+        json("a list of Zipkin", r#"[{"traceId":"7","id":"8","name":"a"},"#, "{}", "]"),
+        json("a trace of Jaeger", jaeger, "{}", r#"],"processes":{}}]}"#),
+        json("objects without spans", r#"{"a":["#, r#"{"":{}}"#, "]}"),
+    ]);
+    for Bomb { name, media_type, body, .. } in &files {
+        assert!(body.len() < 600_000, "{name} is of {} bytes", body.len());
+        let before = HELD.load(Relaxed);
+        PEAK.store(before, Relaxed);
+        let read = traces::read::stream(&body[..], drop);
+        let taken = PEAK.load(Relaxed) - before;
+        let problem = read.err().map(|it| it.to_string()).unwrap_or_default();
+        assert!(taken < AIM, "{name} in {media_type}: {taken} bytes for {}: {problem}", body.len());
+        assert!(
+            *name != "many spans" || problem.contains("one document of more than"),
+            "{problem}"
+        );
+    }
+}
+
 /// The number of spans of each store that is measured.
 const SPANS: u64 = 50_000;
 

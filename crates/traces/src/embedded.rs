@@ -64,15 +64,15 @@ pub(crate) fn is_page(text: &str) -> bool {
     beginning.is_some_and(|it| it.eq_ignore_ascii_case("<!doctype"))
 }
 
-/// Unpacks the value of an element.
+/// Unpacks the value of an element in a file of this many bytes.
 ///
 /// # Errors
 /// It isn't base64, or the bytes in it can't be unpacked.
-pub(crate) fn unpack(value: &str) -> Result<Vec<u8>, UnpackError> {
+pub(crate) fn unpack(value: &str, file: usize) -> Result<Vec<u8>, UnpackError> {
     let text: String = value.chars().filter(|it| !it.is_ascii_whitespace()).collect();
     let broken = |reason: String| UnpackError::Embedded { reason };
     let packed = BASE64_STANDARD.decode(text).map_err(|error| broken(error.to_string()))?;
-    match read::unpack(&packed) {
+    match read::unpack_document(&packed, file) {
         Ok(json) => Ok(json.into_owned()),
         Err(UnpackError::Broken { reason, .. }) => Err(broken(reason)),
         Err(error) => Err(error),

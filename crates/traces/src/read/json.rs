@@ -8,8 +8,14 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize as _, Deserializer};
 
-/// The most values in one document: enough for 200,000 spans with 40 values each.
-pub const NODES_LIMIT: usize = 8_000_000;
+/// The size in bytes up to which the tree of any document may grow, and how often the size of its text a larger tree may have. The
+/// trees of real traces have 5 to 17 times that size, as it is counted here.
+const ANY_TREE: usize = 16 * 1024 * 1024;
+const TREE_RATIO: usize = 20;
+
+/// The size of a value in bytes, and of an object, which may become a span, an event or an attribute.
+const VALUE: usize = 40;
+const OBJECT: usize = 320;
 
 /// How deep values may be nested. Deeper ones are left out: no field of a span is this deep, and an attribute isn't either.
 const DEPTH_LIMIT: usize = 120;
@@ -32,18 +38,20 @@ pub enum Json<'a> {
 const NULL: &Json<'static> = &Json::Null;
 
 impl<'a> Json<'a> {
-    /// Parses one document.
+    /// Parses one document. `size` is that of its text, or a smaller one for a text that was packed very tightly.
     ///
     /// # Errors
-    /// The text isn't one JSON document, or it has more than [`NODES_LIMIT`] values.
-    pub fn parse(text: &'a str) -> serde_json::Result<Json<'a>> {
+    /// The text isn't one JSON document, or it has many more values than a document of that size.
+    pub fn parse(text: &'a str, size: usize) -> serde_json::Result<Json<'a>> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         deserializer.disable_recursion_limit();
-        let (json, is_whole) = Json::limited(&mut deserializer, NODES_LIMIT)?;
+        let left = Cell::new(Some((ANY_TREE + TREE_RATIO * size) / VALUE));
+        let seed = Seed { left: &left, levels: DEPTH_LIMIT, object: OBJECT / VALUE };
+        let json = seed.deserialize(&mut deserializer)?;
         deserializer.end()?;
-        match is_whole {
-            true => Ok(json),
-            false => Err(serde_json::Error::custom("more than 8000000 values in one document")),
+        match left.get() {
+            Some(_) => Ok(json),
+            None => Err(serde_json::Error::custom("too many values for a document of this size")),
         }
     }
 
@@ -57,7 +65,7 @@ impl<'a> Json<'a> {
         limit: usize,
     ) -> Result<(Json<'a>, bool), D::Error> {
         let left = Cell::new(Some(limit));
-        let json = Seed { left: &left, levels: DEPTH_LIMIT }.deserialize(from)?;
+        let json = Seed { left: &left, levels: DEPTH_LIMIT, object: 1 }.deserialize(from)?;
         Ok((json, left.get().is_some()))
     }
 
@@ -174,6 +182,8 @@ struct Seed<'c> {
     left: &'c Cell<Option<usize>>,
     /// How many more levels may follow.
     levels: usize,
+    /// The number of values that an object counts as.
+    object: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
@@ -239,6 +249,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Json<'de>, A::Error> {
+        let others = self.object - 1;
+        self.left.set(self.left.get().and_then(|left| left.checked_sub(others)));
         let mut fields = Vec::new();
         while let Some(key) = from.next_key_seed(self)? {
             let Json::Text(key) = key else {

@@ -25,6 +25,7 @@ use crate::proto::logs_collector::ExportLogsServiceRequest;
 use crate::proto::resource::Resource;
 use crate::proto::trace::{ResourceSpans, ScopeSpans, Span as Proto};
 use prost::Message as _;
+use prost::bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -36,15 +37,15 @@ use crate::exchange::Exchange;
 use crate::headers;
 use crate::log::LogRecord;
 use crate::otlp::{
-    Batch, Error, Reason, Rejected, from_protobuf, from_request, logs_from_protobuf,
-    logs_from_request,
+    Batch, Error, Reason, Rejected, from_json, from_protobuf, from_request, logs_from_json,
+    logs_from_protobuf, logs_from_request,
 };
 use crate::shared::Trace;
 use crate::span::{Span, TraceId};
 
 pub use foreign::Foreign;
-pub use json::NODES_LIMIT;
-pub use stream::{DOCUMENT_LIMIT, Error as StreamError, stream};
+pub use stream::{Error as StreamError, stream};
+pub(crate) use unpack::unpack_document;
 pub use unpack::{Error as UnpackError, UNPACKED_LIMIT, text, unpack};
 pub use value::{Flaw, LeftOut};
 
@@ -302,13 +303,15 @@ fn only(others: &Others) -> String {
 /// # Errors
 /// There is no span in the bytes, and no exchange; the error says what is there instead.
 pub fn read(bytes: &[u8]) -> Result<Contents, Unreadable> {
-    read_unpacked(&unpack(bytes)?)
+    read_unpacked(unpack(bytes)?.into_owned().into(), bytes.len())
 }
 
-fn read_unpacked(bytes: &[u8]) -> Result<Contents, Unreadable> {
-    let mut reader = Reader::default();
-    let binary = reader.protobuf(bytes);
+/// Reads the spans of a file that had `packed` bytes before it was unpacked.
+fn read_unpacked(bytes: Bytes, packed: usize) -> Result<Contents, Unreadable> {
+    let mut reader = Reader { packed, ..Reader::default() };
+    let binary = reader.protobuf(&bytes);
     if !binary {
+        let bytes = &*bytes;
         let text =
             text(bytes).ok_or_else(|| Unreadable::Foreign { foreign: foreign::of_bytes(bytes) })?;
         if text.trim().is_empty() {
@@ -320,7 +323,7 @@ fn read_unpacked(bytes: &[u8]) -> Result<Contents, Unreadable> {
         }
         if let Some(value) = embedded::find(&text) {
             reader.form = Some(Form::Page);
-            let json = embedded::unpack(value)?;
+            let json = embedded::unpack(value, packed)?;
             reader.all_documents(&String::from_utf8_lossy(&json));
             return reader.finish();
         }
@@ -414,6 +417,8 @@ struct Reader {
     count: usize,
     log_count: usize,
     has_wire: bool,
+    /// The number of bytes of the file that have been read, before they were unpacked.
+    packed: usize,
     foreign: Option<Foreign>,
     /// The names of the fields of the first document of an unknown form.
     unknown: Option<Vec<String>>,
@@ -431,55 +436,29 @@ struct Own {
     from_zipkin: HashSet<TraceId>,
 }
 
-/// A document of OTLP JSON as the specification has it, which is parsed without a tree in between.
-#[derive(Deserialize)]
-struct Strict {
-    #[serde(default, rename = "resourceSpans")]
-    resource_spans: Vec<ResourceSpans>,
-    #[serde(default, rename = "resourceLogs")]
-    resource_logs: Vec<ResourceLogs>,
-    #[serde(default)]
-    wire: Vec<Exchange>,
-    #[serde(default, rename = "requestsElsewhere")]
-    elsewhere: Vec<NamedSpan>,
-    #[serde(default, rename = "fromZipkin")]
-    from_zipkin: HashSet<TraceId>,
-}
-
-impl Strict {
-    /// Whether nothing was missed: a field in another spelling is skipped by the parser.
-    fn is_whole(&self) -> bool {
-        let logs = self.resource_logs.iter().all(|it| {
-            let mut scopes = it.scope_logs.iter();
-            !it.scope_logs.is_empty()
-                && scopes
-                    .all(|it| !it.log_records.is_empty() && it.log_records.iter().all(is_of_trace))
-        });
-        let spans = self.resource_spans.iter().all(|it| {
-            let mut scopes = it.scope_spans.iter();
-            !it.scope_spans.is_empty()
-                && scopes.all(|it| !it.spans.is_empty() && it.spans.iter().all(has_ids))
-        });
-        logs && spans
+/// Reads a document of OTLP JSON without a tree in between: its spans and its log records. Returns `None` if anything of it can't be
+/// read so.
+fn flawless(text: &str) -> Option<(Batch, Batch<LogRecord>)> {
+    fn checked<T>(batch: Batch<T>) -> Option<Batch<T>> {
+        (batch.rejected.is_none() && !batch.items.is_empty()).then_some(batch)
     }
-}
-
-fn is_of_trace(record: &LogProto) -> bool {
-    record.trace_id.len() == 16 && matches!(record.span_id.len(), 0 | 8)
-}
-
-fn has_ids(span: &Proto) -> bool {
-    let parent = matches!(span.parent_span_id.len(), 0 | 8);
-    span.trace_id.len() == 16 && span.span_id.len() == 8 && parent
+    let (mut spans, mut logs) = (Batch::default(), Batch::default());
+    if text.contains("\"resourceSpans\"") {
+        spans = checked(from_json(text.as_bytes()).ok()?)?;
+    }
+    if text.contains("\"resourceLogs\"") {
+        logs = checked(logs_from_json(text.as_bytes()).ok()?)?;
+    }
+    Some((spans, logs))
 }
 
 impl Reader {
     /// Reads protobuf, with a length of four bytes in front of each message or without. Returns whether it is that.
-    fn protobuf(&mut self, bytes: &[u8]) -> bool {
+    fn protobuf(&mut self, bytes: &Bytes) -> bool {
         if bytes.first() == Some(&PROTOBUF) {
             // A text may begin with the same byte, which is a line feed.
             let is_text = || text(bytes).is_some();
-            match message(bytes) {
+            match message(bytes.clone()) {
                 Message::Traces(Ok(batch)) if batch.items.is_empty() && is_text() => return false,
                 Message::Traces(Err(Error::Protobuf(_))) if is_text() => return false,
                 message => self.message(message),
@@ -488,7 +467,7 @@ impl Reader {
         }
         // As the Collector's file exporter writes them:
         // https://github.com/open-telemetry/opentelemetry-collector-contrib/tree/main/exporter/fileexporter
-        let mut rest = bytes;
+        let mut rest = &**bytes;
         while let Some((frame, behind)) = first_frame(rest) {
             let packed = unpack::is_zstd(frame);
             if !packed && !matches!(frame.first(), Some(&PROTOBUF | &b'{')) {
@@ -505,7 +484,7 @@ impl Reader {
         while let Some((frame, behind)) = first_frame(rest) {
             rest = behind;
             self.frame_count += 1;
-            match unpack(frame) {
+            match unpack_document(frame, frame.len()) {
                 Ok(frame) if frame.first() == Some(&b'{') => {
                     self.all_documents(&String::from_utf8_lossy(&frame));
                 }
@@ -593,24 +572,30 @@ impl Reader {
     fn document(&mut self, text: &str, line: usize) {
         /// The program for browsers does without this parser, which reads nothing more and would add 20 KB to it.
         const FAST: bool = !cfg!(target_arch = "wasm32");
+        /// The names of the fields of [`Own`].
+        const OWN: [&str; 3] = ["\"wire\"", "\"requestsElsewhere\"", "\"fromZipkin\""];
         let first = text[1..].trim_ascii_start();
         let first_span = self.spans.len();
+        let has_own = OWN.iter().any(|name| text.contains(name));
         if FAST
             && (first.starts_with("\"resourceSpans\"") || first.starts_with("\"resourceLogs\""))
-            && let Ok(strict) = serde_json::from_str::<Strict>(text)
-            && strict.is_whole()
+            && let Some((spans, logs)) = flawless(text)
         {
-            let Strict { resource_spans, resource_logs, wire, elsewhere, from_zipkin } = strict;
-            self.request(Form::OtlpJson, text, line, resource_spans);
-            self.log_request(line, resource_logs);
-            self.own(Own { wire, elsewhere, from_zipkin }, first_span);
+            if !spans.items.is_empty() {
+                self.batch(Form::OtlpJson, Some(line), Ok(spans));
+            }
+            self.log_batch(Form::OtlpJson, Some(line), Ok(logs));
+            if has_own {
+                self.own(serde_json::from_str(text).unwrap_or_default(), first_span);
+            }
             return;
         }
-        let json = match Json::parse(text) {
+        let size = unpack::usual_size(text.len(), self.packed);
+        let json = match Json::parse(text, size) {
             Ok(json) => json,
             Err(error) => {
                 let whole = json::without_halves(text);
-                if let Some(whole) = whole.filter(|it| Json::parse(it).is_ok()) {
+                if let Some(whole) = whole.filter(|it| Json::parse(it, size).is_ok()) {
                     return self.document(&whole, line);
                 }
                 return self.problem(Some(line + error.line().max(1) - 1), Error::NotJson(error));
@@ -641,7 +626,7 @@ impl Reader {
             }
             self.request(form, text, line, resource_spans);
         }
-        if ["wire", "requestselsewhere", "fromzipkin"].iter().any(|name| json.has(name)) {
+        if has_own {
             self.own(serde_json::from_str(text).unwrap_or_default(), first_span);
         }
         self.unread += losses.count - losses.first.len();
@@ -927,12 +912,12 @@ enum Message {
 
 /// Reads a message. Nothing in it says which request it is, and both have the same fields down to their items: if no item is a
 /// span, and one is a log record of a trace, it is a request of logs.
-fn message(bytes: &[u8]) -> Message {
-    let traces = from_protobuf(bytes.to_vec().into());
+fn message(bytes: Bytes) -> Message {
+    let traces = from_protobuf(bytes.clone());
     if traces.as_ref().is_ok_and(|batch| !batch.items.is_empty()) {
         return Message::Traces(traces);
     }
-    match logs_from_protobuf(bytes.to_vec().into()) {
+    match logs_from_protobuf(bytes) {
         Ok(logs) if !logs.items.is_empty() => Message::Logs(logs),
         _ => Message::Traces(traces),
     }

@@ -12,6 +12,24 @@ use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 /// The most bytes that a packed file may unpack to, so that a small file can't fill the memory.
 pub const UNPACKED_LIMIT: usize = 256 * 1024 * 1024;
 
+/// The size in bytes up to which any document may unpack, and how often its packed size a larger one may have.
+const ANY_DOCUMENT: usize = 8 * 1024 * 1024;
+const DOCUMENT_RATIO: usize = 32;
+
+/// How often its packed size the values of a document are expected to have. They take more memory than its text.
+const USUAL_RATIO: usize = 16;
+
+/// The largest document in a file of which this many bytes have been read, in bytes. All of a document is in memory, so a small packed
+/// file must not unpack to a large one.
+pub(super) fn document_limit(packed: usize) -> usize {
+    UNPACKED_LIMIT.min(ANY_DOCUMENT.saturating_add(DOCUMENT_RATIO.saturating_mul(packed)))
+}
+
+/// The size of a document of this many bytes, or a smaller one if it was packed very tightly.
+pub(super) fn usual_size(document: usize, packed: usize) -> usize {
+    document.min(USUAL_RATIO.saturating_mul(packed))
+}
+
 /// How often a file may be packed: `trace.json.gz` in a `.zst` is one packed twice.
 const LAYERS: usize = 2;
 
@@ -35,8 +53,8 @@ pub enum Error {
     #[error("it unpacks to more than {UNPACKED_LIMIT} bytes")]
     TooLarge,
     /// It isn't a list of documents that can be read one after the other.
-    #[error("it is one document of more than {UNPACKED_LIMIT} bytes")]
-    DocumentTooLarge,
+    #[error("it is one document of more than {0} bytes")]
+    DocumentTooLarge(usize),
 }
 
 /// Unpacks `bytes` if they begin like gzip or zstd. Returns other bytes as they are.
@@ -44,12 +62,24 @@ pub enum Error {
 /// # Errors
 /// The packed data is damaged, or unpacks to more than [`UNPACKED_LIMIT`].
 pub fn unpack(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
+    unpack_within(bytes, UNPACKED_LIMIT).map_err(|error| match error {
+        Error::DocumentTooLarge(_) => Error::TooLarge,
+        other => other,
+    })
+}
+
+/// Does the same for one document in a file of this many bytes.
+pub(crate) fn unpack_document(bytes: &[u8], file: usize) -> Result<Cow<'_, [u8]>, Error> {
+    unpack_within(bytes, document_limit(file))
+}
+
+fn unpack_within(bytes: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, Error> {
     let mut bytes = Cow::Borrowed(bytes);
     for _ in 0..LAYERS {
         let unpacked = if bytes.starts_with(GZIP) {
-            gzip(&bytes)?
+            gzip(&bytes, limit)?
         } else if is_zstd(&bytes) {
-            zstd(&bytes)?
+            zstd(&bytes, limit)?
         } else {
             break;
         };
@@ -58,18 +88,18 @@ pub fn unpack(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
     Ok(bytes)
 }
 
-fn gzip(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+fn gzip(bytes: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
     let mut unpacked = Vec::new();
-    append("gzip", &mut MultiGzDecoder::new(bytes), &mut unpacked)?;
+    append("gzip", &mut MultiGzDecoder::new(bytes), &mut unpacked, limit)?;
     Ok(unpacked)
 }
 
-fn zstd(mut bytes: &[u8]) -> Result<Vec<u8>, Error> {
+fn zstd(mut bytes: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
     let broken = |reason: String| Error::Broken { form: "zstd", reason };
     let mut unpacked = Vec::new();
     while !bytes.is_empty() {
         match StreamingDecoder::new(&mut bytes) {
-            Ok(mut frame) => append("zstd", &mut frame, &mut unpacked)?,
+            Ok(mut frame) => append("zstd", &mut frame, &mut unpacked, limit)?,
             Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
                 length,
                 ..
@@ -83,14 +113,19 @@ fn zstd(mut bytes: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(unpacked)
 }
 
-fn append(form: &'static str, packed: &mut impl Read, to: &mut Vec<u8>) -> Result<(), Error> {
-    let rest = UNPACKED_LIMIT.saturating_sub(to.len()) as u64;
+fn append(
+    form: &'static str,
+    packed: &mut impl Read,
+    to: &mut Vec<u8>,
+    limit: usize,
+) -> Result<(), Error> {
+    let rest = limit.saturating_sub(to.len()) as u64;
     packed
         .take(rest + 1)
         .read_to_end(to)
         .map_err(|error| Error::Broken { form, reason: error.to_string() })?;
-    match to.len() > UNPACKED_LIMIT {
-        true => Err(Error::TooLarge),
+    match to.len() > limit {
+        true => Err(Error::DocumentTooLarge(limit)),
         false => Ok(()),
     }
 }
