@@ -111,7 +111,7 @@ fn limits(state: &HopState) -> Markup {
         }
         @if *replaced_connections > 0 {
             p.notice {
-                (hop) " closed " (count(*replaced_connections, "connection")) " that waited for a request, to make room for new ones. \
+                (hop) " closed " (count(*replaced_connections, "connection")) " that waited for a request or were quiet, to make room for new ones. \
                 The lab's option " code { "--max-connections" } " is the limit."
             }
         }

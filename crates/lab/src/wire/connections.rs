@@ -12,10 +12,12 @@ use tokio::time::{Instant, sleep_until};
 #[derive(Debug, Clone, Copy)]
 pub struct ProxyLimits {
     /// The largest number of connections. At the limit, a new one takes the place of the one that has waited longest for a request.
-    /// If none has waited for `grace`, it is answered 429.
+    /// If none has waited for `grace`, one that passes unread and has been `quiet` makes room; else the new one is answered 429.
     pub connections: usize,
     /// How long a connection may wait for a request before a new one can take its place.
     pub grace: Duration,
+    /// How long no byte must have passed on a connection that passes unread before a new one can take its place.
+    pub quiet: Duration,
     /// How long the head of a request may take from its first byte. The client is then answered 408.
     pub head: Duration,
     /// How long a connection may wait for its first or its next request. It is then closed.
@@ -31,6 +33,8 @@ impl Default for ProxyLimits {
         ProxyLimits {
             connections: 250,
             grace: Duration::from_millis(100),
+            // Most programs that keep a connection of HTTP/2 or a WebSocket open send something more often.
+            quiet: Duration::from_secs(60),
             head: Duration::from_secs(30),
             // Most clients close idle connections within 90 s. Closing later spares them a failed request.
             idle: Duration::from_secs(120),
@@ -66,6 +70,7 @@ pub enum Phase {
 pub struct Connections {
     limit: usize,
     grace: Duration,
+    quiet: Duration,
     open: Mutex<Open>,
     status: watch::Sender<Status>,
 }
@@ -73,8 +78,15 @@ pub struct Connections {
 #[derive(Default)]
 struct Open {
     next: u64,
-    slots: BTreeMap<u64, (Phase, Arc<Notify>)>,
+    slots: BTreeMap<u64, Place>,
     counts: Counts,
+}
+
+struct Place {
+    phase: Phase,
+    activity: Activity,
+    /// Says that the connection must close.
+    close: Arc<Notify>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -85,36 +97,42 @@ struct Status {
 
 impl Connections {
     pub fn new(limits: ProxyLimits) -> Arc<Self> {
-        let ProxyLimits { connections: limit, grace, .. } = limits;
+        let ProxyLimits { connections: limit, grace, quiet, .. } = limits;
         let (open, status) = (Mutex::default(), watch::Sender::default());
-        Arc::new(Connections { limit, grace, open, status })
+        Arc::new(Connections { limit, grace, quiet, open, status })
     }
 
-    /// Takes a new connection. Closes the one that has waited longest for a request when there are too many. Returns `None` when
-    /// none has waited long enough. The second value is whether the counts have changed.
+    /// Takes a new connection. When there are too many, closes the one that has waited longest for a request, or that has been quiet
+    /// for longest and passes unread. Returns `None` when there is no such connection. The second value is whether the counts have
+    /// changed.
     pub fn open(self: &Arc<Self>) -> (Option<Slot>, bool) {
         let mut open = self.lock();
         let is_full = open.slots.len() >= self.limit;
         if is_full {
-            let waiting = open.slots.iter().filter_map(|(id, (phase, _))| match phase {
-                Phase::Waiting(since) => Some((*since, *id)),
-                Phase::Busy | Phase::Unread => None,
+            let waiting = open.slots.iter().filter_map(|(id, place)| match place.phase {
+                Phase::Waiting(since) if since.elapsed() >= self.grace => Some((since, *id)),
+                _ => None,
             });
-            let longest = waiting.min().filter(|(since, _)| since.elapsed() >= self.grace);
-            let Some((_, longest)) = longest else {
+            let quiet = open.slots.iter().filter_map(|(id, place)| match place.phase {
+                Phase::Unread => Some((place.activity.last(), *id)),
+                Phase::Waiting(_) | Phase::Busy => None,
+            });
+            let quiet = quiet.min().filter(|(last, _)| last.elapsed() >= self.quiet);
+            let Some((_, longest)) = waiting.min().or(quiet) else {
                 open.counts.refused += 1;
                 return (None, true);
             };
-            if let Some((_, close)) = open.slots.remove(&longest) {
-                close.notify_one();
+            if let Some(place) = open.slots.remove(&longest) {
+                place.close.notify_one();
             }
             open.counts.replaced += 1;
         }
-        let (id, close) = (open.next, Arc::new(Notify::new()));
+        let (id, close, activity) = (open.next, Arc::new(Notify::new()), Activity::new());
         open.next += 1;
-        open.slots.insert(id, (Phase::Waiting(Instant::now()), Arc::clone(&close)));
+        let (phase, others) = (Phase::Waiting(Instant::now()), (activity.clone(), close.clone()));
+        open.slots.insert(id, Place { phase, activity: others.0, close: others.1 });
         drop(open);
-        (Some(Slot { connections: Arc::clone(self), id, close }), is_full)
+        (Some(Slot { connections: Arc::clone(self), id, activity, close }), is_full)
     }
 
     pub fn counts(&self) -> Counts {
@@ -124,9 +142,9 @@ impl Connections {
     /// Takes no new connection and closes those that wait for a request, now and later.
     pub fn stop(&self) {
         self.status.send_modify(|status| status.is_stopping = true);
-        for (phase, close) in self.lock().slots.values() {
-            if matches!(phase, Phase::Waiting(_)) {
-                close.notify_one();
+        for place in self.lock().slots.values() {
+            if matches!(place.phase, Phase::Waiting(_)) {
+                place.close.notify_one();
             }
         }
     }
@@ -172,6 +190,7 @@ impl Connections {
 pub struct Slot {
     connections: Arc<Connections>,
     id: u64,
+    activity: Activity,
     close: Arc<Notify>,
 }
 
@@ -179,13 +198,18 @@ impl Slot {
     /// Sets the phase of the connection.
     pub fn set(&self, phase: Phase) {
         let mut open = self.connections.lock();
-        if let Some((current, close)) = open.slots.get_mut(&self.id) {
+        if let Some(Place { phase: current, close, .. }) = open.slots.get_mut(&self.id) {
             let before = std::mem::replace(current, phase);
             self.connections.count(Some(before), Some(phase));
             if matches!(phase, Phase::Waiting(_)) && self.connections.status.borrow().is_stopping {
                 close.notify_one();
             }
         }
+    }
+
+    /// Returns when the last bytes passed on the connection.
+    pub fn activity(&self) -> Activity {
+        self.activity.clone()
     }
 
     /// Waits until the connection must close.
@@ -202,7 +226,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut open = self.connections.lock();
-        let phase = open.slots.remove(&self.id).map(|(phase, _)| phase);
+        let phase = open.slots.remove(&self.id).map(|place| place.phase);
         self.connections.count(phase, None);
     }
 }
@@ -228,6 +252,11 @@ impl Activity {
         *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
+    /// Returns when bytes passed, or when the connection was opened.
+    fn last(&self) -> Instant {
+        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Records that the service has stopped reading.
     pub fn drops(&self) {
         self.0.drops.store(true, Ordering::Relaxed);
@@ -236,7 +265,7 @@ impl Activity {
     /// Waits until no byte has passed for `limit`.
     pub async fn quiet(&self, limit: Duration) {
         loop {
-            let until = *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) + limit;
+            let until = self.last() + limit;
             if until <= Instant::now() {
                 return;
             }

@@ -221,7 +221,7 @@ async fn pass(
 ) -> io::Result<()> {
     client.set_nodelay(true)?;
     let limits = wire.limits;
-    let activity = Activity::new();
+    let activity = state.slot.activity();
     let (requests, to_client) = client.into_split();
     let to_client = Arc::new(ToClient(Mutex::new(Some(to_client))));
     let (upstream, unreachable) = match connect(target).await {

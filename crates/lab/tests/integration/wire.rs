@@ -581,7 +581,7 @@ async fn a_connection_that_waits_makes_room_and_one_with_a_request_does_not() {
         &lab.page("/wire").await,
         [
             "a-b refused 1 connection with the status 429",
-            "a-b closed 58 connections that waited for a request",
+            "a-b closed 58 connections that waited for a request or were quiet",
         ],
     );
     let json = lab.page("/wire.json").await;
@@ -589,6 +589,37 @@ async fn a_connection_that_waits_makes_room_and_one_with_a_request_does_not() {
     // One of the two waits now.
     let _client = connect(address).await;
     listener.accept().await.expect("a connection");
+}
+
+/// Nobody reads whether a request is in flight on it, so only silence counts.
+#[tokio::test]
+async fn a_connection_that_passes_unread_makes_room_once_it_is_quiet() {
+    for (quiet, status) in [(Duration::ZERO, "200"), (Duration::from_secs(3600), "429")] {
+        let limits = ProxyLimits { connections: 2, quiet, ..ProxyLimits::default() };
+        let wire = Wire::with_limits(limits);
+        let (address, listener) = before_listener(&wire).await;
+        let mut open = Vec::new();
+        for preface in ["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x16\x03\x01\0\0"] {
+            let mut client = connect(address).await;
+            client.write_all(preface.as_bytes()).await.expect("it is read");
+            let (mut service, _) = listener.accept().await.expect("a connection");
+            read_to(&mut service, preface).await;
+            open.push((client, service));
+        }
+        // Bytes of the first pass after those of the second.
+        open[0].1.write_all(b"settings").await.expect("it is read");
+        read_to(&mut open[0].0, "settings").await;
+        let mut client = connect(address).await;
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("it is read");
+        if status == "200" {
+            assert_eq!(within_reason(rest(&mut open[1].0)).await, b"", "the quiet one is closed");
+            let (mut service, _) = listener.accept().await.expect("a connection");
+            service.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("it is read");
+        }
+        read_to(&mut client, &format!("HTTP/1.1 {status} ")).await;
+        open[0].0.write_all(b"more").await.expect("it is read");
+        read_to(&mut open[0].1, "more").await;
+    }
 }
 
 /// Its request may be on the way.
