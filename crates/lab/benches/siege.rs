@@ -1,5 +1,5 @@
 //! Attacks the lab with hostile input and measures the memory at its peak, the longest wait for a page during the attack, and the
-//! acknowledged spans that were lost.
+//! acknowledged spans, and the spans of answered requests, that were lost.
 //!
 //! Run it with `cargo bench --bench siege`. Each attack meets a new lab on loopback and is bounded. The exit status is 1 when
 //! an aim is missed. `cargo bench --bench siege -- WORD…` runs only the attacks whose name contains one of these words.
@@ -21,7 +21,7 @@ use lab::proto::trace::{ResourceSpans, ScopeSpans, Span};
 use lab::receiver::BODY_LIMIT;
 use prost::Message as _;
 use support::process::Lab;
-use support::{FREE, client};
+use support::{FREE, Setup, WHOLE, client};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -94,6 +94,18 @@ const ATTACKS: &[Attack] = &[
         })
     },
     Attack {
+        filled: 200_000,
+        ..attack("the list of traces with filters", |on| {
+            Box::pin(async move {
+                let filters = ["text=nowhere", "name=nowhere", "status=pieces", "min=1h"];
+                for filter in filters {
+                    get(on.clone(), 2, &format!("/traces?{filter}")).await;
+                }
+                2 * filters.len()
+            })
+        })
+    },
+    Attack {
         fills: true,
         ..attack("a trace of 50,000 services, looked at", |on| Box::pin(many_services(on)))
     },
@@ -125,6 +137,9 @@ async fn main() -> ExitCode {
         if is_chosen(name) {
             missed += stop_while_sending(name, http, grpc).await;
         }
+    }
+    if is_chosen("services") {
+        missed += stop_services_while_asking().await;
     }
     println!(
         "\n{missed} aims missed: {MEMORY_AIM} MiB beyond the store, a page within {PAGE_AIM:?}, nothing lost"
@@ -474,6 +489,51 @@ async fn stop_while_sending(name: &str, http: usize, grpc: usize) -> usize {
         lost += taken.iter().filter(|id| !saved.contains(&format!("{id:032x}"))).count();
     }
     println!("| {name} | {acknowledged} | {lost} |");
+    lost
+}
+
+/// Stops the services of the course while clients ask them, callers first and the lab last, three times. Prints how many requests
+/// were answered and how many of their spans the lab's file lacks; returns the latter.
+async fn stop_services_while_asking() -> usize {
+    let (mut answered, mut lost) = (0, 0);
+    for _ in 0..3 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("session.jsonl").display().to_string();
+        let mut lab = start(&["--save", &file]).await;
+        let backend = lab.otlp().parse().expect("an address");
+        let system = Setup::default().with("all", "RUST_LOG", "warn").with_backend(backend).start();
+        let system = system.await;
+        let gateway = system.gateway.address;
+        let (count, mut counted) = watch::channel(0);
+        let mut senders = JoinSet::new();
+        for sender in 1..=8 {
+            let count = count.clone();
+            senders.spawn(async move {
+                let mut traces = Vec::new();
+                loop {
+                    let trace = format!("{:032x}", sender * 1_000_000 + traces.len());
+                    let parent = format!("00-{trace}-{:016x}-01", 1);
+                    let asked = support::query(gateway, "user_1", &[("traceparent", &parent)]);
+                    match asked.send().await {
+                        Ok(answer) if answer.status() == 200 => traces.push(trace),
+                        // It has stopped.
+                        _ => return traces,
+                    }
+                    count.send_modify(|it| *it += 1);
+                }
+            });
+        }
+        counted.wait_for(|it| *it >= 500).await.expect("requests are answered");
+        system.stop().await;
+        assert_eq!(lab.signal("-TERM").await, Some(0));
+        let traces: Vec<String> = senders.join_all().await.into_iter().flatten().collect();
+        let saved = std::fs::read_to_string(&file).expect("a file");
+        answered += traces.len();
+        let spans = WHOLE.lines().count();
+        let saved = |trace: &String| saved.matches(&format!("\"traceId\":\"{trace}\"")).count();
+        lost += traces.iter().map(|trace| spans.saturating_sub(saved(trace))).sum::<usize>();
+    }
+    println!("| services, {answered} requests | {} | {lost} |", answered * WHOLE.lines().count());
     lost
 }
 
