@@ -1,12 +1,14 @@
 //! Renders answers outside the async workers, a few at a time, so that a large page doesn't hold up the other requests, and
 //! streams answers that may be as large as the store.
 
+use std::convert::Infallible;
+use std::fmt::Display;
 use std::iter;
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -28,13 +30,22 @@ const CHUNK: usize = 64 * 1024;
 /// The largest number of pieces in a chunk. Other requests may take their turn after each chunk.
 const PIECES: usize = 1000;
 
-/// The threads that render for one part of the site. Clones share them.
+/// The most bytes of answers that one part of the site holds until their clients have read them. A larger answer is sent alone.
+pub const UNREAD_LIMIT: usize = 32 * 1024 * 1024;
+
+/// The threads that render for one part of the site, and the memory of its answers. Clones share them.
 #[derive(Clone)]
-pub struct Renderers(Arc<Semaphore>);
+pub struct Renderers {
+    turns: Arc<Semaphore>,
+    unread: Arc<Semaphore>,
+}
 
 impl Default for Renderers {
     fn default() -> Self {
-        Renderers(Arc::new(Semaphore::new(RENDERERS)))
+        Renderers {
+            turns: Arc::new(Semaphore::new(RENDERERS)),
+            unread: Arc::new(Semaphore::new(UNREAD_LIMIT)),
+        }
     }
 }
 
@@ -48,12 +59,35 @@ impl Renderers {
         render: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
         // The semaphore is never closed. The permit goes with the work, which doesn't end when the client leaves.
-        let permit = Arc::clone(&self.0).acquire_owned().await;
+        let permit = Arc::clone(&self.turns).acquire_owned().await;
         spawn_blocking(move || {
             let _permit = permit;
             render()
         })
         .await
+    }
+
+    /// Returns an answer that counts as unread until its client has read it. Returns the status 503 instead when there are too many.
+    async fn held(&self, answer: Response) -> Response {
+        // A stream makes its chunks when they are read.
+        let Some(length @ 1..) = answer.body().size_hint().exact() else { return answer };
+        let weight = u32::try_from(length).unwrap_or(u32::MAX).min(UNREAD_LIMIT as u32);
+        let Ok(permit) = Arc::clone(&self.unread).try_acquire_many_owned(weight) else {
+            return (StatusCode::SERVICE_UNAVAILABLE, TOO_MANY_UNREAD).into_response();
+        };
+        let (mut parts, body) = answer.into_parts();
+        parts.headers.insert(CONTENT_LENGTH, length.into());
+        let mut rest = match to_bytes(body, usize::MAX).await {
+            Ok(bytes) => bytes,
+            Err(error) => return failed(error),
+        };
+        // In chunks, so that its end means that it has been read.
+        let chunks = iter::from_fn(move || {
+            let _permit = &permit;
+            let chunk = rest.split_to(rest.len().min(CHUNK));
+            (!chunk.is_empty()).then_some(Ok::<_, Infallible>(chunk))
+        });
+        Response::from_parts(parts, Body::from_stream(futures_util::stream::iter(chunks)))
     }
 
     /// Streams `pieces` as a body. Each piece should be small and quick to make. It may be empty.
@@ -101,6 +135,9 @@ fn fill(chunk: &mut Vec<u8>, pieces: &mut impl Iterator<Item = Vec<u8>>) -> bool
     true
 }
 
+const TOO_MANY_UNREAD: &str =
+    "the lab holds as many answers as it can that nobody has read; try again later\n";
+
 /// The size in bytes of the spans or log records that are written together. Their resource is written with each such group.
 const GROUP: usize = 1024 * 1024;
 
@@ -111,9 +148,14 @@ pub async fn in_turn(State(renderers): State<Renderers>, request: Request, next:
     }
     let runtime = Handle::current();
     let response = renderers.run(move || runtime.block_on(next.run(request))).await;
-    response.unwrap_or_else(|error| {
-        (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
-    })
+    match response {
+        Ok(answer) => renderers.held(answer).await,
+        Err(error) => failed(error),
+    }
+}
+
+fn failed(error: impl Display) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
 }
 
 /// Puts a comma before each item but the first.

@@ -81,15 +81,17 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         let asset = ([(CONTENT_TYPE, media_type)], text);
         get(move || std::future::ready(asset.clone()))
     };
-    let renderers = Renderers::default();
-    let imports = Renderers::default();
-    Router::new()
+    // A page of the list is rendered quickly, so it doesn't wait for those of traces, which may be large.
+    let (renderers, imports) = (Renderers::default(), Renderers::default());
+    let quick = Router::new()
         .route("/traces", get(list::page))
+        .route("/traces/dropped.txt", get(list::dropped))
+        .layer(from_fn_with_state(Renderers::default(), in_turn));
+    Router::new()
         .route("/traces.json", get(list::json))
         .route("/traces.case.json", get(list::whole_case))
         .route("/traces/{id}", get(trace::page))
         .route("/traces/{id}/spans/{span}", get(span::fragment))
-        .route("/traces/dropped.txt", get(list::dropped))
         .route("/traces/map", get(map::page))
         .route("/traces/events", get(events))
         .route("/traces/import", post(import))
@@ -100,6 +102,7 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         .route("/wire.events", get(wire::events))
         .route("/wire/{hop}", post(wire::set))
         .layer(from_fn_with_state(renderers.clone(), in_turn))
+        .merge(quick)
         .with_state(ViewerState { list: List::new(store), wire, renderers, imports })
 }
 
@@ -262,7 +265,10 @@ async fn import(
     let import = move || {
         let mut traces = BTreeSet::new();
         let contents = read::stream(upload, |Piece { spans, logs }| {
-            traces.extend(spans.iter().map(|span| span.trace_id));
+            // The store doesn't keep more traces than that, and their ids must not fill the memory either.
+            if traces.len() < list.usage().limits.spans {
+                traces.extend(spans.iter().map(|span| span.trace_id));
+            }
             list.store.add(spans);
             list.store.add_logs(logs);
         });

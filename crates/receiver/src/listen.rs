@@ -41,7 +41,7 @@ pub struct Limits {
     pub connections: usize,
     /// How long the head of a request may take to arrive.
     pub head: Duration,
-    /// How long a connection may have no request.
+    /// How long a connection may have no request, or read nothing of an answer that waits for it.
     pub idle: Duration,
 }
 
@@ -50,6 +50,12 @@ impl From<usize> for Limits {
         Limits { connections, head: Duration::from_secs(10), idle: Duration::from_secs(60) }
     }
 }
+
+/// The number of bytes that a connection of HTTP/2 may send before a handler reads them.
+const HTTP2_WINDOW: u32 = 256 * 1024;
+
+/// The number of requests that a connection of HTTP/2 may have at the same time.
+const HTTP2_REQUESTS: u32 = 64;
 
 /// How long a connection without a request may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -94,8 +100,8 @@ pub enum AllowedHosts {
 /// machine. At other addresses, `hosts` decides.
 ///
 /// At the largest number of connections, the one that has had no request for the longest time is closed for a new one; if each has
-/// one, the new one is answered 429. A connection is also closed when it has no request, or only the beginning of one, for longer
-/// than `limits` allow.
+/// one, the new one is answered 429. A connection is also closed when it has no request, or only the beginning of one, or doesn't read
+/// its answer, for longer than `limits` allow.
 ///
 /// # Errors
 /// Fails when the listener fails.
@@ -132,9 +138,11 @@ pub async fn serve(
             accepted = accept => accepted,
             () = &mut stop => break,
         };
+        // Not when it is admitted: those that came before it may wait for that too.
+        let accepted = Instant::now();
         let (connections, routes, stopped) = (connections.clone(), routes.clone(), stopped.clone());
         tokio::spawn(async move {
-            match connections.admit().await {
+            match connections.admit(accepted).await {
                 Some(place) => place.serve(stream, routes, stopped).await,
                 None => refuse(stream).await,
             }
@@ -181,12 +189,14 @@ struct State {
     idle_since: Instant,
     /// When the first byte of the next request came, except over HTTP/2, where other frames come too.
     head_since: Option<Instant>,
+    /// Since when no byte of an answer could be sent.
+    blocked_since: Option<Instant>,
     is_http2: Option<bool>,
 }
 
 impl Connections {
-    /// Waits for room for one more connection. Returns `None` if each of the others has a request.
-    async fn admit(self: &Arc<Self>) -> Option<Place> {
+    /// Waits for room for one more connection, which was accepted then. Returns `None` if each of the others has a request.
+    async fn admit(self: &Arc<Self>, accepted: Instant) -> Option<Place> {
         let permits = Arc::clone(&self.permits);
         let permit = match permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
@@ -195,8 +205,13 @@ impl Connections {
                 timeout(CLOSE_TIMEOUT, permits.acquire_owned()).await.ok()?.ok()?
             }
         };
-        let state =
-            State { requests: 0, idle_since: Instant::now(), head_since: None, is_http2: None };
+        let state = State {
+            requests: 0,
+            idle_since: accepted,
+            head_since: None,
+            blocked_since: None,
+            is_http2: None,
+        };
         let activity = Arc::new(Activity { state: Mutex::new(state), make_room: Notify::new() });
         let key = Arc::as_ptr(&activity) as usize;
         self.lock().insert(key, Arc::clone(&activity));
@@ -234,6 +249,15 @@ impl Activity {
         }
     }
 
+    /// Notes whether bytes could be sent.
+    fn sent(&self, written: &Poll<io::Result<usize>>) {
+        let mut state = self.lock();
+        match written {
+            Poll::Pending => _ = state.blocked_since.get_or_insert_with(Instant::now),
+            Poll::Ready(_) => state.blocked_since = None,
+        }
+    }
+
     /// Notes that a request was read. Its answer is written when the result is dropped.
     fn begin(self: &Arc<Self>) -> Busy {
         let mut state = self.lock();
@@ -242,12 +266,13 @@ impl Activity {
         Busy(Arc::clone(self))
     }
 
-    /// When the connection has been without a request for too long; `None` while it has one.
+    /// When the connection has been without a request for too long, or hasn't read for too long; `None` while it has one and reads.
     fn deadline(&self, limits: Limits) -> Option<Instant> {
         let state = self.lock();
         let idle = state.idle_since + limits.idle;
         let head = state.head_since.map_or(idle, |since| since + limits.head);
-        (state.requests == 0).then_some(idle.min(head))
+        let blocked = state.blocked_since.map(|since| since + limits.idle);
+        if state.requests == 0 { Some(idle.min(head)) } else { blocked }
     }
 }
 
@@ -292,13 +317,19 @@ impl Place {
                 Ok::<_, Infallible>(answer.map(|body| Answer { body, _busy: busy }))
             }
         });
-        let builder = Builder::new(TokioExecutor::new());
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http2()
+            .initial_stream_window_size(HTTP2_WINDOW)
+            .initial_connection_window_size(HTTP2_WINDOW)
+            .max_concurrent_streams(HTTP2_REQUESTS);
         let mut connection = pin!(builder.serve_connection(io, service));
         let mut is_stopping = false;
         loop {
             let now = Instant::now();
             let deadline = activity.deadline(self.connections.limits);
-            if deadline.is_some_and(|it| is_stopping || it <= now) {
+            let is_idle = activity.lock().requests == 0;
+            if deadline.is_some_and(|it| (is_stopping && is_idle) || it <= now) {
                 break;
             }
             if is_stopping {
@@ -374,7 +405,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.activity.sent(&written);
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -390,7 +423,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
+        self.activity.sent(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

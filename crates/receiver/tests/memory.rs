@@ -317,7 +317,7 @@ async fn no_small_file_takes_more_than_64_mb() {
     let _alone = ALONE.lock().await;
     let large = |name, before: &str, piece: &str| {
         let body =
-            format!("{before}{}", format!("{piece},").repeat((100 << 20) / (piece.len() + 1)));
+            format!("{before}{}", format!("{piece},").repeat((30 << 20) / (piece.len() + 1)));
         Bomb { name, path: "", media_type: "", body: packed(body.as_bytes()) }
     };
     let jaeger =

@@ -1,11 +1,14 @@
 //! The receivers for HTTP and gRPC: the requests that they take from exporters, and those that they refuse.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::routing::get;
 use flate2::Compression;
 use flate2::read::{GzEncoder, ZlibEncoder};
@@ -35,6 +38,7 @@ use support::in_process::{
 use support::{DEADLINE, client, has, serve, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
@@ -257,11 +261,14 @@ async fn a_name_that_is_not_of_this_machine_is_misdirected() {
 
 /// A listener for OTLP over HTTP with these limits.
 async fn listening(limits: impl Into<listen::Limits>) -> SocketAddr {
+    let routes = receiver::routes(Store::new(Limits::default()));
+    listening_with(limits, routes.route("/held", get(std::future::pending::<()>))).await
+}
+
+async fn listening_with(limits: impl Into<listen::Limits>, routes: Router) -> SocketAddr {
     let any = support::FREE.parse().expect("an address");
     let listener = listen::bind("--otlp", any).await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let routes = receiver::routes(Store::new(Limits::default()));
-    let routes = routes.route("/held", get(std::future::pending::<()>));
     let (limits, never) = (limits.into(), std::future::pending());
     tokio::spawn(listen::serve(listener, limits, AllowedHosts::Any, routes, never));
     address
@@ -293,8 +300,8 @@ async fn idle_connections_make_room_for_new_ones() {
 /// Half a head takes the place of a connection, and no request is known that would time out.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_with_half_a_head_is_closed() {
-    let head = Duration::from_millis(50);
-    let address = listening(listen::Limits { head, ..listen::Limits::from(3) }).await;
+    let (head, idle) = (Duration::from_millis(50), Duration::from_secs(3600));
+    let address = listening(listen::Limits { connections: 3, head, idle }).await;
     let mut half = TcpStream::connect(address).await.expect("a connection");
     half.write_all(b"POST /v1/traces HTTP/1.1\r\nhost: loc").await.expect("it is sent");
     closes(half).await;
@@ -316,6 +323,29 @@ async fn a_connection_without_a_request_is_closed_and_one_with_a_request_is_not(
         closes(connect(request).await).await;
     }
     assert!(is_open(&asking), "its request isn't answered");
+}
+
+/// Its answer would wait for it for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_does_not_read_its_answer_is_closed() {
+    // It is closed when the lab has dropped the answer.
+    let (answer, held) = watch::channel(());
+    let held = Arc::new(Mutex::new(Some(held)));
+    let endless = get(async move || {
+        let held = held.lock().expect("no panic").take().expect("one request");
+        let chunk = move || {
+            let _held = &held;
+            Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 10_000]))
+        };
+        Body::from_stream(futures_util::stream::repeat_with(chunk))
+    });
+    let idle = Duration::from_millis(50);
+    let limits = listen::Limits { idle, ..listen::Limits::from(3) };
+    let address = listening_with(limits, Router::new().route("/", endless)).await;
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("it is sent");
+    support::within_reason(answer.closed()).await;
+    drop(stream);
 }
 
 /// Reads until the connection is closed.

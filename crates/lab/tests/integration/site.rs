@@ -3,11 +3,14 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
 use futures_util::future::{Either, select};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lab::render::RENDERERS;
+use lab::render::{RENDERERS, Renderers, UNREAD_LIMIT, in_turn};
 use lab::store::{Limits, Store};
 use lab::wire::{Hop, Wire};
 use lab::{listen, server, viewer};
@@ -200,7 +203,7 @@ fn peak(id: &str) -> usize {
 async fn an_answer_with_the_whole_store_takes_little_memory() {
     const TRACES: usize = 20_000;
     let lab = Process::view("").await;
-    let (value, name) = ("x".repeat(2000), "y".repeat(500));
+    let (value, name) = ("x".repeat(2000), "y".repeat(2000));
     for batch in 0..20 {
         let rows = (0..TRACES / 20).fold(String::new(), |mut rows, row| {
             let id = 1 + batch * TRACES / 20 + row;
@@ -217,7 +220,7 @@ async fn an_answer_with_the_whole_store_takes_little_memory() {
     for (path, least) in [
         ("/api/traces?limit=200000", TRACES * value.len()),
         ("/traces.case.json", TRACES * value.len()),
-        ("/traces", 200 * name.len()),
+        ("/traces", 200 * 200),
         ("/traces.json", TRACES * name.len()),
         ("/traces?text=nowhere", 0),
         ("/api/services", 0),
@@ -378,6 +381,26 @@ async fn slow_readers_hold_up_nobody() {
         within_reason(lab.page(path)).await;
     }
     drop(unread);
+}
+
+/// Answers that nobody reads are held in memory, so their size is limited.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_answer_is_not_given_while_nobody_reads_another() {
+    // It doesn't fit into the buffers between the lab and its client.
+    let large = Router::new().route("/", get(async || vec![b'x'; UNREAD_LIMIT]));
+    let routes = large.layer(from_fn_with_state(Renderers::default(), in_turn));
+    let url = format!("http://{}", support::serve(routes).await);
+    let ask = async || within_reason(client().get(&url).send()).await.expect("an answer");
+    let unread = ask().await;
+    assert_eq!(unread.content_length(), Some(UNREAD_LIMIT as u64));
+    assert_eq!(ask().await.status(), 503);
+    let read = within_reason(unread.bytes()).await.expect("all of it");
+    assert_eq!(read.len(), UNREAD_LIMIT);
+    until(async || match ask().await.status() {
+        status if status == 200 => Ok(()),
+        status => Err(status),
+    })
+    .await;
 }
 
 /// This test has one thread for all requests, so a page that was rendered on it would be answered first.

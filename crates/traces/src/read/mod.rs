@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::proto::collector::ExportTraceServiceRequest;
 use crate::proto::common::{InstrumentationScope, KeyValue};
-use crate::proto::logs::{LogRecord as LogProto, ResourceLogs};
+use crate::proto::logs::ResourceLogs;
 use crate::proto::logs_collector::ExportLogsServiceRequest;
 use crate::proto::resource::Resource;
 use crate::proto::trace::{ResourceSpans, ScopeSpans, Span as Proto};
@@ -489,7 +489,7 @@ impl Reader {
                     self.all_documents(&String::from_utf8_lossy(&frame));
                 }
                 Ok(frame) => {
-                    self.message(message(&frame));
+                    self.message(message(frame.into_owned().into()));
                 }
                 Err(error) => {
                     self.problem(Some(self.frame_count), Error::Frame(error.to_string()));
