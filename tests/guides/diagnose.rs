@@ -691,7 +691,7 @@ async fn the_reference_shows_findings_as_json() {
     check!("reference/findings.json", &report);
 }
 
-/// What an agent gets in one call, with one field in each line.
+/// The answer that an agent gets in one call, with one field in each line.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reference_shows_what_broke_in_one_call() {
     let file = folder_of_recordings().join("diagnose/hung-up.json");

@@ -209,6 +209,19 @@ impl Lab {
         self.read(answer)
     }
 
+    /// Removes all traces.
+    ///
+    /// # Errors
+    /// Fails when no lab answers.
+    pub async fn clear(&self) -> Result<(), Error> {
+        let answer = self.send(Request::post("/traces/clear").body(Body::empty())).await?;
+        // Like a form, it is sent on to the list.
+        match answer.status {
+            StatusCode::SEE_OTHER => Ok(()),
+            status => Err(self.not_the_lab(status)),
+        }
+    }
+
     /// Adds the spans of a document, in any form that [`crate::read`] knows.
     ///
     /// # Errors

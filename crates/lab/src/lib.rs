@@ -20,6 +20,7 @@ pub mod held;
 pub mod http;
 pub mod jaeger;
 pub mod list;
+mod operations;
 mod output;
 pub mod parts;
 pub mod probe;

@@ -9,6 +9,7 @@ use crate::span::{Span, any_text};
 use crate::store::{Store, Usage};
 use crate::summary::Summary;
 use crate::tree::{Tree, period};
+use crate::wire::now;
 
 /// The traces of the store as a list. Summaries are made when they are read, because those of all traces don't fit in memory.
 #[derive(Clone)]
@@ -35,7 +36,7 @@ impl List {
 
     /// Returns the traces that pass the filter. The trace that started last comes first.
     pub fn find(&self, filter: Filter) -> impl Iterator<Item = Summary> + Send + use<> {
-        let traces = self.store.by_start(u64::MAX).rev();
+        let traces = self.traces(&filter);
         let found = traces.filter(move |spans| filter.passes(spans));
         found.filter_map(|spans| Some(Summary::new(&Tree::new(&spans)?)))
     }
@@ -43,11 +44,13 @@ impl List {
     /// Returns at most `length` traces that pass the filter, after the first `skip`, in the same order.
     pub fn page(&self, filter: &Filter, skip: usize, length: usize) -> Page {
         let summary = |spans: Vec<_>| Some(Arc::new(Summary::new(&Tree::new(&spans)?)));
-        let mut traces = self.store.by_start(u64::MAX).rev();
         if filter.is_empty() {
+            // Skips traces without reading them.
+            let traces = self.store.by_start(u64::MAX).rev();
             let summaries = traces.skip(skip).take(length).filter_map(summary).collect();
             return Page { summaries, found: self.store.usage().traces, is_cut: false };
         }
+        let mut traces = self.traces(filter);
         let mut page = Page { summaries: Vec::new(), found: 0, is_cut: false };
         let mut left = COUNTED;
         while left > 0 {
@@ -65,6 +68,13 @@ impl List {
         }
         page.is_cut = traces.next().is_some();
         page
+    }
+
+    /// Returns the traces that started since the time of a filter, the last first.
+    fn traces(&self, filter: &Filter) -> impl Iterator<Item = Vec<Arc<Span>>> + Send + use<> {
+        let since = filter.since.unwrap_or_default();
+        let latest_first = self.store.by_start(u64::MAX).rev();
+        latest_first.take_while(move |spans| since <= period(spans).0)
     }
 
     pub fn usage(&self) -> Usage {
@@ -94,6 +104,12 @@ pub struct Fields {
     /// Only traces whose id, or any name, value or message of a span, contains this, in any case.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub text: String,
+    /// Only traces that started since then: a time before now, such as 30s, or a time such as 2026-11-29T16:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = checked(since), default_value = "", hide_default_value = true)]
+    pub since: String,
+    /// The number of traces that had arrived when the reader set the mark; those after them are new.
+    #[arg(skip)]
+    pub mark: Option<usize>,
     /// The number of matching traces to skip, because a page shows a limited number.
     #[arg(skip)]
     pub skip: usize,
@@ -116,7 +132,7 @@ impl Fields {
     }
 
     /// Returns the fields with their names in the URL of the list.
-    pub fn pairs(&self) -> [(&'static str, &str); 6] {
+    pub fn pairs(&self) -> [(&'static str, &str); 7] {
         [
             ("service", &self.service),
             ("name", &self.name),
@@ -124,6 +140,7 @@ impl Fields {
             ("min", &self.min),
             ("max", &self.max),
             ("text", &self.text),
+            ("since", &self.since),
         ]
     }
 
@@ -141,6 +158,10 @@ pub enum InvalidFilter {
     Status(String),
     #[error("{0:?} is not a duration: write 5ms, 1.5s or 300us")]
     Duration(String),
+    #[error(
+        "{0:?} is neither a time before now nor a point in time: write 30s or 2026-11-29T16:00:00Z"
+    )]
+    Since(String),
 }
 
 /// A condition on the errors or the pieces of a trace.
@@ -172,6 +193,8 @@ pub struct Filter {
     min: Option<Duration>,
     max: Option<Duration>,
     text: String,
+    /// Nanoseconds since 1970.
+    since: Option<u64>,
 }
 
 impl TryFrom<&Fields> for Filter {
@@ -194,6 +217,7 @@ impl TryFrom<&Fields> for Filter {
             min: given(&fields.min, duration)?,
             max: given(&fields.max, duration)?,
             text: fields.text.trim().to_lowercase(),
+            since: given(&fields.since, since)?,
         })
     }
 }
@@ -201,8 +225,8 @@ impl TryFrom<&Fields> for Filter {
 impl Filter {
     /// Returns whether every trace passes.
     fn is_empty(&self) -> bool {
-        let Filter { service, name, status, min, max, text } = self;
-        let is_any = status.is_none() && min.is_none() && max.is_none();
+        let Filter { service, name, status, min, max, text, since } = self;
+        let is_any = status.is_none() && min.is_none() && max.is_none() && since.is_none();
         is_any && service.is_empty() && name.is_empty() && text.is_empty()
     }
 
@@ -251,6 +275,20 @@ fn contains(span: &Span, text: &str) -> bool {
         || attributes
             .chain(of_source)
             .any(|attribute| has(&attribute.key) || has(&any_text(&attribute.value)))
+}
+
+/// Parses a time before now, such as `30s`, or a point in time as RFC 3339 has it. Returns nanoseconds since 1970.
+///
+/// # Errors
+/// [`InvalidFilter::Since`].
+fn since(text: &str) -> Result<u64, InvalidFilter> {
+    let invalid = || InvalidFilter::Since(text.trim().to_owned());
+    if let Ok(before) = duration(text) {
+        let before = u64::try_from(before.as_nanos()).map_err(|_| invalid())?;
+        return Ok(now().saturating_sub(before));
+    }
+    let moment: jiff::Timestamp = text.trim().parse().map_err(|_| invalid())?;
+    Ok(u64::try_from(moment.as_nanosecond()).unwrap_or_default())
 }
 
 /// Parses a duration with a unit, as Jaeger's pages and Go write it: `1.5s`, `20ms`, `300us`, `7ns`, `2m`. A number without

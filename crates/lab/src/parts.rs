@@ -10,6 +10,7 @@ use crate::proto::common::KeyValue;
 use crate::report;
 use crate::span::{SpanId, TraceId, json, target};
 use crate::tree::{Row, Tree};
+use traces::code::Location;
 use traces::exchange::Exchange;
 
 /// The document of `lab trace --json=critical-path`.
@@ -101,6 +102,8 @@ pub struct Span {
     pub critical_nano: u64,
     /// The remarks of the waterfall.
     pub remarks: String,
+    /// The place in the code that made it.
+    pub code: Option<Location>,
     pub attributes: Map<String, Value>,
     pub events: Vec<Event>,
     pub links: Vec<Link>,
@@ -184,6 +187,7 @@ impl Span {
             duration_nano: span.duration(),
             critical_nano: path.iter().filter(own).map(|it| it.end - it.start).sum(),
             remarks: report::notes(&row.notes()),
+            code: Location::read(&proto.attributes),
             attributes: attributes(&proto.attributes),
             events: events.collect(),
             links: links.collect(),

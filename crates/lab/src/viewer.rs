@@ -94,6 +94,7 @@ pub fn routes(store: Store, wire: Wire) -> Router {
         .route("/traces/{id}/spans/{span}", get(span::fragment))
         .route("/traces/map", get(map::page))
         .route("/traces/events", get(events))
+        .route("/traces/clear", post(list::clear))
         .route("/traces/import", post(import))
         .route("/traces/viewer.css", asset("text/css", [waterfall::CSS, report::CSS, CSS].concat()))
         .route("/traces/viewer.js", asset("text/javascript", SCRIPT.to_owned()))

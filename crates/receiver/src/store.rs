@@ -352,6 +352,30 @@ impl Store {
         }
     }
 
+    /// Removes everything that has arrived, as if the store were new. What is being added at the same time stays.
+    pub fn clear(&self) {
+        let mut inner = self.lock();
+        let Inner { limits, has_warned, left, ref order, .. } = *inner;
+        let left = left + order.len();
+        let old =
+            std::mem::replace(&mut *inner, Inner { limits, has_warned, left, ..Inner::default() });
+        drop(inner);
+        self.changed.send_modify(|version| *version += 1);
+        // Freeing the spans takes long, and nobody has to wait for it with the lock.
+        drop(old);
+    }
+
+    /// Returns the number of traces that have ever arrived.
+    pub fn arrived(&self) -> usize {
+        let inner = self.lock();
+        inner.left + inner.order.len()
+    }
+
+    /// Returns how many traces had arrived before this one, or `None` when the store doesn't have it.
+    pub fn arrived_before(&self, id: TraceId) -> Option<usize> {
+        self.lock().traces.get(&id).map(|trace| trace.begun.1)
+    }
+
     /// Returns whether spans of a trace were in the store and made room. Remembers the last thousand.
     pub fn was_evicted(&self, id: TraceId) -> bool {
         self.lock().evicted_ids.contains(&id)

@@ -22,7 +22,7 @@ pub struct Diagnosis {
     spans: usize,
     /// The number of requests on the wire.
     requests: usize,
-    /// Where the request failed.
+    /// The deepest span with an error, where the failure began.
     failure: Option<Failure>,
     /// The spans from the top of the trace to the failure.
     r#where: Vec<Step>,

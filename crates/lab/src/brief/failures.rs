@@ -10,6 +10,7 @@ use crate::compare::pattern;
 use crate::proto::trace::span::Event;
 use crate::span::{SpanId, TraceId, any_text, attribute};
 use crate::tree::{Row, Tree};
+use traces::code::Location;
 
 /// The largest number of exceptions of a span.
 const EXCEPTIONS: usize = 3;
@@ -27,10 +28,26 @@ pub struct Failure {
     error_type: Option<String>,
     http_status: Option<String>,
     message: String,
+    /// The place in the code that made the span.
+    code: Option<Code>,
     /// The number of spans that failed in this way.
     spans: usize,
     exceptions: Vec<Exception>,
     exceptions_left_out: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Code {
+    file: String,
+    line: Option<u32>,
+    function: Option<String>,
+}
+
+impl Code {
+    fn new(Location { file, line, function }: Location) -> Self {
+        let function = function.map(|function| cut(&function, NAME));
+        Code { file: cut(&file, NAME), line, function }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -105,6 +122,7 @@ impl Failure {
                 .find_map(|key| attribute(&proto, key))
                 .map(|it| cut(&it, NAME)),
             message: cut(&span.status_message(), TEXT),
+            code: Location::read(&proto.attributes).map(Code::new),
             spans: alike.count,
             exceptions: events.take(EXCEPTIONS).map(Exception::new).collect(),
             exceptions_left_out: count.saturating_sub(EXCEPTIONS),

@@ -14,6 +14,7 @@ use crate::case::Case;
 use crate::compare::pattern;
 use crate::span::{SpanId, SpanKind, TraceId};
 use crate::tree::Tree;
+use traces::model_call::{self, Usage};
 
 /// The document of `lab trace --brief`.
 #[derive(Debug, Serialize)]
@@ -23,7 +24,7 @@ pub struct Trace {
     page: Option<String>,
     trace_id: TraceId,
     name: String,
-    /// As text, because many readers of JSON round integers past 2^53.
+    /// A text, because many readers of JSON round integers past 2^53.
     start_time_unix_nano: String,
     duration_nano: u64,
     spans: usize,
@@ -37,6 +38,8 @@ pub struct Trace {
     findings: Vec<Found>,
     critical_path: Vec<Step>,
     services: Vec<Share>,
+    /// The calls of language models.
+    tokens: Vec<Tokens>,
     tree: Vec<Group>,
 }
 
@@ -49,6 +52,7 @@ struct LeftOut {
     findings: usize,
     critical_path: usize,
     services: usize,
+    tokens: usize,
     /// The number of spans that are in no group of the tree.
     spans: usize,
 }
@@ -64,6 +68,14 @@ struct Step {
     /// The number of spans.
     spans: usize,
     critical_nano: u64,
+}
+
+/// The calls of one model.
+#[derive(Debug, Serialize)]
+struct Tokens {
+    model: String,
+    #[serde(flatten)]
+    usage: Usage,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,7 +97,7 @@ impl Trace {
         let (other_traces, more_traces) = keep(others, 20, 2_000);
         let alike = alike(std::slice::from_ref(tree));
         let failures = alike.iter().map(|alike| Failure::new(alike, pages));
-        let (failures, more_failures) = keep(failures, 20, 70_000);
+        let (failures, more_failures) = keep(failures, 20, 65_000);
         let findings = case.findings();
         let found = findings.iter().map(|finding| Found::new(finding, pages));
         let (findings, more_findings) = keep(found, 20, 40_000);
@@ -98,6 +110,9 @@ impl Trace {
             critical_nano: share.critical_time,
         });
         let (services, more_services) = keep(shares, 50, 15_000);
+        let usage = model_call::usage(tree).into_iter();
+        let tokens = usage.map(|(model, usage)| Tokens { model: cut(&model, NAME), usage });
+        let (tokens, more_tokens) = keep(tokens, 20, 5_000);
         let folded = fold(tree, &path);
         Some(Trace {
             untrusted: UNTRUSTED,
@@ -117,12 +132,14 @@ impl Trace {
                 findings: more_findings,
                 critical_path: more_steps,
                 services: more_services,
+                tokens: more_tokens,
                 spans: folded.hidden,
             },
             failures,
             findings,
             critical_path,
             services,
+            tokens,
             tree: folded.groups,
         })
     }

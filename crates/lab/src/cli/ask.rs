@@ -72,6 +72,11 @@ pub enum Ask {
     /// receiver set to the probe's. Rules that the standards call a MUST fail the probe; other deviations are reported. The exit
     /// status is 1 when a case fails, 2 when the service can't be judged, and otherwise 0.
     Probe(Box<Probe>),
+    /// Removes all traces of a running lab. Files and the requests on the wire stay.
+    Clear {
+        #[command(flatten)]
+        lab: LabAddress,
+    },
     /// Prints a page for coding agents: which command answers which question.
     ///
     /// For Claude Code: mkdir -p .claude/skills/lab && lab skill > .claude/skills/lab/SKILL.md
@@ -165,6 +170,7 @@ impl Ask {
             Ask::Mutate(mutate) => return mutate.run().await,
             Ask::Diff(diff) => return diff.run().await,
             Ask::Probe(probe) => return probe.run().await,
+            Ask::Clear { lab } => Lab::at(&lab.site).clear().await?,
             Ask::Skill => skill::run()?,
             Ask::Run(run) => return Ok(run.run().await),
             Ask::Break { hop, fault, lab } => break_hop(&lab.site, &hop, fault.as_deref()).await?,

@@ -44,7 +44,7 @@ pub struct Trace {
 enum Part {
     /// All spans, as OTLP.
     Otlp,
-    /// What the request waited for at each moment.
+    /// The spans that the request waited for, moment by moment.
     CriticalPath,
     /// The requests on the wire, with their headers.
     Wire,

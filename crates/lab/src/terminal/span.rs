@@ -33,6 +33,7 @@ pub fn span(span: &Span) -> String {
     line("critical", &took(span.critical_nano));
     line("parent", &span.parent_span_id.map(|id| id.to_string()).unwrap_or_default());
     line("right below", &ids(&span.child_span_ids));
+    line("code", &span.code.as_ref().map(ToString::to_string).unwrap_or_default());
     line("remarks", &span.remarks);
     line("library", format!("{} {}", span.scope.name, span.scope.version).trim());
     line("tracestate", &span.trace_state);

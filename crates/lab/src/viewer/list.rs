@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 
 use crate::list::{Fields, Filter, List, Page};
 use crate::render::{array, json_of, logs_json, otlp_json};
 use crate::span::shortened;
-use crate::store::Usage;
+use crate::store::{Store, Usage};
 use crate::summary::{self, Break, Summary};
 use crate::tree::{LONGEST, label, took};
 use crate::viewer::trace::attachment;
@@ -96,7 +96,8 @@ pub async fn page(State(list): State<List>, query: FilterQuery) -> Response {
     let body = html! {
         h1 { "Traces" }
         (form(&fields, &services, problem.as_deref()))
-        @if let Some(found) = found { (results(&found, usage, &fields, seen)) }
+        @if let Some(found) = found { (results(&found, &list.store, usage, &fields, seen)) }
+        (clear_form())
     };
     let mut response = viewer::page("Traces", body);
     *response.status_mut() = status;
@@ -134,6 +135,8 @@ fn form(filter: &Fields, services: &BTreeSet<String>, problem: Option<&str>) -> 
             }
             label.short { "At least" input name="min" value=(filter.min) placeholder="5ms"; }
             label.short { "At most" input name="max" value=(filter.max) placeholder="1.5s"; }
+            label.short { "Since" input name="since" value=(filter.since) placeholder="30s"; }
+            @if let Some(mark) = filter.mark { input type="hidden" name="mark" value=(mark); }
             button { "Filter" }
             @if !filter.is_empty() { a href="/traces" { "All traces" } }
         }
@@ -141,12 +144,52 @@ fn form(filter: &Fields, services: &BTreeSet<String>, problem: Option<&str>) -> 
     }
 }
 
-fn results(page: &Page, usage: Usage, filter: &Fields, seen: u64) -> Markup {
+/// Renders a button that removes all traces. Because a click can't be undone, it takes two.
+fn clear_form() -> Markup {
+    html! {
+        details.clear {
+            summary { "Clear" }
+            form method="post" action="/traces/clear" {
+                p { "This removes all traces from the lab. Files stay as they are." }
+                button { "Remove all traces" }
+            }
+        }
+    }
+}
+
+/// Removes all traces and goes back to the list.
+pub async fn clear(State(list): State<List>) -> Redirect {
+    list.store.clear();
+    Redirect::to("/traces")
+}
+
+/// Renders the number of traces that have arrived since the mark, and a link that sets a mark.
+fn mark(store: &Store, filter: &Fields) -> Markup {
+    let arrived = store.arrived();
+    let marked = |mark| address(&Fields { mark, ..filter.clone() }, 0);
+    html! {
+        p.actions {
+            @if let Some(mark) = filter.mark {
+                span { span.new { (count(arrived.saturating_sub(mark), "new trace")) } " since the mark" }
+                a href=(marked(None)) { "Remove the mark" }
+            }
+            a href=(marked(Some(arrived))) { @if filter.mark.is_some() { "Move the mark here" } @else { "Mark: new from here" } }
+        }
+    }
+}
+
+fn results(page: &Page, store: &Store, usage: Usage, filter: &Fields, seen: u64) -> Markup {
     let (shown, from) = (&page.summaries, filter.skip.min(page.found));
     let breaks = summary::breaks(shown);
     let groups = summary::grouped(shown, &breaks);
+    let is_new = |summary: &Summary| {
+        let number =
+            filter.mark.and_then(|mark| Some((mark, store.arrived_before(summary.trace_id)?)));
+        number.is_some_and(|(mark, number)| mark <= number)
+    };
     html! {
         div id="results" data-live=(viewer::events_url(seen, None)) {
+            (mark(store, filter))
             @if page.found == 0 && filter.is_empty() && usage.evicted > 0 {
                 p { (none_left(usage)) }
             } @else if page.found == 0 && filter.is_empty() {
@@ -168,11 +211,11 @@ fn results(page: &Page, usage: Usage, filter: &Fields, seen: u64) -> Markup {
                     }
                     @for group in groups {
                         @if let [one] = group[..] {
-                            tbody { (row(&shown[one])) }
+                            tbody { (row(&shown[one], is_new(&shown[one]))) }
                         } @else {
                             tbody.apart {
                                 tr { th colspan="6" scope="rowgroup" { (group_reason(&group, &breaks)) } }
-                                @for index in group { (row(&shown[index])) }
+                                @for index in group { (row(&shown[index], is_new(&shown[index]))) }
                             }
                         }
                     }
@@ -188,8 +231,10 @@ fn results(page: &Page, usage: Usage, filter: &Fields, seen: u64) -> Markup {
 
 /// Returns the URL of the list with the same filter from another position.
 fn address(filter: &Fields, skip: usize) -> String {
-    let skip = skip.to_string();
-    let pairs = filter.pairs().into_iter().chain([("skip", skip.as_str())]);
+    let skip = if skip > 0 { skip.to_string() } else { String::new() };
+    let mark = filter.mark.map(|mark| mark.to_string()).unwrap_or_default();
+    let pairs =
+        filter.pairs().into_iter().chain([("mark", mark.as_str()), ("skip", skip.as_str())]);
     let pairs = pairs.filter(|(_, value)| !value.is_empty());
     let query = serde_urlencoded::to_string(pairs.collect::<Vec<_>>());
     // Pairs of strings can always be encoded.
@@ -252,7 +297,7 @@ fn group_reason(group: &[usize], breaks: &[Break]) -> Markup {
     }
 }
 
-fn row(summary: &Summary) -> Markup {
+fn row(summary: &Summary, is_new: bool) -> Markup {
     html! {
         tr {
             th scope="row" {
@@ -267,6 +312,7 @@ fn row(summary: &Summary) -> Markup {
             td.number { (summary.spans) }
             td.number { (took(summary.duration_nano)) }
             td {
+                @if is_new { span.new { "new" } " " }
                 @if summary.errors > 0 { span.error { (count(summary.errors, "error")) } " " }
                 @if summary.pieces > 1 { span.broken { "in " (summary.pieces) " pieces" } }
                 @else if !summary.whole { span.broken { "its root is missing" } }

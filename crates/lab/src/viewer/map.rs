@@ -9,9 +9,10 @@ use maud::{Markup, html};
 
 use crate::analysis::Calls;
 use crate::list::List;
+use crate::operations::{OPERATIONS_LIMIT, Operation, Operations};
 use crate::service_map::ServiceMap;
 use crate::span::shortened;
-use crate::tree::{LONGEST, Tree};
+use crate::tree::{LONGEST, Tree, label, took};
 use crate::viewer;
 use crate::waterfall::{count, look};
 
@@ -34,9 +35,63 @@ pub async fn page(State(list): State<List>) -> Response {
                 @if map.is_cut { p.notice { "Calls between further services are not counted." } }
                 (drawing(&edges, &map.entries.iter().map(String::as_str).collect()))
             }
+            (operations(Operations::new(&list.store), map.traces))
         }
     };
     viewer::page("Map", body)
+}
+
+/// The largest number of operations in the table.
+const OPERATIONS_SHOWN: usize = 200;
+
+/// Renders how long the operations of all services took, the slowest first.
+fn operations(Operations { found, is_cut }: Operations, traces: usize) -> Markup {
+    let count_of_found = found.len();
+    let mut slowest: Vec<((String, String), Operation)> = found.into_iter().collect();
+    slowest.sort_by_key(|(_, operation)| Reverse(operation.percentile(95)));
+    slowest.truncate(OPERATIONS_SHOWN);
+    html! {
+        @if count_of_found > 0 {
+            h2 id="operations" { "How long operations took" }
+            p {
+                "Half of the spans took at most p50, and 95 of 100 at most p95. The table counts the SERVER and CONSUMER spans of "
+                (count(traces, "trace")) " that the lab has now, and the roots. Ids and numbers in names don't count."
+            }
+            @if is_cut { p.notice { "The lab counts " (OPERATIONS_LIMIT) " operations. Others are left out." } }
+            div.wide tabindex="0" role="group" aria-label="Operations" {
+                table.traces {
+                    caption {
+                        (count(count_of_found, "operation")) ", by p95"
+                        @if count_of_found > OPERATIONS_SHOWN { "; the first " (OPERATIONS_SHOWN) " are shown" }
+                    }
+                    thead {
+                        tr {
+                            th scope="col" { "Operation" } th scope="col" { "Service" } th.number scope="col" { "Spans" }
+                            th.number scope="col" { "p50" } th.number scope="col" { "p95" } th.number scope="col" { "Errors" }
+                            th.number scope="col" { "Error rate" }
+                        }
+                    }
+                    tbody { @for ((service, name), operation) in &slowest { (operation_row(service, name, operation)) } }
+                }
+            }
+        }
+    }
+}
+
+fn operation_row(service: &str, name: &str, operation: &Operation) -> Markup {
+    let errors = operation.errors;
+    let rate = 100.0 * errors as f64 / operation.spans().max(1) as f64;
+    html! {
+        tr {
+            th scope="row" dir="auto" { (label(name)) }
+            td { span.service { span class={ "swatch look" (look(service)) } aria-hidden="true" {} (shortened(service, LONGEST)) } }
+            td.number { (operation.spans()) }
+            td.number { (took(operation.percentile(50))) }
+            td.number { (took(operation.percentile(95))) }
+            td.number.error[errors > 0] { (errors) }
+            td.number.error[errors > 0] { (format!("{rate:.1}")) " %" }
+        }
+    }
 }
 
 /// The width and height of a service's box, in SVG units like the other lengths.

@@ -6,6 +6,7 @@ mod diff;
 mod document;
 mod expect;
 mod gate;
+mod list;
 mod log_pages;
 mod logs;
 mod probe;

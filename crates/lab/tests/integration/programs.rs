@@ -12,9 +12,9 @@ use support::{has, within_reason};
 /// A request that failed in `pay`, behind a later one that went well.
 const FAILED: &str = r#"161 shop 1   SERVER 0..100 POST /orders/17 error= http.response.status_code=502
     161 shop 2<1 CLIENT 10..60 POST /pay error= error.type=502
-    161 pay  3<2 SERVER 20..50 POST /pay error=declined error.type=Declined {"events": [{ "name": "exception", "timeUnixNano": "1767225600030000000",
+    161 pay  3<2 SERVER 20..50 POST /pay error=declined error.type=Declined code.file.path=src/pay.rs code.line.number=42 {"events": [{ "name": "exception", "timeUnixNano": "1767225600030000000",
         "attributes": [{ "key": "exception.type", "value": { "stringValue": "Declined" } }, { "key": "exception.message", "value": { "stringValue": "no funds" } }] }]}
-    161 shop 4<1 CLIENT 70..90 SELECT"#;
+    161 shop 4<1 CLIENT 70..90 chat gen_ai.operation.name=chat gen_ai.request.model=m1 gen_ai.usage.input_tokens=5"#;
 const WELL: &str = "178 shop 1 SERVER 5000..5010 GET /health";
 
 fn failed_and_well() -> String {
@@ -26,7 +26,7 @@ fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// What a command prints, whether it finds a fault or not.
+/// The output of a command, whether it finds a fault or not.
 async fn printed(arguments: &str) -> String {
     let output = run("lab", arguments).await;
     assert!(matches!(output.status.code(), Some(0 | 1)), "{arguments}: {output:?}");
@@ -89,6 +89,9 @@ async fn one_call_says_what_broke() {
     let facts = ["service", "message", "errorType", "page"].map(|key| &failure[key]);
     let span = json!(format!("{page}?span=0000000000000003"));
     assert_eq!(facts, [&json!("pay"), &json!("declined"), &json!("Declined"), &span]);
+    assert_eq!(failure["code"], json!({ "file": "src/pay.rs", "line": 42, "function": null }));
+    let trace = parsed(&lab.ask(&format!("trace {} --brief", trace_id(0xa1))).await);
+    assert_eq!(trace["tokens"][0]["model"], "m1");
     assert_eq!(failure["exceptions"][0]["message"], "no funds");
     let names = report["where"].as_array().expect("spans").iter().map(|it| &it["name"]);
     assert_eq!(names.collect::<Vec<_>>(), ["POST /orders/17", "POST /pay", "POST /pay"]);
