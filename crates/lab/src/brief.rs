@@ -8,6 +8,7 @@ mod diff;
 mod failures;
 mod fold;
 mod list;
+mod logs;
 mod trace;
 
 use serde::Serialize;

@@ -12,6 +12,7 @@ use crate::span::{SpanId, TraceId, json, target};
 use crate::tree::{Row, Tree};
 use traces::code::Location;
 use traces::exchange::Exchange;
+use traces::log::LogRecord;
 
 /// The document of `lab trace --json=critical-path`.
 #[derive(Debug, Serialize)]
@@ -77,6 +78,59 @@ impl<'a> Wire<'a> {
     pub fn new(case: &'a Case, id: TraceId, pages: Pages) -> Self {
         let page = pages.trace(id);
         Wire { untrusted: UNTRUSTED, page, trace_id: id, requests: &case.wire }
+    }
+}
+
+/// The document of `lab trace --json=logs`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Logs {
+    untrusted: &'static str,
+    page: Option<String>,
+    trace_id: TraceId,
+    /// The records of the trace, in the order of time.
+    records: Vec<Record>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    /// `None` for a record that belongs to no span.
+    span_id: Option<SpanId>,
+    service: String,
+    severity: &'static str,
+    severity_text: String,
+    time_unix_nano: String,
+    event_name: String,
+    body: Value,
+    attributes: Map<String, Value>,
+}
+
+impl Record {
+    fn new(record: &LogRecord) -> Self {
+        let proto = record.proto();
+        Record {
+            span_id: record.span_id,
+            service: record.service().to_owned(),
+            severity: record.severity().as_str(),
+            severity_text: record.severity_text(),
+            time_unix_nano: record.time().to_string(),
+            body: json(proto.body.as_ref().and_then(|body| body.value.as_ref())),
+            attributes: attributes(&proto.attributes),
+            event_name: proto.event_name,
+        }
+    }
+}
+
+impl Logs {
+    pub fn new(case: &Case, id: TraceId, pages: Pages) -> Self {
+        let records = case.logs.iter().filter(|record| record.trace_id == id);
+        Logs {
+            untrusted: UNTRUSTED,
+            page: pages.trace(id),
+            trace_id: id,
+            records: records.map(|record| Record::new(record)).collect(),
+        }
     }
 }
 

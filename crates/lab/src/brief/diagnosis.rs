@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::failures::{Failure, Step, alike, way};
+use super::failures::{Failure, Recorded, Step, alike, way};
+use super::logs::Logs;
 use super::{Pages, TEXT, UNTRUSTED, cut, keep};
 use crate::case::Case;
 use crate::diagnose::{Certainty, Finding};
@@ -28,6 +29,7 @@ pub struct Diagnosis {
     r#where: Vec<Step>,
     other_failures: Vec<Failure>,
     findings: Vec<Found>,
+    logs: Logs,
     left_out: LeftOut,
 }
 
@@ -57,9 +59,10 @@ impl Diagnosis {
     pub fn new(case: &Case, trace: Option<TraceId>, chosen: Chosen, pages: Pages) -> Self {
         let inspected = case.inspected();
         let alike = alike(&case.trees);
-        let mut failures = alike.iter().map(|alike| Failure::new(alike, pages));
+        let recorded = Recorded::new(&case.logs);
+        let mut failures = alike.iter().map(|alike| Failure::new(alike, &recorded, pages));
         let failure = failures.next();
-        let (other_failures, more_failures) = keep(failures, 10, 30_000);
+        let (other_failures, more_failures) = keep(failures, 10, 20_000);
         let findings = case.findings();
         let found = findings.iter().map(|finding| Found::new(finding, pages));
         let (findings, more_findings) = keep(found, 20, 40_000);
@@ -78,6 +81,7 @@ impl Diagnosis {
             r#where: alike.first().map(|alike| way(alike.tree, alike.row)).unwrap_or_default(),
             other_failures,
             findings,
+            logs: Logs::new(case.logs.iter(), pages),
             left_out: LeftOut { other_failures: more_failures, findings: more_findings },
         }
     }

@@ -2,15 +2,17 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::{NAME, Pages, STACKTRACE, TEXT, cut};
 use crate::compare::pattern;
-use crate::proto::trace::span::Event;
-use crate::span::{SpanId, TraceId, any_text, attribute};
+use crate::proto::common::KeyValue;
+use crate::span::{Span, SpanId, TraceId, any_text, attribute};
 use crate::tree::{Row, Tree};
 use traces::code::Location;
+use traces::log::LogRecord;
 
 /// The largest number of exceptions of a span.
 const EXCEPTIONS: usize = 3;
@@ -59,9 +61,10 @@ struct Exception {
 }
 
 impl Exception {
-    fn new(event: &Event) -> Self {
+    /// Reads the attributes of an event or of a log record.
+    fn new(attributes: &[KeyValue]) -> Self {
         let text = |key: &str| {
-            let attribute = event.attributes.iter().find(|attribute| attribute.key == key);
+            let attribute = attributes.iter().find(|attribute| attribute.key == key);
             attribute.map(|attribute| any_text(&attribute.value))
         };
         Exception {
@@ -102,12 +105,40 @@ pub fn alike(trees: &[Tree]) -> Vec<Alike<'_>> {
     groups
 }
 
+/// The log records by span, for the exceptions that came as log records.
+pub struct Recorded<'a>(HashMap<SpanId, Vec<&'a LogRecord>>);
+
+impl<'a> Recorded<'a> {
+    pub fn new(records: &'a [Arc<LogRecord>]) -> Self {
+        let mut by_span: HashMap<SpanId, Vec<&LogRecord>> = HashMap::new();
+        for record in records {
+            if let Some(span) = record.span_id {
+                by_span.entry(span).or_default().push(record);
+            }
+        }
+        Recorded(by_span)
+    }
+
+    /// The attributes of the log records with an exception that belong to a span.
+    fn exceptions(&self, span: &Span) -> Vec<Vec<KeyValue>> {
+        let records = self.0.get(&span.id).into_iter().flatten();
+        let own = records.filter(|record| record.trace_id == span.trace_id);
+        let attributes = own.map(|record| record.proto().attributes);
+        let has_exception = |attributes: &Vec<KeyValue>| {
+            attributes.iter().any(|attribute| attribute.key == "exception.type")
+        };
+        attributes.filter(has_exception).collect()
+    }
+}
+
 impl Failure {
-    pub fn new(alike: &Alike, pages: Pages) -> Self {
+    pub fn new(alike: &Alike, recorded: &Recorded, pages: Pages) -> Self {
         let span = &alike.row.span;
         let proto = span.proto();
         let events = proto.events.iter().filter(|event| event.name == "exception");
-        let count = events.clone().count();
+        let logged = recorded.exceptions(span);
+        let exceptions = events.map(|event| &event.attributes).chain(&logged);
+        let count = exceptions.clone().count();
         let status = ["http.response.status_code", "http.status_code"];
         Failure {
             page: pages.span((span.trace_id, span.id)),
@@ -124,7 +155,7 @@ impl Failure {
             message: cut(&span.status_message(), TEXT),
             code: Location::read(&proto.attributes).map(Code::new),
             spans: alike.count,
-            exceptions: events.take(EXCEPTIONS).map(Exception::new).collect(),
+            exceptions: exceptions.take(EXCEPTIONS).map(|it| Exception::new(it)).collect(),
             exceptions_left_out: count.saturating_sub(EXCEPTIONS),
         }
     }

@@ -15,7 +15,7 @@ use crate::tree::Tree;
 const GROUPS: usize = 250;
 
 /// The largest size of all groups in bytes of JSON.
-const BYTES: usize = 40_000;
+const BYTES: usize = 38_000;
 
 /// Siblings with the same service, name, kind and status. The parents of those below them are folded too.
 #[derive(Debug, Serialize)]

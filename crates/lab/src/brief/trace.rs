@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::diagnosis::Found;
-use super::failures::{Failure, alike};
+use super::failures::{Failure, Recorded, alike};
 use super::fold::{Group, fold};
+use super::logs::Logs;
 use super::{NAME, Pages, UNTRUSTED, cut, keep};
 use crate::analysis::{Segment, critical_path, shares};
 use crate::case::Case;
@@ -40,6 +41,7 @@ pub struct Trace {
     services: Vec<Share>,
     /// The calls of language models.
     tokens: Vec<Tokens>,
+    logs: Logs,
     tree: Vec<Group>,
 }
 
@@ -96,11 +98,12 @@ impl Trace {
         let others = case.trees.iter().map(|tree| tree.trace_id).filter(|other| *other != id);
         let (other_traces, more_traces) = keep(others, 20, 2_000);
         let alike = alike(std::slice::from_ref(tree));
-        let failures = alike.iter().map(|alike| Failure::new(alike, pages));
+        let recorded = Recorded::new(&case.logs);
+        let failures = alike.iter().map(|alike| Failure::new(alike, &recorded, pages));
         let (failures, more_failures) = keep(failures, 20, 65_000);
         let findings = case.findings();
         let found = findings.iter().map(|finding| Found::new(finding, pages));
-        let (findings, more_findings) = keep(found, 20, 40_000);
+        let (findings, more_findings) = keep(found, 20, 35_000);
         let (critical_path, more_steps) = keep(steps(tree, &path), 30, 20_000);
         let shares = shares(tree, &path).into_iter().map(|(service, share)| Share {
             service: cut(service, NAME),
@@ -109,7 +112,7 @@ impl Trace {
             own_nano: share.own_time,
             critical_nano: share.critical_time,
         });
-        let (services, more_services) = keep(shares, 50, 15_000);
+        let (services, more_services) = keep(shares, 50, 10_000);
         let usage = model_call::usage(tree).into_iter();
         let tokens = usage.map(|(model, usage)| Tokens { model: cut(&model, NAME), usage });
         let (tokens, more_tokens) = keep(tokens, 20, 5_000);
@@ -140,6 +143,7 @@ impl Trace {
             critical_path,
             services,
             tokens,
+            logs: Logs::new(case.logs.iter().filter(|record| record.trace_id == id), pages),
             tree: folded.groups,
         })
     }

@@ -10,7 +10,7 @@ use crate::brief::{self, Pages};
 use crate::case::Case;
 use crate::client::{self, Lab};
 use crate::output::{print, print_json};
-use crate::parts::{CriticalPath, Span, Wire};
+use crate::parts::{CriticalPath, Logs, Span, Wire};
 use crate::request;
 use crate::span::{TraceId, span_id};
 use crate::terminal;
@@ -46,6 +46,8 @@ enum Part {
     Otlp,
     /// The spans that the request waited for, moment by moment.
     CriticalPath,
+    /// The log records.
+    Logs,
     /// The requests on the wire, with their headers.
     Wire,
 }
@@ -105,6 +107,9 @@ impl Trace {
         match self.json {
             Some(Part::CriticalPath) => {
                 print_json(&serde_json::to_string_pretty(&CriticalPath::new(tree()?, pages))?)
+            }
+            Some(Part::Logs) => {
+                print_json(&serde_json::to_string_pretty(&Logs::new(&case, id, pages))?)
             }
             Some(Part::Wire) => {
                 print_json(&serde_json::to_string_pretty(&Wire::new(&case, id, pages))?)

@@ -59,7 +59,7 @@ fn operations(Operations { found, is_cut }: Operations, traces: usize) -> Markup
             }
             @if is_cut { p.notice { "The lab counts " (OPERATIONS_LIMIT) " operations. Others are left out." } }
             div.wide tabindex="0" role="group" aria-label="Operations" {
-                table.traces {
+                table.traces.operations {
                     caption {
                         (count(count_of_found, "operation")) ", by p95"
                         @if count_of_found > OPERATIONS_SHOWN { "; the first " (OPERATIONS_SHOWN) " are shown" }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use regex::Regex;
 use serde_json::{Value, json};
-use support::in_process::{table, trace_id};
+use support::in_process::{log_table, table, trace_id};
 use support::process::{Lab, run, write};
 use support::schema::conforms;
 use support::{has, within_reason};
@@ -15,11 +15,14 @@ const FAILED: &str = r#"161 shop 1   SERVER 0..100 POST /orders/17 error= http.r
     161 pay  3<2 SERVER 20..50 POST /pay error=declined error.type=Declined code.file.path=src/pay.rs code.line.number=42 {"events": [{ "name": "exception", "timeUnixNano": "1767225600030000000",
         "attributes": [{ "key": "exception.type", "value": { "stringValue": "Declined" } }, { "key": "exception.message", "value": { "stringValue": "no funds" } }] }]}
     161 shop 4<1 CLIENT 70..90 chat gen_ai.operation.name=chat gen_ai.request.model=m1 gen_ai.usage.input_tokens=5"#;
+/// The log records of the failed request: one has an exception.
+const LOGS: &str = "161 shop 1 9 1 begin; 161 pay 3 17 30 refused exception.type=Refused exception.message=card; 161 pay 0 13 31 slow";
 const WELL: &str = "178 shop 1 SERVER 5000..5010 GET /health";
 
 fn failed_and_well() -> String {
     let one_line = FAILED.replace("\n        \"attributes\"", " \"attributes\"");
-    table(&format!("{one_line}\n{WELL}")).to_string()
+    let logs = log_table(LOGS);
+    format!("{}\n{logs}", table(&format!("{one_line}\n{WELL}")))
 }
 
 fn parsed(text: &str) -> Value {
@@ -46,6 +49,7 @@ async fn every_document_is_as_its_schema_says() {
         ("trace-brief", format!("trace {a} --brief")),
         ("critical-path", format!("trace {a} --json=critical-path")),
         ("span", format!("trace {a} --span 3 --json")),
+        ("logs", format!("trace {a} --json=logs")),
         ("wire", format!("trace {a} --json=wire")),
         ("diagnose", format!("diagnose {a} --json")),
         ("diagnose-brief", "diagnose --brief".to_owned()),
@@ -92,6 +96,13 @@ async fn one_call_says_what_broke() {
     assert_eq!(failure["code"], json!({ "file": "src/pay.rs", "line": 42, "function": null }));
     let trace = parsed(&lab.ask(&format!("trace {} --brief", trace_id(0xa1))).await);
     assert_eq!(trace["tokens"][0]["model"], "m1");
+    assert_eq!(failure["exceptions"][1]["type"], "Refused", "it came as a log record");
+    for logs in [&report["logs"], &trace["logs"]] {
+        let bodies = logs["records"].as_array().expect("records").iter().map(|it| &it["body"]);
+        assert_eq!(bodies.collect::<Vec<_>>(), ["refused", "slow"]);
+        let counts = ["count", "info", "warn", "error", "leftOut"].map(|key| &logs[key]);
+        assert_eq!(counts, [3, 1, 1, 1, 1]);
+    }
     assert_eq!(failure["exceptions"][0]["message"], "no funds");
     let names = report["where"].as_array().expect("spans").iter().map(|it| &it["name"]);
     assert_eq!(names.collect::<Vec<_>>(), ["POST /orders/17", "POST /pay", "POST /pay"]);
