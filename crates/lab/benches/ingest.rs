@@ -1,4 +1,5 @@
-//! Measures how fast the lab receives spans and how much memory it uses, compared with other receivers.
+//! Measures how fast the lab receives spans and how much memory it uses, compared with other receivers, and what as many log records
+//! cost it.
 //!
 //! Run it with `cargo bench --bench ingest`. The sender and the receiver share the machine's cores, so the processor time per
 //! span says more than the rate. The receivers take turns, so that a machine that slows down affects all of them.
@@ -14,9 +15,12 @@ use anyhow::{Context as _, ensure};
 use lab::proto::collector::ExportTraceServiceRequest;
 use lab::proto::common::any_value::Value;
 use lab::proto::common::{AnyValue, InstrumentationScope, KeyValue};
+use lab::proto::logs::{LogRecord, ResourceLogs, ScopeLogs};
+use lab::proto::logs_collector::ExportLogsServiceRequest;
 use lab::proto::resource::Resource;
 use lab::proto::trace::{ResourceSpans, ScopeSpans, Span};
-use prost::Message as _;
+use prost::Message;
+use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -61,7 +65,8 @@ async fn main() -> anyhow::Result<()> {
             for _ in 0..ROUNDS {
                 for (peer, results) in peers.iter().zip(&mut results) {
                     let running = peer.start().await?;
-                    results.push(load(&running, encoding, clients, Until::Time(MEASURED)).await?);
+                    let until = Until::Time(MEASURED);
+                    results.push(load(&running, encoding, clients, Signals::Spans, until).await?);
                 }
             }
             for (peer, results) in peers.iter().zip(&results) {
@@ -79,11 +84,37 @@ async fn main() -> anyhow::Result<()> {
     }
 
     println!(
+        "\n| the lab receives | encoding | spans/s | processor time for a span, us | MiB at the end |\n|---|---|---|---|---|"
+    );
+    for encoding in [Encoding::Protobuf, Encoding::Json] {
+        let all = [Signals::Spans, Signals::SpansAndLogs];
+        let mut results: [Vec<Measured>; 2] = Default::default();
+        for _ in 0..ROUNDS {
+            for (signals, results) in all.into_iter().zip(&mut results) {
+                let running = peers[0].start().await?;
+                results.push(load(&running, encoding, 8, signals, Until::Time(MEASURED)).await?);
+            }
+        }
+        for (name, results) in ["spans", "as many log records besides"].into_iter().zip(&results) {
+            let of = |pick: fn(&Measured) -> f64| median(results.iter().map(pick));
+            let encoding = if encoding == Encoding::Json { "JSON" } else { "protobuf" };
+            println!(
+                "| {name} | {encoding} | {:.0} | {:.2} | {:.0} |",
+                of(|it| it.rate),
+                of(|it| it.cpu),
+                of(|it| it.memory)
+            );
+        }
+    }
+
+    println!(
         "\n{LONG_RUN} spans to the lab, which keeps 200000:\n\n| spans so far | MiB |\n|---|---|"
     );
     let running = peers[0].start().await?;
     for part in 1..=5 {
-        let measured = load(&running, Encoding::Protobuf, 8, Until::Spans(LONG_RUN / 5)).await?;
+        let measured =
+            load(&running, Encoding::Protobuf, 8, Signals::Spans, Until::Spans(LONG_RUN / 5))
+                .await?;
         println!("| {} | {:.0} |", part * LONG_RUN / 5, measured.memory);
     }
     Ok(())
@@ -174,7 +205,7 @@ impl Peer {
         let child = lab::process::spawn(command)
             .with_context(|| format!("{} cannot be started", self.program.display()))?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut body = Body::new(address, Encoding::Protobuf, 0)?;
+        let mut body = Body::new(address, Encoding::Protobuf, 0, "/v1/traces", &message())?;
         loop {
             ensure!(
                 began.elapsed() < Duration::from_secs(30),
@@ -241,6 +272,13 @@ struct Measured {
     memory: f64,
 }
 
+/// What a client sends: spans, and behind each request of them one with a log record for each.
+#[derive(Clone, Copy, PartialEq)]
+enum Signals {
+    Spans,
+    SpansAndLogs,
+}
+
 #[derive(Clone, Copy)]
 enum Until {
     Time(Duration),
@@ -252,6 +290,7 @@ async fn load(
     running: &Running,
     encoding: Encoding,
     clients: usize,
+    signals: Signals,
     until: Until,
 ) -> anyhow::Result<Measured> {
     let (before, began) = (running.processor_time(), Instant::now());
@@ -259,7 +298,9 @@ async fn load(
     for _ in 0..clients {
         let address = running.address;
         tasks.spawn(async move {
-            let mut body = Body::new(address, encoding, unique())?;
+            let client = unique();
+            let mut body = Body::new(address, encoding, client, "/v1/traces", &message())?;
+            let mut logs = Body::new(address, encoding, client, "/v1/logs", &log_message())?;
             let mut stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             let (mut sent, mut buffer) = (0, Vec::new());
@@ -272,6 +313,9 @@ async fn load(
                     return anyhow::Ok(sent);
                 }
                 send(&mut stream, body.next(), &mut buffer).await?;
+                if signals == Signals::SpansAndLogs {
+                    send(&mut stream, logs.next(), &mut buffer).await?;
+                }
                 sent += SPANS;
             }
         });
@@ -329,18 +373,21 @@ struct Body {
 const PLACEHOLDER: [u8; 16] = *b"\xA1\xB2\xC3\xD4\xE5\xF6\xA7\xB8\xC9\xDA\xEB\xFC\xAD\xBE\xCF\xD1";
 
 impl Body {
-    fn new(address: SocketAddr, encoding: Encoding, client: u64) -> anyhow::Result<Self> {
-        let message = message();
+    fn new(
+        address: SocketAddr,
+        encoding: Encoding,
+        client: u64,
+        path: &str,
+        message: &(impl Message + Serialize),
+    ) -> anyhow::Result<Self> {
         let (media_type, body, placeholder) = match encoding {
             Encoding::Protobuf => {
                 ("application/x-protobuf", message.encode_to_vec(), PLACEHOLDER.to_vec())
             }
-            Encoding::Json => {
-                ("application/json", serde_json::to_vec(&message)?, hex(&PLACEHOLDER))
-            }
+            Encoding::Json => ("application/json", serde_json::to_vec(message)?, hex(&PLACEHOLDER)),
         };
         let mut request = format!(
-            "POST /v1/traces HTTP/1.1\r\nHost: {address}\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         )
         .into_bytes();
@@ -422,6 +469,36 @@ fn message() -> ExportTraceServiceRequest {
     let resource_spans =
         vec![ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() }];
     ExportTraceServiceRequest { resource_spans }
+}
+
+/// Creates a log record like those of a service's log lines for each span of [`message`].
+fn log_message() -> ExportLogsServiceRequest {
+    let text = |text: &str| Value::StringValue(text.to_owned());
+    let ResourceSpans { resource, .. } = message().resource_spans.remove(0);
+    let log_records = (0..SPANS).map(|index| {
+        let position = (index % SPANS_OF_TRACE) as u64;
+        let time = 1_767_225_600_000_000_000 + position * 1_000_000;
+        LogRecord {
+            time_unix_nano: time,
+            observed_time_unix_nano: time,
+            severity_number: 9,
+            severity_text: "INFO".to_owned(),
+            body: Some(AnyValue { value: Some(text("answered a request")) }),
+            attributes: vec![
+                attribute("code.file.path", text("src/api_gateway.rs")),
+                attribute("code.line.number", Value::IntValue(42)),
+                attribute("http.request.method", text("POST")),
+                attribute("http.response.status_code", Value::IntValue(200)),
+            ],
+            flags: 1,
+            trace_id: PLACEHOLDER.to_vec(),
+            span_id: (position + 1).to_be_bytes().to_vec(),
+            ..LogRecord::default()
+        }
+    });
+    let scope_logs = vec![ScopeLogs { log_records: log_records.collect(), ..ScopeLogs::default() }];
+    let resource_logs = vec![ResourceLogs { resource, scope_logs, ..ResourceLogs::default() }];
+    ExportLogsServiceRequest { resource_logs }
 }
 
 fn attribute(key: &str, value: Value) -> KeyValue {

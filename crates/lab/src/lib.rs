@@ -38,7 +38,7 @@ pub mod wire;
 
 pub use output::{print, print_json};
 pub use traces::{
-    analysis, case, compare, diagnose, log, otlp, proto, read, report, shared, span, summary,
-    traceparent, tree, waterfall,
+    analysis, case, compare, diagnose, log, moments, otlp, proto, read, report, shared, span,
+    summary, traceparent, tree, waterfall,
 };
 pub use traces_receiver::{grpc, guard, http as receiver, listen, receivers, recorder, store};

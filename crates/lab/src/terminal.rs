@@ -1,6 +1,7 @@
 //! Formats traces for a terminal: the list of traces, the waterfall of one, and the differences between two.
 
 mod diff;
+mod moments;
 mod span;
 
 use std::fmt::Write as _;
@@ -9,6 +10,7 @@ use anstyle::{AnsiColor, Effects, Style};
 
 use crate::analysis::critical_path;
 use crate::case::Case;
+use crate::moments::Moments;
 use crate::report;
 use crate::span::{Span, TraceId};
 use crate::summary::Summary;
@@ -17,6 +19,8 @@ use crate::waterfall::{caption, count, look};
 use crate::wire::HopState;
 use traces::code::Location;
 use traces::model_call::usage;
+
+use moments::Lines;
 
 pub use diff::{diff, linked_diff};
 pub use span::span;
@@ -89,9 +93,16 @@ pub fn hops(hops: &[HopState]) -> String {
 }
 
 /// Formats one trace as a tree with bars (`█` is the critical path, `░` the rest of a span) and the headers on the wire.
-/// `columns` is the terminal's width. Returns `None` when the case has no span of the trace.
+/// Events and log records stand below their span. `columns` is the terminal's width. Returns `None` when the case has neither a span
+/// nor a log record of the trace.
 pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
-    let tree = case.trees.iter().find(|tree| tree.trace_id == id)?;
+    let Some(tree) = case.trees.iter().find(|tree| tree.trace_id == id) else {
+        let records: Vec<_> = case.logs.iter().filter(|it| it.trace_id == id).collect();
+        let text = moments::without_spans(id, &records, columns);
+        return (!records.is_empty()).then_some(text);
+    };
+    let moments = Moments::new(tree, &case.logs);
+    let mut lines = Lines::new(columns);
 
     let labels: Vec<String> =
         tree.rows.iter().map(|row| branch(row) + &plain(row.span.name())).collect();
@@ -147,6 +158,12 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
             styled(style, &visible(&notes)),
         );
         let _ = writeln!(text, "{}", line.trim_end());
+        let indent = tree::columns(&branch(row)) + 2;
+        lines.add(&mut text, &moments.rows[index], span.start(), indent);
+    }
+    if !moments.without_span.is_empty() {
+        text.push_str("\nLog records without a span here:\n");
+        lines.without_span(&mut text, &moments.without_span, tree.start);
     }
     text.push_str("\n█ critical path: what the request waited for   ░ the rest of a span\n");
     if let Some(usage) = report::usage(&usage(tree)) {

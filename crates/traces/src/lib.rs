@@ -17,6 +17,7 @@ pub mod expect;
 pub mod headers;
 pub mod log;
 pub mod model_call;
+pub mod moments;
 mod nanoseconds;
 pub mod otlp;
 pub mod proto;

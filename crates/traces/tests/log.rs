@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use serde_json::{Value, json};
-use support::in_process::{log_table, logs, logs_in_protobuf, table, trace_id};
+use support::in_process::{NEW_YEAR, log_table, logs, logs_in_protobuf, spans, table, trace_id};
 use traces::case::Case;
 use traces::log::{LogRecord, Logs, Severity};
+use traces::moments::{Exception, Moment, Moments};
 use traces::otlp::{self, Batch, Error};
 use traces::proto::common::any_value::Value as Any;
 use traces::proto::common::{AnyValue, ArrayValue, KeyValue};
@@ -15,6 +16,7 @@ use traces::proto::logs_collector::ExportLogsServiceRequest;
 use traces::read::{self, Form, Unreadable};
 use traces::redact::Redacted;
 use traces::span::{DEPTH_LIMIT, Flaw, SpanId, TEXT_LIMIT, VALUES_LIMIT};
+use traces::tree::Tree;
 
 const RECORD: &str = r#"1 shop 2 17 5 card refused order=7 {"eventName": "exception"}"#;
 
@@ -195,4 +197,63 @@ fn secrets_in_a_record_are_redacted_before_it_is_handed_on() {
     assert_eq!(bodies, ["[redacted]", "sound"]);
     assert_eq!(case.logs[0].attribute("db.password").as_deref(), Some("[redacted]"));
     assert_eq!(redacted.values, 2);
+}
+
+/// The moments of a row as text: events by their names, records by their bodies.
+fn shown(moments: &[Moment]) -> Vec<String> {
+    let text = |moment: &Moment| match moment {
+        Moment::Event(event) => event.name.clone(),
+        Moment::Log(record) => record.body(),
+    };
+    moments.iter().map(text).collect()
+}
+
+fn tree(text: &str) -> Tree {
+    let spans: Vec<_> = spans(text).into_iter().map(Arc::new).collect();
+    Tree::new(&spans).expect("a tree")
+}
+
+#[test]
+fn records_stand_between_the_events_of_their_span() {
+    let event = |name: &str, time: u64| json!({ "name": name, "timeUnixNano": ((NEW_YEAR + time) * 1_000_000).to_string() });
+    let events = json!({ "events": [event("began", 1), event("ended", 8)] }).to_string();
+    let tree = tree(&format!("1 shop 1 SERVER 0..9 pay {events}; 1 shop 2<1 INTERNAL 1..2 read"));
+    let rows = "1 shop 1 9 5 between; 1 shop 2 9 1 below; 1 shop 7 9 3 of a lost span; 1 shop 0 9 2 of none; 2 shop 1 9 5 other";
+    let logs: Vec<_> = logs(rows).into_iter().map(Arc::new).collect();
+    let moments = Moments::new(&tree, &logs);
+    assert_eq!(shown(&moments.rows[0]), ["began", "between", "ended"]);
+    assert_eq!(shown(&moments.rows[1]), ["below"]);
+    let lost: Vec<_> = moments.without_span.iter().map(|it| it.body()).collect();
+    assert_eq!(lost, ["of a lost span", "of none"]);
+}
+
+/// As in Zipkin's model, where both sides of a call have one id.
+#[test]
+fn a_record_belongs_to_the_side_of_the_call_that_logged_it() {
+    let tree = tree("1 shop 1 CLIENT 0..9 call; 1 bank 1 SERVER 1..8 answer");
+    let logs: Vec<_> = logs("1 bank 1 9 5 by the bank; 1 shop 1 9 6 by the shop")
+        .into_iter()
+        .map(Arc::new)
+        .collect();
+    let moments = Moments::new(&tree, &logs);
+    assert_eq!(shown(&moments.rows[0]), ["by the shop"]);
+    assert_eq!(shown(&moments.rows[1]), ["by the bank"]);
+}
+
+/// With `OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN=logs`, an exception is only a record.
+#[test]
+fn an_exception_is_known_as_an_event_and_as_a_record() {
+    let attributes = "exception.type=IOError exception.message=refused";
+    let event = json!({ "events": [{ "name": "exception", "attributes": [
+        { "key": "exception.type", "value": { "stringValue": "IOError" } },
+        { "key": "exception.message", "value": { "stringValue": "refused" } },
+    ] }] });
+    let tree = tree(&format!("1 shop 1 SERVER 0..9 pay {event}"));
+    let logs = logs(&format!("1 shop 1 17 5 it failed {attributes}; 1 shop 1 17 6 no exception"));
+    let logs: Vec<_> = logs.into_iter().map(Arc::new).collect();
+    let moments = Moments::new(&tree, &logs);
+    let exceptions: Vec<_> = moments.rows[0].iter().map(Moment::exception).collect();
+    let expected =
+        Exception { r#type: "IOError".into(), message: "refused".into(), stacktrace: None };
+    assert_eq!(exceptions, [Some(expected.clone()), Some(expected), None]);
 }

@@ -1,5 +1,6 @@
 //! Shows the traces of a file, without a running lab.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -97,12 +98,15 @@ pub fn traces(name: &str, filter: &Fields) -> anyhow::Result<Vec<Summary>> {
 /// The file can't be read, or not exactly one trace matches.
 pub fn trace(name: &str, id: Option<&str>) -> anyhow::Result<(TraceId, Case)> {
     let case = Case::from(contents(name)?);
-    let ids = case.trees.iter().map(|tree| tree.trace_id);
+    let without_span = case.logs.iter().map(|record| record.trace_id);
+    let ids: BTreeSet<_> =
+        case.trees.iter().map(|tree| tree.trace_id).chain(without_span).collect();
     let Some(typed) = id else {
-        let last = case.trees.last().with_context(|| format!("{name} has no spans"))?.trace_id;
-        return Ok((last, case));
+        let last = case.trees.last().map(|tree| tree.trace_id);
+        let last = last.or(case.logs.last().map(|record| record.trace_id));
+        return Ok((last.with_context(|| format!("{name} has no spans"))?, case));
     };
-    match starting_with(typed, ids)[..] {
+    match starting_with(typed, ids.into_iter())[..] {
         [only] => Ok((only, case)),
         [] => bail!("no trace id in {name} begins with {typed:?}: `lab traces {name}` lists them"),
         [..] => bail!("several traces in {name} begin with {typed:?}: write more of the id"),

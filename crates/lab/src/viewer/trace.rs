@@ -60,16 +60,17 @@ pub async fn page(
     if form == "linked.json" {
         return linked(id, &site);
     }
+    if let Some(id) = trace_id(id).filter(|_| form == "json") {
+        let (spans, logs) = (site.list.store.trace(id), site.list.store.logs(id));
+        if spans.is_some() || !logs.is_empty() {
+            let json = otlp_json(spans.into_iter(), logs_json(iter::once(logs)));
+            return attachment(&format!("trace-{id}.json"), site.renderers.stream(json));
+        }
+    }
     let Some(spans) = trace_id(id).and_then(|id| site.list.store.trace(id)) else {
         let was_dropped = trace_id(id).is_some_and(|id| site.list.store.was_evicted(id));
         return without_spans(was_dropped, trace_id(id), request().map(|it| it.case).as_ref());
     };
-    if form == "json" {
-        let logs = trace_id(id).map(|id| site.list.store.logs(id)).unwrap_or_default();
-        let json = otlp_json(iter::once(spans), logs_json(iter::once(logs)));
-        let id = trace_id(id).map(|id| id.to_string()).unwrap_or_default();
-        return attachment(&format!("trace-{id}.json"), site.renderers.stream(json));
-    }
     let Some(tree) = Tree::new(&spans) else {
         return without_spans(false, None, None);
     };

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use lab::case::Case;
 use lab::recorder::Recorder;
 use lab::session;
 use lab::store::{LOGS_OF_TRACE, LOGS_PER_SPAN, Limits, Store};
@@ -221,8 +222,9 @@ async fn a_trace_with_records_alone_is_not_listed_and_its_page_says_what_came() 
         lab.page(path).await;
     }
     assert_eq!(lab.get(format!("/api/traces/{}", trace_id(1))).await.0, 404);
-    let case = lab.page(trace_path(1) + ".case.json").await;
-    has(&case, ["resourceLogs", "card <i>refused"]);
+    for form in [".case.json", ".json"] {
+        has(&lab.page(trace_path(1) + form).await, ["resourceLogs", "card <i>refused"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,4 +237,69 @@ async fn a_request_without_records_over_grpc_is_taken() {
     let resource_logs = vec![Default::default(); 2];
     let request = logs_service::ExportLogsServiceRequest { resource_logs };
     assert_eq!(client.export(request).await.err().map(|it| it.code()), None::<Code>);
+}
+
+/// What `lab trace` prints of a trace, without colours.
+fn printed(table: &str, records: &str) -> String {
+    let mut document = support::in_process::table(table);
+    document["resourceLogs"] = log_table(records)["resourceLogs"].take();
+    let case = Case::read(document.to_string().as_bytes()).expect("a case");
+    let id = logs("1 shop 1 9 1 x")[0].trace_id;
+    let text = lab::terminal::trace(&case, id, 100).expect("the trace");
+    anstream::adapter::strip_str(&text).to_string()
+}
+
+#[test]
+fn the_terminal_shows_records_below_their_span() {
+    let text = printed(
+        "1 shop 1 SERVER 0..9 pay; 1 shop 2<1 INTERNAL 1..2 read",
+        "1 shop 1 17 5 card \u{1b}[31mrefused order=7; 1 shop 7 9 3 lost; 1 shop 0 13 2 of none; 1 shop 1 9 6 {\"body\": {}}",
+    );
+    let lines: Vec<&str> = text.lines().collect();
+    let at = |part: &str| lines.iter().position(|line| line.contains(part)).expect(part);
+    has(lines[at("refused")], ["+5.00 ms  ERROR  card \\u{1b}[31mrefused  order=7"]);
+    assert!(at("pay") < at("refused") && at("refused") < at("read"), "{text}");
+    has(lines[at("lost")], ["+3.00 ms  INFO   shop: lost (its span 0000000000000007 never came)"]);
+    has(lines[at("of none")], ["WARN   shop: of none (of no span)"]);
+    // Without records there is nothing of them.
+    lacks(&printed("1 shop 1 SERVER 0..9 pay", ""), ["Log records"]);
+}
+
+#[test]
+fn the_terminal_shows_a_few_records_and_counts_the_others() {
+    let rows: Vec<_> =
+        (0..12).map(|time| format!("1 shop 1 9 {time} {}", "long ".repeat(50))).collect();
+    let text = printed("1 shop 1 SERVER 0..9 pay", &rows.join("\n"));
+    assert_eq!(text.lines().filter(|line| line.contains("INFO")).count(), 10, "{text}");
+    has(&text, ["… 2 more: lab trace --json has all of them"]);
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+#[test]
+fn the_terminal_says_that_no_span_came() {
+    let text = printed("2 shop 1 SERVER 0..9 other", "1 shop 1 17 5 refused; 1 shop 1 9 7 later");
+    has(
+        &text,
+        [
+            "no span has arrived, only 2 log records",
+            "+0.00 ms  ERROR  shop: refused",
+            "+2.00 ms  INFO   shop: later",
+        ],
+    );
+}
+
+/// An exception that is only a log record is one of the failure, as one in an event is.
+#[test]
+fn what_broke_has_the_exception_of_a_record() {
+    let mut document = support::in_process::table("1 shop 1 SERVER 0..9 pay error=no");
+    let record = "1 shop 1 17 5 it failed exception.type=IOError exception.message=refused";
+    document["resourceLogs"] = log_table(record)["resourceLogs"].take();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("request.json");
+    std::fs::write(&file, document.to_string()).expect("written");
+    let lab = std::process::Command::new(env!("CARGO_BIN_EXE_lab"));
+    let output = { lab }.args(["diagnose", "--brief"]).arg(&file).output().expect("it runs");
+    let brief: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let exception = &brief["failure"]["exceptions"][0];
+    assert_eq!((&exception["type"], &exception["message"]), (&"IOError".into(), &"refused".into()));
 }
