@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
+use lab::case::Case;
+use lab::moments::Moments;
+use lab::terminal;
 use lab::tree::Tree;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
@@ -97,6 +100,21 @@ async fn every_log_record_of_a_request_has_its_ids() {
         assert!(ids(&tree).contains(&hex(&record.span_id)));
         assert!(!scope.starts_with("opentelemetry"), "{scope}");
     }
+}
+
+/// The lab gets spans and log records at one address.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lab_shows_the_records_below_their_spans() {
+    let stopped = setup().await.answers("user_1", 200).await;
+    let tree = stopped.only_tree();
+    let logs = stopped.store.logs(tree.trace_id);
+    assert_eq!((logs.len(), stopped.store.usage().logs_without_trace), (1, 1), "{logs:?}");
+    let moments = Moments::new(&tree, &logs);
+    assert!(moments.without_span.is_empty(), "{moments:?}");
+    let id = tree.trace_id;
+    let case = Case { logs, ..Case::new(vec![tree], Vec::new()) };
+    let text = terminal::trace(&case, id, 100).expect("the trace");
+    check!("logs-and-metrics/trace.txt", &anstream::adapter::strip_str(&text).to_string());
 }
 
 /// A backend that refuses: what OpenTelemetry says about it is printed, and not exported.

@@ -43,7 +43,7 @@ async fn names_the_code(tree: &Tree) {
     let template = "vscode://file/{path}:{line}".parse().expect("a template");
     let editor = Editor::new(template, &[support::root()]).expect("a folder");
     for row in tree.rows.iter().filter(|row| !row.span.name().starts_with("chat ")) {
-        let location = Location::read(&row.span.proto().attributes).expect(row.span.name());
+        let location = Location::read(&row.span.proto().attributes).expect("a location");
         assert!(location.file.starts_with("examples/with_tracing/src/"), "{location}");
         let link = editor.link(&location).expect("a file");
         assert!(link.ends_with(&location.to_string()), "{link}");

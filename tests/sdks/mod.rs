@@ -8,6 +8,7 @@ use std::process::Stdio;
 use crate::guides::component::Component;
 use crate::probe::Around;
 use lab::diagnose::{Rule, diagnose};
+use lab::moments::{Moment, Moments};
 use lab::process;
 use lab::proto::trace::Span;
 use regex::Regex;
@@ -117,7 +118,13 @@ fn rules(lab: &Lab) -> Vec<Rule> {
 }
 
 /// Sends a trace with every protocol, packed and not, and checks it in the lab.
-async fn send_all(program: PathBuf, file: &str, protocols: &[&str], language: &str, error: &str) {
+async fn send_all(
+    program: PathBuf,
+    file: &str,
+    protocols: &[&str],
+    language: &str,
+    error: &str,
+) -> Lab {
     let lab = Lab::start().await;
     let grpc = serve(lab::grpc::routes(lab.store.clone())).await;
     for protocol in protocols {
@@ -136,13 +143,26 @@ async fn send_all(program: PathBuf, file: &str, protocols: &[&str], language: &s
     assert_eq!(lab.counts()[0], 2 * protocols.len());
     // The sender answers 500 and doesn't set the status of its span to error.
     assert_eq!(rules(&lab), [Rule::StatusNotSet]);
+    lab
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pythons_sdk_is_shown_as_it_sends() {
     let Some(folder) = installed() else { return };
     let protocols = ["http/protobuf", "grpc"];
-    send_all(folder.join("bin/python"), "send.py", &protocols, "python", "ValueError").await;
+    let python = folder.join("bin/python");
+    let lab = send_all(python, "send.py", &protocols, "python", "ValueError").await;
+    let usage = lab.store.usage();
+    assert_eq!((usage.logs, usage.logs_without_trace), (usage.traces, usage.traces));
+    for tree in lab.store.trees() {
+        let moments = Moments::new(&tree, &lab.store.logs(tree.trace_id));
+        let charge = tree.rows.iter().position(|row| row.span.name() == "charge card");
+        let charge = &moments.rows[charge.expect("a span")];
+        let is_log = |moment: &&Moment| matches!(moment, Moment::Log(_));
+        let exception = charge.iter().find(is_log).and_then(Moment::exception);
+        let exception = exception.expect("a record with an exception");
+        assert_eq!((&*exception.r#type, &*exception.message), ("ValueError", "card expired"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

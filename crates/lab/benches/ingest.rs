@@ -272,7 +272,7 @@ struct Measured {
     memory: f64,
 }
 
-/// What a client sends: spans, and behind each request of them one with a log record for each.
+/// The signals that a client sends. With logs, each request of spans is followed by one with as many log records.
 #[derive(Clone, Copy, PartialEq)]
 enum Signals {
     Spans,

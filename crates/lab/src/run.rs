@@ -1,5 +1,5 @@
-//! Runs a command as a service of the lab: sets up its exporter, passes on its output and its signals, and sends the lines of its
-//! output that have a trace id to the lab as log records.
+//! Runs a command as a service of the lab: sets up its exporter and passes on its output and its signals. The lines of
+//! its output that have a trace id go to the lab as log records.
 //!
 //! [`lab`] finds the lab or starts one, [`environment`] decides the settings, [`output`] copies the output, [`lines`] looks for
 //! trace ids in it, and [`records`] sends the lines.

@@ -210,11 +210,11 @@ fn check(proto: &Proto) -> Result<(), Flaw> {
 /// The log records of one trace in order of time, each once.
 #[derive(Debug, Default)]
 pub struct Logs {
-    /// By time, and in the order of their arrival where that is the same.
+    /// The key is the time and, for equal times, the order of arrival.
     records: BTreeMap<(u64, usize), Arc<LogRecord>>,
 }
 
-/// How many records of one time are compared with another. Nobody sends so many, and comparing takes time.
+/// The number of records with the same time that a new one is compared with. Real senders have fewer, and comparing takes time.
 const COMPARED: usize = 8;
 
 impl Logs {

@@ -56,10 +56,11 @@ impl Redacted {
             Some(Value::KvlistValue(_)) if is_secret_name(key) => any_text(&Some(any.clone())),
             Some(Value::KvlistValue(list)) => return self.attributes(&mut list.values),
             Some(Value::ArrayValue(list)) if !list.values.iter().all(is_plain) => {
-                return list
-                    .values
-                    .iter_mut()
-                    .fold(false, |changed, value| self.value(key, value) || changed);
+                let mut changed = false;
+                for value in &mut list.values {
+                    changed |= self.value(key, value);
+                }
+                return changed;
             }
             Some(Value::StringValue(_) | Value::ArrayValue(_) | Value::BytesValue(_)) => {
                 any_text(&Some(any.clone()))

@@ -44,7 +44,7 @@ fn a_record_is_the_same_in_protobuf_and_in_json() {
     }
 }
 
-/// As protobuf's own JSON and Go's encoder write them, with enums by name and names in another spelling.
+/// Protobuf's own JSON and Go's encoder write enums by name and spell field names differently.
 #[test]
 fn json_is_read_in_the_spellings_that_senders_use() {
     let text = json!({ "resource_logs": [{ "scope_logs": [{ "log_records": [{
@@ -227,7 +227,7 @@ fn records_stand_between_the_events_of_their_span() {
     assert_eq!(lost, ["of a lost span", "of none"]);
 }
 
-/// As in Zipkin's model, where both sides of a call have one id.
+/// In Zipkin's model, both sides of a call have one id.
 #[test]
 fn a_record_belongs_to_the_side_of_the_call_that_logged_it() {
     let tree = tree("1 shop 1 CLIENT 0..9 call; 1 bank 1 SERVER 1..8 answer");

@@ -1,6 +1,6 @@
 // ANCHOR: code
-//! The time that a caller still waits. Each service reads it from the request, stops
-//! its work in time, and sends the rest of it to the next service.
+//! The time that a caller still waits. Each service reads it from the request and
+//! stops its work in time. The next service receives the time that's left.
 
 use std::time::{Duration, Instant};
 

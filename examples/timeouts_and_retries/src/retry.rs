@@ -217,7 +217,7 @@ impl Retrying {
         read_json(response).await
     }
 
-    /// Returns `path` on the host of the base URL. Leaves out the base URL's own path
+    /// Returns `path` on the host of the base URL. Leaves out that URL's own path
     /// and query, which may contain a key.
     fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();

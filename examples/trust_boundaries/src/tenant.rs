@@ -21,7 +21,7 @@ pub async fn set_tenant(request: Request, next: Next) -> Response {
     let cx = match tenant {
         Some(tenant) => {
             let tenant = KeyValue::new("tenant", cut(tenant, VALUE_LIMIT));
-            // The SERVER span started before `BaggageAttributes` could see the tenant.
+            // The SERVER span started before the tenant was in the baggage.
             Context::map_current(|cx| cx.span().set_attribute(tenant.clone()));
             Context::current_with_baggage([tenant])
         }

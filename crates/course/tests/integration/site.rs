@@ -14,6 +14,8 @@ async fn every_path_of_the_reference_answers() {
     let page = support::root().join("src/reference/lab.md");
     let page = std::fs::read_to_string(page).expect("the page");
     let paths = page.lines().filter_map(|line| line.strip_prefix("| `/")?.split_once('`'));
+    // Only a process has receivers. The tests of `lab run` read their addresses.
+    let paths = paths.filter(|(path, _)| format!("/{path}") != lab::held::RECEIVERS);
     let mut count = 0;
     for (path, _) in paths {
         let path = path.replace("{id}", &trace_id(1)).replace("{span}", "0000000000000001");

@@ -81,7 +81,7 @@ pub enum Ask {
     ///
     /// For Claude Code: mkdir -p .claude/skills/lab && lab skill > .claude/skills/lab/SKILL.md
     Skill,
-    /// Runs a service that sends its spans to the lab, and starts a lab if none runs.
+    /// Runs a service that sends its spans to the lab. Starts a lab if none runs.
     ///
     /// Sets the variables of OpenTelemetry that aren't set: where to export to, in which protocol, how soon, and as which service.
     /// The output of the command passes unchanged. Its lines that have a trace id, such as in `trace_id=`, also join their trace. The

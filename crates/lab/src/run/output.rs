@@ -1,4 +1,4 @@
-//! Copies the output of a command to our own, byte for byte, and shows the bytes to somebody else on the way.
+//! Copies the output of a command to our own, byte for byte, while a second reader sees the same bytes.
 
 use std::io::{self, IsTerminal as _, PipeReader, PipeWriter, Read, Write};
 

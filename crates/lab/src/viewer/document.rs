@@ -85,7 +85,7 @@ impl Anchors {
             }
         }
         Anchors {
-            shown: shown.map(|row| place(row)).collect(),
+            shown: shown.map(place).collect(),
             traces: trees.iter().map(|tree| tree.trace_id).collect(),
             linked,
         }

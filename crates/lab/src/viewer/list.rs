@@ -189,7 +189,7 @@ fn results(page: &Page, store: &Store, usage: Usage, filter: &Fields, seen: u64)
     };
     html! {
         div id="results" data-live=(viewer::events_url(seen, None)) {
-            (mark(store, filter))
+            @if usage.traces > 0 || filter.mark.is_some() { (mark(store, filter)) }
             @if page.found == 0 && filter.is_empty() && usage.evicted > 0 {
                 p { (none_left(usage)) }
             } @else if page.found == 0 && filter.is_empty() {

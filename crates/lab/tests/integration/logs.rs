@@ -239,7 +239,7 @@ async fn a_request_without_records_over_grpc_is_taken() {
     assert_eq!(client.export(request).await.err().map(|it| it.code()), None::<Code>);
 }
 
-/// What `lab trace` prints of a trace, without colours.
+/// Returns the text that `lab trace` prints for a trace, without colours.
 fn printed(table: &str, records: &str) -> String {
     let mut document = support::in_process::table(table);
     document["resourceLogs"] = log_table(records)["resourceLogs"].take();

@@ -244,7 +244,7 @@ async fn each_command_for_an_agent_exists_and_runs() {
         for flag in
             words.iter().filter_map(|it| it.split('=').next()).filter(|it| it.starts_with("--"))
         {
-            has(&help, [&format!("{flag}")]);
+            has(&help, [flag]);
         }
         if !["traces", "trace", "diagnose", "diff"].contains(&words[0]) {
             continue;

@@ -150,7 +150,7 @@ impl Others {
     }
 }
 
-/// What [`stream`] hands on: a part of a file.
+/// A part of a file, as [`stream`] hands it on.
 #[derive(Debug, Default)]
 pub struct Piece {
     pub spans: Vec<Span>,
@@ -710,7 +710,7 @@ impl Reader {
         true
     }
 
-    /// Takes the log records of OTLP, and counts metrics and the log records of a console exporter. Returns whether there are
+    /// Takes the log records of OTLP. Counts metrics and the log records of a console exporter. Returns whether there are
     /// any.
     fn other_signals(&mut self, json: &Json, document: &mut Document) -> bool {
         document.resource_logs(json.get("resourcelogs"));

@@ -1,5 +1,5 @@
-//! One of the three services of the tutorial. Each of its spans has the tenant of the
-//! request.
+//! One of the three services of the tutorial. Each of its spans has the tenant of
+//! the request.
 
 use std::time::Duration;
 
