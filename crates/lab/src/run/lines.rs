@@ -55,7 +55,10 @@ pub struct Line {
     pub trace_id: TraceId,
     pub span_id: Option<SpanId>,
     pub level: Option<Level>,
-    /// The line without the escape sequences of a terminal.
+    /// The time at the beginning of the line, in nanoseconds since 1970.
+    pub time: Option<u64>,
+    /// The line without the escape sequences of a terminal, and without the time, level and ids at its beginning and the ids at its
+    /// end.
     pub text: String,
 }
 
@@ -91,13 +94,47 @@ impl Line {
             .find(|id| id.0 != [0; 8]);
         let of_traceparent =
             traceparent.filter(|it| it.trace_id == trace_id).map(|it| it.parent_id);
-        Some(Line {
-            trace_id,
-            span_id: span_id.or(of_traceparent),
-            level: Level::of(&text),
-            text: text.into_owned(),
-        })
+        let span_id = span_id.or(of_traceparent);
+        let ids = [Some(trace_id.to_string()), span_id.map(|it| it.to_string())];
+        let is_id = |word: &str| {
+            let value = word.split_once('=').map(|(_, value)| value.trim_matches('"'));
+            let mut ids = ids.iter().flatten();
+            value.is_some_and(|value| ids.any(|id| id.eq_ignore_ascii_case(value)))
+        };
+        let first = text.split_whitespace().next().unwrap_or_default();
+        let time = time(first);
+        let is_known = |word: &str| {
+            (time.is_some() && word == first) || is_id(word) || Level::is_written_as(word)
+        };
+        let message = message(&text, is_known, is_id).to_owned();
+        Some(Line { trace_id, span_id, level: Level::of(&text), time, text: message })
     }
+}
+
+/// Reads a time with its zone, such as `2026-11-29T10:00:00.25Z`.
+fn time(word: &str) -> Option<u64> {
+    let time: jiff::Timestamp = word.trim_matches(['[', ']']).parse().ok()?;
+    time.as_nanosecond().try_into().ok()
+}
+
+/// Cuts words off the beginning and the end of a line. At least one word is left.
+fn message(
+    line: &str,
+    is_at_start: impl Fn(&str) -> bool,
+    is_at_end: impl Fn(&str) -> bool,
+) -> &str {
+    let mut rest = line.trim();
+    while let Some((first, after)) = rest.split_once(char::is_whitespace)
+        && is_at_start(first)
+    {
+        rest = after.trim_start();
+    }
+    while let Some((before, last)) = rest.rsplit_once(char::is_whitespace)
+        && is_at_end(last)
+    {
+        rest = before.trim_end();
+    }
+    rest
 }
 
 /// Whether a line has a word that the name of a trace id begins with. This is fast.
@@ -176,6 +213,12 @@ impl Level {
                 is_marked || word.bytes().all(|it| it.is_ascii_uppercase())
             })
             .find_map(Level::word)
+    }
+
+    /// Whether a word is a level in capitals, perhaps in brackets or before a colon.
+    fn is_written_as(word: &str) -> bool {
+        let word = word.trim_matches(['[', ']', ':']);
+        word.bytes().all(|it| it.is_ascii_uppercase()) && Level::word(word).is_some()
     }
 
     /// Reads a level behind its name: a word, or a number as pino and bunyan write it.
@@ -310,6 +353,36 @@ mod tests {
             let found = read(&format!("{line} trace_id=TTT")).expect("an id");
             assert_eq!(found.level, level, "{line}");
         }
+    }
+
+    #[test]
+    fn what_has_a_field_of_its_own_is_not_in_the_text() {
+        for (line, text, has_time) in [
+            (
+                "2026-11-29T10:00:00.25Z  INFO trace_id=TTT span_id=SSS paid  twice",
+                "paid  twice",
+                true,
+            ),
+            ("[2026-11-29T10:00:00+02:00] [WARN] paid trace_id=\"TTT\" span_id=SSS", "paid", true),
+            (
+                "2026-11-29 10:00:00,250 INFO paid trace_id=TTT",
+                "2026-11-29 10:00:00,250 INFO paid",
+                false,
+            ),
+            ("paid trace_id=TTT for=2", "paid trace_id=TTT for=2", false),
+            ("trace_id=TTT", "trace_id=TTT", false),
+            (
+                r#"{"trace_id":"TTT","message":"paid"}"#,
+                r#"{"trace_id":"TTT","message":"paid"}"#,
+                false,
+            ),
+        ] {
+            let found = read(line).expect("an id");
+            assert_eq!(found.text.replace(TRACE, "TTT").replace(SPAN, "SSS"), text);
+            assert_eq!(found.time.is_some(), has_time, "{line}");
+        }
+        let found = read("1970-01-01T00:00:01Z trace_id=TTT x").expect("an id");
+        assert_eq!(found.time, Some(1_000_000_000));
     }
 
     #[test]

@@ -101,6 +101,9 @@ fn request(service: &str, records: &[Record]) -> Value {
             "attributes": [text("log.iostream", stream.name())],
             "traceId": line.trace_id.to_string(),
         });
+        if let Some(time) = line.time {
+            record["timeUnixNano"] = json!(time.to_string());
+        }
         if let Some(level) = line.level {
             record["severityNumber"] = json!(level as u8);
             record["severityText"] = json!(level.name());
