@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{NAME, Pages, STACKTRACE, TEXT, cut};
 use crate::compare::pattern;
 use crate::proto::common::KeyValue;
+use crate::proto::trace as proto;
 use crate::span::{Span, SpanId, TraceId, any_text, attribute};
 use crate::tree::{Row, Tree};
 use traces::code::Location;
@@ -105,6 +106,12 @@ pub fn alike(trees: &[Tree]) -> Vec<Alike<'_>> {
     groups
 }
 
+/// Returns the status code of an answer over HTTP, under its present or its older name.
+pub fn http_status(span: &proto::Span) -> Option<String> {
+    let keys = ["http.response.status_code", "http.status_code"];
+    keys.iter().find_map(|key| attribute(span, key)).map(|it| cut(&it, NAME))
+}
+
 /// The log records by span, for the exceptions that came as log records.
 pub struct Recorded<'a>(HashMap<SpanId, Vec<&'a LogRecord>>);
 
@@ -139,7 +146,6 @@ impl Failure {
         let logged = recorded.exceptions(span);
         let exceptions = events.map(|event| &event.attributes).chain(&logged);
         let count = exceptions.clone().count();
-        let status = ["http.response.status_code", "http.status_code"];
         Failure {
             page: pages.span((span.trace_id, span.id)),
             trace_id: span.trace_id,
@@ -148,10 +154,7 @@ impl Failure {
             name: cut(span.name(), NAME),
             kind: span.kind().as_str(),
             error_type: attribute(&proto, "error.type").map(|it| cut(&it, NAME)),
-            http_status: status
-                .iter()
-                .find_map(|key| attribute(&proto, key))
-                .map(|it| cut(&it, NAME)),
+            http_status: http_status(&proto),
             message: cut(&span.status_message(), TEXT),
             code: Location::read(&proto.attributes).map(Code::new),
             spans: alike.count,

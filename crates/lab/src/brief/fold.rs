@@ -5,6 +5,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 use serde::Serialize;
 
+use super::failures::http_status;
 use super::{NAME, cut, size};
 use crate::analysis::Segment;
 use crate::compare::pattern;
@@ -28,6 +29,8 @@ pub struct Group {
     name: String,
     kind: &'static str,
     status: &'static str,
+    /// The status code over HTTP of the first of them.
+    http_status: Option<String>,
     spans: usize,
     duration_nano: Durations,
     /// The part of the critical path that lies in them.
@@ -126,6 +129,7 @@ impl<'a> Facts<'a> {
             name: cut(&name, NAME),
             kind: first.span.kind().as_str(),
             status: first.span.status().as_str(),
+            http_status: http_status(&first.span.proto()),
             spans: rows.len(),
             duration_nano: Durations {
                 min: durations().min().unwrap_or_default(),

@@ -14,8 +14,9 @@ use crate::client::{self, Lab};
 use crate::diagnose::{Certainty, Failure, Finding, Inspected, Rule};
 use crate::output::{print, print_json};
 use crate::report;
+use crate::request;
 use crate::span::{SpanId, TraceId};
-use crate::tree::visible;
+use crate::tree::{Tree, visible};
 use traces::code::Location;
 
 /// The arguments of the command.
@@ -23,8 +24,10 @@ use traces::code::Location;
 pub struct Diagnose {
     /// The trace id or its first digits, or a file, all of whose traces are looked at. The newest trace when it is left out.
     trace: Option<String>,
-    /// Looks at every trace of the running lab.
-    #[arg(long)]
+    /// The trace id in the file, or its first digits.
+    id: Option<String>,
+    /// Looks at every trace of the running lab or of the file.
+    #[arg(long, conflicts_with = "id")]
     all: bool,
     /// Ends with the exit status 1 only for findings of these rules, separated by commas. Without it, every finding that is
     /// certain or likely counts.
@@ -37,7 +40,7 @@ pub struct Diagnose {
     #[arg(long, conflicts_with = "format")]
     json: bool,
     /// Prints JSON of at most 200,000 bytes, for coding agents: where the request failed, what is found, and the addresses of the
-    /// pages. Looks at the newest trace with an error when neither a trace nor --all is given.
+    /// pages. Looks at the newest trace with an error, of the lab or of the file, when neither a trace nor --all is given.
     #[arg(long, conflicts_with_all = ["format", "json"])]
     brief: bool,
     #[command(flatten)]
@@ -143,10 +146,21 @@ impl Diagnose {
         let name = self.trace.as_deref();
         if let Some(file) = name.filter(|name| file::is_file(name)) {
             let case = Case::read(&file::bytes(file)?).with_context(|| file.to_owned())?;
+            let (trace, chosen) = match &self.id {
+                Some(typed) => (Some(file::id_of(&case, file, typed)?), Chosen::Named),
+                None if self.brief && !self.all => (newest_failed(&case), Chosen::NewestFailed),
+                None => (None, Chosen::Named),
+            };
+            let (case, chosen) = match trace {
+                Some(id) => (request::part(case, id), chosen),
+                None => (case, Chosen::Named),
+            };
             // No lab is needed for a file, so name the pages without an address.
-            let book = "the book's page ".to_owned();
-            let (chosen, pages) = (Chosen::Named, Pages::NONE);
-            return Ok(Subject { case, trace: None, chosen, pages, book, missing: None });
+            let (pages, book) = (Pages::NONE, "the book's page ".to_owned());
+            return Ok(Subject { case, trace, chosen, pages, book, missing: None });
+        }
+        if let (Some(name), Some(_)) = (name, &self.id) {
+            bail!("{name} is not a file");
         }
         name.map(file::ensure_id).transpose()?;
         let lab = Lab::at(&self.lab.site);
@@ -172,6 +186,12 @@ impl Diagnose {
         let (trace, case) = found.map(|(id, case)| (Some(id), case)).unwrap_or_default();
         Ok(Subject { case, trace, chosen, pages, book, missing })
     }
+}
+
+/// Returns the last trace to start that has an error.
+fn newest_failed(case: &Case) -> Option<TraceId> {
+    let has_error = |tree: &&Tree| tree.rows.iter().any(|row| row.span.is_error());
+    case.trees.iter().rev().find(has_error).map(|tree| tree.trace_id)
 }
 
 /// The report as JSON. The page `reference/lab.md` documents it.

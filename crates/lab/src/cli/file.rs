@@ -98,16 +98,27 @@ pub fn traces(name: &str, filter: &Fields) -> anyhow::Result<Vec<Summary>> {
 /// The file can't be read, or not exactly one trace matches.
 pub fn trace(name: &str, id: Option<&str>) -> anyhow::Result<(TraceId, Case)> {
     let case = Case::from(contents(name)?);
+    let id = match id {
+        Some(typed) => id_of(&case, name, typed)?,
+        None => {
+            let last = case.trees.last().map(|tree| tree.trace_id);
+            let last = last.or(case.logs.last().map(|record| record.trace_id));
+            last.with_context(|| format!("{name} has no spans"))?
+        }
+    };
+    Ok((id, case))
+}
+
+/// Returns the id in the case of the file `name` that begins as it is typed.
+///
+/// # Errors
+/// Not exactly one trace matches.
+pub fn id_of(case: &Case, name: &str, typed: &str) -> anyhow::Result<TraceId> {
     let without_span = case.logs.iter().map(|record| record.trace_id);
     let ids: BTreeSet<_> =
         case.trees.iter().map(|tree| tree.trace_id).chain(without_span).collect();
-    let Some(typed) = id else {
-        let last = case.trees.last().map(|tree| tree.trace_id);
-        let last = last.or(case.logs.last().map(|record| record.trace_id));
-        return Ok((last.with_context(|| format!("{name} has no spans"))?, case));
-    };
     match starting_with(typed, ids.into_iter())[..] {
-        [only] => Ok((only, case)),
+        [only] => Ok(only),
         [] => bail!("no trace id in {name} begins with {typed:?}: `lab traces {name}` lists them"),
         [..] => bail!("several traces in {name} begin with {typed:?}: write more of the id"),
     }

@@ -14,6 +14,7 @@ use crate::parts::{CriticalPath, Logs, Span, Wire};
 use crate::request;
 use crate::span::{TraceId, span_id};
 use crate::terminal;
+use crate::tree::{Row, Tree};
 
 /// The arguments of the command.
 #[derive(Args)]
@@ -24,7 +25,7 @@ pub struct Trace {
     id: Option<String>,
     #[command(flatten)]
     lab: LabAddress,
-    /// Shows all of one span, by its id.
+    /// Shows all of one span, by its id or the first digits.
     #[arg(long, value_name = "SPAN", conflicts_with = "brief")]
     span: Option<String>,
     /// Prints JSON: the whole trace as OTLP, which `--open` and other tools read, or one part of it.
@@ -68,8 +69,9 @@ impl Trace {
         if let (Some(name), Some(_)) = (&self.trace, &self.id) {
             bail!("{name} is not a file");
         }
-        let lab = Lab::at(&self.lab.site);
         let id = self.trace.as_deref();
+        id.map(file::ensure_id).transpose()?;
+        let lab = Lab::at(&self.lab.site);
         if self.json == Some(Part::Otlp) && self.span.is_none() {
             return print_json(std::str::from_utf8(&lab.trace(id).await?)?);
         }
@@ -91,9 +93,8 @@ impl Trace {
         let tree = || tree.with_context(nothing);
         if let Some(typed) = &self.span {
             let tree = tree()?;
-            let row = span_id(typed).and_then(|id| tree.rows.iter().find(|row| row.span.id == id));
-            let none = || format!("trace {id} has no span {typed}: its page lists them");
-            let span = Span::new(tree, row.with_context(none)?, pages);
+            let row = row(tree, typed)?;
+            let span = Span::new(tree, row, pages);
             return match self.json {
                 None => print(&terminal::span(&span)),
                 Some(Part::Otlp) => print_json(&serde_json::to_string_pretty(&span)?),
@@ -118,6 +119,21 @@ impl Trace {
                 print(&terminal::trace(&case, id, columns()).with_context(nothing)?)
             }
         }
+    }
+}
+
+/// Returns the row of the only span with this id, or whose id begins so.
+fn row<'a>(tree: &'a Tree, typed: &str) -> anyhow::Result<&'a Row> {
+    let whole = span_id(typed).and_then(|id| tree.rows.iter().find(|row| row.span.id == id));
+    if let Some(row) = whole {
+        return Ok(row);
+    }
+    let (id, start) = (tree.trace_id, typed.trim().to_lowercase());
+    let starts = |row: &&Row| row.span.id.to_string().starts_with(&start);
+    match tree.rows.iter().filter(starts).collect::<Vec<_>>()[..] {
+        [only] => Ok(only),
+        [] => bail!("trace {id} has no span {typed}: `--brief` and `--json` list its spans"),
+        [..] => bail!("several spans of trace {id} begin with {typed}: write more of the id"),
     }
 }
 

@@ -106,6 +106,16 @@ async fn one_call_says_what_broke() {
     assert_eq!(failure["exceptions"][0]["message"], "no funds");
     let names = report["where"].as_array().expect("spans").iter().map(|it| &it["name"]);
     assert_eq!(names.collect::<Vec<_>>(), ["POST /orders/17", "POST /pay", "POST /pay"]);
+    // A file has the same answer, and one of its traces can be named.
+    let of_file = parsed(&printed(&format!("diagnose {file} --brief")).await);
+    assert_eq!((&of_file["chosen"], &of_file["traceId"]), (&report["chosen"], &report["traceId"]));
+    assert_eq!(of_file["failure"]["spanId"], failure["spanId"]);
+    let named = parsed(&printed(&format!("diagnose {file} b2 --brief")).await);
+    assert_eq!((&named["chosen"], &named["failure"]), (&json!("named"), &Value::Null));
+    // The client's status is on the span at the top.
+    let status =
+        &parsed(&printed(&format!("trace {file} a1 --brief")).await)["tree"][0]["httpStatus"];
+    assert_eq!(status, "502");
     // Without a failure, it is about the newest.
     let file = write(folder.path(), "well.json", &table(WELL).to_string());
     let lab = Lab::view(&format!("--open {file}")).await;
