@@ -131,8 +131,8 @@ pub trait Consumer: Send + 'static {
     ) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
-/// Waits for a message, then up to `wait` for more, and returns at most `size`. If
-/// you drop the future, the broker delivers the messages again.
+/// Returns at most `size` messages: waits for the first one, then up to `wait` for
+/// more. If you drop the future, the broker delivers the messages again.
 ///
 /// # Errors
 /// Fails when the connection to the broker is lost.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::failures::{Failure, Recorded, Step, alike, way};
+use super::failures::{Failure, Step, alike, way};
 use super::logs::Logs;
 use super::{Pages, TEXT, UNTRUSTED, cut, keep};
 use crate::case::Case;
@@ -58,9 +58,8 @@ struct LeftOut {
 impl Diagnosis {
     pub fn new(case: &Case, trace: Option<TraceId>, chosen: Chosen, pages: Pages) -> Self {
         let inspected = case.inspected();
-        let alike = alike(&case.trees);
-        let recorded = Recorded::new(&case.logs);
-        let mut failures = alike.iter().map(|alike| Failure::new(alike, &recorded, pages));
+        let alike = alike(&case.trees, &case.logs);
+        let mut failures = alike.iter().map(|alike| Failure::new(alike, pages));
         let failure = failures.next();
         let (other_failures, more_failures) = keep(failures, 10, 20_000);
         let findings = case.findings();

@@ -43,14 +43,33 @@ struct LeftOut {
     services: usize,
 }
 
+/// One of the two traces. `lab diff --json` has it too.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Trace {
+pub struct Trace {
     page: Option<String>,
     trace_id: TraceId,
     spans: usize,
     pieces: usize,
     duration_nano: u64,
+}
+
+impl Trace {
+    /// Describes both traces of a comparison.
+    pub fn both(comparison: &Comparison, trees: Sides<&Tree>, pages: Sides<Pages>) -> [Self; 2] {
+        let Comparison { pieces, duration, .. } = comparison;
+        let trace = |tree: &Tree, pages: Pages, pieces: usize, duration_nano: u64| Trace {
+            page: pages.trace(tree.trace_id),
+            trace_id: tree.trace_id,
+            spans: tree.rows.len(),
+            pieces,
+            duration_nano,
+        };
+        [
+            trace(trees.a, pages.a, pieces.a, duration.a),
+            trace(trees.b, pages.b, pieces.b, duration.b),
+        ]
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -92,27 +111,28 @@ pub fn fact(change: &Change) -> (&'static str, Sides<Option<&str>>) {
     }
 }
 
-fn differences(comparison: &Comparison, trees: Sides<&Tree>) -> Vec<Difference> {
+/// Returns the names of the spans above a row, at most `most` and the lowest last.
+pub fn above<'a>(comparison: &'a Comparison, row: &Row, most: usize) -> Vec<&'a str> {
     let rows = &comparison.rows;
-    let above = |row: &Row| {
-        let parent = |row: &usize| rows[*row].parent;
-        let above = std::iter::successors(row.parent, parent).take(ABOVE);
-        let mut above: Vec<String> = above.map(|row| cut(&rows[row].name, NAME)).collect();
-        above.reverse();
-        above
-    };
+    let parents = std::iter::successors(row.parent, |row| rows[*row].parent);
+    let mut above: Vec<&str> = parents.take(most).map(|row| rows[row].name.as_str()).collect();
+    above.reverse();
+    above
+}
+
+fn differences(comparison: &Comparison, trees: Sides<&Tree>) -> Vec<Difference> {
     let changed = |change: &Change| {
         let (fact, values) = fact(change);
         Changed { fact, values: values.map(|value| value.map(|value| cut(value, TEXT))) }
     };
     let id = |tree: &Tree, spans: &[usize]| spans.first().map(|row| tree.rows[*row].span.id);
-    let differing = rows.iter().filter(|row| row.differs());
+    let differing = comparison.rows.iter().filter(|row| row.differs());
     differing
         .map(|row| Difference {
             service: cut(&row.service, NAME),
             name: cut(&row.name, NAME),
             kind: row.kind.as_str(),
-            below: above(row),
+            below: above(comparison, row, ABOVE).into_iter().map(|it| cut(it, NAME)).collect(),
             counts: row.counts(),
             changes: row.changes.iter().map(changed).collect(),
             span_ids: Sides { a: id(trees.a, &row.spans.a), b: id(trees.b, &row.spans.b) },
@@ -128,14 +148,8 @@ impl Diff {
         slower: bool,
         pages: Sides<Pages>,
     ) -> Self {
-        let trace = |tree: &Tree, pages: Pages, pieces: usize, duration_nano: u64| Trace {
-            page: pages.trace(tree.trace_id),
-            trace_id: tree.trace_id,
-            spans: tree.rows.len(),
-            pieces,
-            duration_nano,
-        };
-        let Comparison { pieces, duration, exact, unsure, .. } = comparison;
+        let Comparison { exact, unsure, .. } = comparison;
+        let [a, b] = Trace::both(comparison, trees, pages);
         let (own, more_differences) = keep(differences(comparison, trees), 50, 80_000);
         let (of_linked, more_linked) = keep(differences(linked, linked_trees), 20, 40_000);
         let services = comparison.services().into_iter().map(|(service, nanoseconds, _)| Service {
@@ -146,8 +160,8 @@ impl Diff {
         let (services, more_services) = keep(services, 30, 40_000);
         Diff {
             untrusted: UNTRUSTED,
-            a: trace(trees.a, pages.a, pieces.a, duration.a),
-            b: trace(trees.b, pages.b, pieces.b, duration.b),
+            a,
+            b,
             differs: comparison.differs() || linked.differs(),
             slower,
             alone: comparison.alone(),

@@ -2,18 +2,19 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::{NAME, Pages, STACKTRACE, TEXT, cut};
 use crate::compare::pattern;
-use crate::proto::common::KeyValue;
 use crate::proto::trace as proto;
-use crate::span::{Span, SpanId, TraceId, any_text, attribute};
+use crate::span::{SpanId, TraceId, attribute};
 use crate::tree::{Row, Tree};
 use traces::code::Location;
 use traces::log::LogRecord;
+use traces::moments::{self, Moment, Moments};
 
 /// The largest number of exceptions of a span.
 const EXCEPTIONS: usize = 3;
@@ -62,16 +63,12 @@ struct Exception {
 }
 
 impl Exception {
-    /// Reads the attributes of an event or of a log record.
-    fn new(attributes: &[KeyValue]) -> Self {
-        let text = |key: &str| {
-            let attribute = attributes.iter().find(|attribute| attribute.key == key);
-            attribute.map(|attribute| any_text(&attribute.value))
-        };
+    fn new(recorded: &moments::Exception) -> Self {
+        let moments::Exception { r#type, message, stacktrace } = recorded;
         Exception {
-            r#type: cut(&text("exception.type").unwrap_or_default(), NAME),
-            message: cut(&text("exception.message").unwrap_or_default(), TEXT),
-            stacktrace: text("exception.stacktrace").map(|text| cut(&text, STACKTRACE)),
+            r#type: cut(r#type, NAME),
+            message: cut(message, TEXT),
+            stacktrace: stacktrace.as_ref().map(|text| cut(text, STACKTRACE)),
         }
     }
 }
@@ -81,24 +78,34 @@ pub struct Alike<'a> {
     pub tree: &'a Tree,
     pub row: &'a Row,
     count: usize,
+    /// The exceptions of the first, from its events and from its log records.
+    exceptions: Vec<moments::Exception>,
 }
 
 /// Groups the spans with an error by service, name, type of the error and message. The deepest comes first, because the failure began
 /// there.
-pub fn alike(trees: &[Tree]) -> Vec<Alike<'_>> {
-    let rows = trees.iter().flat_map(|tree| tree.rows.iter().map(move |row| (tree, row)));
-    let mut failed: Vec<_> = rows.filter(|(_, row)| row.span.is_error()).collect();
-    failed.sort_by_key(|(_, row)| (Reverse(row.depth), row.span.start()));
+pub fn alike<'a>(trees: &'a [Tree], logs: &[Arc<LogRecord>]) -> Vec<Alike<'a>> {
+    let mut failed = Vec::new();
+    for tree in trees {
+        let rows = tree.rows.iter().enumerate();
+        let errors: Vec<_> = rows.filter(|(_, row)| row.span.is_error()).collect();
+        if !errors.is_empty() {
+            let moments = Rc::new(Moments::new(tree, logs));
+            failed.extend(errors.into_iter().map(|(at, row)| (tree, row, at, Rc::clone(&moments))));
+        }
+    }
+    failed.sort_by_key(|(_, row, ..)| (Reverse(row.depth), row.span.start()));
     let mut groups: Vec<Alike> = Vec::new();
     let mut places = HashMap::new();
-    for (tree, row) in failed {
+    for (tree, row, at, moments) in failed {
         let span = &row.span;
         let proto = span.proto();
         let message = proto.status.as_ref().map(|status| cut(&status.message, TEXT));
         let error_type = attribute(&proto, "error.type");
         let key = (span.service(), pattern(span.name()), error_type, message);
         let place = *places.entry(key).or_insert_with(|| {
-            groups.push(Alike { tree, row, count: 0 });
+            let exceptions = moments.rows[at].iter().filter_map(Moment::exception).collect();
+            groups.push(Alike { tree, row, count: 0, exceptions });
             groups.len() - 1
         });
         groups[place].count += 1;
@@ -112,40 +119,10 @@ pub fn http_status(span: &proto::Span) -> Option<String> {
     keys.iter().find_map(|key| attribute(span, key)).map(|it| cut(&it, NAME))
 }
 
-/// The log records by span, for the exceptions that came as log records.
-pub struct Recorded<'a>(HashMap<SpanId, Vec<&'a LogRecord>>);
-
-impl<'a> Recorded<'a> {
-    pub fn new(records: &'a [Arc<LogRecord>]) -> Self {
-        let mut by_span: HashMap<SpanId, Vec<&LogRecord>> = HashMap::new();
-        for record in records {
-            if let Some(span) = record.span_id {
-                by_span.entry(span).or_default().push(record);
-            }
-        }
-        Recorded(by_span)
-    }
-
-    /// The attributes of the log records with an exception that belong to a span.
-    fn exceptions(&self, span: &Span) -> Vec<Vec<KeyValue>> {
-        let records = self.0.get(&span.id).into_iter().flatten();
-        let own = records.filter(|record| record.trace_id == span.trace_id);
-        let attributes = own.map(|record| record.proto().attributes);
-        let has_exception = |attributes: &Vec<KeyValue>| {
-            attributes.iter().any(|attribute| attribute.key == "exception.type")
-        };
-        attributes.filter(has_exception).collect()
-    }
-}
-
 impl Failure {
-    pub fn new(alike: &Alike, recorded: &Recorded, pages: Pages) -> Self {
+    pub fn new(alike: &Alike, pages: Pages) -> Self {
         let span = &alike.row.span;
         let proto = span.proto();
-        let events = proto.events.iter().filter(|event| event.name == "exception");
-        let logged = recorded.exceptions(span);
-        let exceptions = events.map(|event| &event.attributes).chain(&logged);
-        let count = exceptions.clone().count();
         Failure {
             page: pages.span((span.trace_id, span.id)),
             trace_id: span.trace_id,
@@ -158,8 +135,8 @@ impl Failure {
             message: cut(&span.status_message(), TEXT),
             code: Location::read(&proto.attributes).map(Code::new),
             spans: alike.count,
-            exceptions: exceptions.take(EXCEPTIONS).map(|it| Exception::new(it)).collect(),
-            exceptions_left_out: count.saturating_sub(EXCEPTIONS),
+            exceptions: alike.exceptions.iter().take(EXCEPTIONS).map(Exception::new).collect(),
+            exceptions_left_out: alike.exceptions.len().saturating_sub(EXCEPTIONS),
         }
     }
 }

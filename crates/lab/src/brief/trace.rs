@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::diagnosis::Found;
-use super::failures::{Failure, Recorded, alike};
+use super::failures::{Failure, alike};
 use super::fold::{Group, fold};
 use super::logs::Logs;
 use super::{NAME, Pages, UNTRUSTED, cut, keep};
@@ -97,9 +97,8 @@ impl Trace {
         let path = critical_path(tree);
         let others = case.trees.iter().map(|tree| tree.trace_id).filter(|other| *other != id);
         let (other_traces, more_traces) = keep(others, 20, 2_000);
-        let alike = alike(std::slice::from_ref(tree));
-        let recorded = Recorded::new(&case.logs);
-        let failures = alike.iter().map(|alike| Failure::new(alike, &recorded, pages));
+        let alike = alike(std::slice::from_ref(tree), &case.logs);
+        let failures = alike.iter().map(|alike| Failure::new(alike, pages));
         let (failures, more_failures) = keep(failures, 20, 65_000);
         let findings = case.findings();
         let found = findings.iter().map(|finding| Found::new(finding, pages));

@@ -5,12 +5,12 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{LabAddress, Outcome, file};
-use crate::brief::{self, Pages, UNTRUSTED, fact};
+use crate::brief::{self, Compared, Pages, UNTRUSTED, above, fact};
 use crate::case::Case;
 use crate::client::{self, Lab};
 use crate::compare::{Change, Comparison, Row, Sides, Unsure, compare, linked};
 use crate::output::{print, print_json};
-use crate::span::{SpanId, TraceId};
+use crate::span::SpanId;
 use crate::terminal;
 use crate::tree::{Tree, visible};
 use crate::waterfall::caption;
@@ -167,8 +167,8 @@ const ABOVE: usize = 20;
 #[serde(rename_all = "camelCase")]
 struct Report<'a> {
     untrusted: &'static str,
-    a: Trace,
-    b: Trace,
+    a: Compared,
+    b: Compared,
     /// Whether the structures differ.
     differs: bool,
     /// Whether B is slower than `--slower-than` allows.
@@ -203,16 +203,6 @@ impl<'a> Linked<'a> {
             differences: differences(comparison, trees),
         }
     }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Trace {
-    page: Option<String>,
-    trace_id: TraceId,
-    spans: usize,
-    pieces: usize,
-    duration_nano: u64,
 }
 
 #[derive(Serialize)]
@@ -268,25 +258,15 @@ struct SpanTime<'a> {
 }
 
 fn differences<'a>(comparison: &'a Comparison, trees: Sides<&Tree>) -> Vec<Difference<'a>> {
-    let rows = &comparison.rows;
-    let above = |row: &Row| {
-        let parent = |row: &usize| rows[*row].parent;
-        let mut above: Vec<&str> = std::iter::successors(row.parent, parent)
-            .take(ABOVE)
-            .map(|row| rows[row].name.as_str())
-            .collect();
-        above.reverse();
-        above
-    };
     let ids =
         |tree: &Tree, spans: &[usize]| spans.iter().map(|row| tree.rows[*row].span.id).collect();
-    rows.iter()
-        .filter(|row| row.differs())
+    let differing = comparison.rows.iter().filter(|row| row.differs());
+    differing
         .map(|row| Difference {
             service: &row.service,
             name: &row.name,
             kind: row.kind.as_str(),
-            below: above(row),
+            below: above(comparison, row, ABOVE),
             counts: row.counts(),
             changes: row.changes.iter().map(Changed::new).collect(),
             span_ids: Sides { a: ids(trees.a, &row.spans.a), b: ids(trees.b, &row.spans.b) },
@@ -302,14 +282,8 @@ impl<'a> Report<'a> {
         slower: bool,
         pages: Sides<Pages>,
     ) -> Self {
-        let trace = |tree: &Tree, pages: Pages, pieces: usize, duration_nano: u64| Trace {
-            page: pages.trace(tree.trace_id),
-            trace_id: tree.trace_id,
-            spans: tree.rows.len(),
-            pieces,
-            duration_nano,
-        };
-        let Comparison { rows, pieces, duration, exact, unsure, .. } = comparison;
+        let Comparison { rows, exact, unsure, .. } = comparison;
+        let [a, b] = Compared::both(comparison, trees, pages);
         let span = |index: &usize| {
             let Row { name, kind, waited, .. } = &rows[*index];
             SpanTime {
@@ -329,8 +303,8 @@ impl<'a> Report<'a> {
             });
         Report {
             untrusted: UNTRUSTED,
-            a: trace(trees.a, pages.a, pieces.a, duration.a),
-            b: trace(trees.b, pages.b, pieces.b, duration.b),
+            a,
+            b,
             differs: comparison.differs() || !linked.differences.is_empty(),
             slower,
             alone: comparison.alone(),
