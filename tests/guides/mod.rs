@@ -12,6 +12,7 @@ mod tls;
 mod assert_traces_in_ci;
 mod compose_and_kubernetes;
 mod diagnose;
+mod grpc;
 mod logs_and_metrics;
 mod message_queues;
 mod more_than_one_machine;
