@@ -15,6 +15,7 @@ use axum::routing::post;
 use course::services::{CHAIN, Service};
 use lab::proto::collector::ExportTraceServiceRequest;
 use lab::proto::common::KeyValue;
+use lab::proto::trace as proto;
 use lab::span::{Span, any_text};
 use lab::store::{Limits, Store};
 use lab::{grpc, otlp, receiver};
@@ -32,8 +33,12 @@ use super::example::{
 };
 use super::phoenix;
 use super::tls::serve_tls;
+use support::in_process;
+use support::process::{self, containing};
 use support::recording::{check, figures};
-use support::{Log, Setup, System, WHOLE, client, free_port, json_of, plan, root, serve};
+use support::{
+    Log, Setup, System, WHOLE, client, free_port, json_of, lacks, plan, root, serve, until,
+};
 
 /// Nobody's key.
 const KEY: &str = "hh_never_in_a_log";
@@ -170,6 +175,34 @@ async fn honeyhive_gets_path_key_and_a_session_on_every_span() {
         seen += &format!("  {} = {value}\n", it.key);
     }
     check!("other-backends/honeyhive.txt", &seen);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lab_forwards_over_tls_with_a_key_that_it_never_shows() {
+    let taken = Requests::default();
+    let (address, trusted) = serve_tls(honeyhive(taken.clone())).await;
+    let url = format!("https://{address}/opentelemetry");
+    for is_trusted in [true, false] {
+        let mut command = process::command("lab", &format!("view --forward {url}")).await;
+        command.env("LAB_FORWARD_HEADERS", format!("Authorization=Bearer%20{KEY}"));
+        if is_trusted {
+            command.env("SSL_CERT_FILE", trusted.path());
+        }
+        let mut lab = process::Lab::ready(command).await;
+        let session = in_process::attribute("honeyhive.session_id", "1");
+        let span = proto::Span { attributes: vec![session], ..in_process::span(1, 1, 0, "x") };
+        let body = in_process::protobuf(vec![span]);
+        let to = lab.otlp().parse().expect("an address");
+        assert_eq!(export(to, in_process::PROTOBUF, body).await, 200);
+        let counts = if is_trusted { ": 1 request." } else { ": 0 requests; 1 waiting." };
+        let page = until(async || containing(counts, lab.get("/traces").await)).await;
+        assert_eq!(lab.signal("-TERM").await, Some(0));
+        let errors = lab.errors().await;
+        assert_eq!(errors.contains("invalid peer certificate"), !is_trusted, "{errors}");
+        lacks(&(page + &errors + &lab.printed), [KEY]);
+    }
+    let taken = taken.lock().expect("unpoisoned");
+    assert_eq!((taken.len(), taken[0].2[0].name()), (1, "x"));
 }
 
 /// Starts llm-service alone, asks it once and stops it. It sends the two spans of the request as soon as they have ended.

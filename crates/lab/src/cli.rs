@@ -17,11 +17,13 @@ mod wire;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use tokio::sync::oneshot;
 
 use crate::editor::{Editor, Template};
+use crate::forward::{self, Forwarder};
 use crate::read::{Contents, Form, Piece, Unreadable};
 use crate::recorder::Recorder;
 use crate::server::{Addresses, Server};
@@ -93,6 +95,11 @@ pub struct Options {
     /// Appends what is received to a file, as OTLP JSON, one request per line.
     #[arg(long, value_name = "FILE", help_heading = "Session")]
     save: Option<PathBuf>,
+    /// Also sends what is received to another receiver of OTLP over HTTP, such as a Collector or a vendor. URL is its base, to which the
+    /// lab appends /v1/traces. LAB_FORWARD_HEADERS has the headers, such as a key, as NAME=VALUE,NAME=VALUE with URL-encoded values.
+    /// Nothing is redacted.
+    #[arg(long, value_name = "URL", help_heading = "Session")]
+    forward: Option<String>,
     /// Links spans to their source files in an editor. TEMPLATE is the address of a file there, such as
     /// vscode://file/{path}:{line}.
     #[arg(long, value_name = "TEMPLATE", requires = "code_root", help_heading = "Source code")]
@@ -143,6 +150,12 @@ impl Options {
         let mut server = Server::bind(addresses, store.clone(), self.max_connections).await?;
         server.editor = editor;
         server.ends_with_users = self.while_held;
+        if let Some(url) = self.forward {
+            let headers = std::env::var_os(forward::HEADERS);
+            let headers = headers.as_ref().map(|it| it.to_string_lossy());
+            let forwarder = Forwarder::start(&url, headers.as_deref(), server.addresses()).await?;
+            server.forwarder = Some(forwarder);
+        }
         wire::start(self.wire, &server.wire).await?;
         let (open, save) = (self.open, self.save);
         let files = move || {
@@ -153,6 +166,9 @@ impl Options {
             })
         };
         server.store = on_own_thread(files).await?;
+        if let Some(forwarder) = &server.forwarder {
+            server.store = server.store.forwarded_by(Arc::clone(forwarder.queue()));
+        }
         Ok(server)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: [`receiver`] (HTTP) and [`grpc`] -> [`store`], which are in the crate `traces-receiver`, -> [`list`] and [`request`] -> [`jaeger`] (JSON),
 //! [`viewer`] (HTML), [`terminal`] (text), [`parts`] and [`brief`] (JSON for programs and agents). [`session`] reads and writes files. [`wire`] is a proxy to put in front of a
-//! service. It records headers and breaks requests on demand.
+//! service. It records headers and breaks requests on demand. [`forward`] sends on what the receivers have taken.
 //!
 //! [`server`] runs all of this. [`render`] keeps large answers from holding up small ones. [`listen`] limits the number of connections, and [`guard`] checks where requests come from.
 //! [`editor`] links to source files. [`probe`] asks a single service whether it passes on the trace.
@@ -16,6 +16,7 @@ pub mod brief;
 pub mod cli;
 pub mod client;
 pub mod editor;
+pub mod forward;
 pub mod held;
 pub mod http;
 pub mod jaeger;
@@ -41,4 +42,6 @@ pub use traces::{
     analysis, case, compare, diagnose, log, moments, otlp, proto, read, report, shared, span,
     summary, traceparent, tree, waterfall,
 };
-pub use traces_receiver::{grpc, guard, http as receiver, listen, receivers, recorder, store};
+pub use traces_receiver::{
+    forward as queue, grpc, guard, http as receiver, listen, receivers, recorder, store,
+};

@@ -14,6 +14,7 @@ use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 
 use crate::editor::Editor;
+use crate::forward::Forwarder;
 use crate::held::{self, Users};
 use crate::listen::{self, AllowedHosts};
 use crate::receivers::Receivers;
@@ -51,6 +52,8 @@ pub struct Server {
     pub connections: usize,
     /// Links the pages to source files.
     pub editor: Option<Editor>,
+    /// Forwards what the receivers take. Its queue is that of `store`.
+    pub forwarder: Option<Forwarder>,
     /// Whether the lab ends with the last command that uses it.
     pub ends_with_users: bool,
     users: Users,
@@ -109,6 +112,7 @@ impl Server {
             wire,
             connections,
             editor: None,
+            forwarder: None,
             ends_with_users,
             users,
             site,
@@ -134,6 +138,10 @@ impl Server {
             return serde_json::json!(self.receivers()).to_string() + "\n";
         }
         let Addresses { site, otlp, grpc } = self.addresses;
+        let forward = self.forwarder.as_ref().map_or(String::new(), |it| {
+            let name = &it.queue().name;
+            format!("Forward  {name}\n")
+        });
         let book = book.map_or(String::new(), |book| format!("Book     {book}\n"));
         let proxies = self.wire.states();
         let mut wire: String = proxies
@@ -150,13 +158,15 @@ impl Server {
              Traces   http://{site}/traces\n\
              OTLP     http://{otlp}\n\
              gRPC     http://{grpc}\n\
+             {forward}\
              {wire}\n\
              Send spans here: Traces shows them at once. Ctrl-C stops.\n"
         )
     }
 
     /// Serves `pages`, [`protected`], and both receivers until `stop` ends. The receivers and the proxies then finish the requests
-    /// in flight, for at most five seconds, so that every acknowledged span is in the store and in the `--save` file.
+    /// in flight, for at most five seconds, so that every acknowledged span is in the store and in the `--save` file. After that,
+    /// the requests that wait to be forwarded are sent.
     ///
     /// # Errors
     /// [`listen::Error::Failed`] when a listener fails.
@@ -203,17 +213,23 @@ impl Server {
             wire.stop();
             tokio::time::sleep(DRAIN_TIMEOUT).await;
         };
-        tokio::select! {
-            ended = finished => ended?,
-            ended = pages => ended?,
-            () = drained => match wire.busy() {
-                0 => eprintln!("Warning: some senders were still sending when the lab stopped"),
-                busy => eprintln!(
-                    "Warning: {} of the proxies had no whole answer when the lab stopped",
-                    count(busy, "request")
-                ),
-            },
+        let ended = tokio::select! {
+            ended = finished => ended,
+            ended = pages => ended,
+            () = drained => {
+                match wire.busy() {
+                    0 => eprintln!("Warning: some senders were still sending when the lab stopped"),
+                    busy => eprintln!(
+                        "Warning: {} of the proxies had no whole answer when the lab stopped",
+                        count(busy, "request")
+                    ),
+                }
+                Ok(())
+            }
+        };
+        if let Some(forwarder) = self.forwarder {
+            forwarder.finish().await;
         }
-        Ok(())
+        ended
     }
 }

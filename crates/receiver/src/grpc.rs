@@ -14,8 +14,9 @@ use http_body_util::{BodyExt as _, Full};
 use prost::Message;
 use tonic::{Code, Status};
 
+use crate::forward::METRICS;
 use crate::http::{count, partial_success};
-use crate::intake::{self, Encoding, Packed, Packing, Refusal};
+use crate::intake::{self, Encoding, Packed, Packing, Received, Refusal};
 use crate::store::Store;
 use traces::otlp::{Rejected, Signal};
 
@@ -25,15 +26,12 @@ pub const MESSAGE_LIMIT: usize = 4 * 1024 * 1024;
 /// The length of what precedes a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
-/// Serves the three services of OTLP. Adds spans and log records to `store`; accepts and drops metrics.
+/// Serves the three services of OTLP. Adds spans and log records to `store`; accepts metrics and keeps none.
 pub fn routes(store: Store) -> Router {
     Router::new()
         .route("/opentelemetry.proto.collector.trace.v1.TraceService/Export", post(traces))
         .route("/opentelemetry.proto.collector.logs.v1.LogsService/Export", post(logs))
-        .route(
-            "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-            post(accept_and_drop),
-        )
+        .route("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", post(metrics))
         .fallback(async || refused(Status::unimplemented("")))
         .with_state(store)
 }
@@ -61,6 +59,17 @@ async fn export(
     signal: Signal,
     body: Body,
 ) -> Result<Option<Rejected>, Refusal> {
+    let (received, packing) = message(store, headers, body).await?;
+    let body = Packed { received, packing, encoding: Encoding::Protobuf, signal };
+    intake::take(store, body, MESSAGE_LIMIT).await
+}
+
+/// Receives one message.
+async fn message(
+    store: &Store,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Received, Option<Packing>), Refusal> {
     let mut received = store.intake().receive(body, PREFIX + MESSAGE_LIMIT).await?;
     let unreadable = |reason: &str| Refusal::Unreadable(reason.to_owned());
     let prefix = received.bytes.split_at_checked(PREFIX).map(|(prefix, _)| prefix);
@@ -76,8 +85,7 @@ async fn export(
         0 => None,
         _ => Some(packing(headers)?),
     };
-    let body = Packed { received, packing, encoding: Encoding::Protobuf, signal };
-    intake::take(store, body, MESSAGE_LIMIT).await
+    Ok((received, packing))
 }
 
 fn packing(headers: &HeaderMap) -> Result<Packing, Refusal> {
@@ -90,9 +98,15 @@ fn packing(headers: &HeaderMap) -> Result<Packing, Refusal> {
     })
 }
 
-/// Reads the whole request and drops it. An empty response is success.
-async fn accept_and_drop(State(store): State<Store>, body: Body) -> Response {
-    match store.intake().drop_body(body, PREFIX + MESSAGE_LIMIT).await {
+/// Reads the whole request. An empty response is success.
+async fn metrics(State(store): State<Store>, headers: HeaderMap, body: Body) -> Response {
+    let read = match store.forward() {
+        Some(queue) => message(&store, &headers, body).await.map(|(received, packing)| {
+            queue.push(METRICS, Encoding::Protobuf, packing, &received.bytes);
+        }),
+        None => store.intake().drop_body(body, PREFIX + MESSAGE_LIMIT).await,
+    };
+    match read {
         Ok(()) => answer(&()),
         Err(refusal) => refused(status(&refusal)),
     }

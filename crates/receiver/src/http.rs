@@ -1,6 +1,6 @@
 //! Receives OTLP over HTTP: `POST /v1/traces` and `/v1/logs` in protobuf or JSON, uncompressed or with gzip, deflate or zstd.
-//! Accepts and drops metrics. When a span or a log record exceeds a limit, only that one is rejected. The answer has the number of
-//! those and the reason.
+//! Accepts metrics and keeps none. When a span or a log record exceeds a limit, only that one is rejected. The answer has the number
+//! of those and the reason.
 //!
 //! Follows <https://opentelemetry.io/docs/specs/otlp/#otlphttp>.
 
@@ -14,8 +14,9 @@ use axum::routing::post;
 use prost::Message;
 use serde_json::json;
 
+use crate::forward::{self, METRICS};
 use crate::guard;
-use crate::intake::{self, Encoding, Packed, Packing, Refusal};
+use crate::intake::{self, Encoding, Packed, Packing, Received, Refusal};
 use crate::store::Store;
 use traces::otlp::{Rejected, Signal};
 use traces::proto::collector::{ExportTracePartialSuccess, ExportTraceServiceResponse};
@@ -26,18 +27,28 @@ pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
 /// Serves the receiver, which adds spans to `store`.
 pub fn routes(store: Store) -> Router {
     Router::new()
-        .route("/v1/traces", post(traces))
-        .route("/v1/logs", post(logs))
+        .route(forward::path(Signal::Traces), post(traces))
+        .route(forward::path(Signal::Logs), post(logs))
         // SDKs send all three signals to one address. Errors for metrics would fill their logs.
-        .route("/v1/metrics", post(accept_and_drop))
+        .route(METRICS, post(metrics))
         .layer(guard::cors())
         .with_state(store)
 }
 
 /// Reads the whole request, as an exporter expects. Returns success.
-async fn accept_and_drop(State(store): State<Store>, headers: HeaderMap, body: Body) -> Response {
-    let read = store.intake().drop_body(body, BODY_LIMIT).await;
-    match (Encoding::of(&headers), read) {
+async fn metrics(State(store): State<Store>, headers: HeaderMap, body: Body) -> Response {
+    let encoding = Encoding::of(&headers);
+    let read = match (encoding, store.forward()) {
+        (Some(encoding), Some(queue)) => {
+            let received = store.intake().receive(body, BODY_LIMIT).await;
+            let packed = received.and_then(|received| Ok((received, packing(&headers)?)));
+            packed.map(|(Received { bytes, .. }, packing)| {
+                queue.push(METRICS, encoding, packing, &bytes);
+            })
+        }
+        _ => store.intake().drop_body(body, BODY_LIMIT).await,
+    };
+    match (encoding, read) {
         // An empty answer is that of every signal.
         (Some(encoding), Ok(())) => encoding.success(Signal::Traces, None),
         (Some(encoding), Err(refusal)) => encoding.failure(&refusal),
@@ -95,15 +106,19 @@ async fn export(
     body: Body,
 ) -> Result<Option<Rejected>, Refusal> {
     let received = store.intake().receive(body, BODY_LIMIT).await?;
-    let packing = match text(headers, CONTENT_ENCODING) {
+    let packing = packing(headers)?;
+    intake::take(store, Packed { received, packing, encoding, signal }, BODY_LIMIT).await
+}
+
+fn packing(headers: &HeaderMap) -> Result<Option<Packing>, Refusal> {
+    Ok(match text(headers, CONTENT_ENCODING) {
         "" | "identity" => None,
         name => Some(Packing::named(name).ok_or_else(|| {
             Refusal::Unsupported(format!(
                 "Content-Encoding {name:?} is not supported: use gzip, deflate, zstd or none"
             ))
         })?),
-    };
-    intake::take(store, Packed { received, packing, encoding, signal }, BODY_LIMIT).await
+    })
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> &str {
@@ -185,10 +200,6 @@ impl Encoding {
     }
 
     fn answer(self, body: Vec<u8>) -> Response {
-        let media_type = match self {
-            Encoding::Protobuf => "application/x-protobuf",
-            Encoding::Json => "application/json",
-        };
-        ([(CONTENT_TYPE, media_type)], body).into_response()
+        ([(CONTENT_TYPE, self.media_type())], body).into_response()
     }
 }

@@ -13,6 +13,7 @@ use tokio::task::JoinError;
 use tokio::time::timeout;
 use traces::otlp::{self, Rejected, Signal};
 
+use crate::forward;
 use crate::store::Store;
 
 /// The most bytes of bodies that are being received or wait to be decoded, over all connections. A request past it is refused.
@@ -160,6 +161,14 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
+    /// The media type over HTTP.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Encoding::Protobuf => "application/x-protobuf",
+            Encoding::Json => "application/json",
+        }
+    }
+
     /// Decodes a request and adds what is in it to the store. Returns what was rejected.
     fn add(self, signal: Signal, body: Bytes, store: &Store) -> Result<Option<Rejected>, Refusal> {
         let unreadable = |error: otlp::Error| Refusal::Unreadable(error.to_string());
@@ -214,12 +223,18 @@ impl Packing {
         }
     }
 
+    /// The name in HTTP and gRPC.
+    pub fn name(self) -> &'static str {
+        match self {
+            Packing::Gzip => "gzip",
+            Packing::Deflate => "deflate",
+            Packing::Zstd => "zstd",
+        }
+    }
+
     /// Unpacks a body. Returns `None` if it has more than `limit` bytes.
     fn unpack(self, packed: &[u8], limit: usize) -> Result<Option<Bytes>, Refusal> {
-        let unreadable = |error| {
-            let name = format!("{self:?}").to_lowercase();
-            Refusal::Unreadable(format!("not {name}: {error}"))
-        };
+        let unreadable = |error| Refusal::Unreadable(format!("not {}: {error}", self.name()));
         let unpacked: Box<dyn Read + '_> = match self {
             Packing::Gzip => Box::new(MultiGzDecoder::new(packed)),
             Packing::Deflate => Box::new(ZlibDecoder::new(packed)),
@@ -231,14 +246,25 @@ impl Packing {
     }
 }
 
-/// Decodes a body of at most `limit` unpacked bytes and adds what is in it to the store. Returns what was rejected. Bodies
-/// that are large or packed are decoded on the blocking pool, so that they don't delay other requests, and so are those that are
-/// written to a file.
+/// Decodes a body of at most `limit` unpacked bytes and adds what is in it to the store. Returns what was rejected. If
+/// the store has a queue to forward requests, a body that could be read is also added to that, as it arrived.
 pub(crate) async fn take(
     store: &Store,
     body: Packed,
     limit: usize,
 ) -> Result<Option<Rejected>, Refusal> {
+    let Packed { ref received, packing, encoding, signal } = body;
+    let forwarded = store.forward().map(|queue| (queue, received.bytes.clone()));
+    let rejected = decode(store, body, limit).await?;
+    if let Some((queue, bytes)) = forwarded {
+        queue.push(forward::path(signal), encoding, packing, &bytes);
+    }
+    Ok(rejected)
+}
+
+/// Decodes a body and adds what is in it to the store. Bodies that are large or packed are decoded on the blocking pool, so that they
+/// don't delay other requests, and so are those that are written to a file.
+async fn decode(store: &Store, body: Packed, limit: usize) -> Result<Option<Rejected>, Refusal> {
     let Packed { received, packing, encoding, signal } = body;
     let length = received.bytes.len();
     if packing.is_none() && length <= INLINE_LIMIT && !store.is_recorded() {

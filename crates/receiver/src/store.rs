@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::forward::Queue;
 use crate::intake::{Intake, Timeouts};
 use crate::recorder::Recorder;
 use traces::log::{LogRecord, Logs};
@@ -57,6 +58,7 @@ pub struct Store {
     inner: Arc<Mutex<Inner>>,
     changed: Arc<watch::Sender<u64>>,
     recorder: Option<Arc<Recorder>>,
+    forward: Option<Arc<Queue>>,
     intake: Arc<Intake>,
 }
 
@@ -154,6 +156,7 @@ impl Store {
             inner: Arc::new(Mutex::new(Inner { limits, ..Inner::default() })),
             changed: Arc::new(watch::Sender::new(0)),
             recorder: None,
+            forward: None,
             intake: Arc::default(),
         }
     }
@@ -173,6 +176,17 @@ impl Store {
     pub fn recorded_by(self, recorder: Recorder) -> Self {
         let recorder = Some(Arc::new(recorder));
         Store { recorder, ..self }
+    }
+
+    /// Makes the receivers of this handle and its later clones also add the requests that they take to `queue`.
+    pub fn forwarded_by(self, queue: Arc<Queue>) -> Self {
+        let forward = Some(queue);
+        Store { forward, ..self }
+    }
+
+    /// Returns the queue of the requests that are sent on.
+    pub fn forward(&self) -> Option<&Queue> {
+        self.forward.as_deref()
     }
 
     /// Returns whether adding spans writes to a file.

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 
+use crate::forward::in_words;
 use crate::list::{Fields, Filter, List, Page};
 use crate::render::{array, json_of, logs_json, otlp_json};
 use crate::span::shortened;
@@ -190,6 +191,9 @@ fn results(page: &Page, store: &Store, usage: Usage, filter: &Fields, seen: u64)
     html! {
         div id="results" data-live=(viewer::events_url(seen, None)) {
             @if usage.traces > 0 || filter.mark.is_some() { (mark(store, filter)) }
+            @if let Some(queue) = store.forward() {
+                p { "Forwarded to " bdi { (queue.name) } ": " (in_words(queue.counts(), "waiting")) "." }
+            }
             @if page.found == 0 && filter.is_empty() && usage.evicted > 0 {
                 p { (none_left(usage)) }
             } @else if page.found == 0 && filter.is_empty() {

@@ -5,6 +5,7 @@ mod detail;
 mod diff;
 mod document;
 mod expect;
+mod forward;
 mod gate;
 mod list;
 mod log_pages;
