@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::example::local;
 pub use support::installed;
-use support::{DEADLINE, until};
+use support::{DEADLINE, until, within_reason};
 
 /// A component that runs until it is stopped, or dropped.
 pub struct Component {
@@ -56,6 +56,14 @@ impl Component {
         let printed = lines.wait_for(|lines| lines.iter().any(|line| line.contains(text)));
         let printed = timeout(DEADLINE, printed).await;
         assert!(matches!(printed, Ok(Ok(_))), "it did not print {text:?}, but {:#?}", self.lines());
+    }
+
+    /// Sends it a signal such as `-INT` and waits until it has ended.
+    pub async fn stop(mut self, signal: &str) {
+        let id = self.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().await;
+        assert!(sent.expect("kill runs").success());
+        within_reason(self.child.wait()).await.expect("it ended");
     }
 
     /// Kills it, as a crash does.

@@ -10,7 +10,8 @@ use support::includes::includes;
 /// The guides that have an example.
 const GUIDES: &str = "symptoms tasks-and-threads timeouts-and-retries sampling logs-and-metrics \
     with-tracing test-propagation trust-boundaries compose-and-kubernetes more-than-one-machine \
-    real-llm other-backends message-queues grpc service-mesh polyglot assert-traces-in-ci";
+    real-llm other-backends databases-and-caches message-queues grpc service-mesh polyglot \
+    assert-traces-in-ci";
 
 #[test]
 fn a_guide_begins_with_a_figure_and_ends_with_how_to_verify_it() {

@@ -4,6 +4,7 @@
 pub mod brokers;
 mod collector;
 pub mod component;
+mod databases;
 pub mod example;
 mod form;
 mod phoenix;
@@ -11,6 +12,7 @@ mod tls;
 
 mod assert_traces_in_ci;
 mod compose_and_kubernetes;
+mod databases_and_caches;
 mod diagnose;
 mod grpc;
 mod logs_and_metrics;
