@@ -349,6 +349,87 @@ async fn no_small_file_takes_more_than_64_mb() {
     }
 }
 
+/// A file of 1 MB, of pieces with a number each.
+fn file(name: &'static str, before: &str, piece: impl Fn(usize) -> String, after: &str) -> Bomb {
+    let mut body = before.to_owned();
+    for number in 0.. {
+        let piece = piece(number);
+        if body.len() + piece.len() + after.len() > 1_000_000 {
+            break;
+        }
+        body += &piece;
+        body.push(',');
+    }
+    body.pop();
+    Bomb { name, path: "", media_type: "", body: (body + after).into_bytes() }
+}
+
+/// The trees of other forms than OTLP are small for their text. What is made of them must be so too.
+#[tokio::test]
+async fn no_file_of_1_mb_takes_more_than_64_mb() {
+    let _alone = ALONE.lock().await;
+    let scopes =
+        |tags: &str| format!(r#"{{"data":[{{"processes":{{"p":{{"tags":[{tags}]}}}},"spans":["#);
+    let of_scope = |number| {
+        format!(
+            r#"{{"traceID":"7","spanID":"{number:x}","processID":"p","tags":[{{"key":"otel.scope.name","value":"{number}"}}]}}"#
+        )
+    };
+    let text = format!(r#"{{"key":"a","value":"{}"}}"#, "x".repeat(500_000));
+    let list = format!(r#"{{"key":"a","value":[null{}]}}"#, ",null".repeat(40_000));
+    let tags = r#"{"key":"a"},"#.repeat(20_000);
+    let php = format!(r#"{{"resource":{{"a":"{}"}},"scopes":["#, "x".repeat(500_000));
+    let v1 = r#"[{"traceId":"7","id":"8","annotations":[{"value":"cs"},{"value":"sr"},{"value":"ms"},{"value":"mr"}],"binaryAnnotations":["#;
+    for Bomb { name, body, .. } in [
+        file("a process with a long tag", &scopes(&text), of_scope, "]}]}"),
+        file("a process with a list", &scopes(&list), of_scope, "]}]}"),
+        file("a process with many tags", &scopes(tags.trim_end_matches(',')), of_scope, "]}]}"),
+        file(
+            "processes",
+            r#"{"data":[{"traceID":"7","spans":["#,
+            |number| {
+                format!(
+                    r#"{{"traceID":"7","spanID":"{number:x}","operationName":"a","process":{{"serviceName":"{number}"}}}}"#
+                )
+            },
+            "]}]}",
+        ),
+        file(
+            "scopes of PHP",
+            &php,
+            |number| {
+                format!(
+                    r#"{{"name":"{number}","spans":[{{"name":"a","context":{{"trace_id":"7","span_id":"{number:x}"}}}}]}}"#
+                )
+            },
+            "]}",
+        ),
+        file(
+            "late parts of Zipkin's spans",
+            "[",
+            |number| format!(r#"{{"traceId":"7","id":"{number:x}"}}"#),
+            "]",
+        ),
+        file(
+            "services of Zipkin",
+            "[",
+            |number| {
+                format!(
+                    r#"{{"traceId":"7","id":"{number:x}","localEndpoint":{{"serviceName":"{number}"}}}}"#
+                )
+            },
+            "]",
+        ),
+        file("tags of Zipkin's version 1", v1, |_| r#"{"key":"","value":[0,0,0,0]}"#.into(), "]}]"),
+    ] {
+        let before = HELD.load(Relaxed);
+        PEAK.store(before, Relaxed);
+        let read = traces::read::stream(&body[..], drop);
+        let taken = PEAK.load(Relaxed) - before;
+        assert!(taken < AIM, "{name}: {taken} bytes: {:?}", read.err());
+    }
+}
+
 /// The number of spans of each store that is measured.
 const SPANS: u64 = 50_000;
 

@@ -30,7 +30,7 @@ pub(crate) use protobuf::{Part, has_few_values, has_field};
 pub const SPANS_LIMIT: usize = 200_000;
 
 /// The most bytes of sources in one request. A resource counts with each of its scopes, as it is kept with each.
-const SOURCES_LIMIT: usize = 16 * 1024 * 1024;
+pub(crate) const SOURCES_LIMIT: usize = 16 * 1024 * 1024;
 
 /// Why nothing of a request, or of a line of a file, was taken.
 #[derive(Debug, thiserror::Error)]

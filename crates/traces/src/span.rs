@@ -156,10 +156,10 @@ impl Source {
 
     /// The memory that it takes, in bytes.
     pub fn size(&self) -> usize {
-        let (resource, scope) = (&self.resource.attributes, &self.scope.attributes);
-        let attributes = size_of::<KeyValue>() * (resource.len() + scope.len());
+        let attributes = self.resource.attributes.iter().chain(&self.scope.attributes);
+        let values = attributes.map(|it| 1 + it.value.as_ref().map_or(0, items)).sum::<usize>();
         // Once as it is, and once encoded: the store's key.
-        size_of::<Source>() + attributes + 2 * self.encoded().len()
+        size_of::<Source>() + size_of::<KeyValue>() * values + 2 * self.encoded().len()
     }
 
     /// Whether the source can be kept.

@@ -116,7 +116,16 @@ pub fn python(json: &Json, document: &mut Document) {
         code: ["statuscode", "canonicalcode"],
         read_time: timestamp,
     };
-    with_context(json, json.get("resource"), InstrumentationScope::default(), &dialect, document);
+    let resource = resource(json, document);
+    with_context(json, resource, InstrumentationScope::default(), &dialect, document);
+}
+
+/// Reads the resource of a span or of a document. Returns its number.
+fn resource(json: &Json, document: &mut Document) -> usize {
+    let resource = json.get("resource");
+    // In PHP, and in Python before 1.0, the resource is the map of its attributes.
+    let map = if resource.has("attributes") { resource.get("attributes") } else { resource };
+    document.resource(plain_map(map))
 }
 
 /// Whether a value is a span of PHP's exporter and not of Python's.
@@ -128,10 +137,11 @@ pub fn is_php(json: &Json) -> bool {
 /// [`ConsoleSpanExporter`](https://github.com/open-telemetry/opentelemetry-php/blob/01652a170241eb0f2e6ddd2b90cc110ed11a58c5/src/SDK/Trace/SpanExporter/FriendlySpanConverter.php),
 /// whose times are in nanoseconds.
 pub fn php(json: &Json, document: &mut Document) {
-    php_span(json, json.get("resource"), InstrumentationScope::default(), document);
+    let resource = resource(json, document);
+    php_span(json, resource, InstrumentationScope::default(), document);
 }
 
-fn php_span(json: &Json, resource: &Json, scope: InstrumentationScope, document: &mut Document) {
+fn php_span(json: &Json, resource: usize, scope: InstrumentationScope, document: &mut Document) {
     let dialect = Dialect {
         parent: "parentspanid",
         start: "start",
@@ -145,6 +155,8 @@ fn php_span(json: &Json, resource: &Json, scope: InstrumentationScope, document:
 /// Reads spans that stand together in their scope, as PHP's console exporters have log records and metrics:
 /// `{"resource": {…}, "scope": {"name": …, "spans": […]}}`, or a list of `scopes`. Returns whether there are any.
 pub fn php_scopes(json: &Json, document: &mut Document) -> bool {
+    // All spans share it, and it may be large.
+    let mut shared = None;
     let mut known = false;
     for scope in scopes(json) {
         let spans = scope.get("spans").items().iter();
@@ -155,8 +167,11 @@ pub fn php_scopes(json: &Json, document: &mut Document) -> bool {
                 attributes: plain_map(scope.get("attributes")),
                 ..InstrumentationScope::default()
             };
-            let resource = if span.has("resource") { span } else { json };
-            php_span(span, resource.get("resource"), scope, document);
+            let resource = match span.has("resource") {
+                true => resource(span, document),
+                false => *shared.get_or_insert_with(|| resource(json, document)),
+            };
+            php_span(span, resource, scope, document);
             known = true;
         }
     }
@@ -170,15 +185,12 @@ pub fn scopes<'j, 'a>(json: &'j Json<'a>) -> impl Iterator<Item = &'j Json<'a>> 
 
 fn with_context(
     json: &Json,
-    resource: &Json,
+    resource: usize,
     scope: InstrumentationScope,
     dialect: &Dialect,
     document: &mut Document,
 ) {
     let losses = &mut document.losses;
-    // In PHP, and in Python before 1.0, the resource is the map of its attributes.
-    let resource =
-        plain_map(if resource.has("attributes") { resource.get("attributes") } else { resource });
     let name = json.get("name").text();
     losses.enter(name);
     let mut time = |json: &Json, field: &str| {
@@ -215,7 +227,7 @@ fn with_context(
         status: status(own.any(&dialect.code), own.get("description").text()).or_else(flat),
         ..Span::default()
     };
-    document.add(resource, scope, span);
+    document.add_of(resource, scope, span);
 }
 
 /// Whether a value is a span of JavaScript's SDK as `JSON.stringify` writes it: a `ReadableSpan`, or what its console exporter

@@ -37,11 +37,11 @@ use crate::exchange::Exchange;
 use crate::headers;
 use crate::log::LogRecord;
 use crate::otlp::{
-    Batch, Error, Reason, Rejected, from_json, from_protobuf, from_request, logs_from_json,
-    logs_from_protobuf, logs_from_request,
+    Batch, Error, Reason, Rejected, SOURCES_LIMIT, from_json, from_protobuf, from_request,
+    logs_from_json, logs_from_protobuf, logs_from_request,
 };
 use crate::shared::Trace;
-use crate::span::{Span, TraceId};
+use crate::span::{Source, Span, TraceId};
 
 pub use foreign::Foreign;
 pub use stream::{Error as StreamError, stream};
@@ -346,6 +346,9 @@ pub(crate) struct Document {
     numbers: HashMap<Vec<u8>, usize>,
     /// The index in `resource_spans` of each source: the number of its resource, and its scope, encoded.
     known: HashMap<(usize, Vec<u8>), usize>,
+    /// The size of these sources in bytes, and the index of the newest.
+    source_bytes: usize,
+    newest: usize,
     losses: Losses,
     form: Option<Form>,
 }
@@ -369,17 +372,30 @@ impl Document {
 
     /// Adds a span of a resource with this number.
     fn add_of(&mut self, number: usize, scope: InstrumentationScope, span: Proto) {
-        let index = *self.known.entry((number, scope.encode_to_vec())).or_insert_with(|| {
-            let scope_spans = vec![ScopeSpans { scope: Some(scope), ..ScopeSpans::default() }];
-            let resource = Some(self.resources[number].clone());
-            self.resource_spans.push(ResourceSpans {
-                resource,
-                scope_spans,
-                ..ResourceSpans::default()
-            });
-            self.resource_spans.len() - 1
-        });
+        let key = (number, scope.encode_to_vec());
+        let index = match self.known.get(&key) {
+            Some(index) => *index,
+            // The request will be refused for its sources. A further one would only take memory.
+            None if self.source_bytes > SOURCES_LIMIT => self.newest,
+            None => self.add_source(key, scope),
+        };
         self.resource_spans[index].scope_spans[0].spans.push(span);
+    }
+
+    /// Adds a source, with a copy of its resource. Returns its index.
+    fn add_source(&mut self, key: (usize, Vec<u8>), scope: InstrumentationScope) -> usize {
+        let resource = self.resources[key.0].clone();
+        let source = Source { resource, scope, ..Source::default() };
+        self.source_bytes += source.size();
+        self.newest = self.resource_spans.len();
+        self.known.insert(key, self.newest);
+        let scope = Some(source.scope);
+        self.resource_spans.push(ResourceSpans {
+            resource: Some(source.resource),
+            scope_spans: vec![ScopeSpans { scope, ..ScopeSpans::default() }],
+            ..ResourceSpans::default()
+        });
+        self.newest
     }
 
     fn resource_spans(&mut self, json: &Json) {

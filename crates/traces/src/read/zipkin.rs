@@ -86,7 +86,9 @@ pub fn join_fragments(resource_spans: &mut [ResourceSpans]) {
     for (index, scope) in scopes(resource_spans) {
         for span in scope.spans.extract_if(.., |span| is_fragment(span)) {
             let id = (span.trace_id.clone(), span.span_id.clone());
-            fragments.entry(id).or_default().push((index, span));
+            // Most ids have one, and a list begins with room for four.
+            let own = fragments.entry(id).or_insert_with(|| Vec::with_capacity(1));
+            own.push((index, span));
         }
     }
     if fragments.is_empty() {
