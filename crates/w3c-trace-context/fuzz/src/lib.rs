@@ -1,6 +1,8 @@
 //! The headers that the propagators read, each as a function of any bytes: a line is one header. A fuzz target calls one, and the
 //! crate's tests call all of them with the committed corpus.
 
+use std::collections::BTreeSet;
+
 use http::HeaderMap;
 use http::header::HeaderValue;
 use opentelemetry::Context;
@@ -50,6 +52,9 @@ pub fn tracestate(bytes: &[u8]) {
         let state = state.to_str().expect("only printable ASCII is sent");
         assert!((1..=32).contains(&state.split(',').count()));
         assert!(state.len() <= 32 * 513 + 31);
+        // A list is passed on whole or not at all.
+        let came = headers.get_all("tracestate").iter().filter_map(|it| it.to_str().ok());
+        assert_eq!(keys(state).collect::<BTreeSet<_>>(), came.flat_map(keys).collect());
     }
     assert_eq!(send(&propagator, &receive(&propagator, &sent)), sent);
 }
@@ -68,6 +73,10 @@ pub fn baggage(bytes: &[u8]) {
     for (key, entry) in cx.baggage() {
         assert_eq!(again.baggage().get_with_metadata(key.as_str()), Some(entry));
     }
+}
+
+fn keys(state: &str) -> impl Iterator<Item = &str> {
+    state.split(',').filter_map(|member| Some(member.split_once('=')?.0.trim_matches([' ', '\t'])))
 }
 
 /// Adds each line as a header, except for those that HTTP doesn't allow.
