@@ -323,6 +323,38 @@ fn ids_of_an_example_are_replaced_and_belong_together() {
     assert_eq!(root.id.to_string(), "c704145f4f203041");
 }
 
+/// A file may have ids of any length, also of a megabyte. What is kept of them has the length of an id.
+#[test]
+fn ids_of_any_length_are_kept_in_the_length_of_an_id() {
+    for digits in [1, 15, 17, 31, 33, 1 << 20] {
+        let id = "a".repeat(digits);
+        for text in [
+            format!(
+                r#"{{"resourceSpans": [{{"scopeSpans": [{{"spans": [{{"traceId": "{id}", "spanId": "{id}", "parentSpanId": "{id}b",
+                    "links": [{{"traceId": "{id}", "spanId": "{id}"}}]}}]}}]}}],
+                    "resourceLogs": [{{"scopeLogs": [{{"logRecords": [{{"traceId": "{id}", "spanId": "{id}"}}]}}]}}]}}"#
+            ),
+            format!(
+                r#"{{"traceID": "{id}", "spanID": "{id}", "operationName": "a",
+                    "references": [{{"traceID": "{id}", "spanID": "{id}b"}}, {{"traceID": "b{id}", "spanID": "{id}"}}]}}"#
+            ),
+            format!(
+                r#"[{{"traceId": "{id}", "id": "{id}", "parentId": "{id}b", "localEndpoint": {{"serviceName": "shop"}}}}]"#
+            ),
+        ] {
+            let contents = read_text(&text);
+            let span = contents.spans[0].proto();
+            let links = span.links.iter().map(|it| (it.trace_id.len(), it.span_id.len()));
+            let own = (span.trace_id.len(), span.span_id.len(), span.parent_span_id.len());
+            assert_eq!(own, (16, 8, 8), "{digits} digits");
+            assert!(links.into_iter().all(|it| it == (16, 8)), "{digits} digits");
+            let records = contents.logs.iter().map(|it| it.proto());
+            let lengths = records.map(|it| (it.trace_id.len(), it.span_id.len()));
+            assert!(lengths.into_iter().all(|it| it == (16, 8)), "{digits} digits");
+        }
+    }
+}
+
 #[test]
 fn fields_that_exporters_leave_out_cost_nothing() {
     let contents = case("empty-array-attribute.jsonl");
