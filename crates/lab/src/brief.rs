@@ -62,6 +62,15 @@ impl<'a> Pages<'a> {
         self.0.map(|site| format!("http://{site}/traces/{id}"))
     }
 
+    /// Returns the command that prints the log records of a trace.
+    fn command_of_logs(self, trace: Option<TraceId>) -> String {
+        let id = trace.map_or("ID".to_owned(), |id| id.to_string());
+        match self.0 {
+            Some(site) => format!("lab trace {id} --json=logs --site {site}"),
+            None => format!("lab trace FILE {id} --json=logs"),
+        }
+    }
+
     /// Returns the address of a span.
     pub fn span(self, place: Place) -> Option<String> {
         self.0.map(|site| format!("http://{site}{}", viewer::span_address(place)))

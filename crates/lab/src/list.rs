@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::log::LogRecord;
 use crate::span::{Span, any_text};
 use crate::store::{Store, Usage};
 use crate::summary::Summary;
@@ -37,7 +38,8 @@ impl List {
     /// Returns the traces that pass the filter. The trace that started last comes first.
     pub fn find(&self, filter: Filter) -> impl Iterator<Item = Summary> + Send + use<> {
         let traces = self.traces(&filter);
-        let found = traces.filter(move |spans| filter.passes(spans));
+        let store = self.store.clone();
+        let found = traces.filter(move |spans| filter.passes(spans, &store));
         found.filter_map(|spans| Some(Summary::new(&Tree::new(&spans)?)))
     }
 
@@ -59,7 +61,7 @@ impl List {
             if is_full {
                 left = left.saturating_sub(spans.len());
             }
-            if filter.passes(&spans) {
+            if filter.passes(&spans, &self.store) {
                 page.found += 1;
                 if page.found > skip && !is_full {
                     page.summaries.extend(summary(spans));
@@ -101,7 +103,7 @@ pub struct Fields {
     /// Only traces that took at most this long.
     #[arg(long, value_name = "DURATION", value_parser = checked(duration), default_value = "", hide_default_value = true)]
     pub max: String,
-    /// Only traces whose id, or any name, value or message of a span, contains this, in any case.
+    /// Only traces whose id, or any name, value or message of a span or a log record, contains this, in any case.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub text: String,
     /// Only traces that started since then: a time before now, such as 30s, or a time such as 2026-11-29T16:00:00Z.
@@ -230,7 +232,8 @@ impl Filter {
         is_any && service.is_empty() && name.is_empty() && text.is_empty()
     }
 
-    fn passes(&self, spans: &[Arc<Span>]) -> bool {
+    /// Whether a trace passes. Its log records are in `store`.
+    fn passes(&self, spans: &[Arc<Span>], store: &Store) -> bool {
         let has_error = || spans.iter().any(|span| span.is_error());
         let is_long = |duration| {
             self.min.is_none_or(|min| min <= duration) && self.max.is_none_or(|max| duration <= max)
@@ -245,15 +248,18 @@ impl Filter {
                 StatusFilter::Ok => !has_error(),
                 StatusFilter::Pieces => Tree::new(spans).is_some_and(|tree| !tree.is_whole()),
             })
-            && (self.text.is_empty() || self.has_text(spans))
+            && (self.text.is_empty() || self.has_text(spans, store))
     }
 
-    fn has_text(&self, spans: &[Arc<Span>]) -> bool {
+    fn has_text(&self, spans: &[Arc<Span>], store: &Store) -> bool {
         // An id may have been copied with the dashes of a UUID.
         let id = self.text.replace('-', "");
-        let trace = spans.first().map(|span| span.trace_id.to_string());
-        (!id.is_empty() && trace.is_some_and(|trace| trace.contains(&id)))
+        let trace = spans.first().map(|span| span.trace_id);
+        (!id.is_empty() && trace.is_some_and(|trace| trace.to_string().contains(&id)))
             || spans.iter().any(|span| contains(span, &self.text))
+            || trace.is_some_and(|trace| {
+                store.logs(trace).iter().any(|record| record_contains(record, &self.text))
+            })
     }
 }
 
@@ -275,6 +281,15 @@ fn contains(span: &Span, text: &str) -> bool {
         || attributes
             .chain(of_source)
             .any(|attribute| has(&attribute.key) || has(&any_text(&attribute.value)))
+}
+
+/// Does the same for a log record.
+fn record_contains(record: &LogRecord, text: &str) -> bool {
+    let has = |it: &str| it.to_lowercase().contains(text);
+    let proto = record.proto();
+    let attributes = proto.attributes.iter().chain(&record.source.resource.attributes);
+    has(&any_text(&proto.body)) || has(&proto.event_name) || { attributes }
+        .any(|it| has(&it.key) || has(&any_text(&it.value)))
 }
 
 /// Parses a time before now, such as `30s`, or a point in time as RFC 3339 has it. Returns nanoseconds since 1970.

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::conventions;
-use crate::span::{Span, SpanId, SpanKind, TraceId, target};
+use crate::span::{Span, SpanId, SpanKind, TraceId, shortened, target};
 use crate::tree::Tree;
 
 /// How many loose ends of a trace are looked at: of more, nobody can say which belongs to which.
 const ENDS: usize = 100;
+
+/// The most characters of a status code. Real ones have three.
+const STATUS_LIMIT: usize = 20;
 
 /// The facts about a trace that a list shows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,6 +21,9 @@ pub struct Summary {
     pub trace_id: TraceId,
     /// The name of the first top span.
     pub name: String,
+    /// The status code over HTTP of that span. Lists of older labs don't have it.
+    #[serde(default)]
+    pub http_status: Option<String>,
     /// In the order in which they first appear.
     pub services: Vec<String>,
     pub spans: usize,
@@ -49,10 +55,12 @@ impl Summary {
         let rows = tree.rows.iter().zip(answered);
         let unanswered =
             rows.filter(|(row, answered)| row.span.kind() == SpanKind::Client && !answered);
+        let status = tree.tops().next().and_then(|row| conventions::status(&row.span.proto()));
         let uncalled = tree.tops().filter(|row| row.span.kind() == SpanKind::Server);
         Summary {
             trace_id: tree.trace_id,
             name: tree.name().to_owned(),
+            http_status: status.map(|it| shortened(&it, STATUS_LIMIT)),
             services: tree.services().into_iter().map(str::to_owned).collect(),
             spans: tree.rows.len(),
             errors: tree.rows.iter().filter(|row| row.span.is_error()).count(),

@@ -80,7 +80,7 @@ impl Diagnosis {
             r#where: alike.first().map(|alike| way(alike.tree, alike.row)).unwrap_or_default(),
             other_failures,
             findings,
-            logs: Logs::new(case.logs.iter(), pages),
+            logs: Logs::new(case.logs.iter(), trace, pages),
             left_out: LeftOut { other_failures: more_failures, findings: more_findings },
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{NAME, Pages, TEXT, cut, keep};
-use crate::span::SpanId;
+use crate::span::{SpanId, TraceId};
 use traces::log::{LogRecord, Severity};
 
 /// The number of log records of each severity.
@@ -26,6 +26,8 @@ pub struct Logs {
     records: Vec<Record>,
     /// The number of records that aren't listed.
     left_out: usize,
+    /// The command that prints all of them.
+    command: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,13 +59,19 @@ impl Record {
 
 impl Logs {
     /// Describes records that are in the order of time.
-    pub fn new<'a>(records: impl Iterator<Item = &'a Arc<LogRecord>>, pages: Pages) -> Self {
+    /// `trace` is the only trace that they belong to, if there is one.
+    pub fn new<'a>(
+        records: impl Iterator<Item = &'a Arc<LogRecord>>,
+        trace: Option<TraceId>,
+        pages: Pages,
+    ) -> Self {
         let records: Vec<&Arc<LogRecord>> = records.collect();
         let count = |severity| records.iter().filter(|it| it.severity() == severity).count();
         let serious = records.iter().filter(|it| it.severity() >= Severity::Warn);
         let mut serious: Vec<_> = serious.collect();
         serious.sort_by_key(|record| Reverse(record.severity()));
         let (kept, _) = keep(serious.iter().map(|record| Record::new(record, pages)), 20, 12_000);
+        let left_out = records.len() - kept.len();
         Logs {
             count: records.len(),
             trace: count(Severity::Trace),
@@ -73,7 +81,8 @@ impl Logs {
             error: count(Severity::Error),
             fatal: count(Severity::Fatal),
             unspecified: count(Severity::Unspecified),
-            left_out: records.len() - kept.len(),
+            left_out,
+            command: (left_out > 0).then(|| pages.command_of_logs(trace)),
             records: kept,
         }
     }

@@ -142,7 +142,11 @@ impl Trace {
             critical_path,
             services,
             tokens,
-            logs: Logs::new(case.logs.iter().filter(|record| record.trace_id == id), pages),
+            logs: Logs::new(
+                case.logs.iter().filter(|record| record.trace_id == id),
+                Some(id),
+                pages,
+            ),
             tree: folded.groups,
         })
     }

@@ -87,7 +87,9 @@ pub fn warn(unread: usize, problems: &[Problem], others: Others) {
 pub fn traces(name: &str, filter: &Fields) -> anyhow::Result<Vec<Summary>> {
     let filter = Filter::try_from(filter)?;
     let store = Store::new(Limits { spans: usize::MAX, bytes: usize::MAX });
-    store.add(contents(name)?.spans);
+    let contents = contents(name)?;
+    store.add(contents.spans);
+    store.add_logs(contents.logs);
     Ok(List::new(store).find(filter).collect())
 }
 

@@ -59,6 +59,11 @@ impl Trace {
     /// # Errors
     /// Fails when no lab answers, it doesn't have the trace or the span, or a file can't be read.
     pub async fn run(self) -> anyhow::Result<()> {
+        if self.json.is_some()
+            && let Some(part) = [&self.trace, &self.id].into_iter().flatten().find(|it| is_part(it))
+        {
+            bail!("the part follows an equals sign: write --json={part}");
+        }
         if let Some(name) = self.trace.as_deref().filter(|name| file::is_file(name)) {
             let (id, case) = file::trace(name, self.id.as_deref())?;
             return match self.json {
@@ -120,6 +125,11 @@ impl Trace {
             }
         }
     }
+}
+
+/// Whether an argument is a part of a trace and not a file.
+fn is_part(argument: &str) -> bool {
+    Part::from_str(argument, false).is_ok() && !file::is_file(argument)
 }
 
 /// Returns the row of the only span with this id, or whose id begins so.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use regex::Regex;
 use serde_json::{Value, json};
 use support::in_process::{log_table, table, trace_id};
-use support::process::{Lab, run, write};
+use support::process::{Lab, fails, run, write};
 use support::schema::conforms;
 use support::{has, within_reason};
 
@@ -102,6 +102,8 @@ async fn one_call_says_what_broke() {
         assert_eq!(bodies.collect::<Vec<_>>(), ["refused", "slow"]);
         let counts = ["count", "info", "warn", "error", "leftOut"].map(|key| &logs[key]);
         assert_eq!(counts, [3, 1, 1, 1, 1]);
+        let all = format!("lab trace {} --json=logs --site {}", trace_id(0xa1), lab.site());
+        assert_eq!(logs["command"], all);
     }
     assert_eq!(failure["exceptions"][0]["message"], "no funds");
     let names = report["where"].as_array().expect("spans").iter().map(|it| &it["name"]);
@@ -110,8 +112,11 @@ async fn one_call_says_what_broke() {
     let of_file = parsed(&printed(&format!("diagnose {file} --brief")).await);
     assert_eq!((&of_file["chosen"], &of_file["traceId"]), (&report["chosen"], &report["traceId"]));
     assert_eq!(of_file["failure"]["spanId"], failure["spanId"]);
+    let all = format!("lab trace FILE {} --json=logs", trace_id(0xa1));
+    assert_eq!(of_file["logs"]["command"], all);
     let named = parsed(&printed(&format!("diagnose {file} b2 --brief")).await);
     assert_eq!((&named["chosen"], &named["failure"]), (&json!("named"), &Value::Null));
+    assert_eq!(named["logs"]["command"], Value::Null, "none is left out");
     // The client's status is on the span at the top.
     let status =
         &parsed(&printed(&format!("trace {file} a1 --brief")).await)["tree"][0]["httpStatus"];
@@ -121,6 +126,48 @@ async fn one_call_says_what_broke() {
     let lab = Lab::view(&format!("--open {file}")).await;
     let report = parsed(&lab.ask("diagnose --brief").await);
     assert_eq!((&report["chosen"], &report["failure"]), (&json!("newest"), &Value::Null));
+}
+
+/// The client's status is that of the first span at the top.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_has_the_status_of_each_request() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = write(folder.path(), "session.json", &failed_and_well());
+    let lab = Lab::view(&format!("--open {file}")).await;
+    for list in [lab.ask("traces --brief").await, printed(&format!("traces {file} --brief")).await]
+    {
+        let list = parsed(&list);
+        let statuses = list["traces"].as_array().expect("traces").iter();
+        let statuses: Vec<_> = statuses.map(|it| it["httpStatus"].clone()).collect();
+        assert_eq!(statuses, [Value::Null, json!("502")]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_text_of_log_records_is_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = write(folder.path(), "session.json", &failed_and_well());
+    let lab = Lab::view(&format!("--open {file}")).await;
+    for (text, found) in [("Begin", 1), ("slow", 1), ("exception.type", 1), ("nowhere", 0)] {
+        let of_lab = lab.ask(&format!("traces --brief --text {text}")).await;
+        let of_file = printed(&format!("traces {file} --brief --text {text}")).await;
+        for list in [of_lab, of_file] {
+            assert_eq!(parsed(&list)["found"], found, "{text}");
+        }
+        let page = lab.get(&format!("/traces?text={text}")).await;
+        assert_eq!(page.contains(&trace_id(0xa1)), found == 1, "{text}");
+    }
+}
+
+/// Clap would take the word for the id of a trace.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_without_its_equals_sign_is_explained() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = write(folder.path(), "session.json", &failed_and_well());
+    for command in [format!("trace {file} --json logs"), "trace a1 --json logs".to_owned()] {
+        fails("lab", &command, ["write --json=logs"]).await;
+    }
+    fails("lab", "trace --json critical-path", ["write --json=critical-path"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
