@@ -7,17 +7,25 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use axum::{Json, Router};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
+use grpc::generated::llm_client::LlmClient;
 use grpc::generated::llm_server::{Llm, LlmServer};
 use grpc::generated::{Answer, Prompt, Word};
 use grpc::llm_service::METHODS;
 use lab::span::{Span, SpanKind};
 use lab::tree::Tree;
+use opentelemetry::trace::{Status as SpanStatus, TracerProvider as _};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
+use tower_otel::trace::GrpcLayer;
+use tracing::Level;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::collector::source;
 use super::example::{binaries, header};
@@ -238,6 +246,36 @@ async fn a_stream_that_breaks_is_an_error() {
     has_attributes(span(&tree, STREAM, SpanKind::Client), "error.type=DATA_LOSS");
 }
 
+/// The page's table of ready-made layers: the span of `tower-otel` ends before the trailers come, and has every header.
+#[tokio::test]
+async fn a_ready_made_layer_misses_the_trailers_and_records_tokens() {
+    let spans = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
+    let bridge = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    // This test has one thread, which runs the server too.
+    let _subscriber = tracing_subscriber::registry().with(bridge).set_default();
+    let layer = |routes: Router| routes.layer(GrpcLayer::server(Level::INFO));
+    let (address, _calls) = neighbor_behind(layer).await;
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
+    let mut request = Request::new(Prompt::default());
+    request.metadata_mut().insert("authorization", "token-48151".parse().expect("text"));
+    let mut client = LlmClient::new(endpoint.connect_lazy());
+    let answer = within_reason(client.generate_stream(request)).await.expect("a head");
+    let mut words = answer.into_inner();
+    assert!(within_reason(words.message()).await.expect("a word").is_some());
+    let status = within_reason(words.message()).await.expect_err("it fails");
+    assert_eq!(status.code(), Code::DataLoss);
+    let spans = spans.get_finished_spans().expect("spans");
+    let span = spans.iter().find(|it| it.name == STREAM).expect("the layer's span");
+    let value = |key: &str| {
+        let found = span.attributes.iter().find(|it| it.key.as_str() == key);
+        found.map(|it| it.value.to_string()).unwrap_or_default()
+    };
+    assert_eq!(value("rpc.grpc.status_code"), "0");
+    assert_eq!(value("rpc.grpc.request.metadata.authorization"), "token-48151");
+    assert_eq!(span.status, SpanStatus::Unset);
+}
+
 /// Stands for llm-service: sends the metadata of each call to the test, and fails after the first word of a stream.
 struct Neighbor(UnboundedSender<HeaderMap>);
 
@@ -260,10 +298,18 @@ impl Llm for Neighbor {
 }
 
 async fn neighbor() -> (SocketAddr, UnboundedReceiver<HeaderMap>) {
+    neighbor_behind(|routes| routes).await
+}
+
+/// The same, with layers around its routes.
+async fn neighbor_behind(
+    layers: impl FnOnce(Router) -> Router,
+) -> (SocketAddr, UnboundedReceiver<HeaderMap>) {
     let (sender, calls) = unbounded_channel();
     let listener = TcpListener::bind(FREE).await.expect("a free port");
     let address = listener.local_addr().expect("an address");
-    let server = Server::builder().add_service(LlmServer::new(Neighbor(sender)));
+    let routes = Routes::new(LlmServer::new(Neighbor(sender))).into_axum_router();
+    let server = Server::builder().add_routes(layers(routes).into());
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     (address, calls)
 }

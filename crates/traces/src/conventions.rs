@@ -52,6 +52,37 @@ pub(crate) fn rpc(proto: &Proto) -> Option<String> {
     Some(method.rsplit('/').next().unwrap_or_default().to_owned())
 }
 
+/// The status of a remote procedure call, such as `NOT_FOUND`. In older conventions gRPC's is a number.
+pub(crate) fn rpc_status(proto: &Proto) -> Option<String> {
+    let status = first(proto, &["rpc.status_code", "rpc.response.status_code"]);
+    status.or_else(|| {
+        let number = attribute(proto, "rpc.grpc.status_code")?;
+        let name = number.parse().ok().and_then(|number: usize| GRPC.get(number));
+        Some(name.map_or(number, |name| (*name).to_owned()))
+    })
+}
+
+/// The names of gRPC's status codes, by their numbers.
+const GRPC: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
 /// Whether the span is a call of a database or of a message broker. Such a call isn't answered by a SERVER span of another
 /// service, except by one of the database itself.
 pub(crate) fn is_database_or_queue(proto: &Proto) -> bool {

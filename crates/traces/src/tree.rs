@@ -257,10 +257,9 @@ fn was_answered_by(call: &Span, server: &Span) -> bool {
     }
     let (call, server) = (call.proto(), server.proto());
     let status = conventions::status(&call);
-    let grpc = || attribute(&call, "rpc.grpc.status_code").filter(|code| code == "0");
     match status {
         Some(status) => conventions::status(&server).is_none_or(|answered| answered == status),
-        None => grpc().is_some(),
+        None => conventions::rpc_status(&call).is_some_and(|status| status == "OK"),
     }
 }
 
@@ -289,8 +288,11 @@ impl Row {
         let proto = span.proto();
         let status = conventions::status(&proto);
         let mut notes: Vec<Note> = status.iter().cloned().map(Note::HttpStatus).collect();
+        let error_type = attribute(&proto, "error.type").filter(|_| span.is_error());
+        let rpc_status =
+            conventions::rpc_status(&proto).filter(|it| Some(it) != error_type.as_ref());
+        notes.extend(rpc_status.map(Note::RpcStatus));
         if span.is_error() {
-            let error_type = attribute(&proto, "error.type");
             let message = proto.status.as_ref().map(|status| status.message.clone());
             notes.push(Note::Error {
                 error_type: error_type.filter(|it| Some(it) != status.as_ref()),
@@ -329,6 +331,8 @@ const LINKS: usize = 3;
 pub enum Note {
     /// The status of the HTTP response.
     HttpStatus(String),
+    /// The status of a remote procedure call, where it isn't `error.type` as well.
+    RpcStatus(String),
     /// The status of the span is error.
     Error {
         /// The attribute `error.type`, where it isn't the HTTP status again.

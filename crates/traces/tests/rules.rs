@@ -3,6 +3,7 @@
 use support::in_process::table;
 use traces::case::Case;
 use traces::diagnose::{Certainty, Evidence, Finding, Rule, diagnose};
+use traces::report;
 use traces::tree::{Note, Skew, Tree};
 
 /// The findings in the traces of a table.
@@ -141,6 +142,30 @@ fn clocks_that_are_ahead_are_found_where_the_call_was_answered() {
     let tree =
         tree("1 a 1 CLIENT 0..100 GET http.status_code=200; 1 b 2<1 SERVER 5000..5050 GET /x");
     assert_eq!(tree.rows[1].notes(), [Note::Skew(Skew::Ahead(4_900_000_000))]);
+    for (status, found) in [
+        ("rpc.grpc.status_code=0", 1),
+        ("rpc.response.status_code=OK", 1),
+        ("rpc.status_code=OK", 1),
+        ("rpc.status_code=NOT_FOUND", 0),
+    ] {
+        assert_eq!(with(status, "5000..5050 GET /x").len(), found, "{status}");
+    }
+}
+
+/// Each of the conventions for remote procedure calls has its own name for the status. An error that repeats it is enough.
+#[test]
+fn the_status_of_a_remote_procedure_call_is_shown() {
+    for (fields, shown) in [
+        ("rpc.status_code=NOT_FOUND", "NOT_FOUND"),
+        ("rpc.response.status_code=OK", "OK"),
+        ("rpc.grpc.status_code=5", "NOT_FOUND"),
+        ("rpc.grpc.status_code=99", "99"),
+        ("rpc.status_code=NOT_FOUND error= error.type=NOT_FOUND", "error NOT_FOUND"),
+        ("rpc.status_code=UNKNOWN error= error.type=timeout", "UNKNOWN, error timeout"),
+    ] {
+        let tree = tree(&format!("1 a 1 SERVER 0..9 shop.Stock/Get {fields}"));
+        assert_eq!(report::notes(&tree.rows[0].notes()), shown, "{fields}");
+    }
 }
 
 /// One host has one clock: the times of the spans are wrong, and not the clock.

@@ -493,6 +493,7 @@ impl Display for Note {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Note::HttpStatus(status) => f.write_str(status),
+            Note::RpcStatus(status) => f.write_str(&shortened(status, LONGEST)),
             Note::Error { error_type, message } => {
                 f.write_str("error")?;
                 if let Some(error_type) = error_type {
