@@ -153,8 +153,8 @@ impl Options {
         if let Some(url) = self.forward {
             let headers = std::env::var_os(forward::HEADERS);
             let headers = headers.as_ref().map(|it| it.to_string_lossy());
-            let forwarder = Forwarder::start(&url, headers.as_deref(), server.addresses()).await?;
-            server.forwarder = Some(forwarder);
+            let (own, headers) = (server.addresses(), headers.as_deref());
+            server.forwarder = Some(Forwarder::start(&url, headers, own, &store).await?);
         }
         wire::start(self.wire, &server.wire).await?;
         let (open, save) = (self.open, self.save);

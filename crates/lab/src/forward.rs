@@ -24,6 +24,7 @@ use crate::proto::collector::ExportTraceServiceResponse;
 use crate::queue::{Counts, Outcome, Queue, Request};
 use crate::server::Addresses;
 use crate::span::shortened;
+use crate::store::Store;
 use crate::waterfall::count;
 
 /// The variable with the headers of each request, as `NAME=VALUE,NAME=VALUE` with URL-encoded values. A flag would show its secrets
@@ -83,11 +84,17 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Starts to forward to the receiver with this base URL, with the headers of [`HEADERS`]. `own` are the addresses of this lab.
+    /// Starts to forward to the receiver with this base URL, with the headers of [`HEADERS`]. `own` are the addresses of this
+    /// lab, and the pages of `store` show what becomes of the requests.
     ///
     /// # Errors
     /// The URL or the headers can't be used, or the URL leads to one of `own`.
-    pub async fn start(url: &str, headers: Option<&str>, own: Addresses) -> Result<Self, Error> {
+    pub async fn start(
+        url: &str,
+        headers: Option<&str>,
+        own: Addresses,
+        store: &Store,
+    ) -> Result<Self, Error> {
         let url = base(url)?;
         let to: Vec<SocketAddr> = match (url.host_str(), url.port_or_known_default()) {
             // A host that can't be found now may be found later.
@@ -114,7 +121,7 @@ impl Forwarder {
             client = client.tls_certs_only([]);
         }
         let client = client.build().map_err(Error::Client)?;
-        let queue = Arc::new(Queue::new(url.origin().ascii_serialization()));
+        let queue = Arc::new(Queue::new(url.origin().ascii_serialization(), store));
         let (stopping, stopped) = watch::channel(false);
         let sender = Arc::new(Sender {
             base: url.as_str().trim_end_matches('/').to_owned(),

@@ -2,13 +2,14 @@
 //! a sender nor the lab's memory depends on that receiver.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use traces::otlp::Signal;
 
 use crate::intake::{Encoding, Packing};
+use crate::store::Store;
 
 /// The most bytes of requests that wait to be sent on, or are being sent.
 pub const QUEUE_LIMIT: usize = 16 * 1024 * 1024;
@@ -68,6 +69,8 @@ pub struct Queue {
     state: Mutex<State>,
     /// Has a permit for each request that no task has taken.
     ready: Semaphore,
+    /// The version of the store, on which the pages wait.
+    version: Arc<watch::Sender<u64>>,
 }
 
 #[derive(Default)]
@@ -78,8 +81,10 @@ struct State {
 }
 
 impl Queue {
-    pub fn new(name: String) -> Self {
-        Queue { name, state: Mutex::default(), ready: Semaphore::new(0) }
+    /// Creates an empty queue. The pages of `store` show its counts.
+    pub fn new(name: String, store: &Store) -> Self {
+        let version = store.versions();
+        Queue { name, state: Mutex::default(), ready: Semaphore::new(0), version }
     }
 
     /// Adds a request, or drops and counts it if it doesn't fit. Prints a warning for the first one dropped.
@@ -136,7 +141,8 @@ impl Queue {
 
     /// Counts the outcome of a request, which then no longer takes room. Returns the counts.
     pub fn finish(&self, request: &Request, outcome: Outcome) -> Counts {
-        let State { bytes, counts, .. } = &mut *self.lock();
+        let mut state = self.lock();
+        let State { bytes, counts, .. } = &mut *state;
         *bytes -= request.body.len() + OVERHEAD;
         counts.waiting -= 1;
         match outcome {
@@ -149,7 +155,10 @@ impl Queue {
                 counts.first_refusal.get_or_insert(status);
             }
         }
-        *counts
+        let counts = *counts;
+        drop(state);
+        self.version.send_modify(|version| *version += 1);
+        counts
     }
 
     /// Makes [`Queue::next`] wait no longer.

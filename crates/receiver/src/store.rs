@@ -407,12 +407,17 @@ impl Store {
         self.lock().refused.clone()
     }
 
-    /// Returns the version of the store: the number of times that spans or log records were added.
+    /// The sender of the version.
+    pub(crate) fn versions(&self) -> Arc<watch::Sender<u64>> {
+        Arc::clone(&self.changed)
+    }
+
+    /// Returns the version of the store: the number of times that spans or log records were added, or requests forwarded.
     pub fn version(&self) -> u64 {
         *self.changed.borrow()
     }
 
-    /// Returns a receiver of the version, which changes whenever spans or log records are added.
+    /// Returns a receiver of the version, which changes whenever spans or log records are added, or a request is forwarded.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }

@@ -195,8 +195,16 @@ async fn a_receiver_that_was_down_gets_what_came_before() {
     within_reason(errors.read_line(&mut warning)).await.expect("text");
     has(&warning, [&format!("Warning: http://{later} can't be reached (Connection refused")]);
     says(&lab, "0 requests; 2 waiting.").await;
+    let page = lab.get("/traces").await;
+    let (_, events) = page.split_once("data-live=\"").expect("a live page");
+    let events = events.split('"').next().expect("an address").replace("&amp;", "&");
+    let mut events =
+        client().get(format!("http://{}{events}", lab.site())).send().await.expect("events");
     let behind = Lab::view(&format!("--otlp {later}")).await;
     says(&lab, "2 requests.").await;
+    // The page changes although no span comes.
+    let event = within_reason(events.chunk()).await.expect("an event").expect("an event");
+    assert_eq!(event, "data: new\n\n");
     has(&behind.get("/traces").await, ["2 traces, 2 spans"]);
 }
 
