@@ -13,8 +13,8 @@ use serde_json::json;
 use sqlx::Connection as _;
 
 use super::databases::{Database, Redis};
-use super::example::{binaries, compare, in_order, sent, shapes};
-use support::recording::recorded;
+use super::example::{binaries, in_order, sent, shapes};
+use support::recording::{check_named, figures, recorded};
 use support::{Log, client, has, has_attributes, lacks, plan, serve, span, within_reason};
 
 /// A part of each value that the tests send.
@@ -87,8 +87,10 @@ impl Closed {
         shapes(&self.trees())
     }
 
-    async fn compare(&self, figure: &str, expected: &str) -> Vec<Tree> {
-        let trees = compare(&self.store, figure, expected).await;
+    fn compare(&self, figure: &str, expected: &str) -> Vec<Tree> {
+        let trees = self.trees();
+        assert_eq!(shapes(&trees), expected);
+        check_named(figure, &figures(&trees));
         assert_eq!(diagnose(&trees, &[]), []);
         trees
     }
@@ -222,7 +224,7 @@ async fn a_pool_that_is_empty_shows_as_a_wait(database: &Database) {
         });
     assert_eq!((third.0, fourth.0), (201, 201));
     let figure = recorded!("databases-and-caches/pool-wait.html");
-    let trees = shop.close().await.compare(figure, &format!("{ORDER}\n{ORDER}")).await;
+    let trees = shop.close().await.compare(figure, &format!("{ORDER}\n{ORDER}"));
     let wait = |tree| span(tree, "acquire connection", SpanKind::Internal).clone();
     let (first, second) = (&trees[0], &trees[1]);
     let (first, second, tree) = match wait(first).duration() < wait(second).duration() {
@@ -295,7 +297,7 @@ GET /products/{id} SERVER order-service http 200
   GET CLIENT order-service
 ";
     let figure = recorded!("databases-and-caches/cache.html");
-    let trees = closed.compare(figure, &format!("{miss}\n{hit}")).await;
+    let trees = closed.compare(figure, &format!("{miss}\n{hit}"));
     let text = "SELECT name, cents FROM products WHERE id = $1";
     is_statement(span(&trees[0], "SELECT products", SpanKind::Client), &database, text);
     let port = redis.url.rsplit_once(':').expect("a port").1;
@@ -347,7 +349,7 @@ GET /products/{id} SERVER order-service http 200
   SET CLIENT order-service error io
 ";
     let figure = recorded!("databases-and-caches/cache-is-down.html");
-    shop.close().await.compare(figure, expected).await;
+    shop.close().await.compare(figure, expected);
 }
 
 /// The figure at the top of the page.
@@ -363,7 +365,7 @@ async fn an_order_touches_the_pool_the_database_and_the_cache() {
     assert_eq!(answer(shop.order("first", 1)).await.0, 201);
     let expected = format!("{ORDER}  PIPELINE CLIENT order-service\n");
     let figure = recorded!("databases-and-caches/order.html");
-    let trees = shop.close().await.compare(figure, &expected).await;
+    let trees = shop.close().await.compare(figure, &expected);
     let pipeline = span(&trees[0], "PIPELINE", SpanKind::Client);
     has_attributes(pipeline, "db.operation.name=PIPELINE db.operation.batch.size=2");
     let text = pipeline.attribute("db.query.text");
@@ -383,6 +385,6 @@ async fn an_order_touches_the_pool_the_database_and_the_cache() {
 "
     );
     let figure = recorded!("databases-and-caches/duplicate.html");
-    shop.close().await.compare(figure, &expected).await;
+    shop.close().await.compare(figure, &expected);
     database.stop().await;
 }
