@@ -10,6 +10,7 @@ mod form;
 mod phoenix;
 mod tls;
 
+mod add_tracing;
 mod assert_traces_in_ci;
 mod compose_and_kubernetes;
 mod databases_and_caches;
@@ -26,6 +27,7 @@ mod proxy;
 mod real_llm;
 mod sampling;
 pub mod service_mesh;
+mod slow_requests;
 mod symptoms;
 mod tasks_and_threads;
 mod test_propagation;

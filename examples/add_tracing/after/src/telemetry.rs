@@ -1,0 +1,33 @@
+//! Starts log lines and spans. Both come from `tracing`.
+
+use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+use opentelemetry::{Context, global};
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::{fmt, prelude::*};
+
+/// Prints the log lines that `filter` lets through. Sends spans of level INFO and
+/// above to `OTEL_EXPORTER_OTLP_ENDPOINT`.
+pub fn init(filter: EnvFilter) -> SdkTracerProvider {
+    global::set_text_map_propagator(TraceContextPropagator::new());
+    let mut provider = SdkTracerProvider::builder();
+    match SpanExporter::builder().with_http().build() {
+        Ok(exporter) => provider = provider.with_batch_exporter(exporter),
+        Err(_) => eprintln!("no span is sent: check OTEL_EXPORTER_OTLP_*"),
+    }
+    let provider = provider.build();
+    let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer("shop"));
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(spans.with_filter(LevelFilter::INFO))
+        .with(lines.with_filter(filter))
+        .init();
+    provider
+}
+
+/// The id of the current trace, for the log lines of a spawned task.
+pub fn trace_id() -> String {
+    Context::map_current(|it| it.span().span_context().trace_id().to_string())
+}
