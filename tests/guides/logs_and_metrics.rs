@@ -113,7 +113,7 @@ async fn the_lab_shows_the_records_below_their_spans() {
     assert!(moments.without_span.is_empty(), "{moments:?}");
     let id = tree.trace_id;
     let case = Case { logs, ..Case::new(vec![tree], Vec::new()) };
-    let text = terminal::trace(&case, id, 100).expect("the trace");
+    let text = terminal::trace(&case, id, Some(100)).expect("the trace");
     check!("logs-and-metrics/trace.txt", &anstream::adapter::strip_str(&text).to_string());
 }
 

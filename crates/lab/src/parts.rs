@@ -1,5 +1,7 @@
 //! The parts of one trace as JSON: its critical path, one span, and its headers on the wire.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -9,10 +11,11 @@ use crate::case::Case;
 use crate::proto::common::KeyValue;
 use crate::report;
 use crate::span::{SpanId, TraceId, json, target};
-use crate::tree::{Row, Tree};
+use crate::tree::Tree;
 use traces::code::Location;
 use traces::exchange::Exchange;
 use traces::log::LogRecord;
+use traces::moments::{Moment, Moments};
 
 /// The document of `lab trace --json=critical-path`.
 #[derive(Debug, Serialize)]
@@ -94,16 +97,16 @@ pub struct Logs {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Record {
+pub struct Record {
     /// `None` for a record that belongs to no span.
     span_id: Option<SpanId>,
     service: String,
-    severity: &'static str,
+    pub severity: &'static str,
     severity_text: String,
     time_unix_nano: String,
     event_name: String,
-    body: Value,
-    attributes: Map<String, Value>,
+    pub body: Value,
+    pub attributes: Map<String, Value>,
 }
 
 impl Record {
@@ -160,6 +163,8 @@ pub struct Span {
     pub code: Option<Location>,
     pub attributes: Map<String, Value>,
     pub events: Vec<Event>,
+    /// Its log records, in the order of time.
+    pub logs: Vec<Record>,
     pub links: Vec<Link>,
     pub dropped: Dropped,
     pub trace_state: String,
@@ -208,7 +213,9 @@ fn attributes(attributes: &[KeyValue]) -> Map<String, Value> {
 }
 
 impl Span {
-    pub fn new(tree: &Tree, row: &Row, pages: Pages) -> Self {
+    /// Describes the span in row `at` of a tree, with those of `logs` that belong to it.
+    pub fn new(tree: &Tree, at: usize, logs: &[Arc<LogRecord>], pages: Pages) -> Self {
+        let row = &tree.rows[at];
         let span = &row.span;
         let proto = span.proto();
         let own = |segment: &&analysis::Segment| tree.rows[segment.row].span.id == span.id;
@@ -218,6 +225,11 @@ impl Span {
             name: event.name.clone(),
             time_unix_nano: event.time_unix_nano.to_string(),
             attributes: attributes(&event.attributes),
+        });
+        let moments = Moments::new(tree, logs);
+        let logs = moments.rows[at].iter().filter_map(|moment| match moment {
+            Moment::Log(record) => Some(Record::new(record)),
+            Moment::Event(_) => None,
         });
         let links = proto.links.iter().filter_map(|link| {
             let place = target(link)?;
@@ -244,6 +256,7 @@ impl Span {
             code: Location::read(&proto.attributes),
             attributes: attributes(&proto.attributes),
             events: events.collect(),
+            logs: logs.collect(),
             links: links.collect(),
             dropped: Dropped {
                 attributes: proto.dropped_attributes_count,

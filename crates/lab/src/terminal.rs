@@ -28,6 +28,9 @@ pub use span::span;
 /// The smallest and the largest width of a bar, in columns.
 const BAR_WIDTH: (usize, usize) = (12, 60);
 
+/// The width of the output that goes to no terminal, in columns.
+const COLUMNS: usize = 100;
+
 /// The largest width of a place in the code, in columns.
 const PLACE_WIDTH: usize = 36;
 
@@ -93,9 +96,10 @@ pub fn hops(hops: &[HopState]) -> String {
 }
 
 /// Formats one trace as a tree with bars (`█` is the critical path, `░` the rest of a span) and the headers on the wire.
-/// Events and log records stand below their span. `columns` is the terminal's width. Returns `None` when the case has neither a span
-/// nor a log record of the trace.
-pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
+/// Events and log records stand below their span. `columns` is the terminal's width; without one, bars have the width of a listing in
+/// the book, and the lines of events and log records aren't cut. Returns `None` when the case has neither a span nor a log record of
+/// the trace.
+pub fn trace(case: &Case, id: TraceId, columns: Option<usize>) -> Option<String> {
     let Some(tree) = case.trees.iter().find(|tree| tree.trace_id == id) else {
         let records: Vec<_> = case.logs.iter().filter(|it| it.trace_id == id).collect();
         let text = moments::without_spans(id, &records, columns);
@@ -103,6 +107,7 @@ pub fn trace(case: &Case, id: TraceId, columns: usize) -> Option<String> {
     };
     let moments = Moments::new(tree, &case.logs);
     let mut lines = Lines::new(columns);
+    let columns = columns.unwrap_or(COLUMNS);
 
     let labels: Vec<String> =
         tree.rows.iter().map(|row| branch(row) + &plain(row.span.name())).collect();

@@ -37,6 +37,20 @@ fn path_of(url: &str) -> Option<&str> {
     path.split(['?', '#']).next()
 }
 
+/// The host that a span calls, without its port.
+pub(crate) fn host(proto: &Proto) -> Option<String> {
+    let address = first(proto, &["server.address", "net.peer.name", "peer.hostname"]);
+    address.or_else(|| {
+        let url = first(proto, &["url.full", "http.url"])?;
+        let (_, rest) = url.split_once("://")?;
+        let authority = rest.split(['/', '?', '#']).next()?;
+        let (_, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let port =
+            host.rfind(':').filter(|at| host[*at + 1..].bytes().all(|it| it.is_ascii_digit()));
+        Some(host[..port.unwrap_or(host.len())].to_owned()).filter(|host| !host.is_empty())
+    })
+}
+
 /// Whether the span has a URL with a scheme and a host. Some instrumentations record a path under the same name.
 pub(crate) fn has_whole_url(proto: &Proto) -> bool {
     let url = first(proto, &["url.full", "http.url"]);

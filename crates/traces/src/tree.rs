@@ -287,7 +287,13 @@ impl Row {
         let span = &self.span;
         let proto = span.proto();
         let status = conventions::status(&proto);
-        let mut notes: Vec<Note> = status.iter().cloned().map(Note::HttpStatus).collect();
+        let mut notes = Vec::new();
+        // Instrumentations name a call by its method, which says nothing of the called service.
+        if span.kind() == SpanKind::Client && !span.name().contains('/') {
+            let host = conventions::method(&proto).and_then(|_| conventions::host(&proto));
+            notes.extend(host.map(Note::To));
+        }
+        notes.extend(status.iter().cloned().map(Note::HttpStatus));
         let error_type = attribute(&proto, "error.type").filter(|_| span.is_error());
         let rpc_status =
             conventions::rpc_status(&proto).filter(|it| Some(it) != error_type.as_ref());
@@ -329,6 +335,8 @@ const LINKS: usize = 3;
 /// One thing that a reader should notice about a span. [`crate::report`] has the words for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
+    /// The host that the span calls, where its name doesn't say what it calls.
+    To(String),
     /// The status of the HTTP response.
     HttpStatus(String),
     /// The status of a remote procedure call, where it isn't `error.type` as well.

@@ -110,12 +110,42 @@ fn a_report_without_findings_says_what_was_looked_at() {
         ),
         (
             format!("{whole}; 2 shop 1 SERVER 0..9 pay error=failed"),
-            "Propagation is intact, and 1 of 2 traces has spans with an error. The span with the error is `pay` (SERVER, shop): failed. \
-             No rule found a fault in 4 spans of 2 services.",
+            "Propagation is intact, and 1 of 2 traces has spans with an error, and 1 of the requests failed. The span with the error there \
+             is `pay` (SERVER, shop): failed. No rule found a fault in 4 spans of 2 services.",
         ),
     ] {
         let case = Case::read(table(&spans).to_string().as_bytes()).expect("a case");
         assert_eq!(report::text(&case, ""), format!("{expected}\n"), "{spans}");
+    }
+}
+
+/// A retry that helped is deeper than the request that failed, and isn't what people ask about.
+#[test]
+fn a_request_that_failed_comes_before_those_that_recovered() {
+    let recovered = "1 shop 1 SERVER 0..9 pay; 1 shop 2<1 CLIENT 1..4 first error=503; 1 shop 3<1 CLIENT 5..8 second";
+    let refused = "2 shop 1 SERVER 0..9 order http.response.status_code=409; 2 shop 2<1 INTERNAL 1..4 take error=sold";
+    let failed = "3 shop 1 SERVER 0..9 buy error=502";
+    let sentence = |spans: &[&str]| {
+        let case = Case::read(table(&spans.join(";")).to_string().as_bytes()).expect("a case");
+        case.inspected().failure().expect("a failure")
+    };
+    for (spans, expected) in [
+        (
+            &[recovered, refused, failed][..],
+            "3 of 3 traces have spans with an error, and 1 of the requests failed. The span with the error there is \
+             `buy` (SERVER, shop): 502.",
+        ),
+        (
+            &[recovered, refused],
+            "2 of 2 traces have spans with an error, and 1 of the requests got an answer of 4xx. The span with the error \
+             there is `take` (INTERNAL, shop): sold.",
+        ),
+        (
+            &[recovered, recovered],
+            "A part of the request failed. The span with the error is `first` (CLIENT, shop): 503.",
+        ),
+    ] {
+        assert_eq!(sentence(spans), expected);
     }
 }
 

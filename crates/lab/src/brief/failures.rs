@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{NAME, Pages, STACKTRACE, TEXT, cut};
 use crate::compare::pattern;
+use crate::diagnose::Outcome;
 use crate::proto::trace as proto;
 use crate::span::{SpanId, TraceId, attribute};
 use crate::tree::{Row, Tree};
@@ -82,22 +83,25 @@ pub struct Alike<'a> {
     exceptions: Vec<moments::Exception>,
 }
 
-/// Groups the spans with an error by service, name, type of the error and message. The deepest comes first, because the failure began
-/// there.
+/// Groups the spans with an error by service, name, type of the error and message. Requests that failed come before those that
+/// recovered, and of each request the deepest span, because the failure began there.
 pub fn alike<'a>(trees: &'a [Tree], logs: &[Arc<LogRecord>]) -> Vec<Alike<'a>> {
     let mut failed = Vec::new();
     for tree in trees {
         let rows = tree.rows.iter().enumerate();
         let errors: Vec<_> = rows.filter(|(_, row)| row.span.is_error()).collect();
         if !errors.is_empty() {
-            let moments = Rc::new(Moments::new(tree, logs));
-            failed.extend(errors.into_iter().map(|(at, row)| (tree, row, at, Rc::clone(&moments))));
+            let (outcome, moments) = (Outcome::of(tree), Rc::new(Moments::new(tree, logs)));
+            let of_tree = errors.into_iter();
+            failed.extend(of_tree.map(|(at, row)| (outcome, tree, row, at, Rc::clone(&moments))));
         }
     }
-    failed.sort_by_key(|(_, row, ..)| (Reverse(row.depth), row.span.start()));
+    failed.sort_by_key(|(outcome, _, row, ..)| {
+        (Reverse(*outcome), Reverse(row.depth), row.span.start())
+    });
     let mut groups: Vec<Alike> = Vec::new();
     let mut places = HashMap::new();
-    for (tree, row, at, moments) in failed {
+    for (_, tree, row, at, moments) in failed {
         let span = &row.span;
         let proto = span.proto();
         let message = proto.status.as_ref().map(|status| cut(&status.message, TEXT));

@@ -11,7 +11,7 @@ use super::{LabAddress, Outcome, file};
 use crate::brief::{Chosen, Diagnosis, Pages, UNTRUSTED, certainty};
 use crate::case::Case;
 use crate::client::{self, Lab};
-use crate::diagnose::{Certainty, Failure, Finding, Inspected, Rule};
+use crate::diagnose::{self, Certainty, Failure, Finding, Inspected, Rule};
 use crate::output::{print, print_json};
 use crate::report;
 use crate::request;
@@ -188,10 +188,12 @@ impl Diagnose {
     }
 }
 
-/// Returns the last trace to start that has an error.
+/// Returns the trace with an error that starts last, of those whose request ended worst.
 fn newest_failed(case: &Case) -> Option<TraceId> {
     let has_error = |tree: &&Tree| tree.rows.iter().any(|row| row.span.is_error());
-    case.trees.iter().rev().find(has_error).map(|tree| tree.trace_id)
+    // Of several equal ones, this is the last.
+    let worst = case.trees.iter().filter(has_error).max_by_key(|tree| diagnose::Outcome::of(tree));
+    worst.map(|tree| tree.trace_id)
 }
 
 /// The report as JSON. The page `reference/lab.md` documents it.

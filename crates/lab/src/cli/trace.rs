@@ -14,7 +14,7 @@ use crate::parts::{CriticalPath, Logs, Span, Wire};
 use crate::request;
 use crate::span::{TraceId, span_id};
 use crate::terminal;
-use crate::tree::{Row, Tree};
+use crate::tree::Tree;
 
 /// The arguments of the command.
 #[derive(Args)]
@@ -98,8 +98,7 @@ impl Trace {
         let tree = || tree.with_context(nothing);
         if let Some(typed) = &self.span {
             let tree = tree()?;
-            let row = row(tree, typed)?;
-            let span = Span::new(tree, row, pages);
+            let span = Span::new(tree, row(tree, typed)?, &case.logs, pages);
             return match self.json {
                 None => print(&terminal::span(&span)),
                 Some(Part::Otlp) => print_json(&serde_json::to_string_pretty(&span)?),
@@ -133,23 +132,23 @@ fn is_part(argument: &str) -> bool {
 }
 
 /// Returns the row of the only span with this id, or whose id begins so.
-fn row<'a>(tree: &'a Tree, typed: &str) -> anyhow::Result<&'a Row> {
-    let whole = span_id(typed).and_then(|id| tree.rows.iter().find(|row| row.span.id == id));
+fn row(tree: &Tree, typed: &str) -> anyhow::Result<usize> {
+    let whole = span_id(typed).and_then(|id| tree.rows.iter().position(|row| row.span.id == id));
     if let Some(row) = whole {
         return Ok(row);
     }
     let (id, start) = (tree.trace_id, typed.trim().to_lowercase());
-    let starts = |row: &&Row| row.span.id.to_string().starts_with(&start);
-    match tree.rows.iter().filter(starts).collect::<Vec<_>>()[..] {
+    let starts = |row: &usize| tree.rows[*row].span.id.to_string().starts_with(&start);
+    match (0..tree.rows.len()).filter(starts).collect::<Vec<_>>()[..] {
         [only] => Ok(only),
         [] => bail!("trace {id} has no span {typed}: `--brief` and `--json` list its spans"),
         [..] => bail!("several spans of trace {id} begin with {typed}: write more of the id"),
     }
 }
 
-/// Returns the width to print at: the shell's setting, else the terminal's width, else the width of a listing in the book.
-fn columns() -> usize {
+/// Returns the width to print at: the shell's setting, or else the terminal's width. `None` where the output goes to a file or a
+/// program, which reads lines of any length.
+fn columns() -> Option<usize> {
     let shell = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    let terminal = || terminal_size::terminal_size().map(|(width, _)| width.0.into());
-    shell.or_else(terminal).unwrap_or(100)
+    shell.or_else(|| terminal_size::terminal_size().map(|(width, _)| width.0.into()))
 }

@@ -22,12 +22,13 @@ const TEXT: usize = 500;
 
 /// Counts the lines of a trace, so that they end in time.
 pub struct Lines {
-    columns: usize,
+    /// The width that lines are cut to, if any.
+    columns: Option<usize>,
     left: usize,
 }
 
 impl Lines {
-    pub fn new(columns: usize) -> Self {
+    pub fn new(columns: Option<usize>) -> Self {
         Lines { columns, left: LINES_OF_TRACE }
     }
 
@@ -96,8 +97,11 @@ impl Lines {
         };
         let before = format!("{}{offset:>10}  ", " ".repeat(indent));
         let kind = tree::padded(kind, 5);
-        let width = self.columns.saturating_sub(tree::columns(&before) + tree::columns(&kind) + 2);
-        let description = cut(description, width.max(20));
+        let used = tree::columns(&before) + tree::columns(&kind) + 2;
+        let description = match self.columns {
+            Some(columns) => cut(description, columns.saturating_sub(used).max(20)),
+            None => description.to_owned(),
+        };
         let dimmed = Style::new().effects(Effects::DIMMED);
         let _ =
             writeln!(text, "{}{}  {description}", styled(dimmed, &before), styled(style, &kind));
@@ -105,7 +109,11 @@ impl Lines {
 }
 
 /// Says of a trace without a span here which log records it has.
-pub fn without_spans(id: TraceId, records: &[impl AsRef<LogRecord>], columns: usize) -> String {
+pub fn without_spans(
+    id: TraceId,
+    records: &[impl AsRef<LogRecord>],
+    columns: Option<usize>,
+) -> String {
     let start = records.iter().map(|it| it.as_ref().time()).find(|time| *time > 0);
     let records_came = count(records.len(), "log record");
     let mut text = format!("Trace {id}: no span has arrived, only {records_came}\n\n");

@@ -42,6 +42,11 @@ pub fn span(span: &Span) -> String {
     for event in &span.events {
         attributes(&mut text, &format!("Event {}", plain(&event.name)), &event.attributes);
     }
+    for record in &span.logs {
+        let body = text_of(&record.body);
+        let title = format!("Log record {}  {}", record.severity, visible(&body));
+        attributes(&mut text, title.trim_end(), &record.attributes);
+    }
     for link in &span.links {
         let title = format!("Link to span {} of trace {}", link.span_id, link.trace_id);
         attributes(&mut text, &title, &link.attributes);
@@ -56,10 +61,13 @@ const CHILDREN: usize = 20;
 fn attributes(text: &mut String, title: &str, attributes: &Map<String, Value>) {
     let _ = writeln!(text, "\n{title}");
     for (key, value) in attributes {
-        let value = match value {
-            Value::String(value) => value.clone(),
-            other => other.to_string(),
-        };
-        let _ = writeln!(text, "  {}  {}", plain(key), visible(&value));
+        let _ = writeln!(text, "  {}  {}", plain(key), visible(&text_of(value)));
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(value) => value.clone(),
+        other => other.to_string(),
     }
 }

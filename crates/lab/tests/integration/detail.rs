@@ -17,7 +17,7 @@ const CHAT: &str = "1 llm 2<1 CLIENT 10..90 chat gen_ai.operation.name=chat gen_
 /// The first trace of a table, as the terminal shows it.
 fn in_terminal(spans: &str) -> String {
     let case = Case::read(table(spans).to_string().as_bytes()).expect("a case");
-    let text = terminal::trace(&case, case.trees[0].trace_id, 100).expect("a trace");
+    let text = terminal::trace(&case, case.trees[0].trace_id, Some(100)).expect("a trace");
     anstream::adapter::strip_str(&text).to_string()
 }
 

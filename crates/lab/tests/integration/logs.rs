@@ -241,11 +241,15 @@ async fn a_request_without_records_over_grpc_is_taken() {
 
 /// Returns the text that `lab trace` prints for a trace, without colours.
 fn printed(table: &str, records: &str) -> String {
+    printed_to(Some(100), table, records)
+}
+
+fn printed_to(columns: Option<usize>, table: &str, records: &str) -> String {
     let mut document = support::in_process::table(table);
     document["resourceLogs"] = log_table(records)["resourceLogs"].take();
     let case = Case::read(document.to_string().as_bytes()).expect("a case");
     let id = logs("1 shop 1 9 1 x")[0].trace_id;
-    let text = lab::terminal::trace(&case, id, 100).expect("the trace");
+    let text = lab::terminal::trace(&case, id, columns).expect("the trace");
     anstream::adapter::strip_str(&text).to_string()
 }
 
@@ -273,6 +277,14 @@ fn the_terminal_shows_a_few_records_and_counts_the_others() {
     assert_eq!(text.lines().filter(|line| line.contains("INFO")).count(), 10, "{text}");
     has(&text, ["… 2 more: lab trace --json has all of them"]);
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+/// A program or a file takes lines of any length, so nothing is cut off there.
+#[test]
+fn a_record_is_whole_where_no_terminal_reads_it() {
+    let body = "long ".repeat(50);
+    let text = printed_to(None, "1 shop 1 SERVER 0..9 pay", &format!("1 shop 1 9 5 {body}end"));
+    has(&text, [&format!("{body}end")]);
 }
 
 #[test]

@@ -121,6 +121,13 @@ async fn one_call_says_what_broke() {
     let status =
         &parsed(&printed(&format!("trace {file} a1 --brief")).await)["tree"][0]["httpStatus"];
     assert_eq!(status, "502");
+    // A later request had a failure below the top, and recovered.
+    let recovered = "178 shop 1 SERVER 5000..5010 GET /retry; 178 shop 2<1 CLIENT 5001..5002 GET /a; 178 shop 3<2 CLIENT 5001..5002 GET /b;
+        178 shop 4<3 CLIENT 5001..5002 GET /c error=503";
+    let both = format!("{}\n{}", table(FAILED.lines().next().expect("a span")), table(recovered));
+    let file = write(folder.path(), "both.json", &both);
+    let report = parsed(&printed(&format!("diagnose {file} --brief")).await);
+    assert_eq!(report["failure"]["name"], "POST /orders/17", "{report}");
     // Without a failure, it is about the newest.
     let file = write(folder.path(), "well.json", &table(WELL).to_string());
     let lab = Lab::view(&format!("--open {file}")).await;
@@ -176,7 +183,10 @@ async fn one_span_is_shown_with_all_of_it() {
     let file = write(folder.path(), "session.json", &failed_and_well());
     let text = printed(&format!("trace {file} a1 --span 3")).await;
     has(&text, ["message       declined", "error.type  Declined", "Event exception", "no funds"]);
+    has(&text, ["Log record ERROR  refused", "exception.message  card"]);
     let span = parsed(&printed(&format!("trace {file} a1 --span 3 --json")).await);
+    assert_eq!(span["logs"].as_array().expect("records").len(), 1, "of this span alone");
+    assert_eq!(span["logs"][0]["body"], "refused");
     assert_eq!(span["attributes"]["error.type"], "Declined");
     assert_eq!(span["criticalNano"], 30_000_000);
     let missing = run("lab", &format!("trace {file} a1 --span 99")).await;

@@ -569,7 +569,32 @@ fn what_cannot_be_read_of_a_file_does_not_cost_the_rest() {
 /// The first trace of a table, as the terminal shows it.
 fn in_terminal(spans: &str) -> String {
     let case = Case::read(table(spans).to_string().as_bytes()).expect("a case");
-    terminal::trace(&case, case.trees[0].trace_id, 100).expect("a trace")
+    terminal::trace(&case, case.trees[0].trace_id, Some(100)).expect("a trace")
+}
+
+/// Most instrumentations name a call by its method alone.
+#[test]
+fn a_call_without_a_path_in_its_name_says_which_host_it_calls() {
+    for (attributes, host) in [
+        ("http.request.method=GET server.address=bank.example", "to bank.example, 401"),
+        (
+            "http.method=GET http.url=https://user:pw@bank.example:8443/charge?key=1",
+            "to bank.example, 401",
+        ),
+        ("http.request.method=GET url.full=http://[::1]:80/charge", "to [::1], 401"),
+        ("db.system.name=postgresql server.address=db.example", "401"),
+        ("http.request.method=GET url.full=/charge", "401"),
+    ] {
+        let text = in_terminal(&format!(
+            "1 shop 1 CLIENT 0..9 GET {attributes} http.response.status_code=401"
+        ));
+        let line = text.lines().find(|line| line.contains("shop")).expect("the span");
+        assert!(line.ends_with(&format!("  {host}")), "{line}");
+    }
+    let named = in_terminal(
+        "1 shop 1 CLIENT 0..9 GET /charge http.request.method=GET server.address=bank.example",
+    );
+    lacks(&named, ["bank.example"]);
 }
 
 #[test]
@@ -580,7 +605,7 @@ fn a_terminal_shows_what_was_waited_for() {
 Trace 01010101010101010101010101010101: 2 spans from 1 service in 100.00 ms
 
 GET /    a     100.00 ms  ██████░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░██████
-└─ POST  a      80.00 ms       ████████████████████████████████████████████
+└─ POST  a      80.00 ms       ████████████████████████████████████████████       to b
 
 █ critical path: what the request waited for   ░ the rest of a span
 ";

@@ -27,7 +27,8 @@ pub struct Inspected {
 /// The failure that the spans with an error tell of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The deepest span with an error, where the failure began. Of several at the same depth, it is the first to start.
+    /// The deepest span with an error, where the failure began. Of several at the same depth, it is the first to start. Requests
+    /// that failed as a whole come before those that recovered.
     pub span: NamedSpan,
     /// Its attribute `error.type`, or else its HTTP status.
     pub error_type: Option<String>,
@@ -35,12 +36,42 @@ pub struct Failure {
     pub message: String,
     /// The place in the code that made the span.
     pub code: Option<Location>,
-    /// The number of spans with an error.
+    /// The number of spans with an error, in the traces that have the same outcome as that of `span`.
     pub spans: usize,
-    /// The number of traces with such a span.
+    /// The number of traces with a span with an error.
     pub traces: usize,
-    /// Whether a top span of these traces failed or answered with a status of 400 or above.
-    pub of_request: bool,
+    /// The outcome of the request that `span` belongs to.
+    pub outcome: Outcome,
+    /// The number of traces with this outcome.
+    pub alike: usize,
+}
+
+/// How a request with failed spans ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Something failed below, and the request was answered.
+    Recovered,
+    /// A top span answered with a status from 400 to 499.
+    Refused,
+    /// A top span has an error, or answered with a status of 500 or above.
+    Failed,
+}
+
+impl Outcome {
+    /// The worst outcome of the trace's top spans.
+    pub fn of(tree: &Tree) -> Self {
+        let tops = tree.rows.iter().filter(|row| row.parent.is_none());
+        let outcomes = tops.map(|top| {
+            let status = conventions::status(&top.span.proto());
+            match status.and_then(|status| status.parse().ok()) {
+                _ if top.span.is_error() => Outcome::Failed,
+                Some(500..=u16::MAX) => Outcome::Failed,
+                Some(400..500) => Outcome::Refused,
+                _ => Outcome::Recovered,
+            }
+        });
+        outcomes.max().unwrap_or(Outcome::Recovered)
+    }
 }
 
 impl Inspected {
@@ -61,9 +92,12 @@ impl Inspected {
 impl Failure {
     fn find(trees: &[Tree]) -> Option<Self> {
         let failed = |tree: &&Tree| tree.rows.iter().any(|row| row.span.is_error());
-        let failed: Vec<&Tree> = trees.iter().filter(failed).collect();
-        let rows = || failed.iter().flat_map(|tree| &tree.rows);
-        let errors = rows().filter(|row| row.span.is_error());
+        let failed: Vec<(Outcome, &Tree)> =
+            trees.iter().filter(failed).map(|tree| (Outcome::of(tree), tree)).collect();
+        let outcome = failed.iter().map(|(outcome, _)| *outcome).max()?;
+        let worst = failed.iter().filter(|(it, _)| *it == outcome);
+        let rows = worst.clone().flat_map(|(_, tree)| &tree.rows);
+        let errors = rows.filter(|row| row.span.is_error());
         let deepest =
             errors.clone().min_by_key(|row| (std::cmp::Reverse(row.depth), row.span.start()))?;
         let proto = deepest.span.proto();
@@ -74,11 +108,8 @@ impl Failure {
             code: Location::read(&proto.attributes),
             spans: errors.count(),
             traces: failed.len(),
-            of_request: rows().filter(|row| row.parent.is_none()).any(|top| {
-                let status = conventions::status(&top.span.proto());
-                let status = status.and_then(|status| status.parse::<u16>().ok());
-                top.span.is_error() || status.is_some_and(|status| status >= 400)
-            }),
+            outcome,
+            alike: worst.count(),
         })
     }
 }

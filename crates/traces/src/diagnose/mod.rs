@@ -26,7 +26,7 @@ use crate::tree::{LONGEST, Tree};
 
 pub use evidence::{Abandoned, Around, Certainty, Evidence, Library, NamedSpan, Seen, WrongKind};
 pub use header::{answered_by, of_header};
-pub use inspected::{Failure, Inspected};
+pub use inspected::{Failure, Inspected, Outcome};
 pub use roots::{is_request, parts_of_requests, unrequested};
 pub use secrets::{Secret, is_secret, is_secret_name};
 

@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::diagnose::{
     Abandoned, Around, Certainty, Evidence, Failure, Finding, Inspected, Library, NamedSpan,
-    Secret, Seen, WrongKind,
+    Outcome, Secret, Seen, WrongKind,
 };
 use crate::headers::{Contradiction, Format, Placeholder, Valid};
 use crate::span::shortened;
@@ -336,19 +336,26 @@ impl Inspected {
 
     /// Says the same in lower case, for a sentence that has begun.
     pub fn failed(&self) -> Option<String> {
-        let Failure { span, error_type, message, code: place, spans, traces, of_request } =
+        let Failure { span, error_type, message, code: place, spans, traces, outcome, alike } =
             self.failure.as_ref()?;
-        let mut text = match (self.traces, of_request) {
-            (1, true) => "the request failed.".to_owned(),
-            (1, false) => "a part of the request failed.".to_owned(),
-            (all, _) => {
-                let have = if *traces == 1 { "has" } else { "have" };
-                format!("{traces} of {all} traces {have} spans with an error.")
+        let have = if *traces == 1 { "has" } else { "have" };
+        let with = |all| format!("{traces} of {all} traces {have} spans with an error");
+        let mut text = match (self.traces, outcome) {
+            (1, Outcome::Recovered) => "a part of the request failed.".to_owned(),
+            (1, _) => "the request failed.".to_owned(),
+            (all, Outcome::Recovered) => format!("{}.", with(all)),
+            (all, Outcome::Refused) => {
+                format!("{}, and {alike} of the requests got an answer of 4xx.", with(all))
             }
+            (all, Outcome::Failed) => format!("{}, and {alike} of the requests failed.", with(all)),
+        };
+        let there = match (self.traces, outcome) {
+            (1, _) | (_, Outcome::Recovered) => "",
+            _ => " there",
         };
         text.push_str(&match spans {
-            1 => format!(" The span with the error is {span}"),
-            _ => format!(" The deepest of {spans} spans with an error is {span}"),
+            1 => format!(" The span with the error{there} is {span}"),
+            _ => format!(" The deepest of {spans} spans with an error{there} is {span}"),
         });
         if let Some(place) = place {
             text.push_str(&format!(", at `{}`", code(&place.to_string())));
@@ -492,6 +499,7 @@ pub const LINKED: &str = "linked to trace ";
 impl Display for Note {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
+            Note::To(host) => write!(f, "to {}", shortened(host, LONGEST)),
             Note::HttpStatus(status) => f.write_str(status),
             Note::RpcStatus(status) => f.write_str(&shortened(status, LONGEST)),
             Note::Error { error_type, message } => {
