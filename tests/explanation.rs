@@ -347,12 +347,13 @@ fn a_span_is_as_long_whether_it_waits_or_works() {
 }
 
 /// The pages of the explanation, in the order of the book.
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "context-and-propagation",
     "two-stacks",
     "architecture",
     "what-a-trace-cannot-tell",
     "what-tracing-costs",
+    "what-is-changing",
     "suite",
 ];
 

@@ -25,6 +25,7 @@ pub mod polyglot;
 mod production;
 mod proxy;
 mod real_llm;
+mod roll_out;
 mod sampling;
 pub mod service_mesh;
 mod slow_requests;

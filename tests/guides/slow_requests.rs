@@ -111,7 +111,8 @@ async fn a_connection_is_held_only_while_it_is_used() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retries_on_one_level_dont_multiply() {
-    let slow = one("/retry-storm/slow", 502, recorded!("slow-requests/retry-storm-slow.html")).await;
+    let slow =
+        one("/retry-storm/slow", 502, recorded!("slow-requests/retry-storm-slow.html")).await;
     assert_eq!(of(&slow, SpanKind::Server, "supplier").len(), 9);
     let figure = recorded!("slow-requests/retry-storm-repaired.html");
     let repaired = one("/retry-storm/repaired", 502, figure).await;
