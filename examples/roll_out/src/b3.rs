@@ -104,8 +104,8 @@ mod tests {
     const SHORT: &str = "a3ce929d0e0e4736";
     const SPAN: &str = "00f067aa0ba902b7";
 
-    /// The context that headers, written as `NAME=VALUE` with blanks between, are read
-    /// as: its trace id and whether it is sampled.
+    /// Reads headers, written as `NAME=VALUE` with spaces between. Returns the trace
+    /// id and whether it is sampled.
     fn extracted(headers: &str) -> Option<(String, bool)> {
         let headers = headers
             .split_whitespace()

@@ -39,7 +39,7 @@ async fn translating() -> anyhow::Result<()> {
 /// Chooses the headers of a call from those of the request.
 type Choose = fn(&HeaderMap) -> HeaderMap;
 
-/// What a service without spans calls, and with which headers.
+/// The next service, and the choice of the headers that it gets.
 #[derive(Clone)]
 struct Next {
     client: Client,
