@@ -9,6 +9,7 @@ use axum::http::{Method, Request, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::case::Case;
+use crate::diagnose::Outcome;
 use crate::held::{RECEIVERS, Receivers};
 use crate::http::{self, Answer};
 use crate::list::Fields;
@@ -119,13 +120,24 @@ impl Lab {
         Ok(Some((id, case)))
     }
 
-    /// Returns the id of the newest trace with an error, or `None` if no trace has one.
+    /// Returns the id of the newest trace with an error, or `None` if no trace has one. Traces whose request was answered well come
+    /// last, and those of refused requests before them.
     ///
     /// # Errors
     /// Fails when no lab answers.
     pub async fn newest_failed(&self) -> Result<Option<TraceId>, Error> {
         let failed = Fields { status: "error".to_owned(), ..Fields::default() };
-        Ok(self.traces(&failed).await?.first().map(|summary| summary.trace_id))
+        let traces = self.traces(&failed).await?;
+        let outcome = |summary: &&Summary| {
+            let status = summary.http_status.as_deref().and_then(|status| status.parse().ok());
+            match status {
+                Some(400..500) => Outcome::Refused,
+                Some(100..400) => Outcome::Recovered,
+                Some(0..100 | 500..=u16::MAX) | None => Outcome::Failed,
+            }
+        };
+        // The newest stand first, and of several equal ones this returns the last.
+        Ok(traces.iter().rev().max_by_key(outcome).map(|summary| summary.trace_id))
     }
 
     /// Returns all traces and all requests on the wire as one case.

@@ -59,6 +59,8 @@ pub fn list(traces: &[Summary]) -> String {
     let mut text = String::new();
     for (trace, row) in traces.iter().zip(&rows) {
         let mut remarks = Vec::new();
+        let failed = trace.http_status.as_deref().filter(|it| it.starts_with(['4', '5']));
+        remarks.extend(failed.map(|status| styled(error_style(), &visible(status))));
         if trace.errors > 0 {
             remarks.push(styled(error_style(), &count(trace.errors, "error")));
         }

@@ -122,11 +122,14 @@ async fn one_call_says_what_broke() {
         &parsed(&printed(&format!("trace {file} a1 --brief")).await)["tree"][0]["httpStatus"];
     assert_eq!(status, "502");
     // A later request had a failure below the top, and recovered.
-    let recovered = "178 shop 1 SERVER 5000..5010 GET /retry; 178 shop 2<1 CLIENT 5001..5002 GET /a; 178 shop 3<2 CLIENT 5001..5002 GET /b;
+    let recovered = "178 shop 1 SERVER 5000..5010 GET /retry http.response.status_code=200; 178 shop 2<1 CLIENT 5001..5002 GET /a; 178 shop 3<2 CLIENT 5001..5002 GET /b;
         178 shop 4<3 CLIENT 5001..5002 GET /c error=503";
     let both = format!("{}\n{}", table(FAILED.lines().next().expect("a span")), table(recovered));
     let file = write(folder.path(), "both.json", &both);
     let report = parsed(&printed(&format!("diagnose {file} --brief")).await);
+    assert_eq!(report["failure"]["name"], "POST /orders/17", "{report}");
+    let lab = Lab::view(&format!("--open {file}")).await;
+    let report = parsed(&lab.ask("diagnose --brief").await);
     assert_eq!(report["failure"]["name"], "POST /orders/17", "{report}");
     // Without a failure, it is about the newest.
     let file = write(folder.path(), "well.json", &table(WELL).to_string());
