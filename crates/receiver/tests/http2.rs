@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use traces_receiver::listen::{self, AllowedHosts};
 
-/// What one connection may send that nobody reads: 16 frames of the largest size.
+/// The bytes that one connection may send unread: 16 frames of the largest size.
 const WINDOW: u32 = 256 * 1024;
 const LARGEST: usize = 16 * 1024;
 

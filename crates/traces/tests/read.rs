@@ -323,7 +323,7 @@ fn ids_of_an_example_are_replaced_and_belong_together() {
     assert_eq!(root.id.to_string(), "c704145f4f203041");
 }
 
-/// A file may have ids of any length, also of a megabyte. What is kept of them has the length of an id.
+/// A file may have ids of any length, also of a megabyte. Only as much is kept as an id is long.
 #[test]
 fn ids_of_any_length_are_kept_in_the_length_of_an_id() {
     for digits in [1, 15, 17, 31, 33, 1 << 20] {

@@ -169,7 +169,7 @@ async fn the_text_of_log_records_is_found() {
     }
 }
 
-/// Clap would take the word for the id of a trace.
+/// Otherwise clap reads the word as the id of a trace.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_without_its_equals_sign_is_explained() {
     let folder = tempfile::tempdir().expect("a folder");
