@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the guides run beside the services (brokers, proxies, collectors, backends, a model), and the programs of
+# Installs what the guides run beside the services (brokers, proxies, collectors, backends, a model, a web SDK), and the programs of
 # the gates. Each NAME.txt here pins one of them by version and hash. It goes to target/components/NAME.
-# Needs Python 3.11 or newer, with venv, and Maven; Jaeger needs Go 1.24 or newer and some minutes.
+# Needs Python 3.11 or newer, with venv, Node.js 20 with npm, and Maven; Jaeger needs Go 1.24 or newer and some minutes.
 #
 # Usage: install.sh [NAME…], or all of them but Jaeger.
 set -euo pipefail
@@ -27,6 +27,15 @@ for name; do
     mkdir -p "$to"
     # In a module: `go install` refuses a program whose module replaces others.
     (cd "$to" && go mod init components && go get -tool "$program" && go build -trimpath -o bin/ "${program%@*}")
+    cp "$pinned" "$to/installed"
+    continue
+  fi
+  if lock=$(grep '/package-lock.json$' "$pinned"); then
+    sha256sum --check --quiet <<<"$lock"
+    mkdir -p "$to"
+    folder=$(dirname "${lock##* }")
+    cp "$folder/package.json" "$folder/package-lock.json" "$to"
+    (cd "$to" && npm ci --ignore-scripts --no-audit --no-fund --loglevel error >/dev/null)
     cp "$pinned" "$to/installed"
     continue
   fi

@@ -102,11 +102,12 @@ fn pins(tree: &Tree) -> Pins {
             }
         }
     }
-    let packages = tree.read("tests/sdks/package-lock.json");
-    let packages: Value = serde_json::from_str(&packages).unwrap_or_default();
-    for (folder, package) in packages["packages"].as_object().into_iter().flatten() {
-        let name = folder.trim_start_matches("node_modules/");
-        pin(name, package["version"].as_str().unwrap_or_default());
+    for lock in ["tests/sdks/package-lock.json", "examples/browsers/web/package-lock.json"] {
+        let packages: Value = serde_json::from_str(&tree.read(lock)).unwrap_or_default();
+        for (folder, package) in packages["packages"].as_object().into_iter().flatten() {
+            let name = folder.trim_start_matches("node_modules/");
+            pin(name, package["version"].as_str().unwrap_or_default());
+        }
     }
     pins
 }

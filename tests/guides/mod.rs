@@ -12,6 +12,7 @@ mod tls;
 
 mod add_tracing;
 mod assert_traces_in_ci;
+mod browsers;
 mod compose_and_kubernetes;
 mod databases_and_caches;
 mod diagnose;
