@@ -39,7 +39,10 @@ pub fn page(guide: &str) -> String {
 }
 
 /// A command on the page of a guide, such as `cargo run --bin NAME -- ARGUMENT`.
-pub struct Example(String);
+pub struct Example {
+    command: String,
+    variables: Vec<(&'static str, String)>,
+}
 
 /// The result of a run.
 pub struct Ran {
@@ -57,7 +60,13 @@ impl Example {
 
     /// A command that no page shows.
     pub fn new(command: &str) -> Example {
-        Example(command.to_owned())
+        Example { command: command.to_owned(), variables: Vec::new() }
+    }
+
+    /// Sets a variable of its environment.
+    pub fn with(mut self, key: &'static str, value: impl ToString) -> Example {
+        self.variables.push((key, value.to_string()));
+        self
     }
 
     /// Runs it to its end. It exports to a receiver of its own, over HTTP or gRPC.
@@ -65,14 +74,18 @@ impl Example {
         let store = Store::new(Limits::default());
         let routes = receiver::routes(store.clone()).merge(grpc::routes(store.clone()));
         let backend = serve(routes.fallback(async || StatusCode::NOT_FOUND)).await;
-        let words = self.0.strip_prefix("cargo run --bin ").expect("cargo run --bin NAME");
+        let words = self.command.strip_prefix("cargo run --bin ").expect("cargo run --bin NAME");
         let mut words = words.split(' ').filter(|word| *word != "--");
         let mut command = Command::new(binaries().await.join(words.next().expect("a name")));
         for (key, _) in std::env::vars_os().filter(|(key, _)| is_setting(&key.to_string_lossy())) {
             command.env_remove(key);
         }
+        for key in ["TRACEPARENT", "TRACESTATE", "BAGGAGE"] {
+            command.env_remove(key);
+        }
         command
             .args(words)
+            .envs(self.variables)
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{backend}"))
             .env("NO_PROXY", "127.0.0.1,localhost")
             .env("RUST_BACKTRACE", "0")

@@ -30,6 +30,7 @@ mod roll_out;
 mod sampling;
 pub mod service_mesh;
 mod slow_requests;
+mod streams_jobs_processes;
 mod symptoms;
 mod tasks_and_threads;
 mod test_propagation;
