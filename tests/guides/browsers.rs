@@ -107,13 +107,26 @@ impl Site {
         let message = line.split_once("Access to").expect("the message").1;
         let (page, gateway) = (self.page.address.port(), self.system.gateway.address.port());
         let message = message.replace(&format!(":{page}"), ":8080");
-        format!("Access to{}\n", message.replace(&format!(":{gateway}"), ":5000"))
+        let message = message.replace(&format!(":{gateway}"), ":5000");
+        wrapped(&format!("Access to{message}"))
     }
 
     async fn stop(self) -> Stopped {
         self.page.stop().await;
         self.system.stop().await
     }
+}
+
+/// Breaks a line at blanks, so that it fits on a page.
+fn wrapped(line: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in line.split_inclusive(' ') {
+        if lines.last().is_some_and(|line| line.len() + word.len() > 80) {
+            lines.push(String::new());
+        }
+        lines.last_mut().expect("a line").push_str(word);
+    }
+    lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,8 @@ const gateway = document.querySelector("meta[name=gateway]").content;
 // ANCHOR: trace-id
 // The id of the service's trace, or undefined if the answer has none.
 export const traceId = response =>
-  /traceparent;desc="?00-([0-9a-f]{32})/.exec(response.headers.get("server-timing"))?.[1];
+  /traceparent;desc="?00-([0-9a-f]{32})/
+    .exec(response.headers.get("server-timing"))?.[1];
 // ANCHOR_END: trace-id
 
 export function askWith(fetch) {

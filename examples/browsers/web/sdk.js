@@ -7,7 +7,9 @@ import { W3CTraceContextPropagator } from "@opentelemetry/core";
 import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-http";
 import { registerInstrumentations } from "@opentelemetry/instrumentation";
 import { FetchInstrumentation } from "@opentelemetry/instrumentation-fetch";
-import { BatchSpanProcessor, StackContextManager, TracerProvider } from "@opentelemetry/sdk-trace";
+import {
+  BatchSpanProcessor, StackContextManager, TracerProvider,
+} from "@opentelemetry/sdk-trace";
 
 const gateway = document.querySelector("meta[name=gateway]").content;
 const exporter = new OTLPTraceExporter({ url: `${gateway}/v1/traces` });

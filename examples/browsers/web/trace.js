@@ -17,23 +17,31 @@ export async function tracedFetch(url, options) {
 
 // ANCHOR: export
 // Nanoseconds since 1970, as text: they don't fit into a number.
-const now = () => `${Math.round(1000 * (performance.timeOrigin + performance.now()))}000`;
+const now = () =>
+  `${Math.round(1000 * (performance.timeOrigin + performance.now()))}000`;
 
 function exportSpan(url, options, { traceId, spanId, start }, status) {
   const failed = status === undefined || status >= 400;
   const text = (key, stringValue) => ({ key, value: { stringValue } });
-  const attributes = [text("http.request.method", options.method), text("url.full", url)];
-  if (status) attributes.push({ key: "http.response.status_code", value: { intValue: status } });
+  const attributes = [
+    text("http.request.method", options.method),
+    text("url.full", url),
+  ];
+  if (status) {
+    attributes.push({ key: "http.response.status_code", value: { intValue: status } });
+  }
   if (failed) attributes.push(text("error.type", `${status ?? "network"}`));
   const span = {
     traceId, spanId, name: options.method, kind: 3, // CLIENT
     startTimeUnixNano: start, endTimeUnixNano: now(),
     attributes, status: { code: failed ? 2 : 0 },
   };
-  const body = JSON.stringify({ resourceSpans: [{ scopeSpans: [{ spans: [span] }] }] });
-  // `keepalive` lets the export outlive the page. A lost span is no reason to fail.
-  const headers = { "content-type": "application/json" };
-  fetch(new URL("/v1/traces", url), { method: "POST", headers, body, keepalive: true })
-    .catch(() => {});
+  // `keepalive` lets the export outlive the page. Nothing fails without it.
+  fetch(new URL("/v1/traces", url), {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ resourceSpans: [{ scopeSpans: [{ spans: [span] }] }] }),
+    keepalive: true,
+  }).catch(() => {});
 }
 // ANCHOR_END: export
