@@ -17,9 +17,11 @@ pub fn server_span(request: &Request) -> Span {
     let route = route.map_or("", MatchedPath::as_str).to_owned();
     let name = format!("{method} {route}");
     let span = error_span!(
+        target: "request",
         "request",
-        otel.name = name,
+        otel.name = name.trim_end(),
         otel.kind = "server",
+        url.path = request.uri().path(),
         trace_id = Empty,
     );
     let headers = HeaderExtractor(request.headers());
@@ -29,7 +31,6 @@ pub fn server_span(request: &Request) -> Span {
     span.record("trace_id", trace_id.to_string());
     span.set_attribute("http.request.method", method);
     span.set_attribute("http.route", route);
-    span.set_attribute("url.path", request.uri().path().to_owned());
     span
 }
 

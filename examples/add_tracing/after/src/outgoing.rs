@@ -12,7 +12,12 @@ pub async fn send(request: RequestBuilder) -> reqwest::Result<Response> {
     let (client, request) = request.build_split();
     let mut request = request?;
     let method = request.method().to_string();
-    let span = error_span!("call", otel.name = method, otel.kind = "client");
+    let span = error_span!(
+        target: "request",
+        "call",
+        otel.name = method,
+        otel.kind = "client",
+    );
     let url = request.url();
     span.set_attribute("url.full", url.origin().ascii_serialization() + url.path());
     span.set_attribute("http.request.method", method);
@@ -27,9 +32,11 @@ pub async fn send(request: RequestBuilder) -> reqwest::Result<Response> {
                 "http.response.status_code",
                 i64::from(status.as_u16()),
             );
-            (!status.is_success()).then(|| status.as_str().to_owned())
+            let failed = status.is_client_error() || status.is_server_error();
+            failed.then(|| status.as_str().to_owned())
         }
         Err(error) if error.is_timeout() => Some("timeout".to_owned()),
+        Err(error) if error.is_connect() => Some("connect".to_owned()),
         Err(_) => Some("_OTHER".to_owned()),
     };
     if let Some(error_type) = error_type {

@@ -6,11 +6,14 @@ use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
-use tracing_subscriber::{fmt, prelude::*};
+use tracing_subscriber::{Layer, Registry, prelude::*};
 
-/// Prints the log lines that `filter` lets through. Sends spans of level INFO and
-/// above to `OTEL_EXPORTER_OTLP_ENDPOINT`.
-pub fn init(filter: EnvFilter) -> SdkTracerProvider {
+/// Prints log lines by the layer `lines`, but only those that `filter` lets through.
+/// Sends spans of level INFO and above to `OTEL_EXPORTER_OTLP_ENDPOINT`.
+pub fn init<L>(lines: L, filter: EnvFilter) -> SdkTracerProvider
+where
+    L: Layer<Registry> + Send + Sync,
+{
     global::set_text_map_propagator(TraceContextPropagator::new());
     let mut provider = SdkTracerProvider::builder();
     match SpanExporter::builder().with_http().build() {
@@ -19,10 +22,14 @@ pub fn init(filter: EnvFilter) -> SdkTracerProvider {
     }
     let provider = provider.build();
     let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer("shop"));
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    // Lines show the trace id of their request, whatever else the filter removes.
+    let filter = match "request=error".parse() {
+        Ok(always) => filter.add_directive(always),
+        Err(_) => filter,
+    };
     tracing_subscriber::registry()
-        .with(spans.with_filter(LevelFilter::INFO))
         .with(lines.with_filter(filter))
+        .with(spans.with_filter(LevelFilter::INFO))
         .init();
     provider
 }

@@ -28,7 +28,8 @@ struct Order {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let provider = telemetry::init(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let provider = telemetry::init(lines, filter);
     let stock = Stock {
         client: Client::new(),
         url: setting("STOCK_URL", "http://127.0.0.1:7002"),
@@ -76,7 +77,12 @@ impl Stock {
     }
 }
 
-#[instrument(skip_all, fields(trace_id = telemetry::trace_id()))]
+#[instrument(
+    level = "error",
+    target = "request",
+    skip_all,
+    fields(trace_id = telemetry::trace_id())
+)]
 async fn send_receipt(email: String) {
     info!(domain = email.split('@').next_back(), "receipt sent");
 }

@@ -18,7 +18,8 @@ type Shelf = Arc<Mutex<HashMap<String, u32>>>;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let provider = telemetry::init(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let provider = telemetry::init(lines, filter);
     let shelf = Shelf::new(Mutex::new(HashMap::from([("tea".to_owned(), 10)])));
     let routes = Router::new()
         .route("/stock/{item}/take", post(take))
