@@ -105,7 +105,7 @@ async fn answer(request: RequestBuilder) -> (u16, String) {
 /// A span of a statement: its attributes, and that its text has parameters where it has values.
 fn is_statement(span: &Span, database: &Database, text: &str) {
     assert_eq!(span.attribute("db.query.text").as_deref(), Some(text));
-    assert_eq!(span.attribute("db.query.summary").as_deref(), Some(&*span.name()));
+    assert_eq!(span.attribute("db.query.summary").as_deref(), Some(span.name()));
     let place = match database.system {
         "sqlite" => "db.namespace=shop.db server.address=(none) server.port=(none)".to_owned(),
         _ => {
