@@ -1,6 +1,5 @@
 //! The prices, which take their time.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract::State;
