@@ -235,8 +235,11 @@ async fn a_filter_of_lines_removes_no_span_and_no_id() {
         assert_eq!(shop.order(1, &[]).await, 200);
         let log = shop.log.clone();
         let trees = shop.close().await;
-        assert_eq!(trees[0].rows.len(), 5, "{}", shapes(&trees));
-        assert_eq!(trees[1].rows.len(), 6, "{}", shapes(&trees));
+        // Nothing waits for the task that sends the receipt, and at `error` it writes no line to wait for.
+        for tree in &trees {
+            let request = tree.rows.iter().filter(|row| row.span.name() != "send_receipt");
+            assert_eq!(request.count(), 5, "{}", shapes(&trees));
+        }
         let lines = log.lines();
         assert!(lines.len() >= 2, "{lines:?}");
         let ids: Vec<String> = trees.iter().map(|tree| tree.trace_id.to_string()).collect();
