@@ -291,14 +291,20 @@ impl Reader {
         if ready {
             terminal.prints(COMMAND_DEADLINE, |text| text.contains(" Running `")).await;
         }
-        let most = if recording::overwrite() && !ready { QUIET } else { DEADLINE };
-        let as_shown = terminal.prints(most, &is).await;
+        let most = match ready {
+            // The program that runs may be compiling others, or waiting for another cargo that does.
+            true => COMMAND_DEADLINE,
+            false if recording::overwrite() => QUIET,
+            false => DEADLINE,
+        };
+        let fails = |text: &str| ready && text.contains(NOT_COMPILED);
+        let as_shown = terminal.prints(most, |text| is(text) || fails(text)).await;
         let printed = terminal.printed();
         if ready {
             self.ready = shown.join("\n");
             check_warnings(&printed)?;
         }
-        if as_shown && !shown.is_empty() {
+        if as_shown && !fails(&printed) && !shown.is_empty() {
             return Ok(());
         }
         let now = normal(&printed);
