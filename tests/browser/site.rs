@@ -26,10 +26,11 @@ const DIAGNOSE: &str = "how-to/diagnose.html";
 
 /// Pages that together have every kind of part that the book has: listings in each language, waterfalls, tables. The pages to
 /// try are in `tests/browser/book.rs`.
-const OF_EACH_KIND: [&str; 6] = [
+const OF_EACH_KIND: [&str; 7] = [
     FIRST,
     STEP,
     "how-to/symptoms.html",
+    "how-to/symptoms/wrong-parent.html",
     "how-to/compose-and-kubernetes.html",
     "how-to/polyglot.html",
     "appendix/exercises.html",
@@ -274,6 +275,17 @@ async fn an_unknown_address_of_any_depth_leads_back_to_the_book() {
     browser.wait_for(styles, [true]).await;
     browser.click("main a[href*='set-up']").await;
     browser.arrives_at("/one-trace/tutorial/set-up.html").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_of_a_heading_or_page_that_moved_leads_to_its_new_place() {
+    let Some(browser) = open("404.html").await else { return };
+    for (old, new) in [
+        ("how-to/symptoms.html#no-flush", "how-to/symptoms/no-flush.html"),
+    ] {
+        browser.go(&at(old)).await;
+        browser.arrives_at(&at(new)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

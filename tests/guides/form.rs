@@ -33,10 +33,15 @@ fn a_guide_begins_with_a_figure_and_ends_with_how_to_verify_it() {
 #[test]
 fn the_checklist_leads_to_a_section_for_each_line_and_to_every_guide() {
     let page = page("checklist");
-    let link = Regex::new(r"\]\(([^)#]+)\.md#[^)]+\)").expect("a pattern");
+    // A symptom has a page of its own instead of a section.
+    let link = r"\]\((?:([^)#]+)\.md#[^)]+|(symptoms)/[^)#]+\.md)\)";
+    let link = Regex::new(link).expect("a pattern");
     let items = page.lines().filter(|line| line.starts_with("- [ ]"));
     let pages = items.map(|item| {
-        let mut pages = link.captures_iter(item).map(|found| found[1].to_owned());
+        let mut pages = link.captures_iter(item).map(|found| {
+            let page = found.get(1).or(found.get(2)).expect("a page");
+            page.as_str().to_owned()
+        });
         // A word of the glossary may be linked before the section.
         let page = pages.find(|it| !it.ends_with("/glossary"));
         page.unwrap_or_else(|| panic!("no section: {item}"))

@@ -2,6 +2,8 @@
 //!
 //! Its figure begins with what the lab's rules say about it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use lab::case::Case;
 use lab::diagnose::Rule;
 use lab::otlp;
@@ -10,8 +12,10 @@ use lab::span::SpanKind;
 use lab::tree::Tree;
 use regex::Regex;
 
+use super::collector::source;
 use super::example::{Example, Ran, page};
 use support::has_attributes;
+use support::includes::includes;
 use support::recording::{check, check_named, figures, overwrite, recorded};
 
 /// Submits both figures of a symptom, and evaluates to its name.
@@ -24,11 +28,16 @@ macro_rules! symptom {
 }
 
 async fn run(name: &str, way: &str) -> Ran {
-    // One command stands on the page for all of them.
-    let command = "cargo run --bin symptoms -- NAME WAY";
-    assert!(page("symptoms").contains(command));
-    let command = command.replace("NAME", name).replace("WAY", way);
-    Example::new(&command).run().await
+    // Its page shows the command for the broken one.
+    let example = match way {
+        "broken" => Example::on(&format!("symptoms/{name}"), &command(name, way)),
+        _ => Example::new(&command(name, way)),
+    };
+    example.run().await
+}
+
+fn command(name: &str, way: &str) -> String {
+    format!("cargo run --bin symptoms -- {name} {way}")
 }
 
 /// Runs a symptom both ways. Compares what arrives with these shapes and with the figures of the page; the lab's rules find
@@ -47,7 +56,7 @@ fn figure(name: &str, way: &str, trees: Vec<Tree>, found: &[Rule]) {
     let mut rules: Vec<Rule> = case.findings().iter().map(|finding| finding.rule).collect();
     rules.dedup();
     assert_eq!(rules, found, "{name} {way}");
-    let links = Links { book: Some("../"), span: &|_| None };
+    let links = Links { book: Some("../../"), span: &|_| None };
     let figure = match found {
         // Without a finding the report would say that no rule found a fault, although these traces are wrong.
         [] => figures(&case.trees),
@@ -252,5 +261,93 @@ async fn an_exporter_that_is_traced_traces_itself() {
     if overwrite() {
         let lines: Vec<&str> = shapes.lines().take(12).collect();
         check!("symptoms/exporter-traces-itself.txt", &format!("{}\n…\n", lines.join("\n")));
+    }
+}
+
+/// Lists where the rows of the tables lead, relative to the page. Each has one link, besides those to the glossary.
+fn rows() -> Vec<String> {
+    let link = Regex::new(r"\]\(([^)]+)\)").expect("a pattern");
+    let page = page("symptoms");
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| You see"));
+    let targets = rows.map(|row| {
+        let links = link.captures_iter(row).map(|found| found[1].to_owned());
+        let links: Vec<String> = links.filter(|it| !it.contains("glossary.md")).collect();
+        let [target] = &links[..] else { panic!("{links:?} in {row}") };
+        target.clone()
+    });
+    targets.collect()
+}
+
+/// The names of the pages of symptoms, with their sources.
+fn pages() -> BTreeMap<String, String> {
+    let folder = support::root().join("src/how-to/symptoms");
+    let files = std::fs::read_dir(folder).expect("a folder").map(|file| file.expect("a file"));
+    let names = files.map(|file| file.file_name().into_string().expect("text"));
+    let names = names.map(|name| name.strip_suffix(".md").expect("a page").to_owned());
+    names.map(|name| (name.clone(), page(&format!("symptoms/{name}")))).collect()
+}
+
+/// The rules that a page of a symptom shows: the figures of its broken program have their findings.
+fn rules_of(name: &str, page: &str) -> Vec<Rule> {
+    let shown = includes(&format!("src/how-to/symptoms/{name}.md"), page);
+    let recordings = shown.iter().filter(|it| it.file.starts_with("src/recordings/"));
+    let text: String = recordings.map(|it| source(&it.file)).collect();
+    let found = |rule: &Rule| text.contains(&format!("diagnose.html#{}\"", rule.name()));
+    Rule::ALL.into_iter().filter(found).collect()
+}
+
+#[test]
+fn each_row_leads_to_a_place_of_its_own_and_each_page_has_a_row() {
+    let rows = rows();
+    let places: BTreeSet<&str> = rows.iter().map(String::as_str).collect();
+    assert_eq!(places.len(), rows.len(), "two rows lead to one place: {rows:#?}");
+    for row in &rows {
+        let (file, heading) = row.split_once('#').unwrap_or((row, ""));
+        let target = source(&format!("src/how-to/{file}"));
+        let id = |line: &str| match line.rsplit_once(" {#") {
+            Some((_, id)) => id.trim_end_matches('}').to_owned(),
+            None => line.trim_start_matches(['#', ' ']).replace(' ', "-").replace('\'', ""),
+        };
+        let ids = target.lines().filter(|line| line.starts_with("##")).map(id);
+        let is_there = ids.map(|id| id.to_lowercase()).any(|id| id == heading);
+        assert!(heading.is_empty() || is_there, "{row} leads to no heading");
+    }
+    let pages = pages();
+    let alone: Vec<&String> =
+        pages.keys().filter(|name| !places.contains(&*format!("symptoms/{name}.md"))).collect();
+    assert_eq!(alone, [""; 0], "no row leads to these pages");
+}
+
+#[test]
+fn every_rule_of_the_diagnosis_has_a_row() {
+    let (rows, pages, guide) = (rows(), pages(), page("diagnose"));
+    for rule in Rule::ALL {
+        let has_row = rows.contains(&format!("diagnose.md#{}", rule.name()));
+        let shows = |(name, page): &(&String, &String)| rules_of(name, page).contains(&rule);
+        let shown: Vec<&String> = pages.iter().filter(shows).map(|(name, _)| name).collect();
+        assert_ne!(has_row, !shown.is_empty(), "{rule:?}: its own row and {shown:?}");
+        // The section of the rule leads to the code that causes the fault.
+        let (_, section) = guide.split_once(&format!("{{#{}}}", rule.name())).expect("a section");
+        let section = section.split("\n### ").next().unwrap_or_default();
+        for name in shown {
+            let link = format!("(symptoms/{name}.md)");
+            assert!(section.contains(&link), "{rule:?} does not lead to {link}");
+        }
+    }
+}
+
+#[test]
+fn a_page_of_a_symptom_has_its_parts_and_its_old_address_leads_to_it() {
+    let settings = source("book.toml");
+    for (name, page) in pages() {
+        let headings: Vec<&str> = page.lines().filter(|line| line.starts_with("## ")).collect();
+        let parts = ["## Cause", "## Wrong and right", "## Prevention", "## Run it"];
+        assert_eq!(headings, parts, "{name}");
+        assert!(page.lines().any(|line| line == command(&name, "broken")), "{name}");
+        let code = format!("examples/symptoms/src/{}.rs", name.replace('-', "_"));
+        let shown = includes(&format!("src/how-to/symptoms/{name}.md"), &page);
+        assert!(shown.iter().any(|it| it.file == code), "{name} doesn't show {code}");
+        let redirect = format!("\"/how-to/symptoms.html#{name}\" = \"symptoms/{name}.html\"\n");
+        assert!(settings.contains(&redirect), "book.toml lacks {redirect}");
     }
 }
