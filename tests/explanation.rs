@@ -347,15 +347,38 @@ fn a_span_is_as_long_whether_it_waits_or_works() {
 }
 
 /// The pages of the explanation, in the order of the book.
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 6] = [
     "context-and-propagation",
     "two-stacks",
     "architecture",
     "what-a-trace-cannot-tell",
     "what-tracing-costs",
     "what-is-changing",
-    "suite",
 ];
+
+/// The page says of the W3C's suite what the README of the strict propagators says, which lists each test that the SDK fails.
+#[test]
+fn the_readme_lists_as_many_failed_tests_as_the_page_counts() {
+    let read = |path: &str| fs::read_to_string(support::root().join(path)).expect(path);
+    let readme = read("crates/w3c-trace-context/README.md");
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let row = readme.lines().find(|line| line.starts_with("| `opentelemetry_sdk` 0"));
+    let [_, sdk, passed, of_level_2, _] = &cells(row.expect("a row"))[..] else {
+        panic!("{row:?}")
+    };
+    let (_, table) = readme.split_once("| test | sends |\n|---|---|\n").expect("a table");
+    let rows =
+        table.lines().take_while(|line| line.starts_with('|')).map(|line| cells(line)[1].clone());
+    let (second, first): (Vec<String>, Vec<String>) =
+        rows.partition(|it| it.ends_with("(level 2)"));
+    let count = |rows: &[String]| rows.iter().map(|row| row.split(", ").count()).sum::<usize>();
+    let number = |cell: &String| cell.parse::<usize>().expect("a number");
+    assert_eq!(40 - number(passed), count(&first));
+    assert_eq!(41 - number(of_level_2), count(&first) + count(&second));
+    let page = read("src/explanation/context-and-propagation.md").replace('\n', " ");
+    let said = format!("{sdk}, an axum service passes {passed} of its 40 tests");
+    assert!(page.contains(&said), "the page does not say {said}");
+}
 
 #[test]
 fn an_explanation_has_no_steps_and_ends_with_questions() {

@@ -282,6 +282,11 @@ async fn the_address_of_a_heading_or_page_that_moved_leads_to_its_new_place() {
     let Some(browser) = open("404.html").await else { return };
     for (old, new) in [
         ("how-to/symptoms.html#no-flush", "how-to/symptoms/no-flush.html"),
+        ("explanation/suite.html", "explanation/context-and-propagation.html#how-strict"),
+        (
+            "explanation/suite.html#what-strictness-costs",
+            "explanation/context-and-propagation.html#how-strict",
+        ),
     ] {
         browser.go(&at(old)).await;
         browser.arrives_at(&at(new)).await;

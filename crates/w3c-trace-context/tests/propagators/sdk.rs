@@ -56,7 +56,7 @@ proptest! {
     }
 }
 
-/// The differences that the README and the book name, in what is sent on.
+/// The differences that the README lists, in what is sent on.
 #[test]
 fn where_the_two_differ() {
     const VALID: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
