@@ -1,67 +1,83 @@
 //! One service of three at each stage of the roll-out, as the guide describes them.
 
-use lab::tree::Tree;
-use serde_json::json;
+use super::example::binaries;
+use support::recording::recorded;
+use support::{Setup, WHOLE, ask, has, lacks, shapes};
 
-use super::example::{binaries, in_order};
-use support::recording::{check_named, figures, recorded};
-use support::{Setup, WHOLE, client, shapes, within_reason};
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SPAN: &str = "00f067aa0ba902b7";
 
 async fn setup(stage: &str) -> Setup {
     binaries().await;
     Setup::default().run_by("user-service", &format!("roll_out {stage}"))
 }
 
-/// The traces of one request, compared with the figure of the page.
-async fn traces(stage: &str, figure: &str) -> Vec<Tree> {
-    let trees = in_order(setup(stage).await.answers("user_1", 200).await.trees());
-    check_named(figure, &figures(&trees));
-    trees
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_without_tracing_cuts_the_trace_in_two() {
-    let trees = traces("untraced", recorded!("roll-out/untraced.html")).await;
-    let expected = "\
+async fn a_service_without_spans_cuts_the_trace_unless_it_passes_the_headers_on() {
+    let gateway = "\
 POST /api/query SERVER api-gateway http 200
   POST /process CLIENT api-gateway http 200
-
+";
+    let cut = "
 POST /generate SERVER llm-service http 200
   chat offline INTERNAL llm-service
 ";
-    assert_eq!(shapes(&trees), expected);
+    let joined = "    POST /generate SERVER llm-service http 200
+      chat offline INTERNAL llm-service
+";
+    for (stage, figure, below) in [
+        ("untraced", recorded!("roll-out/untraced.html"), cut),
+        ("forwarding", recorded!("roll-out/forwarding.html"), joined),
+    ] {
+        let stopped = setup(stage).await.answers("user_1", 200).await;
+        stopped.compare(figure, &format!("{gateway}{below}"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_passes_the_headers_on_is_a_gap_in_one_trace() {
-    let trees = traces("forwarding", recorded!("roll-out/forwarding.html")).await;
-    let expected = "\
-POST /api/query SERVER api-gateway http 200
-  POST /process CLIENT api-gateway http 200
-    POST /generate SERVER llm-service http 200
-      chat offline INTERNAL llm-service
-";
-    assert_eq!(shapes(&trees), expected);
+async fn a_service_that_passes_headers_on_passes_those_of_the_trace() {
+    let system = setup("forwarding").await.wired().start().await;
+    let traceparent = format!("00-{TRACE}-{SPAN}-01");
+    let headers = [
+        ("traceparent", &*traceparent),
+        ("tracestate", "one=1"),
+        ("baggage", "tenant=acme"),
+        ("b3", "d"),
+        ("x-b3-traceid", TRACE),
+        ("x-b3-spanid", SPAN),
+        ("x-b3-sampled", "1"),
+        ("x-b3-flags", "1"),
+        ("authorization", "secret"),
+    ];
+    assert_eq!(ask(system.user.address, "/process", &headers).await, 200);
+    let stopped = system.stop().await;
+    let sent = &stopped.wire.exchanges()[0].sent;
+    let [of_the_trace @ .., _] = headers.map(|(name, value)| format!("\n{name}: {value}\r\n"));
+    of_the_trace.iter().for_each(|header| has(sent, [header]));
+    lacks(sent, ["authorization"]);
 }
 
 /// An old caller sends B3, and llm-service behind reads only `traceparent`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_has_both_kinds_of_headers_joins_old_and_new() {
     let system = setup("translating").await.wired().start().await;
-    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let url = format!("http://{}/process", system.user.address);
-    let body = json!({ "user_id": "user_1", "query": "What is a trace?" });
-    let request = client().post(url).json(&body);
-    let request = request.header("b3", format!("{trace}-00f067aa0ba902b7-1"));
-    assert_eq!(within_reason(request.send()).await.expect("an answer").status(), 200);
+    let b3 = format!("{TRACE}-{SPAN}-1");
+    assert_eq!(ask(system.user.address, "/process", &[("b3", &b3)]).await, 200);
     let stopped = system.stop().await;
     let tree = stopped.only_tree();
-    assert_eq!(tree.trace_id.to_string(), trace);
+    assert_eq!(tree.trace_id.to_string(), TRACE);
     // All but the two spans of the gateway.
     let below: String = WHOLE.lines().skip(2).map(|line| format!("{}\n", &line[4..])).collect();
     assert_eq!(shapes(&[tree]), below);
     let sent = &stopped.wire.exchanges()[0].sent;
-    support::has(sent, [&format!("traceparent: 00-{trace}-"), &format!("x-b3-traceid: {trace}")]);
+    has(sent, [&format!("traceparent: 00-{TRACE}-"), &format!("x-b3-traceid: {TRACE}")]);
+}
+
+/// The tutorial's services leave this variable to the SDK.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_that_disables_the_sdk_has_no_effect() {
+    let setup = Setup::default().tutorial().with("all", "OTEL_SDK_DISABLED", true);
+    assert_eq!(setup.answers("user_1", 200).await.shapes(), WHOLE);
 }
 
 /// Tracing is switched off by a variable, and the caller's trace goes on behind.

@@ -3,7 +3,7 @@
 use axum::http::HeaderMap;
 
 /// The headers of a trace: those of the W3C, and B3.
-const CONTEXT: [&str; 7] = [
+const CONTEXT: [&str; 8] = [
     "traceparent",
     "tracestate",
     "baggage",
@@ -11,6 +11,7 @@ const CONTEXT: [&str; 7] = [
     "x-b3-traceid",
     "x-b3-spanid",
     "x-b3-sampled",
+    "x-b3-flags",
 ];
 
 /// Returns the headers of a request that belong into every call that it causes.
