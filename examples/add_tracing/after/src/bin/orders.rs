@@ -45,11 +45,11 @@ async fn main() -> anyhow::Result<()> {
     let address = setting("ORDERS_ADDR", "127.0.0.1:7001");
     let listener = TcpListener::bind(address).await?;
     println!("orders listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, routes)
+    let served = axum::serve(listener, routes)
         .with_graceful_shutdown(stopped())
-        .await?;
+        .await;
     provider.shutdown().ok();
-    Ok(())
+    Ok(served?)
 }
 
 #[instrument(skip(stock, order), err)]

@@ -32,11 +32,11 @@ async fn main() -> anyhow::Result<()> {
     let address = setting("STOCK_ADDR", "127.0.0.1:7002");
     let listener = TcpListener::bind(address).await?;
     println!("stock listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, routes)
+    let served = axum::serve(listener, routes)
         .with_graceful_shutdown(stopped())
-        .await?;
+        .await;
     provider.shutdown().ok();
-    Ok(())
+    Ok(served?)
 }
 
 #[instrument(skip(shelf), err)]
