@@ -27,7 +27,8 @@ impl Extractor for EnvironmentExtractor {
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(String::as_str).collect()
+        let names = self.0.keys().map(String::as_str);
+        names.filter(|name| variable(name) == *name).collect()
     }
 }
 
@@ -61,8 +62,8 @@ pub fn extract() -> Context {
 fn variable(field: &str) -> String {
     let allowed = |it: char| if it.is_ascii_alphanumeric() { it } else { '_' };
     let name: String = field.chars().map(allowed).collect();
-    let digit = name.starts_with(|first: char| first.is_ascii_digit());
-    let prefix = if digit { "_" } else { "" };
+    let allowed = name.starts_with(|first: char| !first.is_ascii_digit());
+    let prefix = if allowed { "" } else { "_" };
     format!("{prefix}{}", name.to_ascii_uppercase())
 }
 // ANCHOR_END: code
@@ -88,6 +89,7 @@ mod tests {
             "x-b3-traceid",
             "uber.trace id",
             "1st",
+            "",
             "BAGGAGE",
         ];
         let names = [
@@ -95,9 +97,21 @@ mod tests {
             "X_B3_TRACEID",
             "UBER_TRACE_ID",
             "_1ST",
+            "_",
             "BAGGAGE",
         ];
         assert_eq!(fields.map(variable), names);
+    }
+
+    #[test]
+    fn only_variables_with_such_a_name_are_fields() {
+        let variables = ["TRACEPARENT", "x-b3-traceid", "lower_case", "_1ST"];
+        let variables = variables.map(|name| (name.to_owned(), String::new()));
+        let carrier = EnvironmentExtractor(HashMap::from(variables));
+        let mut keys = carrier.keys();
+        keys.sort_unstable();
+        assert_eq!(keys, ["TRACEPARENT", "_1ST"]);
+        assert_eq!(carrier.get("x-b3-traceid"), None);
     }
 
     /// The variables of a child that is started in this context. `None` removes what
