@@ -74,7 +74,7 @@ impl Broker {
         let folder = TempDir::new().expect("a folder");
         let data = folder.path().to_owned();
         let [port, names, cluster] = [(); 3].map(|()| free_port().to_string());
-        // Erlang's name server. Where none runs, the broker starts one and leaves it behind.
+        // Erlang's name server. Without the flag below, a broker that finds none starts one and leaves it behind.
         let mut name_server = Command::new("epmd");
         name_server.args(["-d", "-port", &names, "-address", "127.0.0.1"]);
         let name_server = Component::start(name_server, "epmd running").await;
@@ -83,6 +83,7 @@ impl Broker {
             let mut command = Command::new(RABBITMQ);
             command
                 .env("ERL_EPMD_PORT", &names)
+                .env("ERL_FLAGS", "-start_epmd false")
                 .env("RABBITMQ_NODENAME", format!("guide-{port}@localhost"))
                 .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
                 .env("RABBITMQ_NODE_PORT", &port)

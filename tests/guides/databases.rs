@@ -52,6 +52,8 @@ impl Database {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let mut server = run("postgres");
         server.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-k", "", "-F"]);
+        // In its folder. Shared memory of the system would stay when the server is killed.
+        server.args(["-c", "dynamic_shared_memory_type=mmap"]);
         let process = Component::start(server, "ready to accept connections").await;
         let url = |name| format!("postgres://shop:secret-48151@127.0.0.1:{port}/{name}");
         let mut connection = AnyConnection::connect(&url("postgres")).await.expect("a connection");
@@ -77,7 +79,7 @@ impl Database {
         connection
     }
 
-    /// Stops the server as Debian does. A killed one would leave shared memory behind.
+    /// Stops the server as Debian does.
     pub async fn stop(self) {
         if let Some(process) = self.process {
             process.stop("-INT").await;
