@@ -10,7 +10,7 @@ for file in */collector*.yaml; do
     variables+=(--env "${name#env:}=http://localhost:4318")
   done
   docker run --rm --volume "$PWD:/etc/otel:ro" "${variables[@]}" \
-    otel/opentelemetry-collector-contrib:0.135.0 validate --config "/etc/otel/$file"
+    otel/opentelemetry-collector-contrib:0.165.0 validate --config "/etc/otel/$file"
 done
 docker run --rm --volume "$PWD:/etc/otel:ro" jaegertracing/jaeger:2.13.0 \
   validate --config /etc/otel/more_than_one_machine/jaeger-cassandra.yaml

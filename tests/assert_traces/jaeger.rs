@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use lab::wire::Fault;
-use support::{component, free_port, has, root, skips};
+use support::{free_port, has, installed, root};
 use tokio::process::Command;
 
 use crate::guides::component::Component;
@@ -13,13 +13,8 @@ use super::services::QUERY;
 
 /// Starts Jaeger, which receives OTLP over HTTP at the first address and answers queries at the second. Returns `None` where it
 /// isn't installed.
-async fn start([otlp, api]: [SocketAddr; 2]) -> Option<Component> {
-    let Some(folder) = component("jaeger") else {
-        // Compiling it takes minutes, so only the weekly workflow does.
-        skips::skipped_even_in_ci("Jaeger", "run `bash tests/components/install.sh jaeger`");
-        return None;
-    };
-    let mut jaeger = Command::new(folder.join("bin/jaeger"));
+pub async fn start([otlp, api]: [SocketAddr; 2]) -> Option<Component> {
+    let mut jaeger = Command::new(installed("jaeger")?.join("bin/jaeger"));
     jaeger
         .arg("--config")
         .arg(root().join("tests/assert_traces/jaeger.yaml"))

@@ -1,7 +1,7 @@
 //! The trace of a request to real systems, compared with a file by `lab expect`.
 
 pub mod command;
-mod jaeger;
+pub mod jaeger;
 mod mistakes;
 mod services;
 mod steadiness;

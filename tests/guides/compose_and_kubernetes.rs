@@ -324,7 +324,7 @@ fn nobody_waits_for_the_queue_but_who_asks_for_it() {
 fn the_collector_of_the_compose_file_is_where_the_services_look_for_it() {
     let file = collector("examples/compose_and_kubernetes/collector.yaml");
     let listens = &file["receivers"]["otlp"]["protocols"]["http"]["endpoint"];
-    let sends = &file["exporters"]["otlphttp"]["endpoint"];
+    let sends = &file["exporters"]["otlp_http"]["endpoint"];
     assert_eq!([text(listens), text(sends)], ["0.0.0.0:4318", "http://jaeger:4318"]);
     let services = compose();
     assert!(services["jaeger"].is_mapping());

