@@ -1,16 +1,20 @@
-//! Checks that SDKs in Python, JavaScript and Go can export to the lab, and that a client of Jaeger's query API can read from it.
-//! `install.sh` installs them.
+//! Checks that SDKs in Python, JavaScript, Go and Java can export to the lab, and that a client of Jaeger's query API can read from it.
+//! `install.sh` installs them, except Java's agent, which is one of `tests/components`.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use crate::guides::component::Component;
 use crate::probe::Around;
 use lab::diagnose::{Rule, diagnose};
-use lab::moments::{Moment, Moments};
+use lab::log::{LogRecord, Severity};
+use lab::moments::{Exception, Moment, Moments};
 use lab::process;
 use lab::proto::trace::Span;
+use lab::tree::Tree;
 use regex::Regex;
 use serde_json::{Value, json};
 use support::in_process::{Lab, span};
@@ -146,23 +150,39 @@ async fn send_all(
     lab
 }
 
+/// Returns the records that the lab shows at the span of this name, in the order of time.
+fn records(lab: &Lab, tree: &Tree, span: &str) -> Vec<Arc<LogRecord>> {
+    let row = tree.rows.iter().position(|row| row.span.name() == span).expect(span);
+    let moments = Moments::new(tree, &lab.store.logs(tree.trace_id)).rows.swap_remove(row);
+    let log = |moment| match moment {
+        Moment::Log(record) => Some(record),
+        Moment::Event(_) => None,
+    };
+    moments.into_iter().filter_map(log).collect()
+}
+
+/// Fails unless the record of each trace is at its span, with its exception. Both senders also log outside of a span.
+fn assert_logged(lab: &Lab, error: &str) {
+    let usage = lab.store.usage();
+    assert_eq!((usage.logs, usage.logs_without_trace), (usage.traces, usage.traces));
+    for tree in lab.store.trees() {
+        let [record] = &records(lab, &tree, "charge card")[..] else { panic!("not one record") };
+        assert_eq!(
+            (&*record.body(), record.severity()),
+            ("order 7 was not charged", Severity::Error)
+        );
+        let exception = Exception::of_log(record).expect("a record with an exception");
+        assert_eq!((&*exception.r#type, &*exception.message), (error, "card expired"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pythons_sdk_is_shown_as_it_sends() {
     let Some(folder) = installed() else { return };
     let protocols = ["http/protobuf", "grpc"];
     let python = folder.join("bin/python");
     let lab = send_all(python, "send.py", &protocols, "python", "ValueError").await;
-    let usage = lab.store.usage();
-    assert_eq!((usage.logs, usage.logs_without_trace), (usage.traces, usage.traces));
-    for tree in lab.store.trees() {
-        let moments = Moments::new(&tree, &lab.store.logs(tree.trace_id));
-        let charge = tree.rows.iter().position(|row| row.span.name() == "charge card");
-        let charge = &moments.rows[charge.expect("a span")];
-        let is_log = |moment: &&Moment| matches!(moment, Moment::Log(_));
-        let exception = charge.iter().find(is_log).and_then(Moment::exception);
-        let exception = exception.expect("a record with an exception");
-        assert_eq!((&*exception.r#type, &*exception.message), ("ValueError", "card expired"));
-    }
+    assert_logged(&lab, "ValueError");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +191,50 @@ async fn javascripts_sdk_is_shown_as_it_sends() {
         return;
     }
     let protocols = ["http/json", "http/protobuf", "grpc"];
-    send_all("node".into(), "send.mjs", &protocols, "nodejs", "RangeError").await;
+    let lab = send_all("node".into(), "send.mjs", &protocols, "nodejs", "RangeError").await;
+    assert_logged(&lab, "RangeError");
+}
+
+/// Java's agent makes the spans, exports what `java.util.logging` writes, and records exceptions only as log records.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_records_and_exceptions_of_javas_agent_are_at_their_spans() {
+    let Some(folder) = support::installed("java") else { return };
+    if is_missing("java", "install a JDK, 17 or newer") {
+        return;
+    }
+    let lab = Lab::start().await;
+    let mut agent = OsString::from("-javaagent:");
+    agent.push(folder.join("opentelemetry-javaagent.jar"));
+    let mut java = exporting("java".into(), lab.address, "http/protobuf");
+    java.arg(agent)
+        .arg(root().join("tests/sdks/Send.java"))
+        // Without this, the agent leaves the compiler alone, which starts a program from its source.
+        .env("OTEL_JAVAAGENT_ENABLED", "true")
+        .env("OTEL_SERVICE_NAME", "java-service")
+        .env("OTEL_METRICS_EXPORTER", "none")
+        // The agent's own name of OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN.
+        .env("OTEL_SEMCONV_EXCEPTION_SIGNAL_PREVIEW", "logs");
+    let output = within_reason(java.output()).await.expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let [tree] = &lab.store.trees()[..] else { panic!("not one trace") };
+    let [warning, exception] = &records(&lab, tree, "POST /charge")[..] else {
+        panic!("not two records")
+    };
+    assert_eq!((&*warning.body(), warning.severity()), ("order 7 was not charged", Severity::Warn));
+    assert_eq!(exception.event_name(), "http.server.request.exception");
+    let exception = Exception::of_log(exception).expect("an exception");
+    let Exception { r#type, message, stacktrace } = &exception;
+    assert_eq!((&**r#type, &**message), ("java.lang.IllegalStateException", "card expired"));
+    has(stacktrace.as_deref().expect("a stack trace"), ["at Send."]);
+    let server = tree.rows.iter().find(|row| row.span.name() == "POST /charge").expect("a span");
+    assert!(server.span.proto().events.is_empty(), "the exception is also an event");
+
+    // It leads the details of the span.
+    let (_, page) = lab.get(&format!("/traces/{}?span={}", tree.trace_id, server.span.id)).await;
+    let (lead, rest) = page.split_once("<dt>span id").expect("details");
+    has(lead, ["Exception, in a log record", "card expired"]);
+    has(rest, ["order 7 was not charged"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

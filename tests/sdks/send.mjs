@@ -1,4 +1,4 @@
-// Sends one trace with OpenTelemetry's JavaScript SDK, and prints its id.
+// Sends one trace and its log records, which pino writes, with OpenTelemetry's JavaScript SDK. Prints the trace's id.
 //
 // The variables of the OpenTelemetry specification say where to and how: OTEL_EXPORTER_OTLP_ENDPOINT,
 // OTEL_EXPORTER_OTLP_PROTOCOL (http/json, http/protobuf or grpc), OTEL_EXPORTER_OTLP_COMPRESSION (gzip). send.py sends
@@ -8,18 +8,35 @@ import { createRequire } from 'node:module';
 
 // An import would look for the packages in the folders above this file; install.sh has put them under target/.
 const require = createRequire(new URL('../../target/sdks/', import.meta.url));
-const { ROOT_CONTEXT, SpanKind, SpanStatusCode, TraceFlags, trace } = require('@opentelemetry/api');
+const { ROOT_CONTEXT, SpanKind, SpanStatusCode, TraceFlags, context, trace } = require('@opentelemetry/api');
+const { logs } = require('@opentelemetry/api-logs');
+const { AsyncLocalStorageContextManager } = require('@opentelemetry/context-async-hooks');
+const { PinoInstrumentation } = require('@opentelemetry/instrumentation-pino');
 const { defaultResource, resourceFromAttributes } = require('@opentelemetry/resources');
+const { BatchLogRecordProcessor, LoggerProvider } = require('@opentelemetry/sdk-logs');
 const { BasicTracerProvider, BatchSpanProcessor } = require('@opentelemetry/sdk-trace-base');
 
 // Of the variables, this one alone is not read by the exporters: each protocol is a package of its own.
 const name = { 'http/json': 'http', 'http/protobuf': 'proto', grpc: 'grpc' }[process.env.OTEL_EXPORTER_OTLP_PROTOCOL];
 const { OTLPTraceExporter } = require(`@opentelemetry/exporter-trace-otlp-${name}`);
+const { OTLPLogExporter } = require(`@opentelemetry/exporter-logs-otlp-${name}`);
+
+const resource = defaultResource().merge(
+  resourceFromAttributes({ 'service.name': 'nodejs-service', 'service.version': '1.2.3' }),
+);
+const loggerProvider = new LoggerProvider({
+  resource,
+  processors: [new BatchLogRecordProcessor({ exporter: new OTLPLogExporter() })],
+});
+logs.setGlobalLoggerProvider(loggerProvider);
+context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
+
+// It has to be there before pino is loaded. Pino's own lines go nowhere.
+new PinoInstrumentation();
+const logger = require('pino')({ name: 'orders' }, { write() {} });
 
 const provider = new BasicTracerProvider({
-  resource: defaultResource().merge(
-    resourceFromAttributes({ 'service.name': 'nodejs-service', 'service.version': '1.2.3' }),
-  ),
+  resource,
   spanProcessors: [new BatchSpanProcessor(new OTLPTraceExporter())],
 });
 const tracer = provider.getTracer('send.mjs', '0.1.0');
@@ -51,11 +68,17 @@ const charge = tracer.startSpan('charge card', { startTime: at(1) }, inServer);
 charge.addEvent('retry', { attempt: 2 }, at(2));
 charge.recordException(new RangeError('card expired'), at(2));
 charge.setStatus({ code: SpanStatusCode.ERROR, message: 'the card was declined' });
+context.with(trace.setSpan(inServer, charge), () => {
+  logger.error({ err: new RangeError('card expired') }, 'order %d was not charged', 7);
+});
 charge.end(at(3));
 
 const links = [{ context: elsewhere, attributes: { reason: 'first attempt' } }];
 tracer.startSpan('publish order', { kind: SpanKind.PRODUCER, links, startTime: at(4) }, inServer).end(at(5));
 server.end(at(6));
 
+logger.warn('logged outside of a span');
+
+await loggerProvider.shutdown();
 await provider.shutdown(); // sends what is still in the batch
 console.log(server.spanContext().traceId);
