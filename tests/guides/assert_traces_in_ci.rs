@@ -7,11 +7,12 @@ use regex::Regex;
 use tempfile::TempDir;
 use tokio::process::Command;
 
+use super::action::{Ran, Runner};
 use super::collector::source;
 use super::example::{binaries, page};
 use support::in_process::Lab;
 use support::recording::{check, figures};
-use support::{Setup, System, has, root, within_reason};
+use support::{Setup, System, has, within_reason};
 
 const GUIDE: &str = "assert-traces-in-ci";
 
@@ -65,8 +66,8 @@ fn commands() -> Vec<String> {
     blocks.filter(|block| block.starts_with("lab ")).map(str::to_owned).collect()
 }
 
-/// Returns a script that runs what the book's action does in the workflow that the page shows.
-fn script_of_the_workflow() -> String {
+/// Runs the book's action as the workflow that the page shows does.
+async fn run_action(terminal: &Terminal, runner: &Runner) -> Ran {
     let file = source("examples/assert_traces_in_ci/.github/workflows/expect.yml");
     let file: serde_yaml_ng::Value = serde_yaml_ng::from_str(&file).expect("YAML");
     let [.., start, compare] = &file["jobs"]["expect"]["steps"].as_sequence().expect("steps")[..]
@@ -77,14 +78,16 @@ fn script_of_the_workflow() -> String {
     assert_eq!(start["env"]["OTEL_EXPORTER_OTLP_ENDPOINT"], "http://127.0.0.1:4318");
     let uses = compare["uses"].as_str().expect("an action");
     has(uses, ["OWNER/one-trace/.github/actions/expect@"]);
-    let script = root().join(".github/actions/expect/expect.sh");
-    let given = |name: &str| compare["with"][name].as_str().expect(name);
-    format!(
-        "export FILE={} HTML=report/trace.html ARGUMENTS=$(cat <<'END'\n{}\nEND\n)\nbash {}",
-        given("file"),
-        given("arguments"),
-        script.display(),
-    )
+    let inputs = compare["with"].as_mapping().expect("inputs").iter();
+    let inputs = inputs.map(|(name, value)| (name.as_str().expect("a name"), value));
+    let inputs: Vec<(&str, String)> = inputs
+        .map(|(name, value)| {
+            (name, value.as_str().expect(name).replace(GATEWAY, &terminal.gateway))
+        })
+        .collect();
+    let inputs: Vec<(&str, &str)> = inputs.iter().map(|(name, value)| (*name, &**value)).collect();
+    let site = terminal.lab.address.to_string();
+    runner.run("expect", &inputs, terminal.folder.path(), &[("LAB_SITE", &site)]).await
 }
 
 /// Writes ports as the page has them.
@@ -120,9 +123,14 @@ async fn the_commands_of_the_guide_print_what_it_shows() {
         "tests/query.trace",
         &terminal.read("query.trace"),
     );
-    let script = script_of_the_workflow();
-    has(&terminal.run(&script, 1).await, ["::error file=tests/query.trace,"]);
-    has(&terminal.read("report/trace.html"), ["Compared with tests/query.trace", "missing"]);
+    let runner = Runner::new(&binaries().await).await;
+    let failed = run_action(&terminal, &runner).await;
+    assert!(!failed.succeeded, "{}", failed.printed);
+    has(&failed.printed, ["::error file=tests/query.trace,"]);
+    let [(name, folder)] = &failed.artifacts[..] else { panic!("not one artifact") };
+    assert_eq!(name, "trace");
+    let page = std::fs::read_to_string(folder.join("trace.html")).expect("a page");
+    has(&page, ["Compared with tests/query.trace", "missing"]);
     let time = Regex::new(r#"time="[\d.]+""#).expect("a pattern");
     for (format, extension) in [("json", "json"), ("github", "txt"), ("junit", "xml")] {
         let printed = terminal.run(&format!("{} --format {format}", compare.trim_end()), 1).await;
@@ -136,7 +144,8 @@ async fn the_commands_of_the_guide_print_what_it_shows() {
         }
     }
     terminal.run(restore, 0).await;
-    terminal.run(&script, 0).await;
+    let fine = run_action(&terminal, &runner).await;
+    assert!(fine.succeeded && fine.artifacts.is_empty(), "{}", fine.printed);
     terminal.run(write_edges, 0).await;
     check!("assert-traces-in-ci/services.trace", &terminal.read("services.trace"));
     check!("assert-traces-in-ci/mutate.txt", &terminal.run(mutate, 1).await);

@@ -1,6 +1,7 @@
 //! Every guide shows what its example does: each module here runs the example of one page, asserts the traces, and
 //! compares them with the figures of the page.
 
+mod action;
 pub mod brokers;
 mod collector;
 pub mod component;
