@@ -19,7 +19,7 @@ use crate::span::TraceId;
 use crate::viewer;
 
 pub use diagnosis::{Chosen, Diagnosis, certainty};
-pub use diff::{Diff, Trace as Compared, above, fact};
+pub use diff::{Diff, Records, Trace as Compared, above, fact};
 pub use list::List;
 pub use trace::Trace;
 

@@ -1,10 +1,11 @@
-//! Compares two traces: which spans only one of them has, in what the others differ, and where the time went.
+//! Compares two traces: which spans and log records only one of them has, in what the others differ, and where the time went.
 //!
 //! Spans are paired by service and name, below spans that are paired, so that as few as possible are left alone. Names that differ
 //! only in an id or a number are the same. The children of a span are a set: their order changes from request to request.
 
 mod name;
 mod pairing;
+mod records;
 mod structure;
 mod transport;
 
@@ -21,6 +22,7 @@ use crate::span::{SpanKind, Status};
 use crate::tree::Tree;
 
 pub use self::name::pattern;
+pub use self::records::{Records, records};
 
 /// A value for each of the two traces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]

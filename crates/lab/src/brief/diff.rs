@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{NAME, Pages, TEXT, UNTRUSTED, cut, keep};
-use crate::compare::{Change, Comparison, Row, Sides};
+use crate::compare::{self, Change, Comparison, Row, Sides};
 use crate::span::{SpanId, TraceId};
 use crate::tree::Tree;
 
@@ -28,6 +28,8 @@ pub struct Diff {
     differences: Vec<Difference>,
     /// The differences of the spans that are linked to the two.
     linked_differences: Vec<Difference>,
+    /// The log records that only one of the traces has, or has more often, the most severe first.
+    records: Vec<Records>,
     /// The time of each service on the critical path, the largest difference first.
     services: Vec<Service>,
     /// The clocks of some services differ, so it is unsure how the time is divided between them.
@@ -40,6 +42,7 @@ pub struct Diff {
 struct LeftOut {
     differences: usize,
     linked_differences: usize,
+    records: usize,
     services: usize,
 }
 
@@ -101,6 +104,41 @@ struct Service {
     difference_nano: i64,
 }
 
+/// Equal log records that one of the traces has more often. `lab diff --json` has them too.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Records {
+    service: String,
+    /// The name of their span, or `None` if they have none.
+    span: Option<String>,
+    /// The names of the nearest spans above, the lowest last.
+    below: Vec<String>,
+    severity: &'static str,
+    body: String,
+    exception_type: Option<String>,
+    counts: Sides<usize>,
+}
+
+impl Records {
+    /// Describes the records of a comparison.
+    pub fn of(comparison: &Comparison, records: &[compare::Records]) -> impl Iterator<Item = Self> {
+        records.iter().map(move |records| {
+            let compare::Records { row, service, severity, body, exception, counts } = records;
+            let row = row.map(|row| &comparison.rows[row]);
+            let above = row.map(|row| above(comparison, row, ABOVE)).unwrap_or_default();
+            Records {
+                service: cut(service, NAME),
+                span: row.map(|row| cut(&row.name, NAME)),
+                below: above.into_iter().map(|it| cut(it, NAME)).collect(),
+                severity: severity.as_str(),
+                body: cut(body, TEXT),
+                exception_type: exception.as_deref().map(|it| cut(it, NAME)),
+                counts: *counts,
+            }
+        })
+    }
+}
+
 /// Returns the name of a changed fact in JSON, and its values.
 pub fn fact(change: &Change) -> (&'static str, Sides<Option<&str>>) {
     match change {
@@ -145,6 +183,7 @@ impl Diff {
     pub fn new(
         (comparison, trees): (&Comparison, Sides<&Tree>),
         (linked, linked_trees): (&Comparison, Sides<&Tree>),
+        records: &[compare::Records],
         slower: bool,
         pages: Sides<Pages>,
     ) -> Self {
@@ -152,6 +191,7 @@ impl Diff {
         let [a, b] = Trace::both(comparison, trees, pages);
         let (own, more_differences) = keep(differences(comparison, trees), 50, 80_000);
         let (of_linked, more_linked) = keep(differences(linked, linked_trees), 20, 40_000);
+        let (records, more_records) = keep(Records::of(comparison, records), 30, 25_000);
         let services = comparison.services().into_iter().map(|(service, nanoseconds, _)| Service {
             service: cut(service, NAME),
             nanoseconds,
@@ -170,10 +210,12 @@ impl Diff {
             left_out: LeftOut {
                 differences: more_differences,
                 linked_differences: more_linked,
+                records: more_records,
                 services: more_services,
             },
             differences: own,
             linked_differences: of_linked,
+            records,
             services,
             clocks_differ: !unsure.is_empty(),
         }

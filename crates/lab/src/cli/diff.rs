@@ -1,5 +1,7 @@
 //! The command `diff`: the two traces that it compares, the forms of its report, and its exit status.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -8,7 +10,8 @@ use super::{LabAddress, Outcome, file};
 use crate::brief::{self, Compared, Pages, UNTRUSTED, above, fact};
 use crate::case::Case;
 use crate::client::{self, Lab};
-use crate::compare::{Change, Comparison, Row, Sides, Unsure, compare, linked};
+use crate::compare::{Change, Comparison, Records, Row, Sides, Unsure, compare, linked, records};
+use crate::log::LogRecord;
 use crate::output::{print, print_json};
 use crate::span::SpanId;
 use crate::terminal;
@@ -64,6 +67,7 @@ impl Diff {
         let linked = both.as_ref().map(|side| &side.linked);
         let comparison = compare(trees.a, trees.b);
         let of_linked = compare(linked.a, linked.b);
+        let records = records(&comparison, trees, both.as_ref().map(|side| &side.logs[..]));
         let duration = comparison.duration;
         let slower = self
             .slower_than
@@ -73,18 +77,24 @@ impl Diff {
         match format {
             _ if self.brief => {
                 let of_linked = (&of_linked, linked);
-                let brief =
-                    brief::Diff::new((&comparison, trees), of_linked, slower.is_some(), pages);
+                let brief = brief::Diff::new(
+                    (&comparison, trees),
+                    of_linked,
+                    &records,
+                    slower.is_some(),
+                    pages,
+                );
                 print_json(&serde_json::to_string(&brief)?)?;
             }
             Format::Json => {
                 let linked = Linked::new(&of_linked, linked);
-                let report = Report::new(&comparison, trees, linked, slower.is_some(), pages);
+                let of_trace = (&comparison, trees);
+                let report = Report::new(of_trace, linked, &records, slower.is_some(), pages);
                 print_json(&serde_json::to_string_pretty(&report)?)?;
             }
             Format::Text => {
                 let mut text = heading("A", &both.a) + &heading("B", &both.b) + "\n";
-                text.push_str(&terminal::diff(&comparison));
+                text.push_str(&terminal::diff(&comparison, &records));
                 if let Some(percent) = slower {
                     text.push_str(&format!(
                         "{}, more than the {percent} % that --slower-than allows\n",
@@ -109,19 +119,20 @@ impl Diff {
             _ => None,
         };
         let missing = || client::Error::NoSuchTrace(name.to_owned());
-        let (id, trees) = match file {
+        let (id, trees, logs) = match file {
             Some((file, id)) => {
                 let (id, case) = file::trace(file, id)?;
-                (id, case.trees)
+                (id, case.trees, case.logs)
             }
             None => {
                 file::ensure_id(name)?;
                 let lab = Lab::at(&self.lab.site);
-                let (id, case) = lab.case(Some(name)).await?.with_context(missing)?;
+                let (id, mut case) = lab.case(Some(name)).await?.with_context(missing)?;
+                let logs = std::mem::take(&mut case.logs);
                 let linked = lab.document(id, "linked.json").await?;
                 // The lab may have headers of a trace without any span.
                 let linked = linked.map(|json| Case::read(&json)).transpose().unwrap_or_default();
-                (id, linked.unwrap_or(case).trees)
+                (id, linked.unwrap_or(case).trees, logs)
             }
         };
         let (tree, others): (Vec<Tree>, Vec<Tree>) =
@@ -129,7 +140,7 @@ impl Diff {
         let tree = tree.into_iter().next().with_context(missing)?;
         let linked = linked(&tree, &others);
         let pages = file.map_or(Pages::of(&self.lab.site), |_| Pages::NONE);
-        Ok(Side { file: file.map(|(file, _)| file), pages, tree, linked })
+        Ok(Side { file: file.map(|(file, _)| file), pages, tree, linked, logs })
     }
 }
 
@@ -141,6 +152,8 @@ struct Side<'a> {
     tree: Tree,
     /// The parts of other traces that are linked to it.
     linked: Tree,
+    /// The log records of the file, or of the trace.
+    logs: Vec<Arc<LogRecord>>,
 }
 
 /// Names a trace and counts what is in it.
@@ -182,6 +195,7 @@ struct Report<'a> {
     time: Time<'a>,
     /// The spans of other traces that are linked to the two.
     linked: Linked<'a>,
+    records: Vec<brief::Records>,
 }
 
 #[derive(Serialize)]
@@ -276,9 +290,9 @@ fn differences<'a>(comparison: &'a Comparison, trees: Sides<&Tree>) -> Vec<Diffe
 
 impl<'a> Report<'a> {
     fn new(
-        comparison: &'a Comparison,
-        trees: Sides<&Tree>,
+        (comparison, trees): (&'a Comparison, Sides<&Tree>),
         linked: Linked<'a>,
+        records: &[Records],
         slower: bool,
         pages: Sides<Pages>,
     ) -> Self {
@@ -312,6 +326,7 @@ impl<'a> Report<'a> {
             exact: *exact,
             differences: differences(comparison, trees),
             linked,
+            records: brief::Records::of(comparison, records).collect(),
             time: Time { services: services.collect(), unsure },
         }
     }

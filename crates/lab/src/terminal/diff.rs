@@ -1,11 +1,11 @@
-//! Formats the differences between two traces: both trees in one, and where the time went.
+//! Formats the differences between two traces: both trees in one, where the time went, and log records.
 
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
 use super::styled;
-use crate::compare::{Change, Comparison, Row, Sides, Unsure};
+use crate::compare::{Change, Comparison, Records, Row, Sides, Unsure};
 use crate::tree::{self, plain, took, visible};
 use crate::waterfall::count;
 
@@ -16,16 +16,19 @@ const ROWS_IN_FULL: usize = 40;
 const SERVICES: usize = 5;
 const SPANS: usize = 3;
 
+/// The most lines of log records.
+const RECORDS: usize = 20;
+
 /// Deeper rows get their depth as a number instead of branches.
 const MAX_DEPTH: usize = 12;
 
 /// Formats the differences, for people.
-pub fn diff(comparison: &Comparison) -> String {
+pub fn diff(comparison: &Comparison, records: &[Records]) -> String {
     let mut text = String::new();
     let same_time = comparison.rows.iter().all(|row| row.waited.a == row.waited.b);
     if !comparison.differs() {
         let spans = count(comparison.sizes.a, "span");
-        if same_time {
+        if same_time && records.is_empty() {
             let duration = took(comparison.duration.a);
             return format!("No difference: {spans}, {duration} on the critical path\n");
         }
@@ -40,7 +43,55 @@ pub fn diff(comparison: &Comparison) -> String {
         );
     }
     text.push_str(&times(comparison));
+    text.push_str(&of_records(comparison, records));
     text
+}
+
+/// Lists the log records that one of the traces has more often. Nothing without any.
+fn of_records(comparison: &Comparison, records: &[Records]) -> String {
+    if records.is_empty() {
+        return String::new();
+    }
+    let only =
+        |more: fn(Sides<usize>) -> usize| records.iter().map(|it| more(it.counts)).sum::<usize>();
+    let alone =
+        Sides { a: only(|it| it.a.saturating_sub(it.b)), b: only(|it| it.b.saturating_sub(it.a)) };
+    let mut text = format!("Logs: {}\n", only_in(alone, "record").join(", "));
+    for Records { row, service, severity, body, exception, counts } in
+        &records[..records.len().min(RECORDS)]
+    {
+        let mark = if counts.a > counts.b { '-' } else { '+' };
+        let service = plain(service);
+        let place = match row {
+            Some(row) => format!("{} of {service}", plain(&comparison.rows[*row].name)),
+            None => format!("{service}, without a span"),
+        };
+        let mut line = format!("{mark} {severity:5}  {place}  {}", visible(body));
+        for note in exception.iter().map(|it| visible(it)).chain(times_seen(*counts)) {
+            let _ = write!(line, "  {note}");
+        }
+        let _ = writeln!(text, "{}", styled(style(mark), line.trim_end()));
+    }
+    if let more @ 1.. = records.len().saturating_sub(RECORDS) {
+        let _ = writeln!(text, "… {more} more: lab diff --json has all of them");
+    }
+    text
+}
+
+/// Counts what only one of the traces has.
+fn only_in(alone: Sides<usize>, what: &str) -> Vec<String> {
+    let sides = [(alone.a, "A"), (alone.b, "B")].into_iter().filter(|(number, _)| *number > 0);
+    sides.map(|(number, side)| format!("{} only in {side}", count(number, what))).collect()
+}
+
+/// Says how many there are at one place, unless one of the traces has a single one.
+fn times_seen(counts: Sides<usize>) -> Option<String> {
+    match (counts.a, counts.b) {
+        (0 | 1, 0 | 1) => None,
+        (0, count) | (count, 0) => Some(format!("x{count}")),
+        (a, b) if a == b => Some(format!("x{a}")),
+        (a, b) => Some(format!("x{a} -> x{b}")),
+    }
 }
 
 /// Formats the differences between the parts of other traces that are linked to the two, for people. Nothing without any.
@@ -59,15 +110,8 @@ pub fn linked_diff(comparison: &Comparison) -> String {
 
 /// Counts the spans that differ.
 fn counts(comparison: &Comparison) -> String {
-    let Sides { a, b } = comparison.alone();
     let changed = comparison.changed();
-    let mut counts = Vec::new();
-    if a > 0 {
-        counts.push(format!("{} only in A", count(a, "span")));
-    }
-    if b > 0 {
-        counts.push(format!("{} only in B", count(b, "span")));
-    }
+    let mut counts = only_in(comparison.alone(), "span");
     if changed > 0 {
         counts.push(format!("{} changed", count(changed, "span")));
     }
@@ -185,13 +229,7 @@ fn line(row: &Row, last: &[bool]) -> Line {
         std::cmp::Ordering::Equal if row.changes.is_empty() => ' ',
         std::cmp::Ordering::Equal => '~',
     };
-    let mut notes = Vec::new();
-    match (a, b) {
-        (0 | 1, 0 | 1) => {}
-        (0, count) | (count, 0) => notes.push(format!("x{count}")),
-        (a, b) if a == b => notes.push(format!("x{a}")),
-        (a, b) => notes.push(format!("x{a} -> x{b}")),
-    }
+    let mut notes: Vec<String> = times_seen(row.counts()).into_iter().collect();
     notes.extend(row.changes.iter().map(change));
     Line {
         mark,

@@ -1,7 +1,7 @@
 //! `lab diff`: what it prints about two traces, and its exit status.
 
 use serde_json::{Value, json};
-use support::in_process::{table, trace_id};
+use support::in_process::{log_table, table, trace_id};
 use support::process::{Lab, fails, finds, run, write};
 use support::{has, lacks};
 
@@ -88,6 +88,45 @@ async fn differences_are_printed_as_json() {
     assert_eq!(time["differenceNano"], 212_000_000);
     assert_eq!(time["spans"][0]["nanoseconds"], json!({ "a": 30_000_000, "b": 227_000_000 }));
     assert_eq!(report["time"]["services"][1]["spans"][1]["answeredBy"], "pay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_records_of_one_trace_only_are_listed_and_make_no_difference() {
+    const LOGS: &str = "161 shop 1 9 5 order 17 taken; 161 pay 3 9 25 paid
+        178 shop 1 9 5 order 18 taken; 178 pay 3 13 30 retrying in 20 ms; 178 pay 3 13 35 retrying in 40 ms
+        178 pay 3 17 40 declined exception.type=Refused; 178 pay 0 9 50 gave up";
+    let folder = tempfile::tempdir().expect("a folder");
+    let second = BEFORE.replace("161 ", "178 ");
+    let mut document = table(&format!("{BEFORE};{second}"));
+    document["resourceLogs"] = log_table(LOGS)["resourceLogs"].take();
+    let file = write(folder.path(), "both.json", &document.to_string());
+    let lab = Lab::view(&format!("--open {file}")).await;
+    for sides in [format!("{file}#a1 {file}#b2"), "a1 b2".to_owned()] {
+        // Only records differ, so the exit status is 0.
+        let printed = lab.ask(&format!("diff {sides}")).await;
+        let expected = "
+Structure: no difference in 4 spans
+Time: 100.00 ms -> 100.00 ms, 0.00 ms, nowhere a difference of 1 % or more
+Logs: 1 record only in A, 4 records only in B
++ ERROR  POST /pay of pay  declined  Refused
++ WARN   POST /pay of pay  retrying in * ms  x2
+- INFO   POST /pay of pay  paid
++ INFO   pay, without a span  gave up
+";
+        assert!(printed.ends_with(expected), "{printed}");
+    }
+    for form in ["--json", "--brief"] {
+        let report = lab.ask(&format!("diff a1 b2 {form}")).await;
+        let report: Value = serde_json::from_str(&report).expect("JSON");
+        assert_eq!((&report["differs"], &report["differences"]), (&json!(false), &json!([])));
+        let declined = json!({
+            "service": "pay", "span": "POST /pay", "below": ["POST /orders/17", "POST /pay"], "severity": "ERROR",
+            "body": "declined", "exceptionType": "Refused", "counts": { "a": 0, "b": 1 },
+        });
+        assert_eq!(report["records"][0], declined);
+        assert_eq!(report["records"].as_array().map(Vec::len), Some(4));
+    }
+    lacks(&lab.ask("diff a1 a1").await, ["Logs"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
