@@ -23,7 +23,7 @@ async fn main() -> ExitCode {
         for (sent, fault, took) in sent {
             longest = longest.max(took);
             match (sent, fault) {
-                (Ok(()), None) | (Err(Error::Differs(_)), Some(_)) => right += 1,
+                (Ok(()), None) | (Err(Error::Differs { .. }), Some(_)) => right += 1,
                 (Ok(()), Some(fault)) => println!("{fault:?} was not seen"),
                 (Err(error), _) => println!("{error}"),
             }

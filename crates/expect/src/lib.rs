@@ -16,11 +16,15 @@
 //! The file says what the trace has to look like; with `TRACE_EXPECT=update` in the environment, the test writes it. The command
 //! `lab expect` reads and writes the same files, and the book One Trace describes their format.
 //!
+//! When a trace differs, the panic's message names a page in Cargo's target folder, such as
+//! `target/trace-expect/shop-tests-checkout.html`. It shows the report and the spans in a browser, and the lab opens it.
+//!
 //! All tests of a process share one receiver, which listens on a free port, for OTLP over HTTP and over gRPC. They can run in
 //! parallel, since each request has a trace id of its own. This crate depends on no crate of OpenTelemetry, so a service keeps
 //! whatever version it has.
 
 mod own;
+pub mod page;
 mod run;
 pub mod text;
 
@@ -123,8 +127,13 @@ pub struct Expect {
 /// Why a request couldn't be compared with its file, or how it differs.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{0}")]
-    Differs(String),
+    #[error("{text}\n{}", page_line(page))]
+    Differs {
+        /// The report.
+        text: String,
+        /// The path of a page that shows the request.
+        page: Result<PathBuf, page::Error>,
+    },
     #[error("{}: nothing arrived: do the services export to {}, and did the request carry the traceparent?", file.display(), endpoint())]
     NothingArrived { file: PathBuf },
     #[error("the request failed: {0}")]
@@ -152,6 +161,17 @@ impl Error {
             Error::Read { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
             Error::NoRequest { problem, .. } => !matches!(problem, NoRequest::Several { .. }),
             _ => false,
+        }
+    }
+}
+
+/// Names the page of a request, or says why there is none.
+fn page_line(page: &Result<PathBuf, page::Error>) -> String {
+    match page {
+        Ok(path) => format!("Open this page in a browser: {}", path.display()),
+        Err(error) => {
+            let reason = error.source().map_or(String::new(), |reason| format!(": {reason}"));
+            format!("No page shows the request: {error}{reason}")
         }
     }
 }
@@ -261,27 +281,29 @@ impl Expect {
         if report.is_empty() && report.others.is_empty() {
             return Err(Error::NothingArrived { file: self.file });
         }
-        let name = files.title(name);
+        let title = files.title(name);
+        let page = page::path(&self.file, name);
         if update {
             files.update(&request, &report, self.edges)?;
             // Not with `eprintln!`, whose output `cargo test` shows only for tests that fail.
             let mut stderr = std::io::stderr().lock();
             for warning in text::warnings(&report) {
                 // A closed output is no reason to fail.
-                let _ = writeln!(stderr, "Warning: {name}: {warning}");
+                let _ = writeln!(stderr, "Warning: {title}: {warning}");
             }
             return Ok(report);
         }
         let not_alone = self.alone && !report.others.is_empty();
         let problems: Vec<String> =
             not_alone.then(|| text::NOT_ALONE.to_owned()).into_iter().collect();
-        match report.matches() && problems.is_empty() {
-            true => Ok(report),
-            false => {
-                let text = text::Text { report: &report, name: &name, problems: &problems };
-                Err(Error::Differs(text.to_string()))
-            }
+        if report.matches() && problems.is_empty() {
+            // Of an earlier run. If it can't be removed, this run is still fine.
+            let _ = std::fs::remove_file(page);
+            return Ok(report);
         }
+        let text = text::Text { report: &report, name: &title, problems: &problems }.to_string();
+        let written = page::write(&page, &title, &text, report.case);
+        Err(Error::Differs { text, page: written.map(|()| page) })
     }
 }
 

@@ -1,4 +1,5 @@
-//! `TRACE_EXPECT=update` writes the file and warns about the faults of the trace that it is written from.
+//! `TRACE_EXPECT=update` writes the file and warns about the faults of the trace that it is written from. A trace that differs leaves a
+//! page.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use trace_expect::Expect;
+use traces::case::Case;
 
 /// The environment variable with the file that [`a_checkout`] expects.
 const FILE: &str = "CHECKOUT_TRACE";
@@ -101,4 +103,33 @@ fn the_faults_of_the_trace_are_warnings() {
         let [only] = &warnings[..] else { panic!("{warnings:#?}") };
         assert!(parts.iter().all(|part| only.contains(part)), "{only}");
     }
+}
+
+#[test]
+fn a_trace_that_differs_leaves_a_page_until_it_matches() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("differs.trace");
+    std::fs::write(&file, "GET /shop  SERVER  shop\n").expect("it is written");
+    let output = run(&file, "sent", false);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!output.status.success() && printed.contains("1 surplus"), "{printed}");
+    let (_, page) = printed.split_once("Open this page in a browser: ").expect(&printed);
+    let page = Path::new(page.lines().next().expect("a path"));
+    assert!(page.ends_with("trace-expect/trace-expect-differs.html"), "{page:?}");
+    let target = page.ancestors().nth(2).expect("a folder");
+    assert!(target.join("CACHEDIR.TAG").is_file(), "{target:?}");
+
+    let text = std::fs::read_to_string(page).expect("a page");
+    for part in ["1 surplus", "GET /stock", "</table>"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!text.contains("<script"), "{text}");
+    let [tree] = &Case::read(text.as_bytes()).expect("its data").trees[..] else {
+        panic!("not one trace")
+    };
+    assert_eq!(tree.rows.len(), 2);
+
+    std::fs::write(&file, "GET /shop   SERVER  shop\nGET /stock  SERVER  stock\n").expect("a file");
+    assert!(run(&file, "sent", false).status.success(), "the file matches");
+    assert!(!page.exists(), "the page is that of an earlier run");
 }
