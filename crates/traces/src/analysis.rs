@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::conventions;
 use crate::span::SpanKind;
 use crate::tree::Tree;
 
@@ -134,6 +135,41 @@ pub fn calls<'a>(trees: impl IntoIterator<Item = &'a Tree>) -> BTreeMap<(&'a str
                     row.span.is_error() || (parent.kind() == SpanKind::Client && parent.is_error());
                 calls.errors += usize::from(failed);
             }
+        }
+    }
+    calls
+}
+
+/// Counts the calls in a trace that no span of another service answers, by caller and destination: a database, or a service that
+/// sends no spans. Calls without the name of a destination are left out. A call within another one, such as an HTTP request of a
+/// model's client, counts as one with it.
+pub fn outgoing(tree: &Tree) -> BTreeMap<(&str, String), Calls> {
+    let rows = &tree.rows;
+    let is_call =
+        |row: usize| matches!(rows[row].span.kind(), SpanKind::Client | SpanKind::Producer);
+    let same_service =
+        |row: usize, other: usize| rows[row].span.service() == rows[other].span.service();
+    let mut answered = vec![false; rows.len()];
+    // Each row comes behind its parent.
+    for index in (0..rows.len()).rev() {
+        if let Some(parent) = rows[index].parent {
+            answered[parent] |= !same_service(index, parent) || is_call(index) && answered[index];
+        }
+    }
+    let mut counted = vec![false; rows.len()];
+    let mut calls: BTreeMap<(&str, String), Calls> = BTreeMap::new();
+    for index in (0..rows.len()).filter(|row| is_call(*row) && !answered[*row]) {
+        let span = &rows[index].span;
+        counted[index] =
+            rows[index].parent.is_some_and(|it| counted[it] && same_service(index, it));
+        if counted[index] {
+            continue;
+        }
+        if let Some(destination) = conventions::destination(&span.proto()) {
+            counted[index] = true;
+            let calls = calls.entry((span.service(), destination)).or_default();
+            calls.count += 1;
+            calls.errors += usize::from(span.is_error());
         }
     }
     calls

@@ -51,6 +51,28 @@ pub(crate) fn host(proto: &Proto) -> Option<String> {
     })
 }
 
+/// The destination of a call, as its caller names it: a service, or else a system and a host.
+pub(crate) fn destination(proto: &Proto) -> Option<String> {
+    const SYSTEMS: [&str; 5] = [
+        "db.system.name",
+        "db.system",
+        "messaging.system",
+        "gen_ai.provider.name",
+        "gen_ai.system",
+    ];
+    if let Some(name) = first(proto, &["service.peer.name", "peer.service"]) {
+        return Some(name);
+    }
+    let host = host(proto).map(|host| match first(proto, &["server.port", "net.peer.port"]) {
+        Some(port) if port != "80" && port != "443" => format!("{host}:{port}"),
+        _ => host,
+    });
+    match (first(proto, &SYSTEMS), host) {
+        (Some(system), Some(host)) => Some(format!("{system} at {host}")),
+        (system, host) => system.or(host),
+    }
+}
+
 /// Whether the span has a URL with a scheme and a host. Some instrumentations record a path under the same name.
 pub(crate) fn has_whole_url(proto: &Proto) -> bool {
     let url = first(proto, &["url.full", "http.url"]);

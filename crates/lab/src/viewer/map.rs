@@ -22,9 +22,8 @@ type Edges<'a> = BTreeMap<(&'a str, &'a str), Calls>;
 pub async fn page(State(list): State<List>) -> Response {
     let seen = list.store.version();
     let map = ServiceMap::new(&list.store, |_| true);
-    let edges = map.calls.iter();
-    let edges = edges.map(|((caller, called), calls)| ((&**caller, &**called), calls.clone()));
-    let edges: Edges = edges.collect();
+    let entries: BTreeSet<&str> = map.entries.iter().map(String::as_str).collect();
+    let (edges, outside) = edges(&map, &entries);
     let body = html! {
         h1 { "Map of the services" }
         div id="results" data-live=(viewer::events_url(seen, None)) {
@@ -33,12 +32,36 @@ pub async fn page(State(list): State<List>) -> Response {
             } @else {
                 p { "Of " (count(map.traces, "trace")) "." }
                 @if map.is_cut { p.notice { "Calls between further services are not counted." } }
-                (drawing(&edges, &map.entries.iter().map(String::as_str).collect()))
+                @if !outside.is_empty() {
+                    p { "A dashed box is a destination without spans of its own, such as a database. It has the name that its callers give it." }
+                }
+                (drawing(&edges, &entries, &outside))
             }
             (operations(Operations::new(&list.store), map.traces))
         }
     };
     viewer::page("Map", body)
+}
+
+/// Returns all calls of a map, and the destinations among them that have sent no spans.
+fn edges<'a>(map: &'a ServiceMap, entries: &BTreeSet<&'a str>) -> (Edges<'a>, BTreeSet<&'a str>) {
+    fn names<'a>(((caller, called), _): (&'a (String, String), &'a Calls)) -> [&'a str; 2] {
+        [caller, called]
+    }
+    let mut edges = Edges::new();
+    for ((caller, called), calls) in map.calls.iter().chain(&map.outgoing) {
+        // A service can name itself.
+        if caller != called {
+            let sum = edges.entry((&**caller, &**called)).or_default();
+            sum.count += calls.count;
+            sum.errors += calls.errors;
+        }
+    }
+    let callers = map.outgoing.keys().map(|(caller, _)| &**caller);
+    let services: BTreeSet<&str> = map.calls.iter().flat_map(names).chain(callers).collect();
+    let called = edges.keys().map(|(_, called)| *called);
+    let outside = called.filter(|it| !services.contains(it) && !entries.contains(it)).collect();
+    (edges, outside)
 }
 
 /// The largest number of operations in the table.
@@ -113,17 +136,17 @@ pub fn entries<'a>(trees: impl IntoIterator<Item = &'a Tree>) -> BTreeSet<&'a st
     tops.map(|top| top.span.service()).collect()
 }
 
-/// Renders the map. Callers are left of the services that they call.
-pub fn drawing(edges: &Edges, entries: &BTreeSet<&str>) -> Markup {
+/// Renders the map. Callers are left of the services that they call. Those in `outside` have sent no spans.
+pub fn drawing(edges: &Edges, entries: &BTreeSet<&str>, outside: &BTreeSet<&str>) -> Markup {
     let services: BTreeSet<&str> = edges.keys().flat_map(|(from, to)| [*from, *to]).collect();
     html! {
-        @if services.len().max(edges.len()) <= DRAWING_LIMIT { (picture(edges, entries)) }
+        @if services.len().max(edges.len()) <= DRAWING_LIMIT { (picture(edges, entries, outside)) }
         @else { p { (count(services.len(), "service")) " and " (edges.len()) " ways between them are too much to draw." } }
-        (table(edges))
+        (table(edges, outside))
     }
 }
 
-fn picture(edges: &Edges, entries: &BTreeSet<&str>) -> Markup {
+fn picture(edges: &Edges, entries: &BTreeSet<&str>, outside: &BTreeSet<&str>) -> Markup {
     let columns = columns(edges, entries);
     let mut filled: BTreeMap<usize, usize> = BTreeMap::new();
     let mut places: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
@@ -146,9 +169,13 @@ fn picture(edges: &Edges, entries: &BTreeSet<&str>) -> Markup {
                     (arrow(places[caller], places[called], calls))
                 }
                 @for (service, (x, y)) in &places {
-                    rect x=(x) y=(y) width=(WIDTH) height=(HEIGHT) rx="5" {}
+                    @let is_outside = outside.contains(service);
+                    rect.outside[is_outside] x=(x) y=(y) width=(WIDTH) height=(HEIGHT) rx="5" {}
                     foreignObject x=(x) y=(y) width=(WIDTH) height=(HEIGHT) {
-                        div.node { span class={ "swatch look" (look(service)) } {} span { (shortened(service, 60)) } }
+                        div.node {
+                            @if !is_outside { span class={ "swatch look" (look(service)) } {} }
+                            span { (shortened(service, 60)) }
+                        }
                     }
                 }
             }
@@ -157,8 +184,11 @@ fn picture(edges: &Edges, entries: &BTreeSet<&str>) -> Markup {
 }
 
 /// Renders the pairs of services with the most calls.
-fn table(edges: &Edges) -> Markup {
+fn table(edges: &Edges, outside: &BTreeSet<&str>) -> Markup {
     let link = |service: &str| {
+        if outside.contains(service) {
+            return html! { bdi { (shortened(service, LONGEST)) } " (no spans)" };
+        }
         // Pairs of strings can always be encoded.
         let query = serde_urlencoded::to_string([("service", service)]).unwrap_or_default();
         html! { a href={ "/traces?" (query) } { (shortened(service, LONGEST)) } }
@@ -169,7 +199,7 @@ fn table(edges: &Edges) -> Markup {
         busiest.truncate(ROWS_LIMIT);
     }
     html! {
-        table.traces {
+        table.traces.calls {
             caption {
                 "Calls between services"
                 @if edges.len() > ROWS_LIMIT { "; the " (ROWS_LIMIT) " most frequent of " (edges.len()) " are shown" }

@@ -1,6 +1,7 @@
 //! The page of one trace: the waterfall, the time in each service and the calls between services.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::iter;
 use std::sync::Arc;
 
@@ -203,7 +204,7 @@ impl<'a> View<'a> {
             (times(shown, path))
             @if !edges.is_empty() {
                 h2 id="calls" { "Who called whom" }
-                (map::drawing(&edges, &map::entries([shown])))
+                (map::drawing(&edges, &map::entries([shown]), &BTreeSet::new()))
             }
             @if !self.case.wire.is_empty() {
                 h2 id="wire" { "What went over the wire" }

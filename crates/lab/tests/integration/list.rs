@@ -102,6 +102,40 @@ async fn traces_that_arrive_after_a_mark_are_new() {
 }
 
 #[tokio::test]
+async fn the_map_shows_destinations_without_spans() {
+    let lab = Lab::of(
+        "1 shop 1 SERVER 0..100 order
+         1 shop 2<1 CLIENT 1..9 SELECT db.system.name=postgresql server.address=db.internal error=
+         1 shop 3<2 CLIENT 2..8 query server.address=db.internal server.port=5432
+         1 shop 4<1 CLIENT 10..50 POST server.address=pay.internal
+         1 pay 5<4 SERVER 11..49 POST
+         1 pay 6<5 CLIENT 12..20 POST server.address=card.example server.port=443
+         1 pay 7<5 CLIENT 21..30 POST peer.service=<b>mail
+         1 pay 8<5 CLIENT 31..40 POST",
+    )
+    .await;
+    let page = lab.page("/traces/map").await;
+    has(&page, ["A dashed box"]);
+    has(
+        &text(&page),
+        [
+            "shop postgresql at db.internal (no spans) 1 1",
+            "pay &lt;b&gt;mail (no spans) 1 0",
+            "pay card.example (no spans) 1 0",
+            "shop pay 1 0",
+        ],
+    );
+    lacks(&text(&page), ["5432", "pay.internal"]);
+    // Other clients of Jaeger's API expect services here.
+    assert_eq!(lab.get_json("/api/dependencies").await["total"], 1);
+    // Broken propagation: the called service has spans in a trace of its own.
+    let lab = Lab::of("1 shop 1 CLIENT 0..9 POST peer.service=pay; 2 pay 1 SERVER 1..8 POST").await;
+    let page = lab.page("/traces/map").await;
+    has(&page, ["Calls between services"]);
+    lacks(&page, ["A dashed box", "(no spans)"]);
+}
+
+#[tokio::test]
 async fn the_map_says_how_long_operations_took() {
     let mut rows = String::new();
     for request in 1..=20 {
