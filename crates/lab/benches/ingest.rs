@@ -1,13 +1,15 @@
 //! Measures how fast the lab receives spans and how much memory it uses, compared with other receivers, and what as many log records
-//! cost it.
+//! and `--forward` cost it.
 //!
-//! Run it with `cargo bench --bench ingest`. The sender and the receiver share the machine's cores, so the processor time per
-//! span says more than the rate. The receivers take turns, so that a machine that slows down affects all of them.
+//! Run it with `cargo bench --bench ingest`, or with `cargo bench --bench ingest -- PROGRAM…` to compare other builds of the lab. The
+//! sender and the receiver share the machine's cores, so the processor time per span says more than the rate. The receivers take turns,
+//! so that a machine that slows down affects all of them.
 //! tests/sdks/install.sh installs the other receivers: rotel, which discards the decoded spans, and trace-view, which keeps
 //! spans in SQLite. Without them, the benchmark measures only the lab.
 
+use std::fmt;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -43,7 +45,9 @@ enum Encoding {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let peers = peers(PathBuf::from(env!("CARGO_BIN_EXE_lab")))?;
+    // Cargo adds the argument `--bench`.
+    let programs = std::env::args_os().skip(1).filter(|argument| argument != "--bench");
+    let peers = peers(programs.map(PathBuf::from).collect())?;
     println!("| receiver | from start to the first span taken, ms | MiB after it |\n|---|---|---|");
     for peer in &peers {
         let mut starts: Vec<(f64, f64)> = Vec::new();
@@ -70,40 +74,30 @@ async fn main() -> anyhow::Result<()> {
                 }
             }
             for (peer, results) in peers.iter().zip(&results) {
-                let of = |pick: fn(&Measured) -> f64| median(results.iter().map(pick));
-                let encoding = if encoding == Encoding::Json { "JSON" } else { "protobuf" };
-                println!(
-                    "| {} | {encoding} | {clients} | {:.0} | {:.2} | {:.0} |",
-                    peer.name,
-                    of(|it| it.rate),
-                    of(|it| it.cpu),
-                    of(|it| it.memory)
-                );
+                println!("| {} | {encoding} | {clients} | {} |", peer.name, columns(results));
             }
         }
     }
 
+    let forwarding = forwarding(&peers[0].program).await?;
+    let cases = [
+        ("spans", &peers[0], Signals::Spans),
+        ("as many log records besides", &peers[0], Signals::SpansAndLogs),
+        ("spans, and forwards them", &forwarding, Signals::Spans),
+    ];
     println!(
         "\n| the lab receives | encoding | spans/s | processor time for a span, us | MiB at the end |\n|---|---|---|---|---|"
     );
     for encoding in [Encoding::Protobuf, Encoding::Json] {
-        let all = [Signals::Spans, Signals::SpansAndLogs];
-        let mut results: [Vec<Measured>; 2] = Default::default();
+        let mut results = cases.map(|_| Vec::new());
         for _ in 0..ROUNDS {
-            for (signals, results) in all.into_iter().zip(&mut results) {
-                let running = peers[0].start().await?;
-                results.push(load(&running, encoding, 8, signals, Until::Time(MEASURED)).await?);
+            for ((_, peer, signals), results) in cases.iter().zip(&mut results) {
+                let running = peer.start().await?;
+                results.push(load(&running, encoding, 8, *signals, Until::Time(MEASURED)).await?);
             }
         }
-        for (name, results) in ["spans", "as many log records besides"].into_iter().zip(&results) {
-            let of = |pick: fn(&Measured) -> f64| median(results.iter().map(pick));
-            let encoding = if encoding == Encoding::Json { "JSON" } else { "protobuf" };
-            println!(
-                "| {name} | {encoding} | {:.0} | {:.2} | {:.0} |",
-                of(|it| it.rate),
-                of(|it| it.cpu),
-                of(|it| it.memory)
-            );
+        for ((name, ..), results) in cases.iter().zip(&results) {
+            println!("| {name} | {encoding} | {} |", columns(results));
         }
     }
 
@@ -120,15 +114,55 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A receiver, and how to start it.
-struct Peer {
-    name: &'static str,
-    program: PathBuf,
-    arguments: fn(port: u16, other: [u16; 2], folder: &str) -> Vec<String>,
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Encoding::Json { "JSON" } else { "protobuf" })
+    }
 }
 
-/// Returns the lab, followed by the other receivers that are installed.
-fn peers(lab: PathBuf) -> anyhow::Result<Vec<Peer>> {
+/// The medians of the rate, the processor time and the memory, as columns.
+fn columns(results: &[Measured]) -> String {
+    let of = |pick: fn(&Measured) -> f64| median(results.iter().map(pick));
+    format!("{:.0} | {:.2} | {:.0}", of(|it| it.rate), of(|it| it.cpu), of(|it| it.memory))
+}
+
+/// Makes the arguments of a receiver from its port, two other ports, and a folder of its own.
+type Arguments = Box<dyn Fn(u16, [u16; 2], &str) -> Vec<String>>;
+
+/// A receiver, and how to start it.
+struct Peer {
+    name: String,
+    program: PathBuf,
+    arguments: Arguments,
+}
+
+/// Returns the lab, with more arguments.
+fn lab(name: String, program: PathBuf, more: Vec<String>) -> Peer {
+    let arguments = move |port, [site, grpc]: [u16; 2], _: &str| {
+        let at = |port| format!("127.0.0.1:{port}");
+        let own = ["view", "--otlp", &at(port), "--site", &at(site), "--grpc", &at(grpc)];
+        own.map(str::to_owned).into_iter().chain(more.iter().cloned()).collect()
+    };
+    Peer { name, program, arguments: Box::new(arguments) }
+}
+
+/// Returns the lab that forwards to a receiver in this process, which discards everything.
+async fn forwarding(program: &Path) -> anyhow::Result<Peer> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let discard = axum::Router::new().fallback(|_: axum::body::Bytes| async {});
+    tokio::spawn(async move { axum::serve(listener, discard).await });
+    Ok(lab("lab".to_owned(), program.to_owned(), vec!["--forward".to_owned(), url]))
+}
+
+/// Returns these builds of the lab. Without any, returns the lab, followed by the other receivers that are installed.
+fn peers(programs: Vec<PathBuf>) -> anyhow::Result<Vec<Peer>> {
+    let builds = programs.into_iter().map(|it| lab(it.display().to_string(), it, Vec::new()));
+    let mut peers: Vec<Peer> = builds.collect();
+    if !peers.is_empty() {
+        return Ok(peers);
+    }
+    peers.push(lab("lab".to_owned(), env!("CARGO_BIN_EXE_lab").into(), Vec::new()));
     // This program is in `target/release/deps`.
     let program = std::env::current_exe()?;
     let target = program.ancestors().nth(3).context("no target folder")?;
@@ -137,20 +171,10 @@ fn peers(lab: PathBuf) -> anyhow::Result<Vec<Peer>> {
     let rotel = rotel
         .map(|python| python.path().join("site-packages/rotel/rotel-agent"))
         .find(|path| path.exists());
-    let mut peers = vec![Peer {
-        name: "lab",
-        program: lab,
-        arguments: |port, [site, grpc], _| {
-            let at = |port| format!("127.0.0.1:{port}");
-            ["view", "--otlp", &at(port), "--site", &at(site), "--grpc", &at(grpc)]
-                .map(str::to_owned)
-                .to_vec()
-        },
-    }];
     peers.extend(rotel.map(|program| Peer {
-        name: "rotel, discards",
+        name: "rotel, discards".to_owned(),
         program,
-        arguments: |port, [grpc, _], _| {
+        arguments: Box::new(|port, [grpc, _], _| {
             let at = |port| format!("127.0.0.1:{port}");
             [
                 "start",
@@ -163,17 +187,17 @@ fn peers(lab: PathBuf) -> anyhow::Result<Vec<Peer>> {
             ]
             .map(str::to_owned)
             .to_vec()
-        },
+        }),
     }));
     let trace_view = Some(sdks.join("bin/tv")).filter(|path| path.exists());
     peers.extend(trace_view.map(|program| Peer {
-        name: "trace-view, SQLite",
+        name: "trace-view, SQLite".to_owned(),
         program,
-        arguments: |port, _, folder| {
+        arguments: Box::new(|port, _, folder| {
             ["--port", &port.to_string(), "--db", &format!("{folder}/traces.db"), "serve"]
                 .map(str::to_owned)
                 .to_vec()
-        },
+        }),
     }));
     Ok(peers)
 }
