@@ -516,7 +516,9 @@ pub fn target(link: &Link) -> Option<(TraceId, SpanId)> {
 
 /// The first characters of a text, and a sign where there are more.
 pub fn shortened(text: &str, characters: usize) -> String {
-    match text.char_indices().nth(characters) {
+    // Most texts are short, and a character has at least one byte.
+    let is_long = text.len() > characters;
+    match is_long.then(|| text.char_indices().nth(characters)).flatten() {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }

@@ -82,8 +82,8 @@ impl Item for LogRecord {
 /// Undoes the padding of a short id. In a file it may have lost its leading zeros; in a request it is wrong.
 fn exact_id(json: &Json, id: &mut Vec<u8>) {
     let digits = json.text();
-    let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_hex && digits.len().is_multiple_of(2) && digits.len() / 2 < id.len() {
+    let is_short = digits.len().is_multiple_of(2) && digits.len() / 2 < id.len();
+    if is_short && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         id.drain(..id.len() - digits.len() / 2);
     }
 }

@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize as _, Deserializer};
 
 use super::{Batch, Error, Item, Reason, Rejected, Signal, unfit};
-use crate::read::json::{Json, same};
+use crate::read::json::{Json, Spare, same};
 use crate::read::otlp;
 use crate::read::value::Losses;
 use crate::span::{Flaw, Source, Unfit, VALUES_LIMIT};
@@ -37,7 +37,7 @@ pub(super) fn request<T: Item>(text: &str) -> Result<Batch<T>, Error> {
 }
 
 /// The state while a request is read.
-struct Reader<T> {
+struct Reader<'a, T> {
     batch: Batch<T>,
     losses: Losses,
     /// The limit that was met, which ends the reading.
@@ -48,9 +48,10 @@ struct Reader<T> {
     scopes: Vec<Scope>,
     /// The source that items have until their own is known.
     unknown: Arc<Source>,
+    spare: Spare<'a>,
 }
 
-impl<T> Default for Reader<T> {
+impl<T> Default for Reader<'_, T> {
     fn default() -> Self {
         Reader {
             batch: Batch::default(),
@@ -60,6 +61,7 @@ impl<T> Default for Reader<T> {
             scope: Group::default(),
             scopes: Vec::new(),
             unknown: Arc::default(),
+            spare: Spare::default(),
         }
     }
 }
@@ -82,7 +84,7 @@ struct Scope {
     is_old: bool,
 }
 
-impl<T: Item> Reader<T> {
+impl<'a, T: Item> Reader<'a, T> {
     /// Records an error that isn't one of JSON. Reading then stops.
     fn stop<E: serde::de::Error>(&mut self, result: Result<(), Error>) -> Result<(), E> {
         result.map_err(|error| {
@@ -92,11 +94,13 @@ impl<T: Item> Reader<T> {
         })
     }
 
-    fn item(&mut self, json: &Json, is_whole: bool) -> Result<(), Error> {
-        self.batch.push(match is_whole {
-            true => T::read(json, &mut self.losses, &self.unknown),
-            false => Err(Unfit { span: T::name(json), flaw: Flaw::TooManyValues }),
-        })
+    fn item(&mut self, json: Json<'a>, is_whole: bool) -> Result<(), Error> {
+        let item = match is_whole {
+            true => T::read(&json, &mut self.losses, &self.unknown),
+            false => Err(Unfit { span: T::name(&json), flaw: Flaw::TooManyValues }),
+        };
+        self.spare.reuse(json);
+        self.batch.push(item)
     }
 
     /// Keeps a scope with items until its resource is known.
@@ -195,19 +199,19 @@ impl Part {
 }
 
 /// A place in the text where a part of the request stands.
-struct Place<'r, T> {
-    reader: &'r mut Reader<T>,
+struct Place<'r, 'a, T> {
+    reader: &'r mut Reader<'a, T>,
     part: Part,
 }
 
-impl<'de, T: Item> DeserializeSeed<'de> for Place<'_, T> {
+impl<'de, T: Item> DeserializeSeed<'de> for Place<'_, 'de, T> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
         match self.part {
             Part::Item => {
-                let (json, is_whole) = Json::limited(from, NODES_LIMIT)?;
-                let taken = self.reader.item(&json, is_whole);
+                let (json, is_whole) = Json::limited(from, NODES_LIMIT, &self.reader.spare)?;
+                let taken = self.reader.item(json, is_whole);
                 self.reader.stop(taken)
             }
             _ => from.deserialize_any(self),
@@ -215,7 +219,7 @@ impl<'de, T: Item> DeserializeSeed<'de> for Place<'_, T> {
     }
 }
 
-impl<T: Item> Place<'_, T> {
+impl<T: Item> Place<'_, '_, T> {
     /// Ignores a value of another kind, except where the request itself would be lost.
     fn other<E: serde::de::Error>(&self) -> Result<(), E> {
         match self.part {
@@ -229,7 +233,7 @@ impl<T: Item> Place<'_, T> {
     }
 }
 
-impl<'de, T: Item> Visitor<'de> for Place<'_, T> {
+impl<'de, T: Item> Visitor<'de> for Place<'_, 'de, T> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -312,13 +316,13 @@ impl<'de> DeserializeSeed<'de> for Key {
 }
 
 /// A field of a resource or a scope that isn't a list.
-struct Field<'r, T> {
-    reader: &'r mut Reader<T>,
+struct Field<'r, 'a, T> {
+    reader: &'r mut Reader<'a, T>,
     part: Part,
     key: &'r str,
 }
 
-impl<'de, T: Item> DeserializeSeed<'de> for Field<'_, T> {
+impl<'de, T: Item> DeserializeSeed<'de> for Field<'_, 'de, T> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
@@ -327,25 +331,25 @@ impl<'de, T: Item> DeserializeSeed<'de> for Field<'_, T> {
         let losses = &mut reader.losses;
         match part {
             Part::Resource if is_any(&["resource"]) => {
-                let (json, is_whole) = Json::limited(from, NODES_LIMIT)?;
+                let (json, is_whole) = Json::limited(from, NODES_LIMIT, &reader.spare)?;
                 reader.resource.too_large |= !is_whole;
                 if is_whole {
                     reader.resource.source.resource = otlp::resource(&json, losses);
                 }
             }
             Part::Scope { .. } if is_any(&["scope", "instrumentationlibrary"]) => {
-                let (json, is_whole) = Json::limited(from, NODES_LIMIT)?;
+                let (json, is_whole) = Json::limited(from, NODES_LIMIT, &reader.spare)?;
                 reader.scope.too_large |= !is_whole;
                 if is_whole && !json.is_null() {
                     reader.scope.source.scope = otlp::scope(&json, losses);
                 }
             }
             Part::Resource if is_any(&["schemaurl"]) => {
-                let (json, _) = Json::limited(from, 1)?;
+                let (json, _) = Json::limited(from, 1, &reader.spare)?;
                 reader.resource.source.resource_schema = json.text().into();
             }
             Part::Scope { .. } if is_any(&["schemaurl"]) => {
-                let (json, _) = Json::limited(from, 1)?;
+                let (json, _) = Json::limited(from, 1, &reader.spare)?;
                 reader.scope.source.scope_schema = json.text().into();
             }
             _ => drop(IgnoredAny::deserialize(from)?),

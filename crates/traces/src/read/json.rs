@@ -2,7 +2,7 @@
 //! its text.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -31,8 +31,10 @@ pub enum Json<'a> {
     Float(f64),
     Text(Cow<'a, str>),
     Array(Vec<Json<'a>>),
-    Object(Vec<(Cow<'a, str>, Json<'a>)>),
+    Object(Vec<Field<'a>>),
 }
+
+type Field<'a> = (Cow<'a, str>, Json<'a>);
 
 /// The value of an absent field.
 const NULL: &Json<'static> = &Json::Null;
@@ -46,7 +48,9 @@ impl<'a> Json<'a> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         deserializer.disable_recursion_limit();
         let left = Cell::new(Some((ANY_TREE + TREE_RATIO * size) / VALUE));
-        let seed = Seed { left: &left, levels: DEPTH_LIMIT, object: OBJECT / VALUE };
+        let spare = Spare::default();
+        let object = OBJECT / VALUE;
+        let seed = Seed { left: &left, levels: DEPTH_LIMIT, object, spare: &spare };
         let json = seed.deserialize(&mut deserializer)?;
         deserializer.end()?;
         match left.get() {
@@ -63,9 +67,10 @@ impl<'a> Json<'a> {
     pub(crate) fn limited<D: Deserializer<'a>>(
         from: D,
         limit: usize,
+        spare: &Spare<'a>,
     ) -> Result<(Json<'a>, bool), D::Error> {
         let left = Cell::new(Some(limit));
-        let json = Seed { left: &left, levels: DEPTH_LIMIT, object: 1 }.deserialize(from)?;
+        let json = Seed { left: &left, levels: DEPTH_LIMIT, object: 1, spare }.deserialize(from)?;
         Ok((json, left.get().is_some()))
     }
 
@@ -109,7 +114,7 @@ impl<'a> Json<'a> {
     }
 
     /// The fields of an object, or none.
-    pub fn fields(&self) -> &[(Cow<'a, str>, Json<'a>)] {
+    pub fn fields(&self) -> &[Field<'a>] {
         match self {
             Json::Object(fields) => fields,
             _ => &[],
@@ -143,10 +148,18 @@ pub fn without_halves(text: &str) -> Option<String> {
     (copied > 0).then_some(whole)
 }
 
-/// Whether a key is `name`, which is in lower case, without regard to case and underscores.
+/// Whether a key is `name`, which is in lower case, without regard to case and underscores. A field is looked for among all others, so
+/// this has to be fast for those that differ.
+#[inline]
 pub(crate) fn same(key: &str, name: &str) -> bool {
-    let key = key.bytes().filter(|byte| *byte != b'_');
-    key.map(|byte| byte.to_ascii_lowercase()).eq(name.bytes())
+    let [first, expected] = [key, name].map(|it| it.bytes().next());
+    let is_possible = first == Some(b'_')
+        || first.map(|byte| byte.to_ascii_lowercase()) == expected && key.len() >= name.len();
+    let is_same = || {
+        let key = key.bytes().filter(|byte| *byte != b'_');
+        key.map(|byte| byte.to_ascii_lowercase()).eq(name.bytes())
+    };
+    is_possible && (key.eq_ignore_ascii_case(name) || is_same())
 }
 
 /// Writes the value as JSON, for messages.
@@ -175,18 +188,49 @@ impl fmt::Display for Json<'_> {
     }
 }
 
+/// The lists of fields of trees that are no longer used. To take one of these is faster than to allocate one for each of the many
+/// small objects of a request.
+#[derive(Default)]
+pub(crate) struct Spare<'a>(RefCell<Vec<Vec<Field<'a>>>>);
+
+impl<'a> Spare<'a> {
+    /// The most lists that are kept, and the most fields that one has room for.
+    const LISTS: usize = 256;
+    const FIELDS: usize = 16;
+
+    /// Takes a tree apart.
+    pub fn reuse(&self, tree: Json<'a>) {
+        match tree {
+            Json::Object(mut fields) => {
+                while let Some((_, value)) = fields.pop() {
+                    if matches!(value, Json::Object(_) | Json::Array(_)) {
+                        self.reuse(value);
+                    }
+                }
+                let mut lists = self.0.borrow_mut();
+                if (1..=Self::FIELDS).contains(&fields.capacity()) && lists.len() < Self::LISTS {
+                    lists.push(fields);
+                }
+            }
+            Json::Array(items) => items.into_iter().for_each(|item| self.reuse(item)),
+            _ => {}
+        }
+    }
+}
+
 /// Reads one value and counts it.
 #[derive(Clone, Copy)]
-struct Seed<'c> {
+struct Seed<'c, 'a> {
     /// How many more values may follow; `None` when there was one too many.
     left: &'c Cell<Option<usize>>,
     /// How many more levels may follow.
     levels: usize,
     /// The number of values that an object counts as.
     object: usize,
+    spare: &'c Spare<'a>,
 }
 
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
+impl<'de> DeserializeSeed<'de> for Seed<'_, 'de> {
     type Value = Json<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Json<'de>, D::Error> {
@@ -200,7 +244,7 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Seed<'_> {
+impl<'de> Visitor<'de> for Seed<'_, 'de> {
     type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -251,7 +295,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Json<'de>, A::Error> {
         let others = self.object - 1;
         self.left.set(self.left.get().and_then(|left| left.checked_sub(others)));
-        let mut fields = Vec::new();
+        let spare = self.spare.0.borrow_mut().pop();
+        let is_new = spare.is_none();
+        let mut fields = spare.unwrap_or_default();
         while let Some(key) = from.next_key_seed(self)? {
             let Json::Text(key) = key else {
                 // The key was left out, and so is the rest.
@@ -261,8 +307,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
             };
             fields.push((key, from.next_value_seed(self)?));
         }
-        // Most objects are small, and a list begins with room for four.
-        fields.shrink_to_fit();
+        if is_new {
+            // Most objects are small, and a list begins with room for four.
+            fields.shrink_to_fit();
+        }
         Ok(Json::Object(fields))
     }
 }

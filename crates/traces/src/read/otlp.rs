@@ -11,7 +11,7 @@ use crate::proto::resource::Resource;
 use crate::proto::trace::span::{Event, Link};
 use crate::proto::trace::{ResourceSpans, ScopeSpans, Span};
 
-use super::json::Json;
+use super::json::{Json, same};
 use super::value::{
     Flaw, Losses, base64, boolean, count, double, id, int, kind, parent_id, plain, plain_map,
     severity, status, unsigned,
@@ -185,13 +185,12 @@ fn attributes(json: &Json, losses: &mut Losses) -> Vec<KeyValue> {
     if let Json::Object(_) = json {
         return plain_map(json);
     }
-    let pairs = json.items().iter();
-    pairs
-        .filter_map(|pair| {
-            let (key, value) = (pair.get("key").text(), pair.get("value"));
-            losses.attribute(key, inner(value), any_value(value))
-        })
-        .collect()
+    let mut attributes = Vec::with_capacity(json.items().len());
+    attributes.extend(json.items().iter().filter_map(|pair| {
+        let (key, value) = (pair.get("key").text(), pair.get("value"));
+        losses.attribute(key, inner(value), any_value(value))
+    }));
+    attributes
 }
 
 /// Returns the only field of a value such as `{"intValue": 1}`.
@@ -212,22 +211,20 @@ fn any_value(json: &Json) -> Result<Option<Value>, Flaw> {
     let Some((key, value)) = fields.iter().find(|(_, value)| !value.is_null()) else {
         return Ok(None);
     };
-    let key = key.bytes().filter(|byte| *byte != b'_').map(|byte| byte.to_ascii_lowercase());
-    let value = match &*key.collect::<Vec<u8>>() {
-        b"stringvalue" => Value::StringValue(match value {
-            Json::Text(text) => text.to_string(),
-            other => other.to_string(),
-        }),
-        b"intvalue" => Value::IntValue(int(value)?),
-        b"doublevalue" => Value::DoubleValue(double(value)?),
-        b"boolvalue" => Value::BoolValue(boolean(value)?),
-        b"bytesvalue" => Value::BytesValue(base64(value.text()).ok_or(Flaw::Base64)?),
-        b"arrayvalue" => {
+    let is = |name| same(key, name);
+    let value = match value {
+        Json::Text(text) if is("stringvalue") => Value::StringValue(text.as_ref().to_owned()),
+        other if is("stringvalue") => Value::StringValue(other.to_string()),
+        _ if is("intvalue") => Value::IntValue(int(value)?),
+        _ if is("doublevalue") => Value::DoubleValue(double(value)?),
+        _ if is("boolvalue") => Value::BoolValue(boolean(value)?),
+        _ if is("bytesvalue") => Value::BytesValue(base64(value.text()).ok_or(Flaw::Base64)?),
+        _ if is("arrayvalue") => {
             let values = value.get("values").items().iter();
             let values = values.map(|item| any_value(item).map(|value| AnyValue { value }));
             Value::ArrayValue(ArrayValue { values: values.collect::<Result<_, Flaw>>()? })
         }
-        b"kvlistvalue" => {
+        _ if is("kvlistvalue") => {
             let pairs = value.get("values").items().iter();
             let pairs = pairs.map(|pair| {
                 let value = AnyValue { value: any_value(pair.get("value"))? };

@@ -142,9 +142,15 @@ pub fn id<const N: usize>(value: &Json) -> Vec<u8> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     if hex && digits.len() <= 2 * N && !digits.is_empty() {
-        let digits = format!("{digits:0>width$}", width = 2 * N);
-        let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap_or_default();
-        return (0..N).map(|index| byte(2 * index)).collect();
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => byte - b'0',
+            _ => byte.to_ascii_lowercase() - b'a' + 10,
+        };
+        let mut id = vec![0; N];
+        for (index, byte) in digits.bytes().rev().enumerate() {
+            id[N - 1 - index / 2] |= digit(byte) << (4 * (index % 2));
+        }
+        return id;
     }
     base64(text).unwrap_or_else(|| text.as_bytes().to_vec())
 }
@@ -223,13 +229,15 @@ pub fn int(value: &Json) -> Result<i64, Flaw> {
 pub fn unsigned(value: &Json) -> Result<u64, Flaw> {
     match value {
         Json::Big(number) => Ok(*number),
-        Json::Text(text) if text.trim().is_empty() => Ok(0),
         // The two halves of a number, as JavaScript's `Long` has it.
         Json::Object(_) if value.has("low") && value.has("high") => {
             let half = |name: &str| Ok((int(value.get(name))? & 0xffff_ffff) as u64);
             Ok(half("high")? << 32 | half("low")?)
         }
-        Json::Text(text) => text.trim().parse().map_err(|_| Flaw::Integer),
+        Json::Text(text) => match text.trim() {
+            "" => Ok(0),
+            digits => digits.parse().map_err(|_| Flaw::Integer),
+        },
         _ => u64::try_from(int(value)?).map_err(|_| Flaw::Integer),
     }
 }
