@@ -15,7 +15,7 @@ use sqlx::Connection as _;
 use super::databases::{Database, Redis};
 use super::example::{binaries, in_order, sent, shapes};
 use support::recording::{check_named, figures, recorded};
-use support::{Log, client, has, has_attributes, lacks, plan, serve, span, within_reason};
+use support::{Log, arrived, client, has, has_attributes, lacks, plan, serve, span, within_reason};
 
 /// A part of each value that the tests send.
 const VALUE: &str = "48151";
@@ -214,14 +214,19 @@ POST /orders SERVER order-service http 404
 
 /// Two orders and one connection, while another program locks the products.
 async fn a_pool_that_is_empty_shows_as_a_wait(database: &Database) {
-    let shop = Shop::open(database, &[("POOL_SIZE", "1")]).await;
+    let settings = [("POOL_SIZE", "1"), ("OTEL_BSP_SCHEDULE_DELAY", "5")];
+    let shop = Shop::open(database, &settings).await;
     let mut lock = database.lock().await;
-    let (third, fourth, ()) =
-        tokio::join!(answer(shop.order("third", 1)), answer(shop.order("fourth", 1)), async {
-            shop.log.wait_for("order-service", "all connections are in use").await;
-            sqlx::query("ROLLBACK").execute(&mut lock).await.expect("the lock is released");
-            lock.close().await.expect("it closes");
-        });
+    let fourth = async {
+        // The third order has the connection once the span of its wait has ended.
+        arrived(&shop.store, 1).await;
+        answer(shop.order("fourth", 1)).await
+    };
+    let (third, fourth, ()) = tokio::join!(answer(shop.order("third", 1)), fourth, async {
+        shop.log.wait_for("order-service", "all connections are in use").await;
+        sqlx::query("ROLLBACK").execute(&mut lock).await.expect("the lock is released");
+        lock.close().await.expect("it closes");
+    });
     assert_eq!((third.0, fourth.0), (201, 201));
     let figure = recorded!("databases-and-caches/pool-wait.html");
     let trees = shop.close().await.compare(figure, &format!("{ORDER}\n{ORDER}"));
