@@ -9,8 +9,14 @@ use course::services::{Plan, Service};
 use lab::span::SpanKind;
 use lab::store::Store;
 use lab::tree::Tree;
+use opentelemetry::trace::{SpanId, TracerProvider as _};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use serde_json::json;
 use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
+use tracing::dispatcher::{Dispatch, with_default};
+use tracing::info_span;
+use tracing_subscriber::layer::SubscriberExt as _;
 use walkdir::WalkDir;
 
 use super::component::output_of;
@@ -184,6 +190,27 @@ async fn an_order_is_one_trace_and_its_log_lines_name_it() {
     check_as(recorded!("add-tracing/lines.txt"), &String::from_iter(lines), redact).unwrap();
 }
 
+/// The page says how to keep the trace in `spawn_blocking`, and what happens otherwise.
+#[tokio::test]
+async fn a_closure_on_another_thread_keeps_the_trace_if_it_enters_the_span() {
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let dispatch = Dispatch::new(tracing_subscriber::registry().with(layer));
+    let request = with_default(&dispatch, || info_span!("request"));
+    for enters in [true, false] {
+        let (dispatch, span) = (dispatch.clone(), request.clone());
+        let find = || drop(info_span!("find").entered());
+        let work = move || if enters { span.in_scope(find) } else { find() };
+        spawn_blocking(move || with_default(&dispatch, work)).await.expect("it ends");
+    }
+    drop(request);
+    let spans = exporter.get_finished_spans().expect("spans");
+    let [within, apart, request] = &spans[..] else { panic!("{spans:#?}") };
+    assert_eq!(within.parent_span_id, request.span_context.span_id());
+    assert_eq!(apart.parent_span_id, SpanId::INVALID);
+}
+
 /// Headers of a caller that records its trace, and of one that doesn't.
 const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const UNSAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
@@ -213,6 +240,17 @@ POST /orders/{item} SERVER orders http 409
         take INTERNAL stock error
 ";
     assert_eq!(shapes(&shop.close().await), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_no_route_is_named_by_its_method() {
+    let shop = Shop::open().await;
+    let url = format!("http://{}/nothing", shop.orders.address);
+    let answer = within_reason(client().get(url).send()).await.expect("an answer");
+    assert_eq!(answer.status(), 404);
+    let trees = shop.close().await;
+    assert_eq!(shapes(&trees), "GET SERVER orders http 404\n");
+    has_attributes(&trees[0].rows[0].span, "http.route=(none) url.path=/nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

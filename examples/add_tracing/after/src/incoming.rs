@@ -14,12 +14,15 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 pub fn server_span(request: &Request) -> Span {
     let method = request.method().to_string();
     let route = request.extensions().get::<MatchedPath>();
-    let route = route.map_or("", MatchedPath::as_str).to_owned();
-    let name = format!("{method} {route}");
+    let route = route.map(|it| it.as_str().to_owned());
+    let name = match &route {
+        Some(route) => format!("{method} {route}"),
+        None => method.clone(),
+    };
     let span = error_span!(
         target: "request",
         "request",
-        otel.name = name.trim_end(),
+        otel.name = name,
         otel.kind = "server",
         url.path = request.uri().path(),
         trace_id = Empty,
@@ -30,7 +33,9 @@ pub fn server_span(request: &Request) -> Span {
     let trace_id = span.context().span().span_context().trace_id();
     span.record("trace_id", trace_id.to_string());
     span.set_attribute("http.request.method", method);
-    span.set_attribute("http.route", route);
+    if let Some(route) = route {
+        span.set_attribute("http.route", route);
+    }
     span
 }
 

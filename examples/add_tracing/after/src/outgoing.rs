@@ -25,6 +25,8 @@ pub async fn send(request: RequestBuilder) -> reqwest::Result<Response> {
     let context = span.context();
     global::get_text_map_propagator(|it| it.inject_context(&context, &mut headers));
     let result = client.execute(request).instrument(span.clone()).await;
+    // The text of its errors has the whole URL.
+    let result = result.map_err(reqwest::Error::without_url);
     let error_type = match &result {
         Ok(response) => {
             let status = response.status();

@@ -21,7 +21,8 @@ where
         Err(_) => eprintln!("no span is sent: check OTEL_EXPORTER_OTLP_*"),
     }
     let provider = provider.build();
-    let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer("shop"));
+    let tracer = provider.tracer(env!("CARGO_CRATE_NAME"));
+    let spans = tracing_opentelemetry::layer().with_tracer(tracer);
     // Lines show the trace id of their request, whatever else the filter removes.
     let filter = match "request=error".parse() {
         Ok(always) => filter.add_directive(always),
