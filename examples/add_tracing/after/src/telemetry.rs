@@ -21,7 +21,7 @@ where
         Err(_) => eprintln!("no span is sent: check OTEL_EXPORTER_OTLP_*"),
     }
     let provider = provider.build();
-    let tracer = provider.tracer(env!("CARGO_CRATE_NAME"));
+    let tracer = provider.tracer(module_path!());
     let spans = tracing_opentelemetry::layer().with_tracer(tracer);
     // Lines show the trace id of their request, whatever else the filter removes.
     let filter = match "request=error".parse() {
