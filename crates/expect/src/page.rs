@@ -24,6 +24,7 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src dat
 
 const CSS: &str = "
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 90rem; margin: 0 auto; padding: 0 1rem 2rem; }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid; padding: 0.6rem 0.8rem; }
 ";
 
