@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use course::services::{Plan, Service};
 use lab::span::SpanKind;
@@ -19,13 +19,13 @@ use tracing::info_span;
 use tracing_subscriber::layer::SubscriberExt as _;
 use walkdir::WalkDir;
 
-use super::component::output_of;
+use super::component::compile;
 use crate::exercises::check_changes;
 use crate::gates::TREE;
 use support::recording::{check_as, figures, recorded, redact};
 use support::{
     FREE, Log, arrived, client, has, has_attributes, in_order, lacks, receiver, refused, root,
-    shapes, span, temporary, within_reason,
+    shapes, span, within_reason,
 };
 
 const EXAMPLE: &str = "examples/add_tracing";
@@ -58,22 +58,6 @@ fn the_page_shows_every_change() {
     }
 }
 
-/// Compiles the services in `project` with the profiles of the book, so that equal crates are shared. Returns the folder of the
-/// programs, which has the name of the `side`. Their `reqwest` is an older one, so cargo may have to download it.
-fn compile(project: &Path, side: &str) -> PathBuf {
-    let manifest = TREE.read("Cargo.toml");
-    let profiles = manifest.find("[profile.dev]").map(|at| &manifest[at..]).expect("profiles");
-    let config = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
-    fs::write(&config, profiles).expect("written");
-    let target = temporary().join("add_tracing").join(side);
-    let mut cargo = support::cargo();
-    cargo.args(["build", "--quiet", "--locked", "--config"]).arg(config.path());
-    cargo.arg("--manifest-path").arg(project.join("Cargo.toml"));
-    cargo.env("CARGO_TARGET_DIR", &target).env("CARGO_BUILD_BUILD_DIR", support::target());
-    output_of(&mut cargo);
-    target.join("debug")
-}
-
 #[test]
 fn the_services_before_the_changes_compile() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -91,7 +75,7 @@ fn the_services_before_the_changes_compile() {
     let other = "[lib]\nname = \"shop\"\n\n[package]\nname = \"shop_before\"";
     write("Cargo.toml", &read("after", "Cargo.toml").replace("[package]\nname = \"shop\"", other));
     write("Cargo.lock", &read("after", "Cargo.lock").replace("\"shop\"", "\"shop_before\""));
-    compile(folder.path(), "before");
+    compile(folder.path(), "add_tracing/before");
     // Their own manifest has no other crates than that.
     let finished = read("after", "Cargo.toml");
     assert!(read("before", "Cargo.toml").lines().all(|line| finished.lines().any(|it| it == line)));
@@ -146,8 +130,9 @@ async fn start(
     log: &Log,
 ) -> Service {
     static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-    let built =
-        BUILT.get_or_init(async || compile(&root().join(EXAMPLE).join("after"), "after")).await;
+    let built = BUILT
+        .get_or_init(async || compile(&root().join(EXAMPLE).join("after"), "add_tracing/after"))
+        .await;
     let plan = Plan::new(built, name, FREE.parse().expect("an address"), backend)
         .with("OTEL_SERVICE_NAME", name)
         .with("OTEL_BSP_SCHEDULE_DELAY", 3_600_000)

@@ -1,5 +1,7 @@
 //! The programs that the guides run beside the services: how they are started and stopped.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use lab::process;
@@ -76,6 +78,24 @@ pub fn output_of(command: &mut std::process::Command) -> String {
         [output.stdout, output.stderr].map(|it| String::from_utf8(it).expect("text"));
     assert!(output.status.success(), "{command:?}: {}\n{printed}{errors}", output.status);
     printed
+}
+
+/// Compiles the package in `project`, which is outside of the workspace, with the profiles of the book, so that equal crates are shared.
+/// A warning fails it. Returns the folder of its programs, below one of that name. Cargo may have to download some of its crates.
+pub fn compile(project: &Path, name: &str) -> PathBuf {
+    let manifest = fs::read_to_string(support::root().join("Cargo.toml")).expect("a manifest");
+    let profiles = manifest.find("[profile.dev]").map(|at| &manifest[at..]).expect("profiles");
+    let config = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
+    fs::write(&config, profiles).expect("written");
+    let target = support::temporary().join(name);
+    let mut cargo = support::cargo();
+    cargo.args(["build", "--quiet", "--locked", "--config"]).arg(config.path());
+    cargo.arg("--manifest-path").arg(project.join("Cargo.toml"));
+    cargo.env("CARGO_TARGET_DIR", &target).env("CARGO_BUILD_BUILD_DIR", support::target());
+    let output = cargo.output().expect("cargo runs");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !printed.contains("warning"), "{name}: {printed}");
+    target.join("debug")
 }
 
 async fn read(output: impl AsyncRead + Unpin, lines: watch::Sender<Vec<String>>) {

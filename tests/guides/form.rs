@@ -11,8 +11,7 @@ use support::includes::includes;
 const GUIDES: &str = "symptoms tasks-and-threads timeouts-and-retries sampling logs-and-metrics \
     with-tracing test-propagation trust-boundaries compose-and-kubernetes more-than-one-machine \
     real-llm other-backends databases-and-caches message-queues grpc service-mesh polyglot \
-    assert-traces-in-ci browsers streams-jobs-processes \
-    slow-requests roll-out";
+    assert-traces-in-ci browsers streams-jobs-processes slow-requests roll-out agents-and-tools";
 
 #[test]
 fn a_guide_begins_with_a_figure_and_ends_with_how_to_verify_it() {

@@ -13,6 +13,7 @@ mod phoenix;
 mod tls;
 
 mod add_tracing;
+mod agents_and_tools;
 mod assert_traces_in_ci;
 mod browsers;
 mod compose_and_kubernetes;
