@@ -151,6 +151,24 @@ pub fn kill(signal: &str, id: &str) -> bool {
     kill.args([signal, id]).stderr(Stdio::null()).status().expect("kill runs").success()
 }
 
+/// Gives the processes that are started from here on their usual reaction to signals that this process ignores: a script's background
+/// jobs ignore SIGINT and SIGQUIT, and everything behind `nohup` ignores SIGHUP. A process inherits which signals its parent ignores
+/// and not which ones it handles (signal(7)), and the handlers here do nothing.
+#[cfg(unix)]
+pub fn handle_ignored_signals() {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Systems without this file leave the signals as they are.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.map_or(0, |mask| u64::from_str_radix(mask.trim(), 16).expect("a mask"));
+    for kind in [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit()] {
+        if ignored >> (kind.as_raw_value() - 1) & 1 == 1 {
+            // The handler outlives what is dropped here.
+            drop(signal(kind).expect("a handler"));
+        }
+    }
+}
+
 /// A command that listens on free ports, unless the arguments say where.
 pub async fn command(program: &str, arguments: &str) -> Command {
     let mut command = Command::new(binaries().await.join(program));

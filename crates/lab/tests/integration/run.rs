@@ -99,6 +99,7 @@ async fn a_failure_has_the_exit_status_that_env_gives_it() {
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_reach_the_command_once() {
+    support::process::handle_ignored_signals();
     let lab = Lab::view("").await;
     let count = "n=0; trap 'n=$((n+1)); echo got $n' USR1 INT HUP QUIT USR2; trap 'exit 3' TERM; \
                  echo ready; while :; do read x || sleep 0.01; done";

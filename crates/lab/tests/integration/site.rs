@@ -295,6 +295,7 @@ async fn a_lab_that_waits_for_a_file_can_be_stopped() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_reads_a_file_can_be_stopped() {
+    support::process::handle_ignored_signals();
     let folder = tempfile::tempdir().expect("a folder");
     let pipe = folder.path().join("pipe");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
