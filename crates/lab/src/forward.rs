@@ -320,16 +320,17 @@ impl Sender {
             }
             429 | 502..=504 => {
                 warn(&format!("answers {}", status.as_u16()));
-                let after = answer.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok());
-                let after = after.and_then(|it| it.trim().parse().ok()).map(Duration::from_secs);
-                Attempt::Again {
-                    status: Some(status),
-                    after: after.map(|it| it.min(LONGEST_ASKED)),
-                }
+                Attempt::Again { status: Some(status), after: asked(answer.headers()) }
             }
             status => Attempt::Ended(Outcome::Refused { status }),
         }
     }
+}
+
+/// Returns the wait that `Retry-After` asks for in seconds.
+fn asked(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_ASKED))
 }
 
 /// The deepest reason for an error. The others have the URL.
@@ -366,4 +367,19 @@ async fn rejected(mut answer: Response) -> Option<(u64, String)> {
         (u64::try_from(partial.rejected_spans).ok()?, partial.error_message)
     };
     Some((items, shortened(&reason, 200)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_can_ask_for_a_wait_of_five_minutes_at_most() {
+        for (value, expected) in
+            [("7", Some(7)), ("99999", Some(300)), ("Mon, 30 Nov 2026 00:00:00 GMT", None)]
+        {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
+            assert_eq!(asked(&headers).map(|it| it.as_secs()), expected, "{value}");
+        }
+    }
 }

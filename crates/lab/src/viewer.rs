@@ -261,8 +261,13 @@ async fn import(
     if body.size_hint().lower() > IMPORT_LIMIT as u64 {
         return refused(StatusCode::PAYLOAD_TOO_LARGE, too_large);
     }
-    let upload =
-        Upload { body, chunk: Bytes::new(), left: IMPORT_LIMIT, runtime: Handle::current() };
+    let upload = Upload {
+        body,
+        chunk: Bytes::new(),
+        left: IMPORT_LIMIT,
+        within: UPLOAD_TIMEOUT,
+        runtime: Handle::current(),
+    };
     let import = move || {
         let mut traces = BTreeSet::new();
         let contents = read::stream(upload, |Piece { spans, logs }| {
@@ -305,14 +310,16 @@ struct Upload {
     chunk: Bytes,
     /// The number of bytes that may still arrive.
     left: usize,
+    /// How long its next bytes may take to arrive.
+    within: Duration,
     runtime: Handle,
 }
 
 impl Read for Upload {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() {
-            let body = &mut self.body;
-            let frame = async { timeout(UPLOAD_TIMEOUT, body.frame()).await };
+            let (body, within) = (&mut self.body, self.within);
+            let frame = async { timeout(within, body.frame()).await };
             let Some(frame) = self.runtime.block_on(frame)? else { return Ok(0) };
             self.chunk = frame.map_err(io::Error::other)?.into_data().unwrap_or_default();
             let left = self.left.checked_sub(self.chunk.len());
@@ -321,5 +328,29 @@ impl Read for Upload {
         let length = buffer.len().min(self.chunk.len());
         buffer[..length].copy_from_slice(&self.chunk.split_to(length));
         Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_upload_ends_at_its_limit_and_when_nothing_comes() {
+        let silent = || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        for (body, left, expected) in [
+            (Body::from("abcd"), 4, Ok(4)),
+            (Body::from("abcd"), 3, Err(io::ErrorKind::FileTooLarge)),
+            (silent(), 4, Err(io::ErrorKind::TimedOut)),
+        ] {
+            let (within, runtime) = (Duration::from_millis(50), Handle::current());
+            let mut upload = Upload { body, chunk: Bytes::new(), left, within, runtime };
+            let read = tokio::task::spawn_blocking(move || io::copy(&mut upload, &mut io::sink()));
+            assert_eq!(read.await.expect("no panic").map_err(|error| error.kind()), expected);
+        }
     }
 }

@@ -34,6 +34,9 @@ const TOO_MANY_CONNECTIONS: &[u8] =
 /// How long a client past the limit may take to read that answer.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The largest number of clients past the limit that are answered at the same time. Further ones are closed.
+const REFUSALS: usize = 100;
+
 /// The limits of a listener. A number stands for the default limits with that many connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -125,6 +128,7 @@ pub async fn serve(
     let connections = Arc::new(Connections {
         limits,
         permits: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
+        refusals: Semaphore::new(REFUSALS),
         open: Mutex::default(),
     });
     // Each connection has a receiver, so the channel is closed when the last has ended.
@@ -144,7 +148,11 @@ pub async fn serve(
         tokio::spawn(async move {
             match connections.admit(accepted).await {
                 Some(place) => place.serve(stream, routes, stopped).await,
-                None => refuse(stream).await,
+                None => {
+                    if let Ok(_permit) = connections.refusals.try_acquire() {
+                        refuse(stream).await;
+                    }
+                }
             }
         });
     }
@@ -172,6 +180,7 @@ async fn refuse(mut stream: TcpStream) {
 struct Connections {
     limits: Limits,
     permits: Arc<Semaphore>,
+    refusals: Semaphore,
     open: Mutex<HashMap<usize, Arc<Activity>>>,
 }
 

@@ -1,14 +1,17 @@
 //! A lab with `--forward` sends on what it receives, also when the other receiver was down, refuses or hangs.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::IntoResponse as _;
+use futures_util::stream;
 use lab::proto::trace::Span;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
@@ -271,6 +274,26 @@ async fn a_receiver_that_hangs_delays_no_answer_and_what_has_no_room_is_counted(
     let end = "0 requests; 3 not sent before the lab stopped; 2 dropped, as the queue was full\n";
     has(&errors, [end]);
     assert_eq!(errors.matches("is full (16777216 bytes)").count(), 1, "{errors}");
+}
+
+/// An answer that would fill the memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_answer_is_not_read_to_its_end() {
+    let chunks = Arc::new(AtomicUsize::new(0));
+    let sent = Arc::clone(&chunks);
+    let answer = async move || {
+        let chunk = move || {
+            sent.fetch_add(1, Relaxed);
+            Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 10_000]))
+        };
+        Body::from_stream(stream::iter(std::iter::repeat_with(chunk).take(10_000)))
+    };
+    let lab = forwarding(serve(Router::new().fallback(answer)).await).await;
+    send(&lab, 1).await;
+    says(&lab, "1 request.").await;
+    // The others are in the buffers between the two.
+    let chunks = chunks.load(Relaxed);
+    assert!(chunks < 5_000, "{chunks} of 10000 chunks were read");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ mod document;
 mod expect;
 mod forward;
 mod gate;
+mod limits;
 mod list;
 mod log_pages;
 mod logs;

@@ -20,7 +20,7 @@ use lab::proto::trace::span::Link;
 use lab::proto::trace::{self as proto, Span};
 use lab::receiver::BODY_LIMIT;
 use lab::recorder::Recorder;
-use lab::span::{DEPTH_LIMIT, Flaw, SpanKind, Status, TEXT_LIMIT, Unfit};
+use lab::span::{DEPTH_LIMIT, Flaw, SpanKind, Status, TEXT_LIMIT, TraceId, Unfit};
 use lab::store::{Limits, Store};
 use lab::wire::Wire;
 use lab::{guard, receiver, viewer};
@@ -377,6 +377,7 @@ async fn a_connection_too_many_is_answered_429_until_another_is_closed() {
     // A command repeats the reason.
     let error = lab::client::Lab::at(&address.to_string()).hops().await;
     assert_eq!(error.expect_err("no list of hops").to_string(), reason.trim_end());
+    crate::limits::bound_refusals(address).await;
     drop(first);
     // The lab sees the end of the first when it gets to it.
     until(async || match ask(address).await {
@@ -503,6 +504,16 @@ async fn the_oldest_trace_makes_room_by_spans_and_by_bytes() {
         lab.export_spans((1..=10).map(|id| span(4, id, 0, "x")).collect()).await;
         assert_eq!(lab.counts(), [0, 0, 4]);
     }
+}
+
+#[test]
+fn the_last_thousand_traces_that_made_room_are_remembered() {
+    let store = Store::new(Limits { spans: 1, ..Limits::default() });
+    for id in 1..=1002 {
+        store.add(spans(&format!(r#"1 a 1 SERVER 0..1 x {{"traceId":"{id:032x}"}}"#)));
+    }
+    let ids = [1, 2, 1001].map(|id: u128| TraceId(id.to_be_bytes()));
+    assert_eq!(ids.map(|id| store.was_evicted(id)), [false, true, true]);
 }
 
 #[tokio::test]

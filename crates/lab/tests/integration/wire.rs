@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::limits::bound_refusals;
 use crate::proxies::{self, read_to};
 use axum::Router;
 use lab::case::Case;
@@ -572,6 +573,7 @@ async fn a_connection_that_waits_makes_room_and_one_with_a_request_does_not() {
     refused.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("it is read");
     let line = "the lab's proxy a-b has as many connections as it takes: close some, or raise --max-connections\n";
     has(&text(&mut refused).await, ["HTTP/1.1 429 Too Many Requests\r\n", line]);
+    bound_refusals(address).await;
     for (client, service) in &mut open[58..] {
         let answer = "HTTP/1.1 204 No\r\n\r\n";
         service.write_all(answer.as_bytes()).await.expect("it is read");
@@ -580,12 +582,12 @@ async fn a_connection_that_waits_makes_room_and_one_with_a_request_does_not() {
     has(
         &lab.page("/wire").await,
         [
-            "a-b refused 1 connection with the status 429",
+            "a-b refused 302 connections with the status 429",
             "a-b closed 58 connections that waited for a request or were quiet",
         ],
     );
     let json = lab.page("/wire.json").await;
-    has(&json, ["\"refused_connections\":1,\"replaced_connections\":58,\"idle_connections\":0"]);
+    has(&json, ["\"refused_connections\":302,\"replaced_connections\":58,\"idle_connections\":0"]);
     // One of the two waits now.
     let _client = connect(address).await;
     listener.accept().await.expect("a connection");
