@@ -37,8 +37,24 @@ enum Command {
     Completions { shell: clap_complete::Shell },
 }
 
+fn main() -> ExitCode {
+    // Before other threads are started.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    return_large_blocks();
+    start()
+}
+
+/// Makes glibc return every large block to the system once it is freed. By default, each of its arenas keeps freed blocks of up to
+/// 32 MiB after the first such block (mallopt(3), `M_MMAP_THRESHOLD`), and any thread may decode a request.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn return_large_blocks() {
+    const LARGE: i32 = 1024 * 1024;
+    // SAFETY: this sets a number, and no other thread runs yet. If it fails, nothing changes.
+    unsafe { nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, LARGE) };
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn start() -> ExitCode {
     cli::exit_code(run(Cli::parse().command).await)
 }
 
