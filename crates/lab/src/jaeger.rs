@@ -441,7 +441,10 @@ impl Iterator for TraceJson {
                 Some(source) => {
                     let number = written + 1;
                     self.part = Part::Processes { written: number };
-                    let process = json!({ "serviceName": source.service(), "tags": tags(&source.resource.attributes) });
+                    let mut process = json!({ "serviceName": source.service(), "tags": tags(&source.resource.attributes) });
+                    if let Some(tags) = process["tags"].as_array_mut() {
+                        tags.retain(|tag| tag["key"] != "service.name");
+                    }
                     format!("{}\"p{number}\":{process}", comma(written == 0))
                 }
                 None => {
