@@ -264,9 +264,10 @@ async fn a_context_that_is_invalid_or_too_long_is_ignored() {
         assert_eq!(answer["result"]["isError"], false, "{answer}");
         assert_eq!(served(&server.stop().await.trees()).parent, None);
     }
-    for (length, kept) in [(250, true), (1_000_000, false)] {
+    for (members, kept) in [(20, true), (100_000, false)] {
         let server = Server::start(&[]).await;
-        let long = format!("a={}", "x".repeat(length));
+        let long: Vec<String> = (0..members).map(|member| format!("k{member}=x")).collect();
+        let long = long.join(",");
         let meta = json!({ "traceparent": META, "tracestate": long, "baggage": long });
         server.call("get_weather", meta).await;
         let trees = server.stop().await.trees();
