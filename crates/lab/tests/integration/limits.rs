@@ -39,8 +39,8 @@ async fn jaegers_lists_of_names_have_at_most_4_mib() {
     has(&names["errors"][0]["msg"].to_string(), ["only the first 4 names"]);
 }
 
-/// Checks that a listener which has as many connections as it takes answers only so many others at the same time, and waits only so
-/// long for one that sends nothing. Opens 301 connections.
+/// Checks a listener that has all the connections it takes. It must limit how many others it answers at the same time and how long it waits
+/// for one that sends nothing. Opens 301 connections.
 pub async fn bound_refusals(address: SocketAddr) {
     const CLIENTS: usize = 300;
     let mut silent = TcpStream::connect(address).await.expect("a connection");
