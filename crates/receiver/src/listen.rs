@@ -63,6 +63,9 @@ const HTTP2_REQUESTS: u32 = 64;
 /// How long a connection without a request may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The same for a connection whose place another one waits for.
+const ROOM_TIMEOUT: Duration = Duration::from_millis(250);
+
 /// The reasons why the lab can't listen.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -333,7 +336,7 @@ impl Place {
             .initial_connection_window_size(HTTP2_WINDOW)
             .max_concurrent_streams(HTTP2_REQUESTS);
         let mut connection = pin!(builder.serve_connection(io, service));
-        let mut is_stopping = false;
+        let (mut is_stopping, mut to_close) = (false, CLOSE_TIMEOUT);
         loop {
             let now = Instant::now();
             let deadline = activity.deadline(self.connections.limits);
@@ -349,14 +352,16 @@ impl Place {
             tokio::select! {
                 // An error concerns this connection alone.
                 _ = connection.as_mut() => return,
-                () = activity.make_room.notified(), if !is_stopping => is_stopping = true,
+                () = activity.make_room.notified(), if !is_stopping => {
+                    (is_stopping, to_close) = (true, ROOM_TIMEOUT);
+                }
                 _ = stopped.wait_for(|it| *it), if !is_stopping => is_stopping = true,
                 () = sleep_until(look.min(deadline.unwrap_or(look))) => {}
             }
         }
         // What has been answered is still written.
         connection.as_mut().graceful_shutdown();
-        let _ = timeout(CLOSE_TIMEOUT, connection).await;
+        let _ = timeout(to_close, connection).await;
     }
 }
 
