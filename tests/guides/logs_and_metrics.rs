@@ -18,7 +18,7 @@ use regex::Regex;
 use reqwest::Method;
 
 use super::example::binaries;
-use support::recording::{check, figures, overwrite};
+use support::recording::{check, check_as, figures, overwrite, recorded, redact};
 use support::{Setup, WHOLE, client, serve, shape};
 
 type Records = Arc<Mutex<Vec<(String, LogRecord)>>>;
@@ -114,7 +114,11 @@ async fn the_lab_shows_the_records_below_their_spans() {
     let id = tree.trace_id;
     let case = Case { logs, ..Case::new(vec![tree], Vec::new()) };
     let text = terminal::trace(&case, id, Some(100)).expect("the trace");
-    check!("logs-and-metrics/trace.txt", &anstream::adapter::strip_str(&text).to_string());
+    let text = anstream::adapter::strip_str(&text).to_string();
+    // The time of a record ends in one column, so it begins in another if it has more digits.
+    let indent = Regex::new(r" +\+ ").expect("a pattern");
+    let normal = |text: &str| indent.replace_all(&redact(text), " + ").into_owned();
+    check_as(recorded!("logs-and-metrics/trace.txt"), &text, normal).unwrap();
 }
 
 /// A backend that refuses: what OpenTelemetry says about it is printed, and not exported.
