@@ -16,8 +16,8 @@ use traces::waterfall::{self, count, picture};
 /// The name of the folder with the pages, in Cargo's target folder.
 const FOLDER: &str = "trace-expect";
 
-/// The file that Cargo puts into its target folder.
-const TARGET_MARK: &str = "CACHEDIR.TAG";
+/// Files that Cargo puts into its target folder; the first one only if it makes the folder.
+const TARGET_MARKS: [&str; 2] = ["CACHEDIR.TAG", ".rustc_info.json"];
 
 /// The policy of the page: nothing is loaded, nothing runs, nothing is sent.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
@@ -49,7 +49,8 @@ pub enum Error {
 /// system's temporary files if the test wasn't built by Cargo.
 pub fn path(file: &Path, request: Option<&str>) -> PathBuf {
     let program = env::current_exe().unwrap_or_default();
-    let target = program.ancestors().find(|folder| folder.join(TARGET_MARK).is_file());
+    let is_target = |folder: &Path| TARGET_MARKS.iter().any(|mark| folder.join(mark).is_file());
+    let target = program.ancestors().find(|folder| is_target(folder));
     let folder = target.map_or_else(env::temp_dir, Path::to_owned).join(FOLDER);
     let here = env::current_dir().unwrap_or_default();
     let file = file.strip_prefix(here).unwrap_or(file);
